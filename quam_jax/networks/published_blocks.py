@@ -1,0 +1,49 @@
+"""The two blocks that the published U-Net family is built of: three convolutions in a row, and up-sample-concatenate."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from .layers import BatchNorm, ChannelDropout, Conv, ConvTranspose, Mode, resize_linear, space_size
+
+
+class TripleBlock(nnx.Module):
+    """Three times [3x3 convolution, BatchNorm if asked, ReLU, channel dropout]."""
+
+    def __init__(self, inputs: int, outputs: int, *, batchnorm: bool, drop: float, rngs: nnx.Rngs):
+        def stage(width: int) -> nnx.List:
+            conv = Conv(width, outputs, 3, rngs=rngs)
+            return nnx.List([conv, BatchNorm(outputs)] if batchnorm else [conv])
+
+        self.conv1, self.conv2, self.conv3 = stage(inputs), stage(outputs), stage(outputs)
+        self.dropout = ChannelDropout(drop)
+
+    def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
+        for stage in (self.conv1, self.conv2, self.conv3):
+            x = stage[0](x)
+            if len(stage) == 2:
+                x = stage[1](x, mode)
+            x = self.dropout(jax.nn.relu(x), mode)
+        return x
+
+
+class UpBlock(nnx.Module):
+    """Doubles the size of its first input, concatenates [up-sampled, *skips], then a triple block without BatchNorm.
+
+    Up-sampling is a 4x4 transposed convolution of stride 2, or bilinear with aligned corners.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, skips: int, deconv: bool, drop: float, rngs: nnx.Rngs):
+        self.up = ConvTranspose(inputs, inputs, 4, stride=2, padding=1, rngs=rngs) if deconv else None
+        self.conv = TripleBlock(inputs + skips * outputs, outputs, batchnorm=False, drop=drop, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"], skips: Sequence[Float[Array, "b u v o"]],
+                 mode: Mode) -> Float[Array, "b u v o"]:
+        if self.up is None:
+            up = resize_linear(x, [2 * n for n in space_size(x)], align_corners=True)
+        else:
+            up = self.up(x)
+        return self.conv(jnp.concatenate([up, *skips], -1) if skips else up, mode)

@@ -1,0 +1,61 @@
+"""The records that the modules exchange, and the letters that name their axes.
+
+Array records are NamedTuples (pytrees without registration); settings are frozen dataclasses in config.py.
+Axis letters, used in every signature: `b` batch, `*space` height width (depth), `i` input channels, `c` classes,
+`k` fit batches, `t` targets, `m` adversarial models of one target, `p` points of a target, `s` recorded steps,
+`n` samples (m*s of a search, or the passes of a baseline), `a` annotators (raters). Channels come last.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float, Int
+
+
+class Targets(NamedTuple):
+    """Points of the image with the labels wanted there; a mask, a region and a pixel are all of this type.
+
+    `points` are flat indices into the (padded) image, `weights` are >= 0 and 0 marks padding.
+    """
+
+    points: Int[Array, "t p"]
+    labels: Int[Array, "t m p"]
+    weights: Float[Array, "t p"]
+
+
+class FitData(NamedTuple):
+    """What an adversarial model must still explain: fit batches and the given network's loss on each.
+
+    A label of -1 is ignored (padding); `reference_loss` is in nats per labelled pixel.
+    """
+
+    images: Float[Array, "k b *space i"]
+    labels: Int[Array, "k b *space"]
+    reference_loss: Float[Array, " k"]
+
+
+class Trajectory(NamedTuple):
+    """The recorded steps of a search: predictions at the target's points and the losses beside them, in nats.
+
+    `bound` is L_ref + slack for the fit batch of the step, so that a step is feasible iff fit_loss <= bound.
+    """
+
+    probs: Float[Array, "t m s p c"]
+    objective: Float[Array, "t m s"]
+    fit_loss: Float[Array, "t m s"]
+    bound: Float[Array, "t m s"]
+    penalty: Float[Array, "t m s"]
+
+
+class Samples(NamedTuple):
+    """Where every method ends: class probabilities and their weights, which sum to 1 over `n`."""
+
+    probs: Float[Array, "t n p c"]
+    weights: Float[Array, "t n"]
+
+
+class Uncertainty(NamedTuple):
+    """Total, aleatoric and epistemic uncertainty in nats; total = aleatoric + epistemic."""
+
+    total: Float[Array, "t p"]
+    aleatoric: Float[Array, "t p"]
+    epistemic: Float[Array, "t p"]

@@ -1,0 +1,32 @@
+"""Options and fixtures of the whole suite: where given data lies, and a persistent compilation cache."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "quam_jax" / "tests"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", default=str(ROOT / "tests" / "golden"), help="folder of golden numbers")
+    parser.addoption("--shared", default=str(ROOT.parent / "shared"), help="folder with data, weights and goldens")
+    parser.addoption("--long", action="store_true", help="run the tests marked long too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="long: run with --long"))
+
+
+@pytest.fixture(scope="session")
+def shared(pytestconfig: pytest.Config) -> Path:
+    """The folder of given data, or a skip where a machine does not have it."""
+    folder = Path(pytestconfig.getoption("--shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no folder of shared data at {folder} (--shared)")
+    return folder
