@@ -53,8 +53,8 @@ class Network:
         return Network(architecture, tuple((n, _frozen(arguments.get(n, d))) for n, d in known.items()))
 
     @property
-    def size_multiple(self) -> int:
-        """Image sides must be multiples of this."""
+    def size_multiple(self) -> int | tuple[int, ...]:
+        """Image sides must be multiples of this (one number, or one an axis)."""
         return _template(self).size_multiple
 
     @property
@@ -137,7 +137,7 @@ class _Template:
     graph: nnx.GraphDef
     params: nnx.State
     stats: nnx.State
-    size_multiple: int
+    size_multiple: int | tuple[int, ...]
     cuts: Mapping[str, tuple[str, ...]]
     layouts: dict[str, str]
 
@@ -163,6 +163,18 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
 
 
+def pad_to_multiple(images: Float[Array, "*b_space i"], network: Network, *, leading: int) -> Float[Array, "*b_space i"]:
+    """Pad the ends of the spatial axes, which follow `leading` batch axes, to what the network can take.
+
+    The edge is repeated. A network has one multiple for all axes, or one an axis.
+    """
+    multiple = network.size_multiple
+    sizes = images.shape[leading:-1]
+    multiples = (multiple,) * len(sizes) if isinstance(multiple, int) else multiple
+    padding = [(0, -n % m) for n, m in zip(sizes, multiples, strict=True)]
+    return jnp.pad(images, [*((0, 0),) * leading, *padding, (0, 0)], mode="edge")
+
+
 @functools.partial(jax.jit, static_argnames="network")
 def _logits(network: Network, params: Parameters, stats: Parameters, x: Array) -> Array:
     return network.apply(params, stats, x)[0]
@@ -186,9 +198,7 @@ class SegmentationModel:
         rank, channels = self.network.rank, self.network.in_channels
         if x.ndim != rank + 2 or x.shape[-1] != channels:
             raise ValueError(f"images: expected [b {'h w d'[:2 * rank - 1]} {channels}], got shape {tuple(x.shape)}")
-        multiple = self.network.size_multiple
-        padding = [(0, 0), *((0, -n % multiple) for n in x.shape[1:-1]), (0, 0)]
-        logits = _logits(self.network, self.params, self.stats, jnp.pad(x, padding, mode="edge"))
+        logits = _logits(self.network, self.params, self.stats, pad_to_multiple(x, self.network, leading=1))
         return logits[tuple(slice(n) for n in x.shape[:-1])]
 
     @property

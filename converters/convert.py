@@ -1,0 +1,132 @@
+"""One weight file to a `SegmentationModel`: read, recognise, check, and write down where it came from."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quam_jax.model import Network, SegmentationModel
+from quam_jax.networks import NETWORKS
+from quam_jax.networks.inference import guess_architecture, infer_arguments
+
+from .mapping import check_derived, pack, shorten, split_derived, to_flax, torch_shapes
+from .readers import Weights, read_weights
+
+NOT_CHECKED = {"kind": "none", "verdict": "not checked"}
+_NNUNET_HEAD = re.compile(r"^decoder\.seg_layers\.(\d+)\.")
+
+
+def convert(path: str | Path, *, arch: str | None = None, arguments: Mapping[str, Any] | None = None,
+            preprocessing: Mapping[str, Any] | None = None,
+            class_names: Sequence[str] | None = None) -> SegmentationModel:
+    """The model of a weight file (.pth .pt .safetensors .npz .h5), its architecture and arguments guessed where not given.
+
+    `arguments` are constructor arguments of the architecture; they win over those inferred from the shapes, and must fit.
+    `preprocessing` defaults to z-scores of as many channels as the network takes. The manifest says where the weights came
+    from. Raises ValueError with one line on a file that cannot be read, an architecture that nothing fits, arguments that
+    contradict the shapes, and any mismatch.
+    """
+    path = Path(path)
+    weights = read_weights(path)
+    return assemble(path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing,
+                    class_names=class_names)
+
+
+def assemble(path: Path, weights: Weights, *, arch: str | None = None, arguments: Mapping[str, Any] | None = None,
+             preprocessing: Mapping[str, Any] | None = None,
+             class_names: Sequence[str] | None = None) -> SegmentationModel:
+    """The model of weights that are already read from `path`; see `convert`."""
+    everything = {**weights.tensors, **{alias: weights.tensors[name] for alias, name in weights.aliases.items()}}
+    network = _describe(path, everything, weights.aliases, arch=arch, arguments=arguments or {})
+    tensors, derived = split_derived(everything)
+    check_derived(derived, where=str(path))
+    tensors, unused = _split_unused_heads(tensors)
+    own, aliases = _drop_tied(torch_shapes(network), tensors, weights.aliases)
+    params, stats = to_flax(network, own, where=str(path))
+    if class_names is not None and len(class_names) != network.classes:
+        raise ValueError(f"{path}: expected {network.classes} class names, got {len(class_names)}: "
+                         f"{shorten(class_names)}")
+    manifest = {
+        "source": {"file": path.name, "sha256": sha256(path), "wrapper": weights.wrapper,
+                   "prefix": weights.prefix, "dtype": ", ".join(sorted({value.dtype.name for value in own.values()}))},
+        "preprocessing": _as_json({"channels": network.in_channels, **(preprocessing or {"normalise": "zscore"})},
+                                  where="preprocessing"),
+        "class_names": list(class_names) if class_names is not None else None,
+        "parity": dict(NOT_CHECKED),
+        "dropped_aliases": aliases,
+        "set_aside": {name: pack(value) for name, value in {**derived, **unused}.items()},
+    }
+    return SegmentationModel(network, params, stats, manifest)
+
+
+def sha256(path: str | Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _describe(path: Path, tensors: Mapping[str, np.ndarray], tied: Mapping[str, str], *, arch: str | None,
+              arguments: Mapping[str, Any]) -> Network:
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    untied = {name: shape for name, shape in shapes.items() if name not in tied}
+    guessed = guess_architecture(untied)
+    chosen = arch or guessed
+    if chosen is None:
+        raise ValueError(f"{path}: none of {', '.join(sorted(NETWORKS))} fits its {len(shapes)} tensors "
+                         f"({shorten(shapes)})")
+    if chosen not in NETWORKS:
+        raise ValueError(f"architecture: expected one of {', '.join(sorted(NETWORKS))}, got {chosen!r}")
+    try:
+        inferred = infer_arguments(chosen, untied)
+        network = Network.create(chosen, **{**inferred, **arguments})
+        expected = torch_shapes(network)
+    except Exception as error:  # foreign names and nonsense arguments fail in many ways; the edge needs one clear line
+        if guessed not in (None, chosen):
+            raise ValueError(f"{path}: expected weights of {chosen}, got those of {guessed}") from error
+        raise ValueError(f"{path}: no {chosen} can be made of these weights and arguments "
+                         f"{dict(arguments)}: {error}") from error
+    if all(shapes.get(name) == shape for name, shape in expected.items()):
+        return network
+    if guessed not in (None, chosen):
+        raise ValueError(f"{path}: expected weights of {chosen}, got those of {guessed}")
+    contradictions = [f"{name}={value!r} (the weights say {inferred[name]!r})" for name, value in arguments.items()
+                      if name in inferred and _listed(inferred[name]) != _listed(value)]
+    if contradictions:
+        raise ValueError(f"{path}: arguments contradict the weights: {', '.join(contradictions)}")
+    return network
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _split_unused_heads(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Without nnU-Net's deep-supervision heads, which only its training uses: all but the last."""
+    heads = {name: int(match[1]) for name in tensors if (match := _NNUNET_HEAD.match(name))}
+    last = max(heads.values(), default=0)
+    unused = {name: tensors[name] for name, index in heads.items() if index < last}
+    return {name: value for name, value in tensors.items() if name not in unused}, unused
+
+
+def _drop_tied(expected: Mapping[str, Any], tensors: Mapping[str, np.ndarray],
+               tied: Mapping[str, str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Of the names of one tied tensor, the ones that the network expects; the others are aliases of the first of them."""
+    groups: dict[str, list[str]] = {}
+    for alias, name in tied.items():
+        groups.setdefault(name, [name]).append(alias)
+    aliases = {}
+    for names in groups.values():
+        kept = [name for name in names if name in expected] or names[:1]
+        aliases.update({name: kept[0] for name in names if name in tensors and name not in kept})
+    return {name: value for name, value in tensors.items() if name not in aliases}, aliases
+
+
+def _as_json(value: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(dict(value)))
+    except TypeError as error:
+        raise ValueError(f"{where}: expected numbers, strings and lists, got {error}") from error

@@ -1,0 +1,284 @@
+"""Settings: frozen dataclasses that check themselves, and their way to and from YAML.
+
+Every field carries a help text, from which the command line makes an option of the same name. Field names are unique
+over all sections, so `--learning-rate` needs no prefix. A wrong name or value is a ValueError that says what was expected.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+
+def setting(default: Any, text: str) -> Any:
+    """A dataclass field with a help text."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+def _require(condition: bool, name: str, expected: str, got: Any) -> None:
+    if not condition:
+        raise ValueError(f"{name}: expected {expected}, got {got!r}")
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """Which predictions an adversarial model is asked for."""
+
+    target: Literal["mask"] = setting("mask", "what is moved as one: the whole reference mask")
+    shapes: tuple[str, ...] = setting(
+        ("dilate", "erode"), "wanted masks, one adversarial model each: dilate, erode, all_one, all_zero, alternating, "
+        "random, other_class")
+    radius: int = setting(1, "pixels by which dilate and erode move the boundary")
+    element: Literal["square", "cross"] = setting("square", "structuring element of one pixel of radius")
+    outside: Literal["edge", "background"] = setting("edge", "what erosion assumes outside the image")
+
+    def __post_init__(self) -> None:
+        known = ("dilate", "erode", "all_one", "all_zero", "alternating", "random", "other_class")
+        object.__setattr__(self, "shapes", tuple(self.shapes))
+        _require(len(self.shapes) > 0 and all(s in known for s in self.shapes), "shapes",
+                 f"some of {', '.join(known)}", self.shapes)
+        _require(self.radius >= 1, "radius", "a whole number >= 1", self.radius)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How an adversarial model is searched for: what moves, how far, and what it must still explain."""
+
+    space: str = setting("full", "what may move: full, subset:REGEX, last_block, head, low_rank:R or input:EPS")
+    members: int = setting(2, "adversarial models a target; the wanted masks are dealt out in turn")
+    steps: int = setting(6, "optimiser steps, when epochs is 0")
+    epochs: int = setting(0, "passes over the fit batches, instead of steps (published: 3)")
+    batch_stride: int = setting(1, "with epochs: use every n-th fit batch (published: 50)")
+    optimizer: Literal["adam", "sgd"] = setting("adam", "first-order optimiser")
+    learning_rate: float = setting(1e-3, "learning rate; 0 is the control that shows what the search itself adds")
+    mode: Literal["eval", "train"] = setting("eval", "eval: no dropout, running statistics; train: as published")
+    penalty: Literal["hinge", "linear"] = setting("hinge", "hinge: max(0, violation); linear: rewards slack (published)")
+    schedule: Literal["constant", "linear", "exponential"] = setting("constant", "of the penalty coefficient")
+    coefficient: float = setting(10.0, "penalty coefficient of the first step")
+    schedule_start: float = setting(1.0, "c0 of the schedule")
+    schedule_rate: float = setting(2.0, "eta of the schedule: c0 + eta*(t//every), or c0*eta^(t//every)")
+    schedule_every: int = setting(3, "fit batches between two changes of the coefficient")
+    slack: float = setting(0.2, "how much worse the fit loss may get: a fraction of the reference loss, or nats a pixel")
+    slack_unit: Literal["relative", "nats"] = setting("relative", "what slack is measured in")
+    record: Literal["same", "after"] = setting(
+        "same", "same: prediction and losses of the same weights; after: the prediction one step later (published)")
+
+    def __post_init__(self) -> None:
+        _require(self.members >= 1, "members", "a whole number >= 1", self.members)
+        _require(self.epochs >= 0, "epochs", "a whole number >= 0", self.epochs)
+        _require(self.steps >= 1 or self.epochs > 0, "steps", "a whole number >= 1", self.steps)
+        _require(self.batch_stride >= 1, "batch_stride", "a whole number >= 1", self.batch_stride)
+        _require(self.learning_rate >= 0, "learning_rate", "a number >= 0", self.learning_rate)
+        _require(self.coefficient >= 0, "coefficient", "a number >= 0", self.coefficient)
+        _require(self.schedule_every >= 1, "schedule_every", "a whole number >= 1", self.schedule_every)
+        _require(self.slack >= 0 or self.slack_unit == "nats", "slack", "a fraction >= 0, or nats", self.slack)
+
+    @staticmethod
+    def published(**changes: Any) -> "SearchConfig":
+        """The procedure of the QUAM-SM publication as its code runs it: 2 models, 3 epochs, every 50th fit batch."""
+        return dataclasses.replace(SearchConfig(
+            space="full", members=2, epochs=3, batch_stride=50, optimizer="adam", learning_rate=5e-4, mode="train",
+            penalty="linear", schedule="linear", coefficient=1.0, schedule_start=1.0, schedule_rate=2.0,
+            schedule_every=3, slack=0.05, slack_unit="nats", record="after"), **changes)
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a trajectory becomes weighted samples, and how these are decomposed."""
+
+    weighting: Literal["all", "last", "best", "softmax", "mis"] = setting(
+        "all", "weights of the recorded samples: uniform, the last, the best feasible, exp(-L/T), or importance weights")
+    feasible_only: bool = setting(True, "leave out samples whose fit loss exceeds the bound")
+    include_reference: bool = setting(True, "count the given network as one of the samples")
+    temperature: float = setting(1.0, "T of softmax and mis")
+    effective_size: float = setting(1.0, "N_eff of mis: exp(-N_eff (L - min L)/T); 1 is the published, nearly flat choice")
+    decomposition: Literal["mutual_information", "cross_entropy"] = setting(
+        "mutual_information", "mutual_information: setting (a), around the mean model; cross_entropy: setting (b), around "
+        "the given network")
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, "temperature", "a number > 0", self.temperature)
+        _require(self.effective_size > 0, "effective_size", "a number > 0", self.effective_size)
+
+    @staticmethod
+    def published(**changes: Any) -> "SampleConfig":
+        """The published combination: mis weights at T = 1 over every recorded sample, then setting (a)."""
+        return dataclasses.replace(SampleConfig(weighting="mis", feasible_only=False, include_reference=False), **changes)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Which known data an adversarial model must still explain."""
+
+    fit_cases: int = setting(8, "fit cases used, evenly spread over the sorted list; 0: all")
+    fit_batch: int = setting(0, "cases a fit batch; 0: all of them in one batch, so that the constraint is exact")
+
+    def __post_init__(self) -> None:
+        _require(self.fit_cases >= 0, "fit_cases", "a whole number >= 0", self.fit_cases)
+        _require(self.fit_batch >= 0, "fit_batch", "a whole number >= 0", self.fit_batch)
+
+    @staticmethod
+    def published() -> "FitConfig":
+        """All fit cases in batches of four, in order."""
+        return FitConfig(fit_cases=0, fit_batch=4)
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """How members and steps are laid out on the hardware; the numbers do not depend on it."""
+
+    member_plan: Literal["auto", "vmap", "unroll", "loop"] = setting("auto", "how members run together")
+    step_plan: Literal["auto", "scan", "unroll", "loop"] = setting("auto", "how steps follow each other")
+    chunk: int = setting(0, "members that run together; 0: chosen from the memory")
+    precision: Literal["highest", "high", "default"] = setting(
+        "highest", "of matrix products; default allows TF32 or bfloat16 where the hardware has them")
+
+    def __post_init__(self) -> None:
+        _require(self.chunk >= 0, "chunk", "a whole number >= 0", self.chunk)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run, one section a concern."""
+
+    targets: TargetConfig = TargetConfig()
+    search: SearchConfig = SearchConfig()
+    samples: SampleConfig = SampleConfig()
+    fit: FitConfig = FitConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    seed: int = setting(0, "seed of everything random; the same seed gives the same numbers")
+
+    @staticmethod
+    def published(**changes: Any) -> "Config":
+        """The published setting throughout."""
+        return dataclasses.replace(Config(
+            targets=TargetConfig(radius=3, outside="background"), search=SearchConfig.published(),
+            samples=SampleConfig.published(), fit=FitConfig.published()), **changes)
+
+    @property
+    def setting(self) -> str:
+        """`published` where search, samples, targets and fit are the published ones, `default`, or `custom`."""
+        for name, base in (("default", Config()), ("published", Config.published())):
+            if dataclasses.replace(self, seed=0, execution=base.execution) == base:
+                return name
+        return "custom"
+
+
+PRESETS = {"default": Config, "published": Config.published}
+
+
+def fields_of(config: Config) -> dict[str, tuple[str, dataclasses.Field]]:
+    """Every leaf field by its unique name, with the section that holds it ('' for the top level)."""
+    leaves = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            leaves |= {leaf.name: (field.name, leaf) for leaf in dataclasses.fields(value)}
+        else:
+            leaves[field.name] = ("", field)
+    return leaves
+
+
+def change(config: Config, values: Mapping[str, Any]) -> Config:
+    """Replace leaf fields by name; ValueError on an unknown name or a value of the wrong kind."""
+    leaves, sections = fields_of(config), {}
+    for name, value in values.items():
+        if name not in leaves:
+            raise ValueError(f"{name}: unknown setting; expected one of {', '.join(sorted(leaves))}")
+        section, field = leaves[name]
+        sections.setdefault(section, {})[name] = _converted(name, value, field.type)
+    top = sections.pop("", {})
+    parts = {s: dataclasses.replace(getattr(config, s), **v) for s, v in sections.items()}
+    return dataclasses.replace(config, **parts, **top)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested values, ready for JSON or YAML."""
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_dict(values: Mapping[str, Any], *, where: str = "config", base: Config | None = None) -> Config:
+    """Settings from nested or flat values on top of `base`; `preset: published` chooses another start."""
+    values = dict(values)
+    preset = values.pop("preset", None)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise ValueError(f"{where}: preset: expected {' or '.join(PRESETS)}, got {preset!r}")
+        base = PRESETS[preset]()
+    config = base or Config()
+    sections = {f.name for f in dataclasses.fields(config) if dataclasses.is_dataclass(getattr(config, f.name))}
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in sections:
+            flat[name] = value
+        elif isinstance(value, Mapping):
+            unknown = sorted(set(value) - {leaf for leaf, (s, _) in fields_of(config).items() if s == name})
+            if unknown:
+                raise ValueError(f"{where}: {name}.{unknown[0]}: unknown setting; expected one of "
+                                 f"{', '.join(f.name for f in dataclasses.fields(getattr(config, name)))}")
+            flat |= value
+        else:
+            raise ValueError(f"{where}: {name}: expected a section of settings, got {value!r}")
+    try:
+        return change(config, flat)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def load_config(path: str | Path, *, base: Config | None = None) -> Config:
+    """Read a YAML file of settings; ValueError naming the file if it cannot be read or holds something unknown."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: expected a YAML file of settings, got {str(error).splitlines()[0]}") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
+        raise ValueError(f"{path}: expected a mapping of settings, got {type(values).__name__}")
+    return from_dict(values, where=str(path), base=base)
+
+
+def dump_config(config: Config) -> str:
+    """The settings as YAML; load_config gives the same settings back."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def _converted(name: str, value: Any, annotation: Any) -> Any:
+    origin, options = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        _require(value in options, name, "one of " + ", ".join(map(str, options)), value)
+        return value
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        _require(isinstance(items, list | tuple) and all(isinstance(i, str) for i in items), name,
+                 "a list of names", value)
+        return tuple(i.strip() for i in items)
+    if origin is types.UnionType:
+        return None if value is None else _converted(name, value, options[0])
+    if annotation is bool:
+        _require(isinstance(value, bool), name, "true or false", value)
+        return value
+    if annotation is float:
+        if isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
+            try:
+                value = float(value)
+            except ValueError:
+                _require(False, name, "a number", value)
+        _require(isinstance(value, int | float) and not isinstance(value, bool) and value == value, name,
+                 "a number", value)
+        return float(value)
+    if annotation is int:
+        _require(isinstance(value, int) and not isinstance(value, bool), name, "a whole number", value)
+        return value
+    _require(isinstance(value, str), name, "text", value)
+    return value

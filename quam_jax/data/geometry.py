@@ -1,0 +1,68 @@
+"""Where the values of an array lie: the grid of the file they came from, kept exactly for writing maps."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from nibabel.nifti1 import Nifti1Header
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """The grid of an image file.
+
+    - `kind`: "nifti" (array axes are the file's i, j, k) or "raster" (array axes are rows, columns).
+    - `size`: the spatial axes of the array, 2 or 3 of them.
+    - `shape`: the axes of one channel in the file; `size` plus trailing axes of length 1 (a slice stored as
+      x, y, 1).
+    - `affine`: voxel indices (i, j, k, 1) to millimetres; for a raster the identity (pixels).
+    - `spacing`: length of a voxel along each axis of `size`, in millimetres; 1 per pixel for a raster.
+    - `suffix`, `mode`: the file's suffix and its storage type (NIfTI data type, pillow mode).
+    - `header`: the NIfTI header as read (sform, qform and both codes, dim_info, units), None for a raster.
+    """
+
+    kind: Literal["nifti", "raster"]
+    size: tuple[int, ...]
+    shape: tuple[int, ...]
+    affine: Float[np.ndarray, "4 4"]
+    spacing: tuple[float, ...]
+    suffix: str
+    mode: str
+    header: Nifti1Header | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes of the array."""
+        return len(self.size)
+
+
+AFFINE_TOLERANCE = 1e-3  # of every entry: millimetres a voxel, and millimetres of the origin
+
+
+def require_same_grid(mask: Geometry, image: Geometry, *, where: str) -> None:
+    """ValueError, naming `where`, unless a mask lies on the grid of its image.
+
+    Kinds and sizes must be equal and, for NIfTI, the affines to 1e-3 in every entry that concerns an axis in
+    use (of a 2-D file the third column is arbitrary).
+    """
+    if mask.kind != image.kind:
+        raise ValueError(
+            f"{where}: a {mask.kind} mask for a {image.kind} image: their axes are in a different order, "
+            "give both in one format"
+        )
+    if mask.size != image.size:
+        raise ValueError(
+            f"{where}: the mask has size {_times(mask.size)}, its image {_times(image.size)}; expected equal"
+        )
+    columns = [*range(image.rank), 3]
+    gap = float(np.abs(mask.affine[:3, columns] - image.affine[:3, columns]).max())
+    if not gap <= AFFINE_TOLERANCE:
+        raise ValueError(
+            f"{where}: the mask's affine is not that of its image (largest difference {gap:.4g}, "
+            f"{AFFINE_TOLERANCE:g} allowed); resample one onto the other"
+        )
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))

@@ -1,0 +1,256 @@
+"""Raw intensities to what a network expects: preprocessing, padding, fit batches, slices, rater consensus.
+
+Everything here is NumPy on arrays that fit in memory; the settings are one frozen record that travels with
+the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+NORMALISATIONS = ("zscore", "fixed", "minmax", "none")
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+_LEAST_STD = 1e-8
+IGNORED = -1  # the label of pixels that carry no loss
+
+Padding = Literal["reflect", "edge", "constant"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image is prepared for a network; the same record serves training, search and prediction.
+
+    In this order: channels are matched to `channels`; each channel is clipped to its own percentiles `clip`
+    (low, high, 0..100); all is divided by `scale`; then `normalise`:
+    - "zscore": (x - mean) / std over the pixels of the channel, std of at least 1e-8 (population);
+    - "fixed": (x - mean[c]) / std[c] with the numbers given, one a channel;
+    - "minmax": (x - min) / (max - min) of the channel, 0 where it is constant;
+    - "none".
+    """
+
+    normalise: str = "zscore"
+    channels: int = 1
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.normalise not in NORMALISATIONS:
+            raise ValueError(f"normalise: expected {', '.join(NORMALISATIONS)}, got {self.normalise!r}")
+        if not isinstance(self.channels, int) or self.channels < 1:
+            raise ValueError(f"channels: expected a positive integer, got {self.channels!r}")
+        object.__setattr__(self, "scale", _numbers("scale", (self.scale,))[0])
+        object.__setattr__(self, "mean", _numbers("mean", self.mean))
+        object.__setattr__(self, "std", _numbers("std", self.std))
+        if not self.scale > 0:
+            raise ValueError(f"scale: expected a positive number, got {self.scale}")
+        wanted = self.channels if self.normalise == "fixed" else 0
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != wanted:
+                raise ValueError(
+                    f"{name}: {self.normalise} normalisation of {self.channels} channels takes {wanted}, "
+                    f"got {len(numbers)}"
+                )
+        if any(s <= 0 for s in self.std):
+            raise ValueError(f"std: expected positive numbers, got {self.std}")
+        if self.clip is not None:
+            clip = _numbers("clip", self.clip)
+            if len(clip) != 2 or not 0 <= clip[0] < clip[1] <= 100:
+                raise ValueError(f"clip: expected two percentiles 0 <= low < high <= 100, got {self.clip}")
+            object.__setattr__(self, "clip", clip)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain numbers, strings and lists (for JSON or YAML)."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of to_dict; ValueError for an unknown key or a bad value."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise ValueError(f"preprocessing: unknown key {unknown[0]!r}; known are {', '.join(known)}")
+        return cls(**settings)
+
+    def apply(self, array: Num[np.ndarray, "*space i"]) -> Float[np.ndarray, "*space j"]:
+        """The prepared image, float32, with `channels` channels.
+
+        A grey image is repeated for a network of three channels; an RGB image becomes its luminance (.299 R +
+        .587 G + .114 B, ITU-R BT.601) for a network of one; any other difference is a ValueError.
+        """
+        prepared = match_channels(array, self.channels)
+        axes = tuple(range(prepared.ndim - 1))
+        if self.clip is not None:
+            low, high = np.percentile(prepared, self.clip, axis=axes)
+            prepared = np.clip(prepared, low.astype(np.float32), high.astype(np.float32))
+        if self.scale != 1:
+            prepared = prepared / np.float32(self.scale)
+        if self.normalise == "none":
+            return prepared
+        if self.normalise == "fixed":
+            shift, width = np.array(self.mean), np.array(self.std)
+        elif self.normalise == "zscore":
+            shift = prepared.mean(axis=axes, dtype=np.float64)
+            width = np.maximum(prepared.std(axis=axes, dtype=np.float64), _LEAST_STD)
+        else:
+            shift = prepared.min(axis=axes).astype(np.float64)
+            width = prepared.max(axis=axes) - shift
+            width = np.where(width > 0, width, 1.0)
+        return (prepared - shift.astype(np.float32)) / width.astype(np.float32)
+
+
+def match_channels(array: Num[np.ndarray, "*space i"], channels: int) -> Float[np.ndarray, "*space j"]:
+    """A float32 copy of an image with the wanted number of channels (see Preprocessing.apply)."""
+    if array.ndim < 3:
+        raise ValueError(f"image: expected [*space i] with 2 or 3 spatial axes, got shape {array.shape}")
+    got = array.shape[-1]
+    if got == channels:
+        return np.array(array, np.float32, order="C")
+    if got == 1 and channels == 3:
+        return np.repeat(array.astype(np.float32), 3, axis=-1)
+    if got == 3 and channels == 1:
+        return (array.astype(np.float64) @ _LUMA)[..., None].astype(np.float32)
+    raise ValueError(f"image: the network takes {channels} channels, got {got}")
+
+
+def pad_to_multiple(
+    array: Num[np.ndarray, "*space i"], multiple: int | Sequence[int], mode: Padding = "reflect"
+) -> tuple[Num[np.ndarray, "*padded i"], tuple[slice, ...]]:
+    """Pad the spatial axes (all but the last) up to multiples, and the slices that crop the result back.
+
+    The image is centred, an odd pixel of padding stands at the end. "reflect" mirrors without repeating the
+    border and goes back and forth where the padding exceeds the image; "constant" pads zeros.
+    """
+    space = array.shape[:-1]
+    steps = _steps(multiple, len(space))
+    shape = tuple(-(-n // step) * step for n, step in zip(space, steps, strict=True))
+    return pad_to_shape(array, shape, mode)
+
+
+def pad_to_shape(
+    array: Num[np.ndarray, "*space i"], shape: Sequence[int], mode: Padding = "reflect"
+) -> tuple[Num[np.ndarray, "*padded i"], tuple[slice, ...]]:
+    """Pad the spatial axes (all but the last) to a shape, centred, and the slices that crop back."""
+    space = array.shape[:-1]
+    if mode not in ("reflect", "edge", "constant"):
+        raise ValueError(f"mode: expected reflect, edge or constant, got {mode!r}")
+    if len(shape) != len(space) or any(n > m for n, m in zip(space, shape, strict=True)):
+        raise ValueError(f"cannot pad an image of size {space} to {tuple(shape)}")
+    before = [(m - n) // 2 for n, m in zip(space, shape, strict=True)]
+    slices = tuple(slice(b, b + n) for b, n in zip(before, space, strict=True))
+    widths = [(b, m - n - b) for b, n, m in zip(before, space, shape, strict=True)]
+    if not any(after for _, after in widths):
+        return array, slices
+    return np.pad(array, [*widths, (0, 0)], mode=mode), slices
+
+
+def crop_back(array: Num[np.ndarray, "*padded c"], slices: tuple[slice, ...]) -> Num[np.ndarray, "*space c"]:
+    """Undo pad_to_multiple on an array over the padded grid; axes behind the spatial ones stay."""
+    return array[slices]
+
+
+def stack_fit_batches(
+    images: Sequence[Num[np.ndarray, "*space i"]],
+    labels: Sequence[Int[np.ndarray, "*space"]],
+    *,
+    batch_size: int,
+    multiple: int | Sequence[int] = 1,
+) -> tuple[Float[np.ndarray, "k b *space i"], Int[np.ndarray, "k b *space"]]:
+    """Images and labels of any sizes as equal batches, in order, each image once.
+
+    All are padded to the largest size, rounded up to `multiple`: images by their border values, labels by -1,
+    which carries no loss. A last incomplete batch is filled with zero images whose labels are all -1.
+    ValueError for images and labels that do not belong together, naming the place in the list.
+    """
+    if not images or len(images) != len(labels):
+        raise ValueError(f"fit data: expected as many images as labels, got {len(images)} and {len(labels)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        if image.shape[:-1] != label.shape:
+            raise ValueError(f"fit data {index}: image of size {image.shape[:-1]}, labels of {label.shape}")
+        if (image.ndim, image.shape[-1]) != (images[0].ndim, images[0].shape[-1]):
+            raise ValueError(f"fit data {index}: shape {image.shape} does not go with {images[0].shape}")
+    rank, channels = images[0].ndim - 1, images[0].shape[-1]
+    steps = _steps(multiple, rank)
+    size = tuple(-(-max(i.shape[axis] for i in images) // steps[axis]) * steps[axis] for axis in range(rank))
+    count = -(-len(images) // batch_size)
+    stacked = np.zeros((count * batch_size, *size, channels), np.float32)
+    marked = np.full((count * batch_size, *size), IGNORED, np.int32)
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        stacked[index], slices = pad_to_shape(image, size, "edge")
+        marked[index][slices] = label
+    return (
+        stacked.reshape(count, batch_size, *size, channels),
+        marked.reshape(count, batch_size, *size),
+    )
+
+
+def to_slices(volume: Num[np.ndarray, "x y z ..."], *, axis: int = 2) -> Num[np.ndarray, "s h w ..."]:
+    """A volume as a batch of slices across one spatial axis (0, 1 or 2; the last by default)."""
+    _require_axis(axis)
+    if volume.ndim < 3:
+        raise ValueError(f"volume: expected three spatial axes, got shape {volume.shape}")
+    return np.ascontiguousarray(np.moveaxis(volume, axis, 0))
+
+
+def from_slices(slices: Num[np.ndarray, "s h w ..."], *, axis: int = 2) -> Num[np.ndarray, "x y z ..."]:
+    """The inverse of to_slices."""
+    _require_axis(axis)
+    return np.ascontiguousarray(np.moveaxis(slices, 0, axis))
+
+
+def consensus(
+    raters: Int[np.ndarray, " a *space"],
+    classes: int,
+    *,
+    ties: Literal["smallest", "foreground"] = "smallest",
+) -> Int[np.ndarray, "*space"]:
+    """The label most raters gave to each pixel, int32.
+
+    A tie goes to the smallest of the labels that share it; with ties="foreground" (two classes) to 1, which
+    is the rule "mean of the raters >= 1/2". ValueError for labels outside 0..classes-1 or no rater.
+    """
+    if ties not in ("smallest", "foreground"):
+        raise ValueError(f"ties: expected smallest or foreground, got {ties!r}")
+    if ties == "foreground" and classes != 2:
+        raise ValueError(f"ties: foreground needs two classes, got {classes}")
+    if raters.ndim < 2 or raters.shape[0] < 1:
+        raise ValueError(f"raters: expected [a *space] with at least one rater, got shape {raters.shape}")
+    if raters.size and (raters.min() < 0 or raters.max() >= classes):
+        raise ValueError(f"raters: labels {raters.min()} to {raters.max()}; expected 0 to {classes - 1}")
+    most = np.zeros(raters.shape[1:], np.int32)
+    labels = np.zeros(raters.shape[1:], np.int32)
+    for label in range(classes):
+        votes = np.count_nonzero(raters == label, axis=0).astype(np.int32)
+        ahead = votes >= most if ties == "foreground" else votes > most
+        most, labels = np.maximum(most, votes), np.where(ahead, np.int32(label), labels)
+    return labels
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        numbers = () if isinstance(values, str) else tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = (np.nan,)
+    if isinstance(values, str) or not np.all(np.isfinite(numbers)):
+        raise ValueError(f"{name}: expected finite numbers, got {values!r}")
+    return numbers
+
+
+def _steps(multiple: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    steps = (multiple,) * rank if isinstance(multiple, int) else tuple(multiple)
+    if len(steps) != rank or any(step < 1 for step in steps):
+        raise ValueError(f"multiple: expected one positive integer or {rank} of them, got {multiple!r}")
+    return steps
+
+
+def _require_axis(axis: int) -> None:
+    if axis not in (0, 1, 2):
+        raise ValueError(f"axis: expected a spatial axis 0, 1 or 2, got {axis}")

@@ -1,0 +1,62 @@
+"""Uncertainty of one pixel from weighted class probabilities, in nats; the caller maps over pixels.
+
+Setting (a) asks how far the samples disagree with their mean, setting (b) how far they disagree with the given network.
+Both hold total = aleatoric + epistemic. The published variants, with their clamps, are in published.py.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import entr, rel_entr
+from jaxtyping import Array, Float
+
+from .types import Samples, Uncertainty
+
+
+def entropy(probs: Float[Array, "*batch c"]) -> Float[Array, "*batch"]:
+    """Shannon entropy -sum p ln p over the last axis, in nats, with 0 ln 0 = 0."""
+    return jnp.sum(entr(probs), -1)
+
+
+def expected_entropy(probs: Float[Array, "n c"], weights: Float[Array, " n"]) -> Uncertainty:
+    """Setting (a) for one pixel: total H(sum w p), aleatoric sum w H(p), epistemic their difference.
+
+    The epistemic part is the mutual information of class and model (Depeweg et al. 2018), computed as the weighted
+    Kullback-Leibler divergence of the samples from their mean, which cannot become negative by cancellation.
+    """
+    mean = weights @ probs
+    aleatoric = weights @ entropy(probs)
+    epistemic = weights @ jnp.sum(_divergence(probs, mean), -1)
+    return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
+
+
+def expected_cross_entropy(reference: Float[Array, " c"], probs: Float[Array, "n c"],
+                           weights: Float[Array, " n"]) -> Uncertainty:
+    """Setting (b) for one pixel: total sum w CE(p*, p), aleatoric H(p*), epistemic sum w KL(p* || p) >= 0.
+
+    Probabilities are floored at the smallest normal float32 where a sample excludes what the reference allows, so that
+    the result stays finite (Schweighofer et al. 2023, QUAM, eq. 2).
+    """
+    aleatoric = entropy(reference)
+    floor = jnp.finfo(probs.dtype).tiny
+    epistemic = weights @ jnp.sum(rel_entr(reference, jnp.maximum(probs, floor)), -1)
+    return Uncertainty(aleatoric + epistemic, aleatoric, jnp.maximum(epistemic, 0.0))
+
+
+def _divergence(probs: Float[Array, "n c"], mean: Float[Array, " c"]) -> Float[Array, "n c"]:
+    # terms p ln(p/q) - p + q >= 0 each; the added parts sum to zero because both sides are distributions.
+    # A class that the mean excludes is excluded by every sample that has a weight.
+    possible = mean > 0
+    return jnp.where(possible, jnp.maximum(rel_entr(probs, jnp.where(possible, mean, 1.0)) - probs + mean, 0.0), 0.0)
+
+
+def decompose(samples: Samples, reference: Float[Array, "t p c"] | None = None, *,
+              setting: Literal["mutual_information", "cross_entropy"] = "mutual_information") -> Uncertainty:
+    """Either setting for every point of every target: maps the one-pixel functions over `t` and `p`."""
+    if setting == "cross_entropy":
+        if reference is None:
+            raise ValueError("decomposition cross_entropy: expected the reference probabilities, got none")
+        per_point = jax.vmap(expected_cross_entropy, (0, 1, None))
+        return jax.vmap(per_point)(reference, samples.probs, samples.weights)
+    return jax.vmap(jax.vmap(expected_entropy, (1, None)))(samples.probs, samples.weights)

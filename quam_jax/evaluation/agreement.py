@@ -1,0 +1,186 @@
+"""Agreement of an uncertainty map u with a reference map v, each variant under its own name.
+
+All functions take two arrays of equal shape (a whole map, or the pixels of a band) and compute in float64.
+A map that is constant, or has fewer than two pixels, has no agreement: NaN, never 0.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Real
+from scipy import stats
+
+from .reference_maps import scale_to_unit
+
+Scaling = Literal["raw", "minmax"]
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+# A residual this small beside its map (in squares) is rounding: the covariates explain the map completely.
+_EXPLAINED = 1e-18
+
+
+def pcc(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
+    """Pearson correlation ρ = Σ(u-ū)(v-v̄) / sqrt(Σ(u-ū)² Σ(v-v̄)²)."""
+    u, v = _pair(u, v)
+    return float("nan") if _constant(u) or _constant(v) else _correlation(u, v)
+
+
+def spearman(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
+    """Spearman correlation: Pearson of the ranks, tied pixels sharing their average rank."""
+    u, v = _pair(u, v)
+    return (
+        float("nan") if _constant(u) or _constant(v) else _correlation(stats.rankdata(u), stats.rankdata(v))
+    )
+
+
+def ncc(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
+    """Normalised cross correlation of ValUES (Kahl et al. 2024): deviations with ddof=1, so ρ(N-1)/N."""
+    size = np.size(u)
+    return pcc(u, v) * (size - 1) / size if size else float("nan")
+
+
+def r2_pearson(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
+    """Squared Pearson correlation ρ²."""
+    return pcc(u, v) ** 2
+
+
+def r2_cod_raw(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
+    """Coefficient of determination 1 - Σ(v-u)²/Σ(v-v̄)² of the maps as they are; negative where v̄ is better."""
+    u, v = _pair(u, v)
+    return float("nan") if _constant(u) or _constant(v) else _determination(u, v)
+
+
+def r2_cod_scaled(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
+    """Coefficient of determination 1 - Σ(v-u)²/Σ(v-v̄)² after min-max scaling of both maps."""
+    u, v = _pair(u, v)
+    return (
+        float("nan") if _constant(u) or _constant(v) else _determination(scale_to_unit(u), scale_to_unit(v))
+    )
+
+
+def sdice_product(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"], *, scaling: Scaling) -> float:
+    """Soft Dice 2Σuv / (Σu + Σv); it is not 1 for two equal soft maps."""
+    u, v = _scaled(u, v, scaling)
+    return _ratio(2 * np.dot(u, v), u.sum() + v.sum())
+
+
+def sdice_squared(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"], *, scaling: Scaling) -> float:
+    """Soft Dice 2Σuv / (Σu² + Σv²); 1 exactly for equal maps (Milletari et al. 2016)."""
+    u, v = _scaled(u, v, scaling)
+    return _ratio(2 * np.dot(u, v), np.dot(u, u) + np.dot(v, v))
+
+
+def sdice_threshold(
+    u: Real[np.ndarray, "*space"],
+    v: Real[np.ndarray, "*space"],
+    *,
+    scaling: Scaling,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> float:
+    """Mean over thresholds t of Dice(1[u>=t], 1[v>=t]); a threshold that neither map reaches is left out."""
+    u, v = _scaled(u, v, scaling)
+    if np.isnan(u).any() or np.isnan(v).any():
+        return float("nan")
+    scores = []
+    for threshold in thresholds:
+        in_u, in_v = u >= threshold, v >= threshold
+        total = np.count_nonzero(in_u) + np.count_nonzero(in_v)
+        if total:
+            scores.append(2 * np.count_nonzero(in_u & in_v) / total)
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def partial_pcc(
+    u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"], covariates: Real[np.ndarray, " q *space"]
+) -> float:
+    """Pearson correlation left after regressing q covariate maps (and a constant) out of both maps.
+
+    With the distance to the reference contour as covariate it says what a map knows beyond where the
+    contour is. NaN if a covariate is not finite (no contour), or if the covariates explain one of the maps
+    completely.
+    """
+    u, v = _pair(u, v)
+    return _partial(u, v, _rows(covariates, u.size))
+
+
+def partial_spearman(
+    u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"], covariates: Real[np.ndarray, " q *space"]
+) -> float:
+    """`partial_pcc` of average ranks: of u, of v and of every covariate."""
+    u, v = _pair(u, v)
+    rows = _rows(covariates, u.size)
+    if u.size < 2 or not np.isfinite(rows).all():
+        return float("nan")
+    return _partial(stats.rankdata(u), stats.rankdata(v), stats.rankdata(rows, axis=1))
+
+
+def agreement(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> dict[str, float]:
+    """Every figure above but the partial ones, by name; the scaling of a soft Dice is the end of its name."""
+    u, v = _pair(u, v)
+    figures = {
+        "pcc": pcc(u, v),
+        "spearman": spearman(u, v),
+        "ncc": ncc(u, v),
+        "r2_pearson": r2_pearson(u, v),
+        "r2_cod_scaled": r2_cod_scaled(u, v),
+        "r2_cod_raw": r2_cod_raw(u, v),
+    }
+    scalings: tuple[Scaling, ...] = ("raw", "minmax")
+    for scaling in scalings:
+        figures[f"sdice_product_{scaling}"] = sdice_product(u, v, scaling=scaling)
+        figures[f"sdice_squared_{scaling}"] = sdice_squared(u, v, scaling=scaling)
+        figures[f"sdice_threshold_{scaling}"] = sdice_threshold(u, v, scaling=scaling)
+    return figures
+
+
+def _pair(u: np.ndarray, v: np.ndarray) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    if np.shape(u) != np.shape(v):
+        raise ValueError(f"agreement: expected two maps of one shape, got {np.shape(u)} and {np.shape(v)}")
+    return np.asarray(u, dtype=np.float64).ravel(), np.asarray(v, dtype=np.float64).ravel()
+
+
+def _rows(covariates: np.ndarray, size: int) -> Float[np.ndarray, "q n"]:
+    rows = np.asarray(covariates, dtype=np.float64)
+    rows = rows.reshape(rows.shape[0], -1)
+    if rows.shape[1] != size:
+        raise ValueError(f"covariates: expected maps of {size} pixels, got {rows.shape[1]}")
+    return rows
+
+
+def _constant(x: np.ndarray) -> bool:
+    return x.size < 2 or bool(x.min() == x.max())
+
+
+def _correlation(u: np.ndarray, v: np.ndarray) -> float:
+    u, v = u - u.mean(), v - v.mean()
+    # Dividing by each norm in turn keeps tiny maps (1e-200) from underflowing to 0/0.
+    return float(np.clip(np.dot(u / np.linalg.norm(u), v / np.linalg.norm(v)), -1.0, 1.0))
+
+
+def _determination(u: np.ndarray, v: np.ndarray) -> float:
+    return float(1.0 - np.square(v - u).sum() / np.square(v - v.mean()).sum())
+
+
+def _scaled(u: np.ndarray, v: np.ndarray, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
+    u, v = _pair(u, v)
+    if scaling not in ("raw", "minmax"):
+        raise ValueError(f"scaling: expected 'raw' or 'minmax', got {scaling!r}")
+    if _constant(u) or _constant(v):
+        return np.full(1, np.nan), np.full(1, np.nan)
+    return (u, v) if scaling == "raw" else (scale_to_unit(u), scale_to_unit(v))
+
+
+def _ratio(above: float, below: float) -> float:
+    return float(above / below) if below != 0 else float("nan")
+
+
+def _partial(u: np.ndarray, v: np.ndarray, rows: np.ndarray) -> float:
+    if _constant(u) or _constant(v) or not np.isfinite(rows).all():
+        return float("nan")
+    maps = np.stack([u - u.mean(), v - v.mean()], axis=1)
+    design = (rows - rows.mean(axis=1, keepdims=True)).T
+    left = maps - design @ np.linalg.lstsq(design, maps, rcond=None)[0]
+    if np.any(np.square(left).sum(axis=0) <= _EXPLAINED * np.square(maps).sum(axis=0)):
+        return float("nan")
+    return _correlation(left[:, 0], left[:, 1])

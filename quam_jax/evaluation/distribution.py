@@ -1,0 +1,178 @@
+"""A set of segmentations against a set of raters: does the model draw what people draw, as often as they do?
+
+Samples and raters are label maps. Overlaps are averaged over the foreground classes 1..K-1; a class that
+both maps lack counts as `empty`, 1 by default, since drawing nothing where a rater draws nothing is a match
+here.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Integer, Real
+from scipy.optimize import linear_sum_assignment
+
+from .agreement import THRESHOLDS
+
+# float32 holds integers up to 2^24, so the counts of one block stay exact in a fast matrix product.
+_BLOCK = 1 << 22
+
+
+def pairwise_iou(
+    first: Integer[np.ndarray, " n *space"],
+    second: Integer[np.ndarray, " a *space"],
+    *,
+    classes: int,
+    empty: float = 1.0,
+) -> Float[np.ndarray, "n a"]:
+    """IoU of every map of the first set with every map of the second, averaged over foreground classes."""
+    both, sizes, others = _counts(first, second, classes)
+    union = sizes[:, None] + others[None] - both
+    return np.where(union > 0, both / np.maximum(union, 1), empty).mean(axis=-1)
+
+
+def pairwise_dice(
+    first: Integer[np.ndarray, " n *space"],
+    second: Integer[np.ndarray, " a *space"],
+    *,
+    classes: int,
+    empty: float = 1.0,
+) -> Float[np.ndarray, "n a"]:
+    """Dice of every map of the first set with every map of the second, averaged over foreground classes."""
+    both, sizes, others = _counts(first, second, classes)
+    total = sizes[:, None] + others[None]
+    return np.where(total > 0, 2 * both / np.maximum(total, 1), empty).mean(axis=-1)
+
+
+def ged_squared(
+    samples: Integer[np.ndarray, " n *space"],
+    raters: Integer[np.ndarray, " a *space"],
+    *,
+    classes: int,
+    weights: Real[np.ndarray, " n"] | None = None,
+    statistic: Literal["V", "U"] = "V",
+    empty: float = 1.0,
+) -> float:
+    """Generalised energy distance 2E d(S,Y) - E d(S,S') - E d(Y,Y') with d = 1 - IoU (Kohl et al. 2018).
+
+    The samples are weighted by `weights`, the raters alike. The V-statistic draws S and S' with
+    replacement, so pairs of a map with itself count (always >= 0 up to rounding); the U-statistic leaves
+    them out, is unbiased, may be negative, and is NaN with a single sample (or all weight on one) or a
+    single rater.
+    """
+    if statistic not in ("V", "U"):
+        raise ValueError(f"statistic: expected 'V' or 'U', got {statistic!r}")
+    share = _shares(weights, len(samples))
+    alike = np.full(len(raters), 1 / len(raters))
+    across = 1 - pairwise_iou(samples, raters, classes=classes, empty=empty)
+    within = 1 - pairwise_iou(samples, samples, classes=classes, empty=empty)
+    between = 1 - pairwise_iou(raters, raters, classes=classes, empty=empty)
+    return float(
+        2 * share @ across @ alike - _spread(within, share, statistic) - _spread(between, alike, statistic)
+    )
+
+
+def d_max_raters(
+    samples: Integer[np.ndarray, " n *space"],
+    raters: Integer[np.ndarray, " a *space"],
+    *,
+    classes: int,
+    empty: float = 1.0,
+) -> float:
+    """Rater-wise D_max: mean over raters of the best Dice any sample reaches (is every rater covered?)."""
+    return float(pairwise_dice(samples, raters, classes=classes, empty=empty).max(axis=0).mean())
+
+
+def d_max_samples(
+    samples: Integer[np.ndarray, " n *space"],
+    raters: Integer[np.ndarray, " a *space"],
+    *,
+    classes: int,
+    weights: Real[np.ndarray, " n"] | None = None,
+    empty: float = 1.0,
+) -> float:
+    """Sample-wise D_max: weighted mean of the best Dice with any rater (is every sample plausible?)."""
+    best = pairwise_dice(samples, raters, classes=classes, empty=empty).max(axis=1)
+    return float(_shares(weights, len(samples)) @ best)
+
+
+def hm_iou(
+    samples: Integer[np.ndarray, " n *space"],
+    raters: Integer[np.ndarray, " a *space"],
+    *,
+    classes: int,
+    empty: float = 1.0,
+) -> float:
+    """Hungarian-matched IoU: sets repeated to their least common multiple, then matched one to one.
+
+    Kohl et al. 2019 (arXiv 1905.13077). Every sample counts alike; weights have no place in a matching.
+    """
+    table = pairwise_iou(samples, raters, classes=classes, empty=empty)
+    length = math.lcm(*table.shape)
+    tiled = np.tile(table, (length // table.shape[0], length // table.shape[1]))
+    rows, columns = linear_sum_assignment(1 - tiled)
+    return float(tiled[rows, columns].mean())
+
+
+def qubiq_score(
+    probability: Real[np.ndarray, "*space"],
+    rater_share: Real[np.ndarray, "*space"],
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    strict: bool = False,
+    empty: float = 1.0,
+) -> float:
+    """Mean over thresholds t of Dice(1[q>=t], 1[p̄>=t]), with > for >= if `strict` (QUBIQ, arXiv 2405.18435).
+
+    Both maps are shares of one class in [0, 1]; a threshold neither reaches scores `empty`.
+    """
+    q, p = np.asarray(probability, dtype=np.float64), np.asarray(rater_share, dtype=np.float64)
+    if q.shape != p.shape:
+        raise ValueError(f"qubiq: expected two maps of one shape, got {q.shape} and {p.shape}")
+    scores = []
+    for threshold in thresholds:
+        in_q, in_p = (q > threshold, p > threshold) if strict else (q >= threshold, p >= threshold)
+        total = np.count_nonzero(in_q) + np.count_nonzero(in_p)
+        scores.append(2 * np.count_nonzero(in_q & in_p) / total if total else empty)
+    return float(np.mean(scores))
+
+
+def _shares(weights: np.ndarray | None, count: int) -> Float[np.ndarray, " n"]:
+    if weights is None:
+        return np.full(count, 1 / count)
+    shares = np.asarray(weights, dtype=np.float64)
+    if shares.shape != (count,) or not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() <= 0:
+        raise ValueError(
+            f"weights: expected {count} numbers >= 0 with a positive sum, got shape {shares.shape}"
+        )
+    return shares / shares.sum()
+
+
+def _spread(distances: np.ndarray, shares: np.ndarray, statistic: str) -> float:
+    if statistic == "V":
+        return float(shares @ distances @ shares)
+    pairs = np.outer(shares, shares)
+    np.fill_diagonal(pairs, 0.0)
+    return float((pairs * distances).sum() / pairs.sum()) if pairs.sum() > 0 else float("nan")
+
+
+def _counts(first: np.ndarray, second: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Intersections [n a k] and sizes [n k], [a k] of the foreground classes."""
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape[1:] != second.shape[1:] or not len(first) or not len(second):
+        raise ValueError(f"label maps: expected two sets of one shape, got {first.shape} and {second.shape}")
+    if classes < 2:
+        raise ValueError(f"classes: expected at least 2, got {classes}")
+    one, two = first.reshape(len(first), -1), second.reshape(len(second), -1)
+    used = np.flatnonzero((one != 0).any(axis=0) | (two != 0).any(axis=0))
+    both = np.zeros((len(one), len(two), classes - 1))
+    for start in range(0, used.size, _BLOCK):
+        part = used[start : start + _BLOCK]
+        a, b = one[:, part], two[:, part]
+        for label in range(1, classes):
+            both[..., label - 1] += (a == label).astype(np.float32) @ (b == label).astype(np.float32).T
+    labels = range(1, classes)
+    sizes = np.stack([np.count_nonzero(one == label, axis=1) for label in labels], axis=-1)
+    others = np.stack([np.count_nonzero(two == label, axis=1) for label in labels], axis=-1)
+    return both, sizes, others

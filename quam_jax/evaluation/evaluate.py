@@ -1,0 +1,315 @@
+"""One row of numbers for one case: segmentation, probabilities, samples and uncertainty maps against raters.
+
+Every figure is defined in the module that computes it; here they are only put together and named. A row is flat,
+so that rows make a table: `dice_consensus`, `ece_raters`, `total/pcc`, `total/pcc_band`, `total/auroc_image`.
+- `_consensus` compares with the raters' most frequent label, `_raters` is the mean over raters, `_soft` takes
+  the rater mean as label; with more than two classes, overlap is the mean over foreground classes that exist.
+- `_band` is computed on the pixels near the consensus contour alone, `partial_..._distance` after the distance
+  to that contour is regressed out, `partial_..._boundary` after the map named "boundary" is.
+- `_image` marks failure detection within one image; pooled figures come from merging `ranking.ErrorCounts`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Integer, Real
+
+from . import agreement as agree
+from . import calibration as calibrate
+from . import distribution, overlap, ranking, surface, volume
+from .geometry import voxel_size
+from .reference_maps import (
+    boundary_band,
+    consensus,
+    contour_distance,
+    entropy_map,
+    rater_mean,
+    scale_to_unit,
+    variance_map,
+)
+
+Row = dict[str, float | str]
+
+ONE_RATER = "one rater: agreement with rater disagreement is not defined"
+
+
+def evaluate(
+    maps: Mapping[str, Real[np.ndarray, "*space"]],
+    raters: Integer[np.ndarray, " a *space"],
+    *,
+    probabilities: Real[np.ndarray, "*space c"],
+    segmentation: Integer[np.ndarray, "*space"],
+    samples: Integer[np.ndarray, " n *space"] | None = None,
+    sample_weights: Real[np.ndarray, " n"] | None = None,
+    spacing: Sequence[float] | None = None,
+    reference: Literal["entropy", "variance"] = "entropy",
+    band: float = 3.0,
+    tolerance: float = 1.0,
+    bins: int = 15,
+    empty: float = float("nan"),
+) -> Row:
+    """All figures of one case, in 2-D or 3-D.
+
+    `maps` are uncertainty maps by name, with controls such as "boundary" and "softmax" among them;
+    `samples` are label maps of the model's draws (their figures are left out without them). `band` and
+    `tolerance` are in the unit of `spacing`, pixels without one. `empty` is what Dice, IoU and surface
+    figures get where both masks are empty. With a single rater the agreement columns are left out and the
+    row holds a text under "note". Raises ValueError, naming the array, for shapes that do not fit, labels
+    outside 0..c-1, or values that are not finite.
+    """
+    raters, probabilities, segmentation = (
+        np.asarray(raters),
+        np.asarray(probabilities),
+        np.asarray(segmentation),
+    )
+    classes = probabilities.shape[-1]
+    _check(maps, raters, probabilities, segmentation, samples)
+    # Whatever the precision of the network, figures are float64 from here on.
+    probabilities = probabilities.astype(np.float64)
+    mean = rater_mean(raters, classes=classes)
+    truth = consensus(mean)
+    distance = contour_distance(truth, spacing=spacing)
+    near = boundary_band(distance, width=band)
+
+    row: Row = {"n_raters": float(len(raters))}
+    row |= _segmentation(segmentation, truth, raters, classes, spacing, tolerance, empty)
+    row |= _calibration(probabilities, raters, mean, near, bins)
+    row |= _against_raters(probabilities, raters, mean, samples, sample_weights, spacing)
+    wrong = segmentation != truth
+    references = {"entropy": entropy_map, "variance": variance_map}
+    if reference not in references:
+        raise ValueError(f"reference: expected one of {sorted(references)}, got {reference!r}")
+    disagreement = references[reference](mean)
+    for name, values in maps.items():
+        figures: dict[str, float] = {}
+        if len(raters) > 1:
+            figures |= _agreement(values, disagreement, near, distance)
+            if "boundary" in maps and name != "boundary":
+                figures["partial_pcc_boundary"] = agree.partial_pcc(
+                    values, disagreement, np.asarray(maps["boundary"])[None]
+                )
+        figures |= _failures(values, wrong, near, segmentation, truth, classes)
+        row |= {f"{name}/{figure}": value for figure, value in figures.items()}
+    if len(raters) == 1:
+        row["note"] = ONE_RATER
+    return row
+
+
+def _segmentation(
+    labels: np.ndarray,
+    truth: np.ndarray,
+    raters: np.ndarray,
+    classes: int,
+    spacing: Sequence[float] | None,
+    tolerance: float,
+    empty: float,
+) -> dict[str, float]:
+    """Overlap and surface figures against the consensus, and averaged over the raters."""
+    row: dict[str, float] = {}
+    versus = {"consensus": [truth], "raters": list(raters)}
+    for against, references in versus.items():
+        tables = [_compare(labels, other, classes, spacing, tolerance, empty) for other in references]
+        for figure in tables[0]:
+            by_class = np.stack([table[figure] for table in tables])
+            row[f"{figure}_{against}"] = _mean([_mean(one) for one in by_class])
+            if classes > 2 and figure == "dice":
+                for label in range(1, classes):
+                    row[f"dice_{against}_class{label}"] = _mean(by_class[:, label - 1])
+    return row
+
+
+def _compare(
+    labels: np.ndarray,
+    other: np.ndarray,
+    classes: int,
+    spacing: Sequence[float] | None,
+    tolerance: float,
+    empty: float,
+) -> dict[str, list[float]]:
+    """Figures of two label maps, a value for each foreground class."""
+    counts = overlap.confusion(labels, other, classes=classes)
+    voxel = float(voxel_size(spacing, labels.ndim).prod())
+    sizes, references = counts.sum(axis=1)[1:], counts.sum(axis=0)[1:]
+    figures: dict[str, list[float]] = {
+        "dice": list(overlap.class_dice(counts, empty=empty)[1:]),
+        "iou": list(overlap.class_iou(counts, empty=empty)[1:]),
+        "volume_error": [float(a - b) * voxel for a, b in zip(sizes, references, strict=True)],
+        "relative_volume_error": [
+            float((a - b) / b) if b else float("nan") for a, b in zip(sizes, references, strict=True)
+        ],
+        "hd": [],
+        "hd95": [],
+        "hd95_pooled": [],
+        "nsd": [],
+    }
+    for label in range(1, classes):
+        distances = surface.surface_distances(labels == label, other == label, spacing=spacing)
+        figures["hd"].append(surface.hausdorff(distances, both_empty=empty))
+        figures["hd95"].append(surface.hausdorff95(distances, both_empty=empty))
+        figures["hd95_pooled"].append(surface.hausdorff95_pooled(distances, both_empty=empty))
+        figures["nsd"].append(surface.surface_dice(distances, tolerance=tolerance, both_empty=empty))
+    return figures
+
+
+def _calibration(
+    probabilities: np.ndarray, raters: np.ndarray, mean: np.ndarray, near: np.ndarray, bins: int
+) -> dict[str, float]:
+    """Calibration per rater (averaged) and against the soft label, in the image and in the band."""
+    tables = {
+        "raters": calibrate.calibration(probabilities, raters, bins=bins),
+        "soft": calibrate.calibration_soft(probabilities, mean, bins=bins),
+        "raters_band": calibrate.calibration(probabilities[near], raters[:, near], bins=bins),
+        "soft_band": calibrate.calibration_soft(probabilities[near], mean[near], bins=bins),
+    }
+    return {f"{figure}_{kind}": value for kind, table in tables.items() for figure, value in table.items()}
+
+
+def _against_raters(
+    probabilities: np.ndarray,
+    raters: np.ndarray,
+    mean: np.ndarray,
+    samples: np.ndarray | None,
+    weights: np.ndarray | None,
+    spacing: Sequence[float] | None,
+) -> dict[str, float]:
+    """Distribution and volume figures: of the probabilities alone, and of the samples where there are any."""
+    classes = range(1, probabilities.shape[-1])
+    count = probabilities.shape[-1]
+    voxel = float(voxel_size(spacing, raters.ndim - 1).prod())
+    drawn = [[np.count_nonzero(one == label) * voxel for one in raters] for label in classes]
+    expected = [float(probabilities[..., label].sum()) * voxel for label in classes]
+    row = {
+        "qubiq": _mean(
+            [distribution.qubiq_score(probabilities[..., label], mean[..., label]) for label in classes]
+        ),
+        "volume_crps_curvas": _mean(
+            [
+                volume.crps_gaussian(one, mean=float(np.mean(truth)), sd=float(np.std(truth)))
+                for one, truth in zip(expected, drawn, strict=True)
+            ]
+        ),
+    }
+    if samples is None:
+        return row
+    samples = np.asarray(samples)
+    row |= {
+        "ged_v": distribution.ged_squared(samples, raters, classes=count, weights=weights),
+        "ged_u": distribution.ged_squared(samples, raters, classes=count, weights=weights, statistic="U"),
+        "d_max_raters": distribution.d_max_raters(samples, raters, classes=count),
+        "d_max_samples": distribution.d_max_samples(samples, raters, classes=count, weights=weights),
+        "hm_iou": distribution.hm_iou(samples, raters, classes=count),
+    }
+    empirical, gaussian, covered = [], [], []
+    for label, truth in zip(classes, drawn, strict=True):
+        volumes = np.array([np.count_nonzero(one == label) * voxel for one in samples])
+        centre = float(np.average(volumes, weights=weights))
+        sd = float(np.sqrt(np.average(np.square(volumes - centre), weights=weights)))
+        empirical.append(_mean([volume.crps_empirical(one, volumes, weights=weights) for one in truth]))
+        gaussian.append(_mean([volume.crps_gaussian(one, mean=centre, sd=sd) for one in truth]))
+        low, high = volume.volume_interval(volumes, weights=weights)
+        covered.append(_mean([float(low <= one <= high) for one in truth]))
+        name = "volume" if count == 2 else f"volume_class{label}"
+        row |= {f"{name}_low": low, f"{name}_high": high}
+    row |= {
+        "volume_crps_empirical": _mean(empirical),
+        "volume_crps_gaussian": _mean(gaussian),
+        "volume_covered": _mean(covered),
+    }
+    return row
+
+
+def _agreement(
+    values: np.ndarray, disagreement: np.ndarray, near: np.ndarray, distance: np.ndarray
+) -> dict[str, float]:
+    """Agreement of a map with the raters' disagreement: in the image, in the band, beyond the distance."""
+    values = np.asarray(values, dtype=np.float64)
+    figures = agree.agreement(values, disagreement)
+    inside = agree.agreement(values[near], disagreement[near])
+    figures |= {f"{figure}_band": value for figure, value in inside.items()}
+    figures["partial_pcc_distance"] = agree.partial_pcc(values, disagreement, distance[None])
+    figures["partial_spearman_distance"] = agree.partial_spearman(values, disagreement, distance[None])
+    figures["partial_pcc_distance_band"] = agree.partial_pcc(
+        values[near], disagreement[near], distance[None, near]
+    )
+    return figures
+
+
+def _failures(
+    values: np.ndarray,
+    wrong: np.ndarray,
+    near: np.ndarray,
+    labels: np.ndarray,
+    truth: np.ndarray,
+    classes: int,
+) -> dict[str, float]:
+    """Failure detection: where the segmentation differs from the consensus."""
+    counts = ranking.count_errors(values, wrong)
+    figures = {
+        "auroc_image": ranking.auroc(counts),
+        "ap_image": ranking.average_precision(counts),
+        "aurc_image": ranking.aurc(counts),
+        "e_aurc_image": ranking.e_aurc(counts),
+        "augrc_image": ranking.augrc(counts),
+        "pavpu_image": ranking.pavpu_sweep(counts),
+        "auroc_image_band": ranking.auroc(ranking.count_errors(np.asarray(values)[near], wrong[near])),
+    }
+    scaled = scale_to_unit(values)
+    if np.isnan(scaled).any():
+        figures["qu_brats_image"] = float("nan")
+    else:
+        curves = [
+            ranking.filtered_dice(scaled, labels == label, truth == label) for label in range(1, classes)
+        ]
+        figures["qu_brats_image"] = _mean([ranking.qu_brats_score(curve) for curve in curves])
+    return figures
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    """Mean of the numbers that exist; NaN if there are none."""
+    numbers = np.asarray(values, dtype=np.float64)
+    numbers = numbers[~np.isnan(numbers)]
+    return float(numbers.mean()) if numbers.size else float("nan")
+
+
+def _check(
+    maps: Mapping[str, np.ndarray],
+    raters: np.ndarray,
+    probabilities: np.ndarray,
+    segmentation: np.ndarray,
+    samples: np.ndarray | None,
+) -> None:
+    space = segmentation.shape
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+        "raters": (raters.shape[1:], space),
+        "probabilities": (probabilities.shape[:-1], space),
+        **{f"map {name}": (np.shape(values), space) for name, values in maps.items()},
+    }
+    if samples is not None:
+        shapes["samples"] = (np.shape(samples)[1:], space)
+    for name, (got, expected) in shapes.items():
+        if got != expected:
+            raise ValueError(
+                f"{name}: expected pixels of shape {expected} as the segmentation has, got {got}"
+            )
+    classes = probabilities.shape[-1]
+    if classes < 2:
+        raise ValueError(f"probabilities: expected at least 2 classes in the last axis, got {classes}")
+    for name, values in {
+        "probabilities": probabilities,
+        **{f"map {name}": values for name, values in maps.items()},
+    }.items():
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{name}: expected finite numbers, got {np.count_nonzero(~np.isfinite(values))} that are not"
+            )
+    sums = probabilities.sum(axis=-1, dtype=np.float64)
+    if probabilities.min() < 0 or np.abs(sums - 1).max() > 1e-3:
+        raise ValueError(
+            f"probabilities: expected >= 0 with sum 1 a pixel, got sums {sums.min():.4g}..{sums.max():.4g}"
+        )
+    for name, labels in {"segmentation": segmentation, "samples": samples}.items():
+        if labels is not None and np.size(labels) and (np.min(labels) < 0 or np.max(labels) >= classes):
+            raise ValueError(
+                f"{name}: expected labels 0..{classes - 1}, got {np.min(labels)}..{np.max(labels)}"
+            )

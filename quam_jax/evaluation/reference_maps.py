@@ -1,0 +1,98 @@
+"""What the raters say, as maps: their mean, consensus, disagreement, and the distance to a contour.
+
+Disagreement maps are the yardstick an uncertainty map is held against. Distance maps exist because most of
+any agreement only says "there is a boundary here": they give the band, the covariate and the control row
+that show it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Integer, Real
+from scipy import ndimage, special
+
+from .geometry import voxel_size
+
+
+def rater_mean(raters: Integer[np.ndarray, " a *space"], *, classes: int) -> Float[np.ndarray, "*space c"]:
+    """Share of raters for each class, p̄_k = (1/R) Σ_r 1[y_r = k].
+
+    Raises ValueError without a rater or for a label outside 0..classes-1.
+    """
+    raters = np.asarray(raters)
+    if raters.ndim < 2 or raters.shape[0] < 1:
+        raise ValueError(f"raters: expected labels of shape [a *space] with a >= 1, got {raters.shape}")
+    if raters.size and (raters.min() < 0 or raters.max() >= classes):
+        raise ValueError(f"raters: expected labels 0..{classes - 1}, got {raters.min()}..{raters.max()}")
+    counts = np.stack([np.count_nonzero(raters == label, axis=0) for label in range(classes)], axis=-1)
+    # One correctly rounded division, so that 3 raters of 10 compare equal to a threshold written 0.3.
+    return counts / raters.shape[0]
+
+
+def consensus(mean: Float[np.ndarray, "*space c"]) -> Int[np.ndarray, "*space"]:
+    """The label most raters chose; a tie goes to the smallest label."""
+    return np.argmax(mean, axis=-1)
+
+
+def entropy_map(mean: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space"]:
+    """Entropy of the rater mean, v = -Σ_k p̄_k ln p̄_k, in nats."""
+    return special.entr(np.asarray(mean, dtype=np.float64)).sum(axis=-1)
+
+
+def variance_map(mean: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space"]:
+    """Variance of the rater mean: p̄(1-p̄) for two classes, 1 - Σ_k p̄_k² for more."""
+    mean = np.asarray(mean, dtype=np.float64)
+    if mean.shape[-1] == 2:
+        return mean[..., 0] * mean[..., 1]
+    return 1.0 - np.square(mean).sum(axis=-1)
+
+
+def contour_distance(
+    labels: Integer[np.ndarray, "*space"], *, spacing: Sequence[float] | None = None
+) -> Float[np.ndarray, "*space"]:
+    """Distance of every pixel to the contour: |signed distance|, taken to the nearest pixel of another label.
+
+    The two pixels that share a piece of contour are therefore one voxel edge away from it, on either side
+    alike. In the unit of `spacing` (pixels without one); infinite everywhere if there is only one label.
+    """
+    labels = np.asarray(labels)
+    size = voxel_size(spacing, labels.ndim)
+    names, index = np.unique(labels, return_inverse=True)
+    if names.size < 2:
+        return np.full(labels.shape, np.inf)
+    index = index.reshape(labels.shape)
+    distance = np.zeros(labels.shape)
+    for number, box in enumerate(ndimage.find_objects(index + 1)):
+        # One pixel of margin is enough: what lies further out has a nearer pixel of another label in it.
+        wide = tuple(
+            slice(max(part.start - 1, 0), min(part.stop + 1, length))
+            for part, length in zip(box, labels.shape, strict=True)
+        )
+        distance[wide] += ndimage.distance_transform_edt(index[wide] == number, sampling=size)
+    return distance
+
+
+def boundary_band(distance: Float[np.ndarray, "*space"], *, width: float) -> Bool[np.ndarray, "*space"]:
+    """Pixels at most `width` from the contour, in the unit of `distance`; empty where there is no contour."""
+    return np.asarray(distance) <= width
+
+
+def boundary_map(distance: Float[np.ndarray, "*space"], *, sigma: float) -> Float[np.ndarray, "*space"]:
+    """The control map exp(-d²/2s²), which knows only the distance to a contour; zero without a contour.
+
+    Raises ValueError unless sigma is positive.
+    """
+    if not sigma > 0:
+        raise ValueError(f"boundary map: expected sigma > 0, got {sigma}")
+    return np.exp(-np.square(np.asarray(distance, dtype=np.float64) / sigma) / 2)
+
+
+def scale_to_unit(values: Real[np.ndarray, "*space"]) -> Float[np.ndarray, "*space"]:
+    """Min-max scaling to [0, 1]; NaN everywhere if the map is constant, since no scale can then be told."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        return values
+    low, high = values.min(), values.max()
+    if not high > low:
+        return np.full(values.shape, np.nan)
+    return (values - low) / (high - low)

@@ -1,0 +1,254 @@
+"""The two networks of nnU-Net v2, in two and three dimensions, for any plan: plain and residual encoder, one decoder.
+
+Written from the facts of the plans file: instance normalisation (epsilon 1e-5, affine), LeakyReLU of slope 0.01, strided
+convolutions instead of pooling, transposed convolutions whose kernel is their stride, [up-sampled, skip] on channels. Of
+the deep-supervision heads only the last exists here: the others act in training alone. Dropout, which the plans leave
+empty, is not built.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from .layers import EVAL, Conv, ConvTranspose, InstanceNorm, Mode
+
+SLOPE = 0.01
+Sizes = tuple[tuple[int, ...], ...]
+
+
+class ConvUnit(nnx.Module):
+    """Convolution, instance normalisation and, unless `linear`, LeakyReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int] | int = 1,
+                 bias: bool, linear: bool = False, rngs: nnx.Rngs):
+        self.conv = Conv(inputs, outputs, kernel, rank=len(kernel), stride=stride, bias=bias, rngs=rngs)
+        self.norm = InstanceNorm(outputs)
+        self.linear = linear
+
+    def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
+        y = self.norm(self.conv(x))
+        return y if self.linear else jax.nn.leaky_relu(y, SLOPE)
+
+
+class Stack(nnx.Module):
+    """Convolution units in a row; the first one changes the width and has the stride."""
+
+    def __init__(self, count: int, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int] | int = 1,
+                 bias: bool, rngs: nnx.Rngs):
+        self.convs = nnx.List([ConvUnit(outputs if n else inputs, outputs, kernel, stride=1 if n else stride, bias=bias,
+                                        rngs=rngs) for n in range(count)])
+
+    def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
+        for conv in self.convs:
+            x = conv(x)
+        return x
+
+
+class ResidualBlock(nnx.Module):
+    """LeakyReLU(two convolution units, the second linear, + the input); the skip is averaged and projected as needed."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int], bias: bool,
+                 rngs: nnx.Rngs):
+        self.stride = tuple(stride)
+        self.conv1 = ConvUnit(inputs, outputs, kernel, stride=stride, bias=bias, rngs=rngs)
+        self.conv2 = ConvUnit(outputs, outputs, kernel, bias=bias, linear=True, rngs=rngs)
+        pooled = math.prod(stride) > 1
+        # the place in the published sequence [average pool, projection], where each is there only if needed
+        self.skip = nnx.Dict({str(int(pooled)): ConvUnit(inputs, outputs, (1,) * len(kernel), bias=False, linear=True,
+                                                         rngs=rngs)}) if inputs != outputs else None
+
+    def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
+        y = self.conv2(self.conv1(x))
+        skip = _average_pool(x, self.stride)
+        if self.skip is not None:
+            skip = self.skip[str(int(math.prod(self.stride) > 1))](skip)
+        return jax.nn.leaky_relu(y + skip, SLOPE)
+
+
+class ResidualStage(nnx.Module):
+    """Residual blocks in a row; the first one changes the width and has the stride."""
+
+    def __init__(self, count: int, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int],
+                 bias: bool, rngs: nnx.Rngs):
+        ones = (1,) * len(kernel)
+        self.blocks = nnx.List([ResidualBlock(outputs if n else inputs, outputs, kernel, stride=ones if n else stride,
+                                              bias=bias, rngs=rngs) for n in range(count)])
+
+    def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class PlainEncoder(nnx.Module):
+    """Stages of plain convolution units."""
+
+    def __init__(self, in_channels: int, features: Sequence[int], counts: Sequence[int], *, kernels: Sizes,
+                 strides: Sizes, bias: bool, rngs: nnx.Rngs):
+        inputs = (in_channels, *features)
+        self.stages = nnx.List([
+            nnx.List([Stack(counts[s], inputs[s], features[s], kernels[s], stride=strides[s], bias=bias, rngs=rngs)])
+            for s in range(len(features))])
+
+    def __call__(self, x: Float[Array, "b *space i"]) -> list[Float[Array, "b *out f"]]:
+        skips = []
+        for (stage,) in self.stages:
+            x = stage(x)
+            skips.append(x)
+        return skips
+
+
+class ResidualEncoder(nnx.Module):
+    """A stem of one convolution unit, then stages of residual blocks."""
+
+    def __init__(self, in_channels: int, features: Sequence[int], counts: Sequence[int], *, kernels: Sizes,
+                 strides: Sizes, bias: bool, rngs: nnx.Rngs):
+        self.stem = Stack(1, in_channels, features[0], kernels[0], bias=bias, rngs=rngs)
+        inputs = (features[0], *features)
+        self.stages = nnx.List([
+            ResidualStage(counts[s], inputs[s], features[s], kernels[s], stride=strides[s], bias=bias, rngs=rngs)
+            for s in range(len(features))])
+
+    def __call__(self, x: Float[Array, "b *space i"]) -> list[Float[Array, "b *out f"]]:
+        x = self.stem(x)
+        skips = []
+        for stage in self.stages:
+            x = stage(x)
+            skips.append(x)
+        return skips
+
+
+class Decoder(nnx.Module):
+    """Transposed convolution, [up-sampled, skip], plain convolution units, from the deepest stage up; a 1x1 head."""
+
+    def __init__(self, n_classes: int, features: Sequence[int], counts: Sequence[int], *, kernels: Sizes,
+                 strides: Sizes, bias: bool, rngs: nnx.Rngs):
+        levels = range(len(features) - 2, -1, -1)
+        rank = len(kernels[0])
+        self.transpconvs = nnx.List([
+            ConvTranspose(features[s + 1], features[s], strides[s + 1], rank=rank, stride=strides[s + 1], bias=bias,
+                          rngs=rngs) for s in levels])
+        self.stages = nnx.List([Stack(count, 2 * features[s], features[s], kernels[s], bias=bias, rngs=rngs)
+                                for count, s in zip(counts, levels, strict=True)])
+        self.seg_layers = nnx.Dict({str(len(features) - 2): Conv(features[0], n_classes, 1, rank=rank, rngs=rngs)})
+
+    def last_input(self, skips: list[Float[Array, "b *out f"]]) -> Float[Array, "b *space f"]:
+        """The input of the last stage."""
+        *skips, x = skips
+        for index, transpconv in enumerate(self.transpconvs):
+            x = jnp.concatenate([transpconv(x), skips.pop()], -1)
+            if skips:
+                x = self.stages[index](x)
+        return x
+
+    def last_block(self, x: Float[Array, "b *space f"]) -> Float[Array, "b *space g"]:
+        """The head's input."""
+        return self.stages[-1](x)
+
+    def head(self, x: Float[Array, "b *space g"]) -> Float[Array, "b *space c"]:
+        """Logits."""
+        (head,) = self.seg_layers.values()
+        return head(x)
+
+
+class _EncoderDecoder(nnx.Module):
+    """What the two networks share: everything but how their encoder is built."""
+
+    encoder: PlainEncoder | ResidualEncoder
+    decoder: Decoder
+    size_multiple: tuple[int, ...]
+
+    @property
+    def cuts(self) -> dict[str, tuple[str, ...]]:
+        """What stands behind each cut, in the decoder."""
+        last = len(self.decoder.stages) - 1
+        head = f"decoder.seg_layers.{last}"
+        return {"head": (head,), "last_block": (f"decoder.stages.{last}", head)}
+
+    def __call__(self, x: Float[Array, "b *space i"], mode: Mode = EVAL) -> Float[Array, "b *space c"]:
+        return self.tail(self.trunk(x, mode, cut="last_block"), mode, cut="last_block")
+
+    def trunk(self, x: Float[Array, "b *space i"], mode: Mode, *, cut: str) -> Float[Array, "b *space f"]:
+        """The activation in front of the cut: the head's input, or the last decoder stage's."""
+        last = self.decoder.last_input(self.encoder(x))
+        return last if cut == "last_block" else self.decoder.last_block(last)
+
+    def tail(self, activation: Float[Array, "b *space f"], mode: Mode, *, cut: str) -> Float[Array, "b *space c"]:
+        """Logits from the activation in front of the cut."""
+        return self.decoder.head(self.decoder.last_block(activation) if cut == "last_block" else activation)
+
+
+class PlainConvUNet(_EncoderDecoder):
+    """nnU-Net's plain network; stages from the shallowest to the deepest, decoder counts from the deepest up.
+
+    An image side must be a multiple of the product of its strides. Kernels default to 3, strides to 2 (1 in stage 0).
+    """
+
+    def __init__(self, in_channels: int, n_classes: int, features_per_stage: tuple[int, ...], *, rank: int,
+                 n_conv_per_stage: int | tuple[int, ...] = 2, n_conv_per_stage_decoder: int | tuple[int, ...] = 2,
+                 kernel_sizes: Sizes | None = None, strides: Sizes | None = None, conv_bias: bool = True,
+                 rngs: nnx.Rngs):
+        kernels, steps = _plan(len(features_per_stage), rank, kernel_sizes, strides)
+        counts = _counts(n_conv_per_stage, len(features_per_stage), name="n_conv_per_stage")
+        self.size_multiple = _multiple(steps)
+        self.encoder = PlainEncoder(in_channels, features_per_stage, counts, kernels=kernels, strides=steps,
+                                    bias=conv_bias, rngs=rngs)
+        counts = _counts(n_conv_per_stage_decoder, len(features_per_stage) - 1, name="n_conv_per_stage_decoder")
+        self.decoder = Decoder(n_classes, features_per_stage, counts, kernels=kernels, strides=steps, bias=conv_bias,
+                               rngs=rngs)
+
+
+class ResidualEncoderUNet(_EncoderDecoder):
+    """nnU-Net's network with a residual encoder; arguments as for PlainConvUNet, with blocks instead of convolutions."""
+
+    def __init__(self, in_channels: int, n_classes: int, features_per_stage: tuple[int, ...], *, rank: int,
+                 n_blocks_per_stage: int | tuple[int, ...] = 2, n_conv_per_stage_decoder: int | tuple[int, ...] = 1,
+                 kernel_sizes: Sizes | None = None, strides: Sizes | None = None, conv_bias: bool = True,
+                 rngs: nnx.Rngs):
+        kernels, steps = _plan(len(features_per_stage), rank, kernel_sizes, strides)
+        counts = _counts(n_blocks_per_stage, len(features_per_stage), name="n_blocks_per_stage")
+        self.size_multiple = _multiple(steps)
+        self.encoder = ResidualEncoder(in_channels, features_per_stage, counts, kernels=kernels, strides=steps,
+                                       bias=conv_bias, rngs=rngs)
+        counts = _counts(n_conv_per_stage_decoder, len(features_per_stage) - 1, name="n_conv_per_stage_decoder")
+        self.decoder = Decoder(n_classes, features_per_stage, counts, kernels=kernels, strides=steps, bias=conv_bias,
+                               rngs=rngs)
+
+
+def _plan(stages: int, rank: int, kernels: Sizes | None, strides: Sizes | None) -> tuple[Sizes, Sizes]:
+    if rank not in (2, 3):
+        raise ValueError(f"nnunet rank: expected 2 or 3, got {rank}")
+    if stages < 2:
+        raise ValueError(f"nnunet features_per_stage: expected two stages or more, got {stages}")
+    kernels = ((3,) * rank,) * stages if kernels is None else kernels
+    strides = ((1,) * rank, *((2,) * rank,) * (stages - 1)) if strides is None else strides
+    for name, sizes in (("kernel_sizes", kernels), ("strides", strides)):
+        if len(sizes) != stages or any(len(size) != rank for size in sizes):
+            raise ValueError(f"nnunet {name}: expected {stages} entries of {rank} numbers, got {sizes}")
+    if any(k % 2 == 0 for kernel in kernels for k in kernel):
+        raise ValueError(f"nnunet kernel_sizes: expected odd numbers, got {kernels}")
+    if math.prod(strides[0]) != 1:
+        raise ValueError(f"nnunet strides: expected 1 in stage 0, got {strides[0]}")
+    return kernels, strides
+
+
+def _counts(value: int | tuple[int, ...], stages: int, *, name: str) -> tuple[int, ...]:
+    counts = (value,) * stages if isinstance(value, int) else value
+    if len(counts) != stages or min(counts) < 1:
+        raise ValueError(f"nnunet {name}: expected {stages} positive numbers, got {value}")
+    return counts
+
+
+def _multiple(strides: Sizes) -> tuple[int, ...]:
+    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+
+
+def _average_pool(x: Float[Array, "b *space c"], window: Sequence[int]) -> Float[Array, "b *out c"]:
+    for axis, size in enumerate(window, start=1):
+        if size > 1:
+            x = x.reshape(*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1:]).mean(axis + 1)
+    return x

@@ -1,0 +1,50 @@
+"""What the given network says: reference probabilities of a case and its loss on every fit batch, in eval mode.
+
+The reference losses do not depend on the case that is searched, so they are computed once a model and fit set.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .model import Network, Parameters, SegmentationModel, pad_to_multiple
+from .search import cross_entropy
+from .types import FitData
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def _batch_loss(network: Network, params: Parameters, stats: Parameters, images: Array, labels: Array) -> Array:
+    return cross_entropy(network.apply(params, stats, images)[0], labels)
+
+
+@jax.jit
+def _softmax(logits: Array) -> Array:
+    return jax.nn.softmax(logits)
+
+
+def predict(model: SegmentationModel, image: Float[Array, "*space i"]) -> Float[Array, "*space c"]:
+    """Class probabilities of one prepared image."""
+    return _softmax(model(image[None]))[0]
+
+
+def fit_data(model: SegmentationModel, images: Float[Array, "k b *space i"], labels: Int[Array, "k b *space"]) -> FitData:
+    """Fit batches with the given network's loss on each, in nats per labelled pixel.
+
+    Sides that the network cannot take are padded by repeating the edge, with the ignored label -1. ValueError if there is
+    no batch, a batch without any label, or a label that the network does not have.
+    """
+    if images.shape[0] == 0:
+        raise ValueError("fit data: expected at least one fit batch, got none")
+    classes = model.network.classes
+    low, high = int(labels.min()), int(labels.max())
+    if low < -1 or high >= classes:
+        raise ValueError(f"fit labels: expected 0..{classes - 1} (or -1 to ignore), got values from {low} to {high}")
+    if not bool(jnp.all(jnp.any(labels >= 0, axis=tuple(range(1, labels.ndim))))):
+        raise ValueError("fit data: expected labelled pixels in every fit batch, got a batch without any")
+    images = pad_to_multiple(jnp.asarray(images), model.network, leading=2)
+    padding = [(0, p - n) for p, n in zip(images.shape[2:-1], labels.shape[2:], strict=True)]
+    labels = jnp.pad(jnp.asarray(labels, jnp.int32), [(0, 0), (0, 0), *padding], constant_values=-1)
+    losses = [_batch_loss(model.network, model.params, model.stats, x, y) for x, y in zip(images, labels, strict=True)]
+    return FitData(images, labels, jnp.stack(losses))

@@ -1,0 +1,269 @@
+"""Arrays to small pictures: palette PNGs of maps, grey or colour pictures of images, and outlines of masks as paths.
+
+A map becomes ONE palette PNG whose index is the value on a fixed scale, so that the page can lay it over the image with
+any opacity and read the value back. Volumes become one sheet of tiles a plane. Pictures larger than the limit are
+averaged in whole blocks of pixels; labels take the pixel in the middle of the block.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num, UInt8
+from PIL import Image as PillowImage
+
+LEVELS = 128  # steps of a colour scale; index LEVELS marks NaN
+FADE = 0.12  # the share of the scale over which colours fade in, so that the image shows where a map is near 0
+NOT_A_NUMBER = (148, 148, 148, 200)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A fixed colour scale from 0 to `high` nats."""
+
+    high: float
+    colours: str  # name of a perceptually uniform matplotlib colour map
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One way to slice a case: which slices are shown, which axes lie down and across, and in which direction.
+
+    `axis` is None for a picture, which is its own only slice. `letters` are the four edges' directions (top, right,
+    bottom, left) in patient terms where the orientation is known.
+    """
+
+    axis: int | None
+    slices: tuple[int, ...]
+    down: int
+    across: int
+    flip_down: bool = False
+    flip_across: bool = False
+    block: int = 1
+    letters: tuple[str, str, str, str] | None = None
+
+    def tiles(self, values: Num[np.ndarray, "..."]) -> Num[np.ndarray, "n h w ..."]:
+        """The slices of an array [*space, ...] as seen on this plane, at full resolution."""
+        order = [self.down, self.across] if self.axis is None else [self.axis, self.down, self.across]
+        rest = range(len(order), values.ndim)
+        tiles = np.transpose(values, [*order, *rest])
+        tiles = tiles[None] if self.axis is None else tiles[list(self.slices)]
+        return tiles[:, :: -1 if self.flip_down else 1, :: -1 if self.flip_across else 1]
+
+
+@cache
+def colour_table(colours: str) -> UInt8[np.ndarray, "levels 4"]:
+    """RGBA of every level of a colour map and, last, of NaN; the lowest levels fade in from transparent."""
+    place = np.linspace(0, 1, LEVELS)
+    table = np.rint(255 * matplotlib.colormaps[colours](place)).astype(np.uint8)
+    table[:, 3] = np.rint(255 * np.clip(place / FADE, 0, 1))
+    table = np.concatenate([table, np.array([NOT_A_NUMBER], np.uint8)])
+    table.setflags(write=False)
+    return table
+
+
+def map_levels(values: Float[np.ndarray, "..."], high: float) -> UInt8[np.ndarray, "..."]:
+    """Levels 0 to LEVELS-1 for values 0 to `high`, clipped at both ends; LEVELS for NaN."""
+    with np.errstate(invalid="ignore"):
+        place = np.clip(values / high if high > 0 else np.zeros_like(values), 0, 1)
+        return np.where(np.isnan(values), LEVELS, np.rint(np.nan_to_num(place) * (LEVELS - 1))).astype(np.uint8)
+
+
+def encode_levels(levels: UInt8[np.ndarray, "h w"], colours: str) -> str:
+    """Data URI of a palette PNG of levels."""
+    table = colour_table(colours)
+    picture = PillowImage.frombytes("P", (levels.shape[1], levels.shape[0]), np.ascontiguousarray(levels).tobytes())
+    picture.putpalette(table[:, :3].tobytes())
+    return _data_uri(picture, "PNG", transparency=table[:, 3].tobytes())
+
+
+def encode_image(values: UInt8[np.ndarray, "h w *c"]) -> str:
+    """Data URI of a grey PNG, or a JPEG (quality 90) for colour, which would be several times larger as PNG."""
+    mode = "L" if values.ndim == 2 else "RGB"
+    picture = PillowImage.frombytes(mode, (values.shape[1], values.shape[0]), np.ascontiguousarray(values).tobytes())
+    return _data_uri(picture, "PNG") if mode == "L" else _data_uri(picture, "JPEG", quality=90, subsampling=0)
+
+
+def display_range(image: Num[np.ndarray, "..."], *, colour: bool) -> tuple[float, float]:
+    """Intensities shown as black and white: 0 to 255 or 0 to 1 for such colours, else the 0.5 and 99.5 percentiles."""
+    finite = image[np.isfinite(image)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    if colour and finite.min() >= 0 and finite.max() <= 255:
+        return 0.0, 1.0 if finite.max() <= 1 else 255.0
+    low, high = (float(v) for v in np.percentile(finite, [0.5, 99.5]))
+    return (low, high) if high > low else (float(finite.min()), max(float(finite.max()), float(finite.min()) + 1e-6))
+
+
+def to_bytes(image: Num[np.ndarray, "..."], limits: tuple[float, float]) -> UInt8[np.ndarray, "..."]:
+    """Intensities between the two limits as 0 to 255; what is not finite becomes black."""
+    low, high = limits
+    return np.rint(255 * np.clip(np.nan_to_num((image - low) / (high - low)), 0, 1)).astype(np.uint8)
+
+
+def shrink(tiles: Float[np.ndarray, "n h w ..."], block: int) -> Float[np.ndarray, "n hb wb ..."]:
+    """Means over blocks of block x block pixels; blocks at the far edges hold what is left."""
+    if block == 1:
+        return tiles
+    rows, columns = np.arange(0, tiles.shape[1], block), np.arange(0, tiles.shape[2], block)
+    sums = np.add.reduceat(np.add.reduceat(tiles.astype(np.float64), rows, axis=1), columns, axis=2)
+    heights = np.diff([*rows, tiles.shape[1]])
+    widths = np.diff([*columns, tiles.shape[2]])
+    counts = np.outer(heights, widths).reshape(1, len(rows), len(columns), *[1] * (tiles.ndim - 3))
+    return (sums / counts).astype(np.float32)
+
+
+def shrink_labels(tiles: Int[np.ndarray, "n h w"], block: int) -> Int[np.ndarray, "n hb wb"]:
+    """The label in the middle of every block."""
+    if block == 1:
+        return tiles
+    middles = [np.minimum(np.arange(0, size, block) + block // 2, size - 1) for size in tiles.shape[1:3]]
+    return tiles[:, middles[0]][:, :, middles[1]]
+
+
+def sheet_layout(count: int) -> tuple[int, int]:
+    """Columns and rows of a sheet of tiles."""
+    columns = int(np.ceil(np.sqrt(count)))
+    return columns, int(np.ceil(count / columns))
+
+
+def make_sheet(tiles: Num[np.ndarray, "n h w ..."]) -> Num[np.ndarray, "rows columns ..."]:
+    """All tiles in one picture, row by row."""
+    columns, rows = sheet_layout(len(tiles))
+    n, h, w = tiles.shape[:3]
+    full = np.zeros((rows * columns, *tiles.shape[1:]), tiles.dtype)
+    full[:n] = tiles
+    grid = full.reshape(rows, columns, h, w, *tiles.shape[3:])
+    return np.swapaxes(grid, 1, 2).reshape(rows * h, columns * w, *tiles.shape[3:])
+
+
+def outline(labels: Int[np.ndarray, "h w"]) -> str:
+    """SVG path along the pixel edges of every label above 0; one unit a pixel, outlines and holes closed."""
+    return "".join(_outline(labels == label) for label in np.unique(labels) if label > 0)
+
+
+def _outline(mask: Bool[np.ndarray, "h w"]) -> str:
+    # Directed edges with the inside on their right: 0 right, 1 down, 2 left, 3 up (rows grow downwards).
+    padded = np.pad(mask, 1)
+    inner = padded[1:-1, 1:-1]
+    starts: dict[tuple[int, int], list[int]] = {}
+    sides = (  # direction, the neighbour across the edge, and where the edge of pixel (row, column) starts
+        (0, padded[:-2, 1:-1], 0, 0),
+        (1, padded[1:-1, 2:], 0, 1),
+        (2, padded[2:, 1:-1], 1, 1),
+        (3, padded[1:-1, :-2], 1, 0),
+    )
+    for direction, neighbour, down, across in sides:
+        for row, column in np.argwhere(inner & ~neighbour).tolist():
+            starts.setdefault((row + down, column + across), []).append(direction)
+    parts = []
+    while starts:
+        first = vertex = next(iter(starts))
+        direction = starts[vertex][0]
+        path, run = [f"M{vertex[1]} {vertex[0]}"], 0
+        heading = direction
+        while True:
+            choices = starts[vertex]
+            # Where two pixels touch at a corner, turning right stays on the same pixel.
+            step = choices[0] if len(choices) == 1 else (heading + 1) % 4
+            step = step if step in choices else choices[0]
+            choices.remove(step)
+            if not choices:
+                del starts[vertex]
+            if step != heading and run:
+                path.append(_stroke(heading, run))
+                run = 0
+            heading, run = step, run + 1
+            vertex = (vertex[0] + (0, 1, 0, -1)[step], vertex[1] + (1, 0, -1, 0)[step])
+            if vertex == first and (vertex not in starts or (step + 1) % 4 not in starts[vertex]):
+                break
+        parts.append("".join(path) + "z")
+    return "".join(parts)
+
+
+def _stroke(direction: int, length: int) -> str:
+    return f"{'hvhv'[direction]}{length if direction < 2 else -length}"
+
+
+def choose_slices(mass: Float[np.ndarray, " z"], limit: int) -> tuple[int, ...]:
+    """All slices, or `limit` of them: evenly spaced with both ends, the nearest moved onto the one of largest mass."""
+    count = len(mass)
+    if count <= limit:
+        return tuple(range(count))
+    chosen = np.unique(np.linspace(0, count - 1, limit).round().astype(int))
+    peak = int(np.argmax(np.nan_to_num(mass)))
+    chosen[int(np.argmin(np.abs(chosen - peak)))] = peak
+    return tuple(sorted({int(i) for i in chosen}))
+
+
+def orthogonal_planes(
+    mass: Float[np.ndarray, "x y z"], *, orientation: str | None, limit: int, slices: int
+) -> list[Plane]:
+    """The planes across the last, middle and first axis of a volume.
+
+    With an orientation such as "RAS" (the patient direction in which each index grows) planes are drawn as in radiology:
+    anterior or superior up, the patient's right on the viewer's left, and the edges carry letters. Without it the
+    earlier axis goes down and the later one across.
+    """
+    planes = []
+    for axis in (2, 1, 0):
+        rest = [a for a in range(3) if a != axis]
+        chosen = choose_slices(mass.sum(axis=tuple(rest)), slices)
+        block = -(-max(mass.shape[a] for a in rest) // limit)
+        codes = _codes(orientation)
+        if codes is None:
+            planes.append(Plane(axis, chosen, rest[0], rest[1], block=block))
+            continue
+        down = next((a for a in rest if codes[a] in "SI"), None)
+        down = next(a for a in rest if codes[a] in "AP") if down is None else down
+        across = rest[1] if down == rest[0] else rest[0]
+        flip_down, flip_across = codes[down] in "SA", codes[across] in "RA"
+        bottom = _OPPOSITE[codes[down]] if flip_down else codes[down]
+        right = _OPPOSITE[codes[across]] if flip_across else codes[across]
+        letters = (_OPPOSITE[bottom], right, bottom, _OPPOSITE[right])
+        planes.append(Plane(axis, chosen, down, across, flip_down, flip_across, block, letters))
+    return planes
+
+
+_OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
+
+
+def _codes(orientation: str | None) -> str | None:
+    """The three letters if they name one axis of the body each."""
+    if orientation is None or len(orientation) != 3:
+        return None
+    kinds = {frozenset((c, _OPPOSITE[c])) for c in orientation if c in _OPPOSITE}
+    return orientation if len(kinds) == 3 else None
+
+
+def thumbnail(
+    image: UInt8[np.ndarray, "h w *c"], levels: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"], colours: str
+) -> str:
+    """Data URI of a small palette PNG: the image, a map over it, and the inner border of the mask in white."""
+    table = colour_table(colours)[levels].astype(np.float32)
+    grey = (image if image.ndim == 2 else image.mean(axis=-1))[..., None].astype(np.float32)
+    alpha = 0.8 * table[..., 3:] / 255
+    mixed = grey * (1 - alpha) + table[..., :3] * alpha
+    padded = np.pad(mask, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    mixed[mask & ~inside] = 255
+    picture = PillowImage.frombytes("RGB", (grey.shape[1], grey.shape[0]), np.rint(mixed).astype(np.uint8).tobytes())
+    return _data_uri(picture.quantize(64), "PNG")
+
+
+def _data_uri(picture: PillowImage.Image, kind: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def gradient(colours: str) -> Sequence[tuple[float, str]]:
+    """Stops (place 0 to 1, CSS colour) of a colour scale, for the bar beside a picture."""
+    table = colour_table(colours)[:LEVELS]
+    picks = np.unique(np.linspace(0, LEVELS - 1, 17).round().astype(int))
+    return [(i / (LEVELS - 1), f"rgba({r},{g},{b},{a / 255:.2f})") for i, (r, g, b, a) in zip(picks, table[picks].tolist(), strict=True)]

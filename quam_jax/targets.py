@@ -1,0 +1,104 @@
+"""What an adversarial model is asked for: points of the image and the labels wanted there.
+
+Masks are moved as a whole: `mask_targets` makes one target whose members want the reference mask dilated, eroded, or one
+of the fixed patterns. Pure functions of label maps of any spatial rank; a binary mask gives the published pair exactly.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from .types import Targets
+
+Outside = Literal["edge", "background"]
+
+
+def structuring_element(rank: int, element: Literal["square", "cross"]) -> Int[np.ndarray, "*window"]:
+    """The neighbourhood of one step: all 3^rank cells, or the centre with its 2*rank face neighbours."""
+    distance = np.abs(np.indices((3,) * rank) - 1).sum(0)
+    return (distance <= (rank if element == "square" else 1)).astype(np.int32)
+
+
+def _counts(mask: Array, element: Int[np.ndarray, "*window"], *, pad: Literal["edge", "constant"]) -> Array:
+    """How many cells of the window around every pixel are set."""
+    padded = jnp.pad(mask.astype(jnp.float32), 1, mode=pad)
+    total = jnp.zeros(mask.shape)
+    for offset in np.argwhere(element):
+        total = total + lax.dynamic_slice(padded, [int(o) for o in offset], mask.shape)
+    return total
+
+
+def dilate(labels: Int[Array, "*space"], *, radius: int, classes: int = 2,
+           element: Literal["square", "cross"] = "square") -> Int[Array, "*space"]:
+    """Grow the foreground by `radius` steps; a new pixel takes the most frequent foreground label around it.
+
+    For two classes this is binary dilation. Labels already in the foreground keep their value.
+    """
+    window = structuring_element(labels.ndim, element)
+    for _ in range(radius):
+        votes = jnp.stack([_counts(labels == c, window, pad="constant") for c in range(1, classes)])
+        grown = jnp.where(jnp.max(votes, 0) > 0, jnp.argmax(votes, 0) + 1, 0)
+        labels = jnp.where(labels > 0, labels, grown.astype(labels.dtype))
+    return labels
+
+
+def erode(labels: Int[Array, "*space"], *, radius: int, classes: int = 2,
+          element: Literal["square", "cross"] = "square", outside: Outside = "edge") -> Int[Array, "*space"]:
+    """Shrink every foreground structure by `radius` steps: a pixel stays only if its whole window has its label.
+
+    `outside` says what lies beyond the image: more of the same (`edge`), or background, which eats a mask that touches
+    the border (published).
+    """
+    window = structuring_element(labels.ndim, element)
+    full = float(window.sum())
+    for _ in range(radius):
+        stays = jnp.zeros(labels.shape, bool)
+        for c in range(1, classes):
+            count = _counts(labels == c, window, pad="edge" if outside == "edge" else "constant")
+            stays = stays | ((labels == c) & (count == full))
+        labels = jnp.where(stays, labels, 0)
+    return labels
+
+
+def checkerboard(shape: Sequence[int]) -> Int[Array, "*space"]:
+    """Alternating 0 and 1."""
+    return jnp.asarray(np.indices(tuple(shape)).sum(0) % 2, jnp.int32)
+
+
+def wanted_mask(labels: Int[Array, "*space"], shape: str, *, radius: int, classes: int,
+                element: Literal["square", "cross"] = "square", outside: Outside = "edge",
+                probs: Float[Array, "*space c"] | None = None, key: Key[Array, ""] | None = None) -> Int[Array, "*space"]:
+    """One wanted mask by name: dilate, erode, all_one, all_zero, alternating, random or other_class.
+
+    `other_class` wants the runner-up class everywhere and needs `probs`; `random` needs a key.
+    """
+    makers: dict[str, Callable[[], Array]] = {
+        "dilate": lambda: dilate(labels, radius=radius, classes=classes, element=element),
+        "erode": lambda: erode(labels, radius=radius, classes=classes, element=element, outside=outside),
+        "all_one": lambda: jnp.ones_like(labels),
+        "all_zero": lambda: jnp.zeros_like(labels),
+        "alternating": lambda: checkerboard(labels.shape),
+        "random": lambda: jax.random.randint(key, labels.shape, 0, classes),
+        "other_class": lambda: jnp.argsort(probs, -1)[..., -2],
+    }
+    if shape not in makers:
+        raise ValueError(f"wanted mask: expected one of {', '.join(makers)}, got {shape!r}")
+    if (shape == "random" and key is None) or (shape == "other_class" and probs is None):
+        raise ValueError(f"wanted mask {shape}: expected {'a key' if shape == 'random' else 'probabilities'}, got none")
+    return makers[shape]().astype(jnp.int32)
+
+
+def mask_targets(wanted: Sequence[Int[Array, "*space"]], *, members: int) -> Targets:
+    """One target of all pixels whose members want the given masks in turn; equal weights that sum to 1.
+
+    Members beyond the number of masks repeat them, as the published code alternates dilated and eroded.
+    """
+    size = math.prod(wanted[0].shape)
+    labels = jnp.stack([wanted[k % len(wanted)].reshape(-1) for k in range(members)])
+    return Targets(points=jnp.arange(size)[None], labels=labels[None], weights=jnp.full((1, size), 1.0 / size))
