@@ -20,45 +20,67 @@ NOT_CHECKED = {"kind": "none", "verdict": "not checked"}
 _NNUNET_HEAD = re.compile(r"^decoder\.seg_layers\.(\d+)\.")
 
 
-def convert(path: str | Path, *, arch: str | None = None, arguments: Mapping[str, Any] | None = None,
-            preprocessing: Mapping[str, Any] | None = None,
-            class_names: Sequence[str] | None = None) -> SegmentationModel:
-    """The model of a weight file (.pth .pt .safetensors .npz .h5), its architecture and arguments guessed where not given.
+def convert(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> SegmentationModel:
+    """The model of a weight file, its architecture and arguments guessed where not given.
 
-    `arguments` are constructor arguments of the architecture; they win over those inferred from the shapes, and must fit.
-    `preprocessing` defaults to z-scores of as many channels as the network takes. The manifest says where the weights came
-    from. Raises ValueError with one line on a file that cannot be read, an architecture that nothing fits, arguments that
-    contradict the shapes, and any mismatch.
+    The file may be .pth, .pt, .ckpt, .safetensors, .npz or .h5, with the names and axis orders of PyTorch.
+    `arguments` are constructor arguments of the architecture; they win over those inferred from the shapes,
+    and must fit. `preprocessing` defaults to z-scores of as many channels as the network takes. The manifest
+    says where the weights came from. Raises ValueError with one line on a file that cannot be read, an
+    architecture that nothing fits, arguments that contradict the shapes, and any mismatch.
     """
     path = Path(path)
     weights = read_weights(path)
-    return assemble(path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing,
-                    class_names=class_names)
+    return assemble(
+        path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing, class_names=class_names
+    )
 
 
-def assemble(path: Path, weights: Weights, *, arch: str | None = None, arguments: Mapping[str, Any] | None = None,
-             preprocessing: Mapping[str, Any] | None = None,
-             class_names: Sequence[str] | None = None) -> SegmentationModel:
+def assemble(
+    path: Path,
+    weights: Weights,
+    *,
+    arch: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> SegmentationModel:
     """The model of weights that are already read from `path`; see `convert`."""
-    everything = {**weights.tensors, **{alias: weights.tensors[name] for alias, name in weights.aliases.items()}}
-    network = _describe(path, everything, weights.aliases, arch=arch, arguments=arguments or {})
-    tensors, derived = split_derived(everything)
-    check_derived(derived, where=str(path))
-    tensors, unused = _split_unused_heads(tensors)
-    own, aliases = _drop_tied(torch_shapes(network), tensors, weights.aliases)
+    everything = {
+        **weights.tensors,
+        **{alias: weights.tensors[name] for alias, name in weights.aliases.items()},
+    }
+    network, own, aliases, set_aside = _fit(
+        path, everything, weights.aliases, arch=arch, arguments=arguments or {}
+    )
     params, stats = to_flax(network, own, where=str(path))
     if class_names is not None and len(class_names) != network.classes:
-        raise ValueError(f"{path}: expected {network.classes} class names, got {len(class_names)}: "
-                         f"{shorten(class_names)}")
+        raise ValueError(
+            f"{path}: expected {network.classes} class names, got {len(class_names)}: {shorten(class_names)}"
+        )
     manifest = {
-        "source": {"file": path.name, "sha256": sha256(path), "wrapper": weights.wrapper,
-                   "prefix": weights.prefix, "dtype": ", ".join(sorted({value.dtype.name for value in own.values()}))},
-        "preprocessing": _as_json({"channels": network.in_channels, **(preprocessing or {"normalise": "zscore"})},
-                                  where="preprocessing"),
+        "source": {
+            "file": path.name,
+            "sha256": sha256(path),
+            "wrapper": weights.wrapper,
+            "prefix": weights.prefix,
+            "dtype": ", ".join(sorted({value.dtype.name for value in own.values()})),
+        },
+        "preprocessing": _as_json(
+            {"channels": network.in_channels, **(preprocessing or {"normalise": "zscore"})},
+            where="preprocessing",
+        ),
         "class_names": list(class_names) if class_names is not None else None,
         "parity": dict(NOT_CHECKED),
         "dropped_aliases": aliases,
-        "set_aside": {name: pack(value) for name, value in {**derived, **unused}.items()},
+        "set_aside": {name: pack(value) for name, value in set_aside.items()},
     }
     return SegmentationModel(network, params, stats, manifest)
 
@@ -69,42 +91,65 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _describe(path: Path, tensors: Mapping[str, np.ndarray], tied: Mapping[str, str], *, arch: str | None,
-              arguments: Mapping[str, Any]) -> Network:
-    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    untied = {name: shape for name, shape in shapes.items() if name not in tied}
-    guessed = guess_architecture(untied)
+def _fit(
+    path: Path,
+    everything: Mapping[str, np.ndarray],
+    tied: Mapping[str, str],
+    *,
+    arch: str | None,
+    arguments: Mapping[str, Any],
+) -> tuple[Network, dict[str, np.ndarray], dict[str, str], dict[str, np.ndarray]]:
+    """The network, its own tensors, the aliases that were dropped, and the tensors it does not need."""
+    shapes = {name: tuple(value.shape) for name, value in everything.items()}
+    guessed = guess_architecture(shapes)
     chosen = arch or guessed
     if chosen is None:
-        raise ValueError(f"{path}: none of {', '.join(sorted(NETWORKS))} fits its {len(shapes)} tensors "
-                         f"({shorten(shapes)})")
+        raise ValueError(
+            f"{path}: none of {', '.join(sorted(NETWORKS))} fits its {len(shapes)} tensors "
+            f"({shorten(shapes)})"
+        )
     if chosen not in NETWORKS:
         raise ValueError(f"architecture: expected one of {', '.join(sorted(NETWORKS))}, got {chosen!r}")
+    foreign = (
+        f"{path}: expected weights of {chosen}, got those of {guessed}"
+        if guessed not in (None, chosen)
+        else None
+    )
     try:
-        inferred = infer_arguments(chosen, untied)
+        inferred = infer_arguments(chosen, shapes)
         network = Network.create(chosen, **{**inferred, **arguments})
         expected = torch_shapes(network)
-    except Exception as error:  # foreign names and nonsense arguments fail in many ways; the edge needs one clear line
-        if guessed not in (None, chosen):
-            raise ValueError(f"{path}: expected weights of {chosen}, got those of {guessed}") from error
-        raise ValueError(f"{path}: no {chosen} can be made of these weights and arguments "
-                         f"{dict(arguments)}: {error}") from error
-    if all(shapes.get(name) == shape for name, shape in expected.items()):
-        return network
-    if guessed not in (None, chosen):
-        raise ValueError(f"{path}: expected weights of {chosen}, got those of {guessed}")
-    contradictions = [f"{name}={value!r} (the weights say {inferred[name]!r})" for name, value in arguments.items()
-                      if name in inferred and _listed(inferred[name]) != _listed(value)]
-    if contradictions:
-        raise ValueError(f"{path}: arguments contradict the weights: {', '.join(contradictions)}")
-    return network
+    except (
+        Exception
+    ) as error:  # foreign names and nonsense arguments fail in many ways; the edge needs one clear line
+        raise ValueError(
+            foreign
+            or f"{path}: no {chosen} can be made of these weights and arguments {dict(arguments)}: {error}"
+        ) from error
+    tensors, derived = split_derived(everything)
+    tensors, unused = _split_unused_heads(tensors)
+    own, aliases = _drop_tied(expected, tensors, tied)
+    if {name: shapes[name] for name in own} != expected:
+        contradictions = [
+            f"{name}={value!r} (the weights say {inferred[name]!r})"
+            for name, value in arguments.items()
+            if name in inferred and _listed(inferred[name]) != _listed(value)
+        ]
+        if foreign or contradictions:
+            raise ValueError(
+                foreign or f"{path}: arguments contradict the weights: {', '.join(contradictions)}"
+            )
+    check_derived(derived, where=str(path))
+    return network, own, aliases, {**derived, **unused}
 
 
 def _listed(value: Any) -> Any:
     return [_listed(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _split_unused_heads(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _split_unused_heads(
+    tensors: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Without nnU-Net's deep-supervision heads, which only its training uses: all but the last."""
     heads = {name: int(match[1]) for name in tensors if (match := _NNUNET_HEAD.match(name))}
     last = max(heads.values(), default=0)
@@ -112,9 +157,10 @@ def _split_unused_heads(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np
     return {name: value for name, value in tensors.items() if name not in unused}, unused
 
 
-def _drop_tied(expected: Mapping[str, Any], tensors: Mapping[str, np.ndarray],
-               tied: Mapping[str, str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Of the names of one tied tensor, the ones that the network expects; the others are aliases of the first of them."""
+def _drop_tied(
+    expected: Mapping[str, Any], tensors: Mapping[str, np.ndarray], tied: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Of the names of one tied tensor, those that the network expects; the others are aliases of the first."""
     groups: dict[str, list[str]] = {}
     for alias, name in tied.items():
         groups.setdefault(name, [name]).append(alias)

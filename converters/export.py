@@ -15,13 +15,15 @@ WRITERS = {".pth": write_state_dict, ".pt": write_state_dict, ".safetensors": wr
 def export_weights(model: SegmentationModel, path: str | Path) -> None:
     """Write the weights as a .pth, .pt or .safetensors file that loads into the original PyTorch network.
 
-    Names are those of the file that was converted; what encloses them in a checkpoint is not written. Weights are float32;
-    what conversion set aside (derived buffers, unused heads) and the second names of tied tensors come
-    back as they were. Raises ValueError on another file ending.
+    Names are those of the file that was converted; what encloses them in a checkpoint is not written. Weights
+    are float32; what conversion set aside (derived buffers, unused heads) and the second names of tied
+    tensors come back as they were. Raises ValueError on another file ending.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
-        raise ValueError(f"{path}: expected a file ending in {', '.join(WRITERS)}, got {path.suffix or 'none'!r}")
+        raise ValueError(
+            f"{path}: expected a file ending in {', '.join(WRITERS)}, got {path.suffix or 'none'!r}"
+        )
     WRITERS[path.suffix](path, state_dict(model))
 
 

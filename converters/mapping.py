@@ -1,9 +1,9 @@
 """Between a PyTorch state_dict and the flat parameters of a `Network`: same names, other axis order.
 
-A name is the joined module path on both sides, so the only table is the one of axis orders: channels-last weights
-`[*kernel in out]` stand for PyTorch's `[out in *kernel]` (convolution), `[in out *kernel]` (transposed convolution) and
-`[out in]` (linear). Both directions are strict: every tensor is used once and every shape is checked, and all mismatches
-are reported in one error, with shapes as PyTorch prints them.
+A name is the joined module path on both sides, so the only table is the one of axis orders: channels-last
+weights `[*kernel in out]` stand for PyTorch's `[out in *kernel]` (convolution), `[in out *kernel]`
+(transposed convolution) and `[out in]` (linear). Both directions are strict: every tensor is used once and
+every shape is checked, and all mismatches are reported in one error, with shapes as PyTorch prints them.
 """
 
 import base64
@@ -26,12 +26,14 @@ FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64), np.d
 SHOWN = 4
 
 
-def to_flax(network: Network, tensors: Mapping[str, np.ndarray], *, where: str) -> tuple[Parameters, Parameters]:
+def to_flax(
+    network: Network, tensors: Mapping[str, np.ndarray], *, where: str
+) -> tuple[Parameters, Parameters]:
     """Parameters and statistics of a network from the tensors of a state_dict, computed in float32.
 
-    Derived buffers (`num_batches_tracked`, Swin's index tables and masks) may be among the tensors and are not used.
-    Raises ValueError, naming `where`, on missing or unexpected names, on wrong shapes, on tensors that are not floating
-    point and on values that are not finite in float32.
+    Derived buffers (`num_batches_tracked`, Swin's index tables and masks) may be among the tensors and are
+    not used. Raises ValueError, naming `where`, on missing or unexpected names, on wrong shapes, on tensors
+    that are not floating point and on values that are not finite in float32.
     """
     expected, layouts = torch_shapes(network), network.layouts()
     given = {name: value for name, value in tensors.items() if name in expected or not DERIVED.search(name)}
@@ -40,10 +42,14 @@ def to_flax(network: Network, tensors: Mapping[str, np.ndarray], *, where: str) 
 
     def arranged(name: str) -> np.ndarray:
         layout = layouts.get(name, "plain")
-        return np.ascontiguousarray(np.transpose(_as_float32(given[name], name, where=where),
-                                                 flax_order(layout, given[name].ndim)))
+        return np.ascontiguousarray(
+            np.transpose(_as_float32(given[name], name, where=where), flax_order(layout, given[name].ndim))
+        )
 
-    return ({name: jnp.asarray(arranged(name)) for name in params}, {name: jnp.asarray(arranged(name)) for name in stats})
+    return (
+        {name: jnp.asarray(arranged(name)) for name in params},
+        {name: jnp.asarray(arranged(name)) for name in stats},
+    )
 
 
 def to_torch(network: Network, params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -65,14 +71,21 @@ def torch_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The names and shapes that a state_dict of the network has, without derived buffers."""
     layouts = network.layouts()
     params, stats = network.shapes()
-    return {name: tuple(shape[axis] for axis in torch_order(layouts.get(name, "plain"), len(shape)))
-            for name, shape in {**params, **stats}.items()}
+    return {
+        name: tuple(shape[axis] for axis in torch_order(layouts.get(name, "plain"), len(shape)))
+        for name, shape in {**params, **stats}.items()
+    }
 
 
 def flax_order(layout: str, rank: int) -> tuple[int, ...]:
     """The axes of a PyTorch weight in the order in which the network keeps them."""
     kernel = tuple(range(2, rank))
-    orders = {"plain": tuple(range(rank)), "conv": (*kernel, 1, 0), "transposed": (*kernel, 0, 1), "linear": (1, 0)}
+    orders = {
+        "plain": tuple(range(rank)),
+        "conv": (*kernel, 1, 0),
+        "transposed": (*kernel, 0, 1),
+        "linear": (1, 0),
+    }
     return orders[layout]
 
 
@@ -89,7 +102,7 @@ def split_derived(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarr
 
 
 def check_derived(derived: Mapping[str, np.ndarray], *, where: str) -> None:
-    """ValueError if a Swin index table or mask of a checkpoint is not the one that the network computes itself."""
+    """ValueError if a Swin index table or mask of a checkpoint is not the one that the network computes."""
     for name, value in derived.items():
         kind = name.rsplit(".", 1)[-1]
         if kind == "num_batches_tracked":
@@ -98,19 +111,29 @@ def check_derived(derived: Mapping[str, np.ndarray], *, where: str) -> None:
         if kind == "relative_position_index":
             same = np.array_equal(relative_position(window), value)
         else:
-            allowed = shifted_windows_allow(math.isqrt(len(value)) * window, window, window // 2) if window else np.empty(0)
+            allowed = (
+                shifted_windows_allow(math.isqrt(len(value)) * window, window, window // 2)
+                if window
+                else np.empty(0)
+            )
             same = allowed.shape == value.shape and bool(np.where(allowed, value == 0, value <= MASKED).all())
         if not same:
-            raise ValueError(f"{where}: {name} expected the table that {window}x{window} windows have, got another of shape "
-                             f"{tuple(value.shape)}")
+            raise ValueError(
+                f"{where}: {name} expected the table that {window}x{window} windows have, got another "
+                f"of shape {tuple(value.shape)}"
+            )
 
 
 def pack(value: np.ndarray) -> Any:
-    """A small or compressible array as JSON: a number for an integer scalar, else type, shape and compressed bytes."""
+    """An array as JSON: a number for an integer scalar, else its type, shape and compressed bytes."""
     if value.ndim == 0 and value.dtype == np.int64:
         return int(value)
     raw = zlib.compress(np.ascontiguousarray(value).tobytes(), 9)
-    return {"dtype": value.dtype.name, "shape": list(value.shape), "zlib": base64.b64encode(raw).decode("ascii")}
+    return {
+        "dtype": value.dtype.name,
+        "shape": list(value.shape),
+        "zlib": base64.b64encode(raw).decode("ascii"),
+    }
 
 
 def unpack(packed: Any) -> np.ndarray:
@@ -129,26 +152,39 @@ def shorten(items: Iterable[Any]) -> str:
     return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _check_fit(network: Network, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray], *,
-               where: str) -> None:
+def _check_fit(
+    network: Network, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray], *, where: str
+) -> None:
     missing = [name for name in expected if name not in given]
     unexpected = [name for name in given if name not in expected]
-    shapes = [f"{name} expected {expected[name]}, got {tuple(given[name].shape)}" for name in expected
-              if name in given and tuple(given[name].shape) != expected[name]]
-    problems = [f"{len(found)} {kind} ({shorten(found)})" for kind, found in
-                (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)) if found]
+    shapes = [
+        f"{name} expected {expected[name]}, got {tuple(given[name].shape)}"
+        for name in expected
+        if name in given and tuple(given[name].shape) != expected[name]
+    ]
+    problems = [
+        f"{len(found)} {kind} ({shorten(found)})"
+        for kind, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if found
+    ]
     if problems:
         arguments = ", ".join(f"{name}={value!r}" for name, value in network.arguments)
-        raise ValueError(f"{where}: the tensors do not fit {network.architecture}({arguments}): {'; '.join(problems)}")
+        raise ValueError(
+            f"{where}: the tensors do not fit {network.architecture}({arguments}): {'; '.join(problems)}"
+        )
 
 
 def _as_float32(value: np.ndarray, name: str, *, where: str) -> np.ndarray:
     if value.dtype not in FLOATS:
-        raise ValueError(f"{where}: {name} expected floating-point weights, got {value.dtype.name} "
-                         "(quantised and integer weights are not supported)")
+        raise ValueError(
+            f"{where}: {name} expected floating-point weights, got {value.dtype.name} "
+            "(quantised and integer weights are not supported)"
+        )
     with np.errstate(over="ignore"):
         result = value.astype(np.float32)
     bad = result.size - int(np.count_nonzero(np.isfinite(result)))
     if bad:
-        raise ValueError(f"{where}: {name} expected finite float32 values, got {bad} of {result.size} NaN or infinite")
+        raise ValueError(
+            f"{where}: {name} expected finite float32 values, got {bad} of {result.size} NaN or infinite"
+        )
     return result

@@ -1,9 +1,10 @@
-"""An nnU-Net v2 model folder: `plans.json`, `dataset.json` and `fold_*/checkpoint_final.pth`, to one model a fold.
+"""An nnU-Net v2 folder (`plans.json`, `dataset.json`, `fold_*/checkpoint_final.pth`) to one model a fold.
 
-The plans say everything about the network and about how an image is prepared, in two formats: since 2.4 an `architecture`
-with its constructor arguments, before that `UNet_class_name` and a few numbers from which they follow. All that inference
-needs (patch, spacing, normalisation with its intensity statistics, resampling, mirroring, labels or regions) goes into the
-manifest under `nnunet`. Axes are array axes of the reader (z y x) after `transpose_forward`, as in the plans.
+The plans say everything about the network and about how an image is prepared, in two formats: since 2.4 an
+`architecture` with its constructor arguments, before that `UNet_class_name` and a few numbers from which they
+follow. All that inference needs (patch, spacing, normalisation with its intensity statistics, resampling,
+mirroring, labels or regions) goes into the manifest under `nnunet`. Axes are array axes of the reader (z y x)
+after `transpose_forward`, as in the plans.
 """
 
 import json
@@ -17,18 +18,29 @@ from .convert import assemble
 from .mapping import shorten
 from .readers import read_weights
 
-NORMALISATIONS = ("ZScoreNormalization", "CTNormalization", "NoNormalization", "RescaleTo01Normalization",
-                  "RGBTo01Normalization")
+NORMALISATIONS = (
+    "ZScoreNormalization",
+    "CTNormalization",
+    "NoNormalization",
+    "RescaleTo01Normalization",
+    "RGBTo01Normalization",
+)
 NETWORK_CLASSES = {"PlainConvUNet": "nnunet_plain", "ResidualEncoderUNet": "nnunet_residual"}
 
 
-def read_nnunet(folder: str | Path, *, configuration: str | None = None, checkpoint: str = "checkpoint_final.pth",
-                folds: Sequence[int | str] | None = None) -> list[SegmentationModel]:
-    """The models of an nnU-Net folder, one a fold in the order of `folds` (default: all that hold the checkpoint).
+def read_nnunet(
+    folder: str | Path,
+    *,
+    configuration: str | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+    folds: Sequence[int | str] | None = None,
+) -> list[SegmentationModel]:
+    """The models of an nnU-Net folder, one a fold in the order of `folds`.
 
-    The configuration follows from the folder's name (`trainer__plans__configuration`) or from the plans where they have
-    only one. As in nnU-Net the mirroring axes are those of the first fold. Raises ValueError on missing or damaged files,
-    an unknown configuration or fold, a cascade, and networks other than the plain and the residual U-Net.
+    Without `folds` all that hold the checkpoint are read. The configuration follows from the folder's name (`trainer__plans__configuration`) or from the plans where
+    they have only one. As in nnU-Net the mirroring axes are those of the first fold. Raises ValueError on
+    missing or damaged files, an unknown configuration or fold, a cascade, and networks other than the plain
+    and the residual U-Net.
     """
     folder = Path(folder)
     plans, dataset = _read_json(folder / "plans.json"), _read_json(folder / "dataset.json")
@@ -36,16 +48,20 @@ def read_nnunet(folder: str | Path, *, configuration: str | None = None, checkpo
     chosen = present if folds is None else [str(fold) for fold in folds]
     absent = [fold for fold in chosen if fold not in present]
     if absent or not chosen:
-        raise ValueError(f"{folder}: expected the folds {', '.join(chosen) or 'to hold'} {checkpoint}, got "
-                         f"{', '.join(present) or 'none that hold it'}")
+        raise ValueError(
+            f"{folder}: expected the folds {', '.join(chosen) or 'to hold'} {checkpoint}, got "
+            f"{', '.join(present) or 'none that hold it'}"
+        )
     try:
         name = _choose_configuration(folder, plans, configuration)
         settings = _resolve(plans, name, where=str(folder / "plans.json"))
         record = _describe(plans, dataset, settings, configuration=name, where=str(folder))
         arch, arguments = network_arguments(settings, where=str(folder / "plans.json"))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{folder}: plans.json or dataset.json is not as nnU-Net writes it "
-                         f"({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{folder}: plans.json or dataset.json is not as nnU-Net writes it "
+            f"({type(error).__name__}: {error})"
+        ) from error
     channels, labels = record["channel_names"], record["class_names"]
     arguments |= {"in_channels": len(channels), "n_classes": len(labels)}
     models: list[SegmentationModel] = []
@@ -54,8 +70,14 @@ def read_nnunet(folder: str | Path, *, configuration: str | None = None, checkpo
         weights = read_weights(path)
         if not models:
             record["mirror_axes"] = _mirror_axes(weights.metadata, len(record["patch_size"]), where=str(path))
-        model = assemble(path, weights, arch=arch, arguments=arguments, preprocessing=_preprocessing(record["normalisation"]),
-                         class_names=labels)
+        model = assemble(
+            path,
+            weights,
+            arch=arch,
+            arguments=arguments,
+            preprocessing=_preprocessing(record["normalisation"]),
+            class_names=labels,
+        )
         model.manifest["nnunet"] = {**record, "fold": fold, "trainer": weights.metadata.get("trainer_name")}
         models.append(model)
     return models
@@ -76,39 +98,50 @@ def network_arguments(settings: Mapping[str, Any], *, where: str) -> tuple[str, 
     else:
         kind = str(settings["UNet_class_name"])
         stages = range(len(settings["n_conv_per_stage_encoder"]))
-        given = {"features_per_stage": [min(settings["UNet_base_num_features"] * 2 ** i,
-                                            settings["unet_max_num_features"]) for i in stages],
-                 "kernel_sizes": settings["conv_kernel_sizes"], "strides": settings["pool_op_kernel_sizes"],
-                 "n_conv_per_stage": settings["n_conv_per_stage_encoder"],
-                 "n_blocks_per_stage": settings["n_conv_per_stage_encoder"],
-                 "n_conv_per_stage_decoder": settings["n_conv_per_stage_decoder"],
-                 "conv_bias": True, "norm_op_kwargs": {"affine": True}}
+        given = {
+            "features_per_stage": [
+                min(settings["UNet_base_num_features"] * 2**i, settings["unet_max_num_features"])
+                for i in stages
+            ],
+            "kernel_sizes": settings["conv_kernel_sizes"],
+            "strides": settings["pool_op_kernel_sizes"],
+            "n_conv_per_stage": settings["n_conv_per_stage_encoder"],
+            "n_blocks_per_stage": settings["n_conv_per_stage_encoder"],
+            "n_conv_per_stage_decoder": settings["n_conv_per_stage_decoder"],
+            "conv_bias": True,
+            "norm_op_kwargs": {"affine": True},
+        }
     if kind not in NETWORK_CLASSES:
         raise ValueError(f"{where}: expected a network among {', '.join(NETWORK_CLASSES)}, got {kind}")
     _check_layers(given, rank, where=where)
     stages = range(len(given["features_per_stage"]))
     depth = "n_conv_per_stage" if kind == "PlainConvUNet" else "n_blocks_per_stage"
-    arguments = {"features_per_stage": list(given["features_per_stage"]),
-                 "kernel_sizes": [_each(given["kernel_sizes"], i, rank) for i in stages],
-                 "strides": [_each(given["strides"], i, rank) for i in stages],
-                 depth: _per_stage(given[depth], len(stages)),
-                 "n_conv_per_stage_decoder": _per_stage(given["n_conv_per_stage_decoder"], len(stages) - 1),
-                 "conv_bias": bool(given.get("conv_bias", False)), "rank": rank}
+    arguments = {
+        "features_per_stage": list(given["features_per_stage"]),
+        "kernel_sizes": [_each(given["kernel_sizes"], i, rank) for i in stages],
+        "strides": [_each(given["strides"], i, rank) for i in stages],
+        depth: _per_stage(given[depth], len(stages)),
+        "n_conv_per_stage_decoder": _per_stage(given["n_conv_per_stage_decoder"], len(stages) - 1),
+        "conv_bias": bool(given.get("conv_bias", False)),
+        "rank": rank,
+    }
     return NETWORK_CLASSES[kind], arguments
 
 
 def _check_layers(given: Mapping[str, Any], rank: int, *, where: str) -> None:
     """The layers must be those of nnU-Net's default planners, which our networks have."""
-    expected = {"conv_op": f"Conv{rank}d", "norm_op": f"InstanceNorm{rank}d", "nonlin": "LeakyReLU"}
-    for key, value in expected.items():
-        got = str(given.get(key) or value).rsplit(".", 1)[-1]
-        if got != value:
-            raise ValueError(f"{where}: expected {key} {value}, got {got}")
+    kinds = {"conv_op": f"Conv{rank}d", "norm_op": f"InstanceNorm{rank}d", "nonlin": "LeakyReLU"}
     norm, activation = given.get("norm_op_kwargs") or {}, given.get("nonlin_kwargs") or {}
-    others = {"eps": (norm.get("eps", 1e-5), 1e-5), "affine": (norm.get("affine", False), True),
-              "negative_slope": (activation.get("negative_slope", 0.01), 0.01),
-              "nonlin_first": (given.get("nonlin_first", False), False)}
-    for key, (got, value) in others.items():
+    pairs: dict[str, tuple[Any, Any]] = {
+        key: (str(given.get(key) or kind).rsplit(".", 1)[-1], kind) for key, kind in kinds.items()
+    }
+    pairs |= {
+        "eps": (norm.get("eps", 1e-5), 1e-5),
+        "affine": (norm.get("affine", False), True),
+        "negative_slope": (activation.get("negative_slope", 0.01), 0.01),
+        "nonlin_first": (given.get("nonlin_first", False), False),
+    }
+    for key, (got, value) in pairs.items():
         if got != value:
             raise ValueError(f"{where}: expected {key} {value}, got {got}")
 
@@ -127,7 +160,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: expected the file of an nnU-Net folder, got nothing at this path") from error
+        raise ValueError(
+            f"{path}: expected the file of an nnU-Net folder, got nothing at this path"
+        ) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: expected JSON, got {error}") from error
     if not isinstance(content, dict):
@@ -139,8 +174,10 @@ def _choose_configuration(folder: Path, plans: Mapping[str, Any], asked: str | N
     known = list(plans["configurations"])
     named = folder.resolve().name.split("__")[-1]
     chosen = asked or (named if named in known else known[0] if len(known) == 1 else None)
-    if chosen not in known:
-        raise ValueError(f"{folder}: expected a configuration among {', '.join(known)}, got {chosen or 'none'}")
+    if chosen is None or chosen not in known:
+        raise ValueError(
+            f"{folder}: expected a configuration among {', '.join(known)}, got {chosen or 'none'}"
+        )
     return chosen
 
 
@@ -150,46 +187,76 @@ def _resolve(plans: Mapping[str, Any], name: str, *, where: str) -> dict[str, An
     settings: dict[str, Any] = {}
     while name is not None:
         if name in chain or name not in plans["configurations"]:
-            raise ValueError(f"{where}: the configurations {', '.join([*chain, name])} do not inherit from one that exists")
+            raise ValueError(
+                f"{where}: the configurations {', '.join([*chain, name])} do not inherit from one that exists"
+            )
         chain.append(name)
         settings = {**plans["configurations"][name], **settings}
         name = plans["configurations"][name].get("inherits_from")
     if settings.get("previous_stage"):
-        raise ValueError(f"{where}: configuration {chain[0]} is the second stage of a cascade, which needs the output of "
-                         f"{settings['previous_stage']}; expected a configuration that stands alone")
+        raise ValueError(
+            f"{where}: configuration {chain[0]} is the second stage of a cascade, which needs the output of "
+            f"{settings['previous_stage']}; expected a configuration that stands alone"
+        )
     return settings
 
 
-def _describe(plans: Mapping[str, Any], dataset: Mapping[str, Any], settings: Mapping[str, Any], *, configuration: str,
-              where: str) -> dict[str, Any]:
+def _describe(
+    plans: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    configuration: str,
+    where: str,
+) -> dict[str, Any]:
     channels = dataset.get("channel_names") or dataset["modality"]
-    names = [channels[key] for key in sorted(channels, key=int)]
+    names = [channels[str(i)] for i in range(len(channels))]
     schemes, masks = settings["normalization_schemes"], settings["use_mask_for_norm"]
     unknown = [scheme for scheme in schemes if scheme not in NORMALISATIONS]
     if unknown or not len(schemes) == len(masks) == len(names):
-        raise ValueError(f"{where}: expected one normalisation among {', '.join(NORMALISATIONS)} for each of the "
-                         f"{len(names)} channels, got {shorten(schemes)}")
-    intensity = plans.get("foreground_intensity_properties_per_channel",
-                          plans.get("foreground_intensity_properties_by_modality", {}))
-    resampling = {what: {"function": settings.get(f"resampling_fn_{what}"),
-                         **settings.get(f"resampling_fn_{what}_kwargs", {})} for what in ("data", "probabilities")}
+        raise ValueError(
+            f"{where}: expected one normalisation among {', '.join(NORMALISATIONS)} for each of the "
+            f"{len(names)} channels, got {shorten(schemes)}"
+        )
+    intensity = plans.get(
+        "foreground_intensity_properties_per_channel",
+        plans.get("foreground_intensity_properties_by_modality", {}),
+    )
+    resampling = {
+        what: {
+            "function": settings.get(f"resampling_fn_{what}"),
+            **settings.get(f"resampling_fn_{what}_kwargs", {}),
+        }
+        for what in ("data", "probabilities")
+    }
     return {
-        "dataset": plans.get("dataset_name"), "plans": plans.get("plans_name"), "configuration": configuration,
-        "patch_size": list(settings["patch_size"]), "spacing": list(settings["spacing"]),
-        "transpose_forward": list(plans["transpose_forward"]), "transpose_backward": list(plans["transpose_backward"]),
+        "dataset": plans.get("dataset_name"),
+        "plans": plans.get("plans_name"),
+        "configuration": configuration,
+        "patch_size": list(settings["patch_size"]),
+        "spacing": list(settings["spacing"]),
+        "transpose_forward": list(plans["transpose_forward"]),
+        "transpose_backward": list(plans["transpose_backward"]),
         "channel_names": names,
-        "normalisation": [{"scheme": scheme, "use_mask": bool(mask), "intensity": intensity.get(str(i))}
-                          for i, (scheme, mask) in enumerate(zip(schemes, masks, strict=True))],
+        "normalisation": [
+            {"scheme": scheme, "use_mask": bool(mask), "intensity": intensity.get(str(i))}
+            for i, (scheme, mask) in enumerate(zip(schemes, masks, strict=True))
+        ],
         "resampling": resampling,
-        "file_ending": dataset.get("file_ending"), "reader": plans.get("image_reader_writer"),
+        "file_ending": dataset.get("file_ending"),
+        "reader": plans.get("image_reader_writer"),
         **_labels(dataset, where=where),
     }
 
 
 def _preprocessing(normalisation: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The normalisation in the words of our own preprocessing; `nnunet` where it has none and the plan is needed."""
-    words = {"ZScoreNormalization": {"normalise": "zscore"}, "NoNormalization": {"normalise": "none"},
-             "RescaleTo01Normalization": {"normalise": "minmax"}, "RGBTo01Normalization": {"normalise": "none", "scale": 255.0}}
+    """The normalisation in the words of our own preprocessing; `nnunet` where only the plan has them."""
+    words: dict[str, dict[str, Any]] = {
+        "ZScoreNormalization": {"normalise": "zscore"},
+        "NoNormalization": {"normalise": "none"},
+        "RescaleTo01Normalization": {"normalise": "minmax"},
+        "RGBTo01Normalization": {"normalise": "none", "scale": 255.0},
+    }
     kinds = {(channel["scheme"], channel["use_mask"]) for channel in normalisation}
     (scheme, mask), *others = kinds
     return {"normalise": "nnunet"} if others or mask or scheme not in words else dict(words[scheme])
@@ -197,18 +264,34 @@ def _preprocessing(normalisation: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 
 def _labels(dataset: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """What the output channels are: one class each, or, where a label is a set of values, one region each."""
-    given = {name: list(value) if isinstance(value, list | tuple) else [value] for name, value in dataset["labels"].items()}
+    given = {
+        name: list(value) if isinstance(value, list | tuple) else [value]
+        for name, value in dataset["labels"].items()
+    }
     ignored = given.pop("ignore", None)
-    record: dict[str, Any] = {"labels": dict(dataset["labels"]), "ignore_label": ignored[0] if ignored else None}
+    record: dict[str, Any] = {
+        "labels": dict(dataset["labels"]),
+        "ignore_label": ignored[0] if ignored else None,
+    }
     if all(len(values) == 1 for values in given.values()):
         names = sorted(given, key=lambda name: given[name][0])
+        values = [given[name][0] for name in names]
+        if values != list(range(len(values))):
+            raise ValueError(f"{where}: expected the labels 0 to {len(values) - 1}, got {shorten(values)}")
         return {**record, "class_names": names, "regions": None, "regions_class_order": None}
     regions = {name: values for name, values in given.items() if set(values) != {0}}
     order = dataset.get("regions_class_order")
     if not isinstance(order, list) or len(order) != len(regions):
-        raise ValueError(f"{where}: expected regions_class_order with a label for each of the {len(regions)} regions, "
-                         f"got {order}")
-    return {**record, "class_names": list(regions), "regions": list(regions.values()), "regions_class_order": order}
+        raise ValueError(
+            f"{where}: expected regions_class_order with a label for each of the {len(regions)} regions, "
+            f"got {order}"
+        )
+    return {
+        **record,
+        "class_names": list(regions),
+        "regions": list(regions.values()),
+        "regions_class_order": order,
+    }
 
 
 def _mirror_axes(metadata: Mapping[str, Any], rank: int, *, where: str) -> list[int]:

@@ -1,8 +1,9 @@
-"""Whether a converted network gives the numbers of the original: against stored logits, or against a live PyTorch module.
+"""Whether a converted network gives the numbers of the original: against stored logits, or against a live
+PyTorch module.
 
-The figure that goes into a manifest is the largest difference between logits, relative to the range of the original
-logits. The live check also compares every submodule that has the same path on both sides, so that a wrong layer is named.
-Nothing here imports PyTorch until a live module is given.
+The figure that goes into a manifest is the largest difference between logits, relative to the range of the
+original logits. The live check also compares every submodule that has the same path on both sides, so that a
+wrong layer is named. Nothing here imports PyTorch until a live module is given.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float
@@ -22,39 +24,49 @@ from quam_jax.networks import NETWORKS
 TOLERANCE = 1e-4
 
 
-def check_parity(model: SegmentationModel, *, reference: str | Path | Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Compare with stored logits: a .npz (or a mapping) with `input` `[b i *space]` and `logits` `[b c *space]`.
+def check_parity(
+    model: SegmentationModel, *, reference: str | Path | Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Compare with stored logits: a .npz (or a mapping) with `input` `[b i *space]` and `logits` `[b c
+    *space]`.
 
-    The result has kind, max_abs, relative (to the range of the stored logits) and verdict, `equal` within 1e-4 or
-    `different`. Values that are probabilities are compared with the softmax of our logits. Raises ValueError on a file
-    without these arrays, on wrong shapes and on values that are not finite.
+    The result has kind, max_abs, relative (to the range of the stored logits) and verdict, `equal` within
+    1e-4 or `different`. Values that are probabilities are compared with the softmax of our logits. Raises
+    ValueError on a file without these arrays, on wrong shapes and on values that are not finite.
     """
     where = "reference" if isinstance(reference, Mapping) else str(reference)
     arrays = reference if isinstance(reference, Mapping) else _load(Path(reference))
     missing = {"input", "logits"} - set(arrays)
     if missing:
-        raise ValueError(f"{where}: expected the arrays input and logits, got {', '.join(sorted(arrays)) or 'none'}")
+        raise ValueError(
+            f"{where}: expected the arrays input and logits, got {', '.join(sorted(arrays)) or 'none'}"
+        )
     images, logits = (np.asarray(arrays[name]) for name in ("input", "logits"))
     ours = _our_logits(model, images, where=where)
     kind = "stored logits" if isinstance(reference, Mapping) else f"stored logits of {Path(reference).name}"
     return {"kind": kind, **_difference(ours, logits, where=where)}
 
 
-def live_parity(model: SegmentationModel, torch_module: Any, example: Float[np.ndarray, "b i *space"]) -> dict[str, Any]:
-    """Compare with a PyTorch module in eval mode on an example, the logits and every submodule of the same path.
+def live_parity(
+    model: SegmentationModel, torch_module: Any, example: Float[np.ndarray, "b i *space"]
+) -> dict[str, Any]:
+    """Compare with a PyTorch module in eval mode on an example, the logits and every submodule of the same
+    path.
 
-    The result is that of `check_parity` with `layers`, the number of submodules compared, and path, max_abs and relative
-    difference of the `worst_layer` and, where one is off by more than 1e-4 of its range, of the `first_layer` that is, in
-    the order in which PyTorch finishes them. The module's mode is restored. Raises ValueError as `check_parity` does, and
-    where the module returns no tensor.
+    The result is that of `check_parity` with `layers`, the number of submodules compared, and path, max_abs
+    and relative difference of the `worst_layer` and, where one is off by more than 1e-4 of its range, of the
+    `first_layer` that is, in the order in which PyTorch finishes them. The module's mode is restored. Raises
+    ValueError as `check_parity` does, and where the module returns no tensor.
     """
     ours, our_logits = _our_activations(model, example)
     theirs, logits = _torch_activations(torch_module, example)
     result = {"kind": "live PyTorch", **_difference(our_logits, logits, where="PyTorch module")}
     layers = layer_differences(ours, theirs)
     result["layers"] = len(layers)
-    found = {"worst_layer": max(layers, key=lambda name: layers[name][1], default=None),
-             "first_layer": next((name for name, (_, relative) in layers.items() if relative > TOLERANCE), None)}
+    found = {
+        "worst_layer": max(layers, key=lambda name: layers[name][1], default=None),
+        "first_layer": next((name for name, (_, relative) in layers.items() if relative > TOLERANCE), None),
+    }
     for key, path in found.items():
         if path is not None:
             result[key] = {"path": path, "max_abs": layers[path][0], "relative": layers[path][1]}
@@ -66,11 +78,17 @@ def record_parity(model: SegmentationModel, parity: Mapping[str, Any]) -> Segmen
     return dataclasses.replace(model, manifest={**model.manifest, "parity": dict(parity)})
 
 
-def layer_differences(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Largest absolute and relative difference of each activation that both sides have, in the order of `theirs`."""
+def layer_differences(
+    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Largest absolute and relative difference of each activation that both sides have, in the order of
+    `theirs`.
+    """
     differences = {}
     for name, value in theirs.items():
-        candidates = [] if name not in ours else [v for v in _channels_last(value) if v.shape == ours[name].shape]
+        candidates = (
+            [] if name not in ours else [v for v in _channels_last(value) if v.shape == ours[name].shape]
+        )
         if candidates:
             # where the axes can be read in two ways the right one is the closer one
             absolute = min(float(np.max(np.abs(ours[name] - v), initial=0.0)) for v in candidates)
@@ -90,34 +108,48 @@ def _difference(ours: np.ndarray, logits: np.ndarray, *, where: str) -> dict[str
         ours = np.asarray(jax.nn.softmax(ours, -1))
     absolute = float(np.max(np.abs(ours - theirs)))
     relative = _relative(absolute, theirs)
-    return {"max_abs": absolute, "relative": relative, "verdict": "equal" if relative <= TOLERANCE else "different"}
+    return {
+        "max_abs": absolute,
+        "relative": relative,
+        "verdict": "equal" if relative <= TOLERANCE else "different",
+    }
 
 
 def _relative(absolute: float, values: np.ndarray) -> float:
-    extent = float(np.max(values) - np.min(values))
+    """A difference over the range of the values, over their size where they are all the same."""
     if absolute == 0.0:
         return 0.0
-    return absolute / extent if extent > 0 else absolute / max(float(np.max(np.abs(values))), np.finfo(np.float32).tiny)
+    extent = float(np.max(values) - np.min(values)) or float(np.max(np.abs(values)))
+    return absolute / max(extent, float(np.finfo(np.float32).tiny))
 
 
 def _our_logits(model: SegmentationModel, images: np.ndarray, *, where: str) -> np.ndarray:
     rank, channels = model.network.rank, model.network.in_channels
     if images.ndim != rank + 2 or images.shape[1] != channels:
-        raise ValueError(f"{where}: expected an input of {rank + 2} axes with {channels} channels on the second, "
-                         f"got shape {tuple(images.shape)}")
+        raise ValueError(
+            f"{where}: expected an input of {rank + 2} axes with {channels} channels on the second, "
+            f"got shape {tuple(images.shape)}"
+        )
     with jax.default_matmul_precision("highest"):
-        return np.asarray(model(np.moveaxis(images, 1, -1)), np.float64)
+        return np.asarray(model(jnp.asarray(np.moveaxis(images, 1, -1))), np.float64)
 
 
-def _our_activations(model: SegmentationModel, example: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _our_activations(
+    model: SegmentationModel, example: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     logits = _our_logits(model, np.asarray(example), where="example")
     multiple = np.broadcast_to(model.network.size_multiple, model.network.rank)
     if np.any(np.asarray(example.shape[2:]) % multiple):
-        raise ValueError(f"example: expected sides that are multiples of {', '.join(map(str, multiple))}, "
-                         f"got {tuple(example.shape[2:])}")
+        raise ValueError(
+            f"example: expected sides that are multiples of {', '.join(map(str, multiple))}, "
+            f"got {tuple(example.shape[2:])}"
+        )
     found: dict[str, np.ndarray] = {}
-    with jax.default_matmul_precision("highest"), _recorded_calls(NETWORKS[model.network.architecture], found):
-        model.network.apply(model.params, model.stats, np.moveaxis(np.asarray(example, np.float32), 1, -1))
+    with (
+        jax.default_matmul_precision("highest"),
+        _recorded_calls(NETWORKS[model.network.architecture], found),
+    ):
+        model.network.apply(model.params, model.stats, jnp.asarray(np.moveaxis(example, 1, -1), jnp.float32))
     return found, logits
 
 
@@ -125,7 +157,7 @@ def _our_activations(model: SegmentationModel, example: np.ndarray) -> tuple[dic
 def _recorded_calls(network: type[nnx.Module], found: dict[str, np.ndarray]) -> Iterator[None]:
     """Note what every submodule of a network returns, by wrapping the calls of the classes for a while."""
     paths: dict[int, str] = {}
-    originals: dict[type, Any] = {}
+    originals: dict[Any, Any] = {}
 
     def noting(call: Callable[..., Any]) -> Callable[..., Any]:
         def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -133,6 +165,7 @@ def _recorded_calls(network: type[nnx.Module], found: dict[str, np.ndarray]) -> 
             if isinstance(result, jax.Array) and not isinstance(result, jax.core.Tracer):
                 found[paths[id(self)]] = np.asarray(result, np.float64)
             return result
+
         return noted
 
     def entering(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,6 +176,7 @@ def _recorded_calls(network: type[nnx.Module], found: dict[str, np.ndarray]) -> 
                 if callable(module) and type(module) not in originals:
                     wrap(type(module), noting)
             return call(self, *args, **kwargs)
+
         return entered
 
     def wrap(cls: Any, how: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -170,6 +204,7 @@ def _torch_activations(module: Any, example: np.ndarray) -> tuple[dict[str, np.n
             if isinstance(output, torch.Tensor):
                 # copied at once: an in-place activation may follow
                 found[name] = output.detach().cpu().double().numpy().copy()
+
         return note
 
     training = {name: child.training for name, child in module.named_modules()}
@@ -200,11 +235,15 @@ def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise ValueError(f"{path}: expected a .npz file with the arrays input and logits, got nothing at this path")
+        raise ValueError(
+            f"{path}: expected a .npz file with the arrays input and logits, got nothing at this path"
+        )
     try:
         with np.load(path, allow_pickle=False) as stored:
             if not hasattr(stored, "files"):
                 raise ValueError("one array instead of an archive")
             return {name: stored[name] for name in stored.files if name in ("input", "logits")}
     except Exception as error:  # numpy and zipfile raise many kinds for a file that is no archive
-        raise ValueError(f"{path}: expected a .npz file with the arrays input and logits, got {error}") from error
+        raise ValueError(
+            f"{path}: expected a .npz file with the arrays input and logits, got {error}"
+        ) from error

@@ -8,7 +8,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converters.mapping import flax_order, pack, split_derived, to_flax, to_torch, torch_order, torch_shapes, unpack
+from converters.mapping import (
+    flax_order,
+    pack,
+    split_derived,
+    to_flax,
+    to_torch,
+    torch_order,
+    torch_shapes,
+    unpack,
+)
 from quam_jax.model import Network
 
 
@@ -20,13 +29,24 @@ def network() -> Network:
 @pytest.fixture
 def tensors(network: Network) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in torch_shapes(network).items()}
+    return {
+        name: rng.standard_normal(shape).astype(np.float32) for name, shape in torch_shapes(network).items()
+    }
 
 
-@pytest.mark.parametrize(("layout", "torch", "flax"), [
-    ("conv", (2, 3, 5, 7), (5, 7, 3, 2)), ("conv", (2, 3, 5, 7, 9), (5, 7, 9, 3, 2)), ("conv", (2, 3, 5), (5, 3, 2)),
-    ("transposed", (3, 2, 5, 7), (5, 7, 3, 2)), ("transposed", (3, 2, 5, 7, 9), (5, 7, 9, 3, 2)),
-    ("linear", (2, 3), (3, 2)), ("plain", (4, 3), (4, 3)), ("plain", (4,), (4,))])
+@pytest.mark.parametrize(
+    ("layout", "torch", "flax"),
+    [
+        ("conv", (2, 3, 5, 7), (5, 7, 3, 2)),
+        ("conv", (2, 3, 5, 7, 9), (5, 7, 9, 3, 2)),
+        ("conv", (2, 3, 5), (5, 3, 2)),
+        ("transposed", (3, 2, 5, 7), (5, 7, 3, 2)),
+        ("transposed", (3, 2, 5, 7, 9), (5, 7, 9, 3, 2)),
+        ("linear", (2, 3), (3, 2)),
+        ("plain", (4, 3), (4, 3)),
+        ("plain", (4,), (4,)),
+    ],
+)
 def test_axis_orders(layout: str, torch: tuple[int, ...], flax: tuple[int, ...]) -> None:
     assert tuple(torch[axis] for axis in flax_order(layout, len(torch))) == flax
     assert tuple(flax[axis] for axis in torch_order(layout, len(torch))) == torch
@@ -63,8 +83,11 @@ def test_all_mismatches_in_one_line(network: Network, tensors: dict[str, np.ndar
         to_flax(network, tensors, where="net.pth")
     line = str(caught.value)
     assert "\n" not in line and line.startswith("net.pth: ")
-    for part in ("2 missing (Conv.bias, Att2.psi.1.running_mean)", "1 unexpected (stray.weight)",
-                 "1 of another shape (Up4.up.weight expected (2, 2, 4, 4), got (2, 5, 4, 4))"):
+    for part in (
+        "2 missing (Conv.bias, Att2.psi.1.running_mean)",
+        "1 unexpected (stray.weight)",
+        "1 of another shape (Up4.up.weight expected (2, 2, 4, 4), got (2, 5, 4, 4))",
+    ):
         assert part in line
 
 
@@ -75,7 +98,9 @@ def test_long_lists_are_shortened(network: Network) -> None:
 
 
 @pytest.mark.parametrize(("value", "count"), [(np.nan, 1), (np.inf, 1), (1e300, 1)])
-def test_values_that_float32_cannot_hold(network: Network, tensors: dict[str, np.ndarray], value: float, count: int) -> None:
+def test_values_that_float32_cannot_hold(
+    network: Network, tensors: dict[str, np.ndarray], value: float, count: int
+) -> None:
     tensors["Conv.weight"] = tensors["Conv.weight"].astype(np.float64)
     tensors["Conv.weight"][0, 0, 0, 0] = value
     with pytest.raises(ValueError, match=rf"net.pth: Conv.weight expected finite.*got {count} of 4"):
@@ -85,12 +110,16 @@ def test_values_that_float32_cannot_hold(network: Network, tensors: dict[str, np
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_, np.complex64])
 def test_other_types_are_refused(network: Network, tensors: dict[str, np.ndarray], dtype: type) -> None:
     tensors["Conv.bias"] = np.zeros(2, dtype)
-    with pytest.raises(ValueError, match=f"Conv.bias expected floating-point weights, got {np.dtype(dtype).name}"):
+    with pytest.raises(
+        ValueError, match=f"Conv.bias expected floating-point weights, got {np.dtype(dtype).name}"
+    ):
         to_flax(network, tensors, where="net.pth")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
-def test_other_precisions_become_float32(network: Network, tensors: dict[str, np.ndarray], dtype: type) -> None:
+def test_other_precisions_become_float32(
+    network: Network, tensors: dict[str, np.ndarray], dtype: type
+) -> None:
     cast = {name: value.astype(dtype) for name, value in tensors.items()}
     params, stats = to_flax(network, cast, where="net.pth")
     for name, value in to_torch(network, params, stats).items():
@@ -98,14 +127,25 @@ def test_other_precisions_become_float32(network: Network, tensors: dict[str, np
 
 
 def test_derived_buffers_are_ignored(network: Network, tensors: dict[str, np.ndarray]) -> None:
-    extra = {"Att4.psi.1.num_batches_tracked": np.asarray(7), "layers.0.attn_mask": np.zeros((2, 3), np.float32)}
+    extra = {
+        "Att4.psi.1.num_batches_tracked": np.asarray(7),
+        "layers.0.attn_mask": np.zeros((2, 3), np.float32),
+    }
     weights, derived = split_derived({**tensors, **extra})
     assert weights.keys() == tensors.keys() and derived.keys() == extra.keys()
     to_flax(network, {**tensors, **extra}, where="net.pth")
 
 
-@pytest.mark.parametrize("value", [np.asarray(7), np.asarray([[0, -100.0]], np.float32), np.arange(6).reshape(2, 3),
-                                   np.asarray(1.5, ml_dtypes.bfloat16), np.zeros((0, 2), np.float16)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.asarray(7),
+        np.asarray([[0, -100.0]], np.float32),
+        np.arange(6).reshape(2, 3),
+        np.asarray(1.5, ml_dtypes.bfloat16),
+        np.zeros((0, 2), np.float16),
+    ],
+)
 def test_packed_arrays_come_back(value: np.ndarray) -> None:
     back = unpack(json.loads(json.dumps(pack(value))))
     assert back.dtype == value.dtype and back.shape == value.shape and back.tobytes() == value.tobytes()

@@ -1,4 +1,6 @@
-"""The parity figure: against stored logits anywhere, and against a live PyTorch twin where PyTorch is installed."""
+"""The parity figure: against stored logits anywhere, and against a live PyTorch twin where PyTorch is
+installed.
+"""
 
 import dataclasses
 import json
@@ -27,19 +29,26 @@ def stored(model: SegmentationModel) -> dict[str, np.ndarray]:
     return {"input": images, "logits": logits}
 
 
-def test_own_logits_are_equal(model: SegmentationModel, stored: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_own_logits_are_equal(
+    model: SegmentationModel, stored: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     np.savez(tmp_path / "check.npz", **stored, other=np.zeros(2))
     parity = check_parity(model, reference=tmp_path / "check.npz")
-    assert parity == {"kind": "stored logits of check.npz", "max_abs": pytest.approx(0, abs=1e-6),
-                      "relative": pytest.approx(0, abs=1e-5), "verdict": "equal"}
+    assert parity == {
+        "kind": "stored logits of check.npz",
+        "max_abs": pytest.approx(0, abs=1e-6),
+        "relative": pytest.approx(0, abs=1e-5),
+        "verdict": "equal",
+    }
     kept = record_parity(model, parity)
     assert kept.manifest == {"source": {"file": "a.pth"}, "parity": parity} and "parity" not in model.manifest
     json.dumps(kept.manifest)
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.5e-4, "equal"), (2e-4, "different")])
-def test_verdict_follows_the_range_of_the_logits(model: SegmentationModel, stored: dict[str, np.ndarray], shift: float,
-                                                 verdict: str) -> None:
+def test_verdict_follows_the_range_of_the_logits(
+    model: SegmentationModel, stored: dict[str, np.ndarray], shift: float, verdict: str
+) -> None:
     logits = stored["logits"].astype(np.float64)
     extent = logits.max() - logits.min()
     # an inner value is moved, so that the range stays
@@ -51,22 +60,32 @@ def test_verdict_follows_the_range_of_the_logits(model: SegmentationModel, store
     assert parity["max_abs"] == pytest.approx(shift * extent, rel=0.02)
 
 
-def test_probabilities_are_compared_with_the_softmax(model: SegmentationModel, stored: dict[str, np.ndarray]) -> None:
+def test_probabilities_are_compared_with_the_softmax(
+    model: SegmentationModel, stored: dict[str, np.ndarray]
+) -> None:
     exponents = np.exp(stored["logits"].astype(np.float64))
     probabilities = exponents / exponents.sum(1, keepdims=True)
-    assert check_parity(model, reference={"input": stored["input"], "logits": probabilities})["verdict"] == "equal"
+    assert (
+        check_parity(model, reference={"input": stored["input"], "logits": probabilities})["verdict"]
+        == "equal"
+    )
     swapped = {"input": stored["input"], "logits": probabilities[:, ::-1]}
     assert check_parity(model, reference=swapped)["verdict"] == "different"
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"logits": None}, "expected the arrays input and logits, got input"),
-    ({"input": np.zeros((1, 3, 8, 16))}, "expected an input of 4 axes with 1 channels"),
-    ({"logits": np.zeros((1, 3, 8, 16))}, r"expected logits \(1, 2, 8, 16\), got \(1, 3, 8, 16\)"),
-    ({"logits": np.full((1, 2, 8, 16), np.nan)}, "reference logits are not finite"),
-    ({"input": np.full((1, 1, 8, 16), np.inf)}, "converted logits are not finite")])
-def test_unusable_references(model: SegmentationModel, stored: dict[str, np.ndarray], change: dict[str, Any],
-                             message: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": None}, "expected the arrays input and logits, got input"),
+        ({"input": np.zeros((1, 3, 8, 16))}, "expected an input of 4 axes with 1 channels"),
+        ({"logits": np.zeros((1, 3, 8, 16))}, r"expected logits \(1, 2, 8, 16\), got \(1, 3, 8, 16\)"),
+        ({"logits": np.full((1, 2, 8, 16), np.nan)}, "reference logits are not finite"),
+        ({"input": np.full((1, 1, 8, 16), np.inf)}, "converted logits are not finite"),
+    ],
+)
+def test_unusable_references(
+    model: SegmentationModel, stored: dict[str, np.ndarray], change: dict[str, Any], message: str
+) -> None:
     reference = {name: value for name, value in {**stored, **change}.items() if value is not None}
     with pytest.raises(ValueError, match=message):
         check_parity(model, reference=reference)
@@ -83,9 +102,14 @@ def test_unreadable_reference_files(model: SegmentationModel, tmp_path: Path, co
 
 def test_layers_are_compared_by_path() -> None:
     ours = {"a": np.asarray([[[1.0, 2.0]], [[3.0, 4.0]]]), "b": np.zeros((1, 3)), "c": np.ones((1, 4))}
-    theirs = {"c": np.asarray([[1.0, 1.0, 3.0, 1.0]]), "a": np.asarray([[[1.0], [2.0]], [[3.0], [4.5]]]),
-              "b": np.zeros((1, 2)), "d": np.zeros((1, 2))}
-    # c: off by 2 with a range of 2; a: off by 0.5 with a range of 3.5 once the channels are last; b, d: not comparable
+    theirs = {
+        "c": np.asarray([[1.0, 1.0, 3.0, 1.0]]),
+        "a": np.asarray([[[1.0], [2.0]], [[3.0], [4.5]]]),
+        "b": np.zeros((1, 2)),
+        "d": np.zeros((1, 2)),
+    }
+    # c: off by 2 with a range of 2; a: off by 0.5 with a range of 3.5 once the channels are last; b and d
+    # cannot be compared
     assert layer_differences(ours, theirs) == {"c": (2.0, 1.0), "a": (0.5, pytest.approx(0.5 / 3.5))}
 
 
@@ -99,7 +123,9 @@ def test_golden_logits(shared: Path) -> None:
 
 
 def attention_unet(torch: Any, channels: int, *, in_channels: int, n_classes: int) -> Any:
-    """A PyTorch twin of the attention U-Net with BatchNorm and transposed convolutions, from its specification."""
+    """A PyTorch twin of the attention U-Net with BatchNorm and transposed convolutions, from its
+    specification.
+    """
     nn = torch.nn
 
     class Triple(nn.Module):
@@ -107,8 +133,9 @@ def attention_unet(torch: Any, channels: int, *, in_channels: int, n_classes: in
             super().__init__()
             for index, width in enumerate((inputs, channels, channels), start=1):
                 norm = [nn.BatchNorm2d(channels)] if batchnorm else []
-                stage = nn.Sequential(nn.Conv2d(width, channels, 3, padding=1), *norm, nn.ReLU(inplace=True),
-                                      nn.Dropout2d(0.3))
+                stage = nn.Sequential(
+                    nn.Conv2d(width, channels, 3, padding=1), *norm, nn.ReLU(inplace=True), nn.Dropout2d(0.3)
+                )
                 setattr(self, f"conv{index}", stage)
 
         def forward(self, x: Any) -> Any:
@@ -187,8 +214,8 @@ def test_live_twin_is_equal_layer_by_layer(twin: Any) -> None:
     modes = {name: child.training for name, child in twin.named_modules()}
     parity = live_parity(converted, twin, example)
     assert parity["kind"] == "live PyTorch" and parity["verdict"] == "equal" and parity["relative"] < 1e-5
-    # 7 triple blocks of 3 stages with BatchNorm, 3 up blocks with a triple block without, 3 gates of 3 pairs, the head;
-    # the dropout that follows three stages is one module here and three there
+    # 7 triple blocks of 3 stages with BatchNorm, 3 up blocks with a triple block without, 3 gates of 3 pairs,
+    # the head; the dropout that follows three stages is one module here and three there
     leaves = 7 * 3 * 2 + 3 * (3 + 1) + 3 * 3 * 2 + 1
     blocks = 7 + 3 * 2 + 3
     assert parity["layers"] == leaves + blocks
@@ -201,8 +228,9 @@ def test_live_twin_is_equal_layer_by_layer(twin: Any) -> None:
 def test_a_wrong_layer_is_named(twin: Any) -> None:
     example = np.random.default_rng(2).standard_normal((1, 2, 8, 8)).astype(np.float32)
     converted = _converted(twin)
-    wrong = dataclasses.replace(converted, params={
-        **converted.params, "Att4.psi.1.bias": converted.params["Att4.psi.1.bias"] + 3.0})
+    wrong = dataclasses.replace(
+        converted, params={**converted.params, "Att4.psi.1.bias": converted.params["Att4.psi.1.bias"] + 3.0}
+    )
     parity = live_parity(wrong, twin, example)
     assert parity["verdict"] == "different"
     # the first layer that differs is the one that was changed, and layers before it are equal

@@ -1,4 +1,4 @@
-"""A thousand damaged files of every format: each is read or refused by one ValueError, never anything else."""
+"""A thousand damaged files of every format: each is read or refused by one ValueError, nothing else."""
 
 import warnings
 import zlib
@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
+
 from quam_jax.data.volumes import read_image, read_labels
 
 FORMATS = (".png", ".jpg", ".bmp", ".tif", ".gif", ".ppm", ".nii", ".nii.gz")

@@ -1,4 +1,4 @@
-"""Writing maps: the header copied to the bit, exact numbers, viewable pictures, atomic and repeatable files."""
+"""Writing maps: the header copied to the bit, exact numbers, viewable pictures, atomic repeatable files."""
 
 import itertools
 import os
@@ -9,8 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
+
 from quam_jax.data import files
-from quam_jax.data.colours import label_colours, lab_to_srgb, sequential_colours
+from quam_jax.data.colours import lab_to_srgb, label_colours, sequential_colours
 from quam_jax.data.volumes import read_image, read_labels, read_map, write_map
 
 GEOMETRY_FIELDS = (
@@ -23,12 +24,22 @@ AFFINES = {
     "ras": np.diag([1.0, 1.0, 1.0, 1.0]),
     "lps": np.array([[-1.0, 0, 0, 90], [0, -1.0, 0, 126], [0, 0, 1.0, -72], [0, 0, 0, 1]]),
     "anisotropic": np.diag([0.4, 0.5, 6.0, 1.0]),
-    "oblique": np.array([[0.8, -0.3, 0.1, -12.5], [0.35, 1.9, -0.2, 30.25], [-0.1, 0.25, 3.1, 7.0], [0, 0, 0, 1]]),
+    "oblique": np.array(
+        [[0.8, -0.3, 0.1, -12.5], [0.35, 1.9, -0.2, 30.25], [-0.1, 0.25, 3.1, 7.0], [0, 0, 0, 1]]
+    ),
     "axes": np.array([[0, 0, 2.0, 1], [-1.5, 0, 0, 2], [0, 3.0, 0, 3], [0, 0, 0, 1]]),
 }
 
 
-def nifti(path: Path, shape: tuple[int, ...], affine: np.ndarray, *, sform: int = 1, qform: int = 1, kind=nib.Nifti1Image):
+def nifti(
+    path: Path,
+    shape: tuple[int, ...],
+    affine: np.ndarray,
+    *,
+    sform: int = 1,
+    qform: int = 1,
+    kind=nib.Nifti1Image,
+):
     picture = kind(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), None)
     picture.set_sform(affine, sform)
     picture.set_qform(QFORM, qform)
@@ -166,7 +177,9 @@ def test_map_pictures_show_the_range_they_state(tmp_path):
     inside = np.isfinite(field) & (field <= 0.5)
     assert np.abs(index / 255 * 0.5 - field)[inside].max() <= 0.5 / 255 / 2 + 1e-6
     assert (index[np.isfinite(field) & (field > 0.5)] == 255).all()
-    write_map(tmp_path / "v", np.zeros((4, 5)), geometry, kind="uncertainty")  # a constant map has a range too
+    write_map(
+        tmp_path / "v", np.zeros((4, 5)), geometry, kind="uncertainty"
+    )  # a constant map has a range too
     with PillowImage.open(tmp_path / "v.png") as seen:
         assert seen.text["Description"].startswith("0 to 1 nats") and not np.asarray(seen).any()
 
@@ -232,7 +245,10 @@ def test_bad_maps_are_refused_and_leave_no_file(tmp_path):
 
 
 def test_equal_maps_give_equal_bytes_with_ordinary_permissions(tmp_path, monkeypatch):
-    picture, volume = picture_geometry(tmp_path, 4, 5), nifti(tmp_path / "i.nii", (4, 5, 3), AFFINES["axes"]).geometry
+    picture, volume = (
+        picture_geometry(tmp_path, 4, 5),
+        nifti(tmp_path / "i.nii", (4, 5, 3), AFFINES["axes"]).geometry,
+    )
     field = np.random.default_rng(0).random((4, 5, 3)).astype(np.float32)
     first, again = tmp_path / "first", tmp_path / "again"
     for folder, seconds in ((first, 1_000_000_000), (again, 2_000_000_000)):
@@ -269,10 +285,18 @@ def to_lab(colours: np.ndarray) -> np.ndarray:
     """sRGB to CIELAB by the forward formulas of the two standards."""
     coded = colours / 255
     linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
-    matrix = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+    matrix = np.array(
+        [
+            [0.4124564, 0.3575761, 0.1804375],
+            [0.2126729, 0.7151522, 0.0721750],
+            [0.0193339, 0.1191920, 0.9503041],
+        ]
+    )
     share = linear @ matrix.T / np.array([0.95047, 1.0, 1.08883])
     root = np.where(share > (6 / 29) ** 3, np.cbrt(share), share / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack([116 * root[:, 1] - 16, 500 * (root[:, 0] - root[:, 1]), 200 * (root[:, 1] - root[:, 2])], -1)
+    return np.stack(
+        [116 * root[:, 1] - 16, 500 * (root[:, 0] - root[:, 1]), 200 * (root[:, 1] - root[:, 2])], -1
+    )
 
 
 def test_colour_conversion_at_known_points():
@@ -286,7 +310,7 @@ def test_colour_conversion_at_known_points():
 def test_the_map_colours_rise_in_even_steps():
     lab = to_lab(sequential_colours().astype(float))
     assert (np.diff(lab[:, 0]) > -0.2).all() and lab[-1, 0] - lab[0, 0] > 85  # up to 8-bit rounding
-    steps = np.linalg.norm(lab[8:] - lab[:-8], axis=1)  # over 8 colours, so that rounding is small
+    steps = np.linalg.norm(lab[16:] - lab[:-16], axis=1)  # over 16 colours, so that rounding is small
     assert steps.max() / steps.min() < 1.25
 
 

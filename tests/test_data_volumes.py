@@ -12,14 +12,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
+
 from quam_jax.data.volumes import read_channels, read_image, read_labels
 
 OBLIQUE = np.array(
-    [[0.8, -0.3, 0.1, -12.5], [0.35, 1.9, -0.2, 30.25], [-0.1, 0.25, 3.1, 7.0], [0, 0, 0, 1]], dtype=np.float64
+    [[0.8, -0.3, 0.1, -12.5], [0.35, 1.9, -0.2, 30.25], [-0.1, 0.25, 3.1, 7.0], [0, 0, 0, 1]],
+    dtype=np.float64,
 )
 
 
-def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None, kind: type = nib.Nifti1Image) -> Path:
+def save_nifti(
+    path: Path, array: np.ndarray, affine: np.ndarray | None = None, kind: type = nib.Nifti1Image
+) -> Path:
     nib.save(kind(array, np.eye(4) if affine is None else affine), path)
     return path
 
@@ -138,7 +142,9 @@ def test_nifti_qfac_zero_is_read_as_one(tmp_path):
     content = bytearray((tmp_path / "a.nii").read_bytes())
     content[76:80] = struct.pack("<f", 0)
     (tmp_path / "b.nii").write_bytes(content)
-    np.testing.assert_allclose(read_image(tmp_path / "b.nii").geometry.affine, np.diag([2, 3, 4, 1]), atol=1e-6)
+    np.testing.assert_allclose(
+        read_image(tmp_path / "b.nii").geometry.affine, np.diag([2, 3, 4, 1]), atol=1e-6
+    )
 
 
 def patched(path: Path, place: int, layout: str, *values: float) -> Path:
@@ -183,7 +189,9 @@ def test_bombs_are_refused_by_size_before_they_are_inflated(tmp_path):
         read_image(tmp_path / "bomb.nii.gz")
     path = save_picture(tmp_path / "wide.png", np.zeros((100, 200), np.uint8))
     assert read_image(path, limit=20_000).array.shape == (100, 200, 1)
-    with pytest.raises(ValueError, match=r"200 x 100 pixels, 20,000 values, are more than the 19,999 allowed"):
+    with pytest.raises(
+        ValueError, match=r"200 x 100 pixels, 20,000 values, are more than the 19,999 allowed"
+    ):
         read_image(path, limit=19_999)
     with pytest.raises(ValueError, match="bytes are more than"):
         read_image(save_nifti(tmp_path / "a.nii", np.zeros((100, 100, 100))), limit=100)
@@ -426,7 +434,11 @@ def test_binary_masks_in_all_their_spellings(tmp_path):
         labels = read_labels(save_picture(tmp_path / name, array), classes=2, like=None)
         np.testing.assert_array_equal(labels, truth)
         assert labels.dtype == np.int32
-    for name, array in {"a.nii": 255 * truth, "b.nii.gz": truth.astype(float), "c.nii": truth[..., None]}.items():
+    for name, array in {
+        "a.nii": 255 * truth,
+        "b.nii.gz": truth.astype(float),
+        "c.nii": truth[..., None],
+    }.items():
         array = array.astype(np.int16 if array.dtype.kind == "i" else array.dtype)
         np.testing.assert_array_equal(
             read_labels(save_nifti(tmp_path / name, array), classes=2, like=None), truth

@@ -24,7 +24,7 @@ _LONGEST_MESSAGE = 400
 class Weights(NamedTuple):
     """The content of one weight file.
 
-    `tensors`: state_dict name -> array in its original dtype (bfloat16, float8: ml_dtypes), native byte order.
+    `tensors`: state_dict name -> array in its original dtype (bfloat16, float8: ml_dtypes), native order.
     `aliases`: name dropped -> name kept, for tensors stored under several names.
     `wrapper`: keys that led to the state_dict, joined by "/"; "" if the file is one.
     `metadata`: the rest as numbers, text and containers; tensors and larger arrays are only described.

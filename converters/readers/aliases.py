@@ -76,7 +76,7 @@ def _inner_encoder(tensors: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _all_modules(tensors: Mapping[str, Any]) -> dict[str, str]:
-    """Match a block's numbered layers with its named ones, in order; blocks where the counts differ are left."""
+    """Match a block's numbered layers with its named ones, in order; where the counts differ, leave it."""
     numbered: dict[str, dict[int, list[str]]] = {}
     for name in tensors:
         if match := _ALL_MODULES.match(name):

@@ -32,11 +32,9 @@ from .records import (
 )
 
 _HOSTILE_MODULES = frozenset(
-    "os posix nt subprocess sys importlib runpy shutil socket ctypes pty code codeop pickle marshal webbrowser".split()
+    "os posix nt subprocess sys importlib runpy shutil socket ctypes pty code codeop pickle marshal".split()
 )
-_HOSTILE_BUILTINS = frozenset(
-    "eval exec execfile compile __import__ open input breakpoint globals locals".split()
-)
+_HOSTILE_BUILTINS = frozenset("eval exec execfile compile __import__ open input breakpoint globals".split())
 _RENAMED_MODULES = {
     "__builtin__": "builtins",
     "copy_reg": "copyreg",
@@ -47,7 +45,7 @@ BYTES_PER_ENTRY = 100  # of a copied Python container, about
 
 
 def resolve(module: str, name: str) -> Any:
-    """Return what stands for a global in the machine; raises ValueError for names that only an attack would use."""
+    """Return what stands for a global; raises ValueError for names that only an attack would use."""
     module = _RENAMED_MODULES.get(module, module)
     if (module, name) in _GLOBALS:
         return _GLOBALS[module, name]

@@ -48,11 +48,11 @@ class Source:
         self.budget = Budget(3 * size + (16 << 20))
 
     def read(self, offset: int, count: int, what: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Return `count` bytes from `offset` on, owned and writable; raises ValueError where the file ends before."""
+        """Return `count` bytes from `offset` on, owned; raises ValueError where the file ends before."""
         self._reserve(offset, count, what)
         data = np.empty(count, np.uint8)
         self.stream.seek(offset)
-        if self.stream.readinto(memoryview(data)) != count:
+        if self.stream.readinto(data.data) != count:
             raise ValueError(f"truncated: {what} changed while it was read")
         return data
 
@@ -67,12 +67,12 @@ class Source:
 
     def _reserve(self, offset: int, count: int, what: str) -> None:
         if offset < 0 or count < 0 or offset + count > self.size:
-            raise ValueError(f"truncated: {what} should end at byte {offset + count:,} of {self.size:,}")
+            raise ValueError(f"truncated: {what} should end at byte {offset + count} of {self.size}")
         self.budget.take(count, what)
 
 
 class Archive:
-    """The members of a zip file by name; raises ValueError if its directory is damaged, encrypted or ambiguous."""
+    """The members of a zip file by name; raises ValueError if its directory is damaged or ambiguous."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -81,7 +81,7 @@ class Archive:
         self.members = _directory(source)
 
     def read(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Return the content of a member as bytes; raises ValueError if it is missing, truncated or damaged."""
+        """Return the bytes of a member; raises ValueError if it is missing, truncated or damaged."""
         if name not in self.members:
             raise ValueError(f"the archive lacks its member {quote(name)}")
         member = self.members[name]
@@ -98,7 +98,7 @@ class Archive:
         else:
             raise ValueError(f"{what} is packed by method {member.method}, expected stored or deflated")
         # torch writes a checksum of 0 when told not to compute it.
-        if member.checksum and zlib.crc32(content) != member.checksum:
+        if member.checksum and zlib.crc32(content.data) != member.checksum:
             raise ValueError(f"{what} is damaged: its checksum differs")
         return content
 
@@ -107,13 +107,13 @@ class Archive:
         signature, *_, name_length, extra_length = _LOCAL.unpack(header)
         if signature != b"PK\x03\x04":
             raise ValueError(f"{what} has no local header: the archive is damaged")
-        return member.header + _LOCAL.size + name_length + extra_length
+        return member.header + _LOCAL.size + int(name_length) + int(extra_length)
 
     def _inflate(self, packed: np.ndarray[Any, Any], size: int, what: str) -> np.ndarray[Any, Any]:
         self.inflated.take(size, f"{what}, inflated,")
         content = np.empty(size, np.uint8)
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        rest: Any = memoryview(packed)
+        rest: Any = packed.data
         filled = 0
         try:
             while not inflater.eof:

@@ -27,7 +27,7 @@ def is_npz(archive: Archive) -> bool:
 def read_npz(archive: Archive) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
     """Return the numeric arrays, and those of text as metadata.
 
-    Raises ValueError on arrays of objects or structures, and on a member that does not hold what its header declares.
+    Raises ValueError on arrays of objects or structures, and on a member that does not hold what it declares.
     """
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     metadata: dict[str, Any] = {}
@@ -77,5 +77,9 @@ def _array(content: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, Any]
     raw = content[end:]
     if raw.ctypes.data % 16:  # numpy aligns the data within the member, an old writer may not
         raw = raw.copy()
-    values = raw != 0 if dtype.kind == "b" else raw.view(dtype).astype(dtype.newbyteorder("="), copy=False)
+    values = (
+        raw.astype(np.bool_)
+        if dtype.kind == "b"
+        else raw.view(dtype).astype(dtype.newbyteorder("="), copy=False)
+    )
     return values.reshape(lengths, order="F" if order[1] == "True" else "C")

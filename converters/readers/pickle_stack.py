@@ -15,7 +15,7 @@ LONGEST_LINE = 10_000
 
 
 class Allowed:
-    """A function of ours that stands for an allow-listed global; it gets the arguments and the memory budget."""
+    """A function of ours in place of an allow-listed global; it gets the arguments and the memory budget."""
 
     __slots__ = ("build", "name")
 
@@ -148,7 +148,7 @@ def call(function: Any, arguments: Any, budget: Budget) -> Any:
 
 
 def set_state(target: Any, state: Any) -> None:
-    """Give a state to a record; a dictionary's instance attributes (a state_dict's `_metadata`) are dropped."""
+    """Give a state to a record; the attributes of a dictionary (a state_dict's `_metadata`) are dropped."""
     if type(target) is Opaque:
         target.state = state
     elif type(target) is NumpyDtype:

@@ -226,7 +226,7 @@ def numpy_dtype(dtype: NumpyDtype) -> np.dtype[Any]:
         raise ValueError(
             f"a numpy array of kind {quote(dtype.code)} cannot be read without running pickled code"
         )
-    return np.dtype(code).newbyteorder(dtype.order if dtype.order != "|" else "=")
+    return np.dtype(code).newbyteorder(">" if dtype.order == ">" else "<" if dtype.order == "<" else "=")
 
 
 def numpy_values(array: NumpyArray) -> np.ndarray[Any, Any]:
@@ -243,7 +243,7 @@ def numpy_values(array: NumpyArray) -> np.ndarray[Any, Any]:
         return np.zeros(array.shape, dtype.newbyteorder("="))
     values = np.frombuffer(array.data, dtype).reshape(array.shape, order="F" if array.fortran else "C")
     if dtype.kind == "b":
-        return values.view(np.uint8) != 0
+        return values.view(np.uint8).astype(np.bool_)
     return values.astype(dtype.newbyteorder("="), order="C", copy=True)
 
 

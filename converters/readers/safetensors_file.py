@@ -69,7 +69,7 @@ def read_safetensors(source: Source) -> tuple[dict[str, np.ndarray[Any, Any]], d
         if not np.little_endian and dtype.itemsize > 1:
             word = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
             raw = raw.view(f"u{word}").byteswap(inplace=True).view(np.uint8)
-        tensors[name] = (raw != 0 if dtype.kind == "b" else raw.view(dtype)).reshape(shape)
+        tensors[name] = (raw.astype(np.bool_) if dtype.kind == "b" else raw.view(dtype)).reshape(shape)
     return tensors, dict(metadata)
 
 

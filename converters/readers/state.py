@@ -42,7 +42,7 @@ _SMALL_ARRAY = 64  # elements; larger arrays among the metadata are described, n
 def locate(root: Any, key: str | None = None) -> tuple[Any, list[str]]:
     """Return the node that holds the state_dict and the wrapper keys that lead to it.
 
-    `key` names the way explicitly, with "/" between keys. Raises ValueError if there is no such way or no tensor.
+    `key` names the way, with "/" between keys. Raises ValueError if there is no such way or no tensor.
     """
     if key is not None:
         node = root
@@ -134,7 +134,7 @@ def metadata_of(root: Any, path: list[str]) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Return a value out of a file as plain Python; large arrays and tensors become a short description.
 
-    An object of an unknown class becomes a dictionary with its name under "class" and what the file held for it.
+    An object of an unknown class becomes a dictionary: its name under "class", and what the file held for it.
     Raises ValueError if shared or cyclic parts would expand without bound.
     """
     return _Plain().convert(value, 0)

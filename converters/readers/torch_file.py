@@ -97,7 +97,7 @@ class TorchFile:
         if self.swapped and word > 1:
             raw = raw.view(f"u{word}").byteswap(inplace=True).view(np.uint8)
         if dtype.kind == "b":  # any nonzero byte is true in torch, undefined in numpy
-            return np.not_equal(raw, 0)
+            return raw.astype(np.bool_)
         values = raw.view(dtype)
         if tensor.conjugate:
             values = np.conj(values)
@@ -179,9 +179,8 @@ class LegacyFile(TorchFile):
             raise ValueError(f"truncated: the file lacks storage {quote(storage.key)}")
         begin, nbytes = self.spans[storage.key]
         if nbytes < self.declared[storage.key]:
-            raise ValueError(
-                f"truncated: storage {quote(storage.key)} declares {self.declared[storage.key]} bytes, {nbytes} are there"
-            )
+            declared = self.declared[storage.key]
+            raise ValueError(f"truncated: storage {quote(storage.key)} has {nbytes} of its {declared} bytes")
         return np.frombuffer(memoryview(self.data)[begin : begin + nbytes], np.uint8)
 
     def _plain(self, data: bytes, position: int) -> tuple[Any, int]:
@@ -199,9 +198,8 @@ class LegacyFile(TorchFile):
             nbytes = count * self.itemsizes[key]
             position += 8
             if nbytes > len(data) - position:
-                raise ValueError(
-                    f"truncated: storage {quote(key)} has {nbytes} bytes, {len(data) - position} are left in the file"
-                )
+                left = len(data) - position
+                raise ValueError(f"truncated: storage {quote(key)} has {nbytes} bytes, {left} are left")
             spans[key] = (position, nbytes)
             position += nbytes
         return spans

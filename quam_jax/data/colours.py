@@ -50,8 +50,8 @@ def label_colours(classes: int) -> UInt8[np.ndarray, "classes 3"]:
         return np.array([(0, 0, 0), (255, 255, 255)], np.uint8)[:classes]
     count = classes - 1 - len(_DISTINCT)
     turn = np.radians(137.508 * np.arange(max(count, 0)))  # the golden angle keeps neighbours apart
-    light = 45.0 + 15.0 * (np.arange(max(count, 0)) % 3)
-    more = lab_to_srgb(np.stack([light, 35 * np.cos(turn), 35 * np.sin(turn)], axis=-1))
+    light = 45.0 + 8.0 * (np.arange(max(count, 0)) % 5)
+    more = lab_to_srgb(np.stack([light, 30 * np.cos(turn), 30 * np.sin(turn)], axis=-1))
     return np.concatenate([np.zeros((1, 3), np.uint8), _DISTINCT, more])[:classes]
 
 

@@ -1,23 +1,24 @@
 """One row of numbers for one case: segmentation, probabilities, samples and uncertainty maps against raters.
 
-Every figure is defined in the module that computes it; here they are only put together and named. A row is flat,
-so that rows make a table: `dice_consensus`, `ece_raters`, `total/pcc`, `total/pcc_band`, `total/auroc_image`.
+Every figure is defined in the module that computes it; here they are put together and named. A row is flat, so
+that rows make a table: `dice_consensus`, `ece_raters`, `total/pcc`, `total/pcc_band`, `total/auroc_image`.
 - `_consensus` compares with the raters' most frequent label, `_raters` is the mean over raters, `_soft` takes
   the rater mean as label; with more than two classes, overlap is the mean over foreground classes that exist.
 - `_band` is computed on the pixels near the consensus contour alone, `partial_..._distance` after the distance
-  to that contour is regressed out, `partial_..._boundary` after the map named "boundary" is.
+  to that contour is regressed out, `partial_..._boundary` after the map named "boundary" is; that map is the
+  control which a useful map must beat.
 - `_image` marks failure detection within one image; pooled figures come from merging `ranking.ErrorCounts`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Integer, Real
 
 from . import agreement as agree
 from . import calibration as calibrate
-from . import distribution, overlap, ranking, surface, volume
+from . import distribution, ranking, volume
 from .geometry import voxel_size
 from .reference_maps import (
     boundary_band,
@@ -28,10 +29,21 @@ from .reference_maps import (
     scale_to_unit,
     variance_map,
 )
+from .segmentation import SegmentationSettings, mean_of_known, segmentation_figures
 
 Row = dict[str, float | str]
 
 ONE_RATER = "one rater: agreement with rater disagreement is not defined"
+
+
+class _Yardstick(NamedTuple):
+    """What every map of a case is held against, with the ranks that would else be found again for each map."""
+
+    reference: np.ndarray
+    reference_ranks: np.ndarray
+    near: np.ndarray
+    distance: np.ndarray
+    distance_ranks: np.ndarray
 
 
 def evaluate(
@@ -67,13 +79,15 @@ def evaluate(
     _check(maps, raters, probabilities, segmentation, samples)
     # Whatever the precision of the network, figures are float64 from here on.
     probabilities = probabilities.astype(np.float64)
-    mean = rater_mean(raters, classes=classes)
+    mean = ratermean_of_known(raters, classes=classes)
     truth = consensus(mean)
     distance = contour_distance(truth, spacing=spacing)
     near = boundary_band(distance, width=band)
 
     row: Row = {"n_raters": float(len(raters))}
-    row |= _segmentation(segmentation, truth, raters, classes, spacing, tolerance, empty)
+    settings = SegmentationSettings(classes, spacing, tolerance, empty)
+    row |= segmentation_figures(segmentation, truth[None], settings=settings, suffix="consensus")
+    row |= segmentation_figures(segmentation, raters, settings=settings, suffix="raters")
     row |= _calibration(probabilities, raters, mean, near, bins)
     row |= _against_raters(probabilities, raters, mean, samples, sample_weights, spacing)
     wrong = segmentation != truth
@@ -81,75 +95,19 @@ def evaluate(
     if reference not in references:
         raise ValueError(f"reference: expected one of {sorted(references)}, got {reference!r}")
     disagreement = references[reference](mean)
+    yardstick = _yardstick(disagreement, near, distance)
     for name, values in maps.items():
         figures: dict[str, float] = {}
         if len(raters) > 1:
-            figures |= _agreement(values, disagreement, near, distance)
+            figures |= _agreement(values, yardstick)
             if "boundary" in maps and name != "boundary":
-                figures["partial_pcc_boundary"] = agree.partial_pcc(
-                    values, disagreement, np.asarray(maps["boundary"])[None]
-                )
+                control = np.asarray(maps["boundary"])[None]
+                figures["partial_pcc_boundary"] = agree.partial_pcc(values, disagreement, control)
         figures |= _failures(values, wrong, near, segmentation, truth, classes)
         row |= {f"{name}/{figure}": value for figure, value in figures.items()}
     if len(raters) == 1:
         row["note"] = ONE_RATER
     return row
-
-
-def _segmentation(
-    labels: np.ndarray,
-    truth: np.ndarray,
-    raters: np.ndarray,
-    classes: int,
-    spacing: Sequence[float] | None,
-    tolerance: float,
-    empty: float,
-) -> dict[str, float]:
-    """Overlap and surface figures against the consensus, and averaged over the raters."""
-    row: dict[str, float] = {}
-    versus = {"consensus": [truth], "raters": list(raters)}
-    for against, references in versus.items():
-        tables = [_compare(labels, other, classes, spacing, tolerance, empty) for other in references]
-        for figure in tables[0]:
-            by_class = np.stack([table[figure] for table in tables])
-            row[f"{figure}_{against}"] = _mean([_mean(one) for one in by_class])
-            if classes > 2 and figure == "dice":
-                for label in range(1, classes):
-                    row[f"dice_{against}_class{label}"] = _mean(by_class[:, label - 1])
-    return row
-
-
-def _compare(
-    labels: np.ndarray,
-    other: np.ndarray,
-    classes: int,
-    spacing: Sequence[float] | None,
-    tolerance: float,
-    empty: float,
-) -> dict[str, list[float]]:
-    """Figures of two label maps, a value for each foreground class."""
-    counts = overlap.confusion(labels, other, classes=classes)
-    voxel = float(voxel_size(spacing, labels.ndim).prod())
-    sizes, references = counts.sum(axis=1)[1:], counts.sum(axis=0)[1:]
-    figures: dict[str, list[float]] = {
-        "dice": list(overlap.class_dice(counts, empty=empty)[1:]),
-        "iou": list(overlap.class_iou(counts, empty=empty)[1:]),
-        "volume_error": [float(a - b) * voxel for a, b in zip(sizes, references, strict=True)],
-        "relative_volume_error": [
-            float((a - b) / b) if b else float("nan") for a, b in zip(sizes, references, strict=True)
-        ],
-        "hd": [],
-        "hd95": [],
-        "hd95_pooled": [],
-        "nsd": [],
-    }
-    for label in range(1, classes):
-        distances = surface.surface_distances(labels == label, other == label, spacing=spacing)
-        figures["hd"].append(surface.hausdorff(distances, both_empty=empty))
-        figures["hd95"].append(surface.hausdorff95(distances, both_empty=empty))
-        figures["hd95_pooled"].append(surface.hausdorff95_pooled(distances, both_empty=empty))
-        figures["nsd"].append(surface.surface_dice(distances, tolerance=tolerance, both_empty=empty))
-    return figures
 
 
 def _calibration(
@@ -180,10 +138,10 @@ def _against_raters(
     drawn = [[np.count_nonzero(one == label) * voxel for one in raters] for label in classes]
     expected = [float(probabilities[..., label].sum()) * voxel for label in classes]
     row = {
-        "qubiq": _mean(
+        "qubiq": mean_of_known(
             [distribution.qubiq_score(probabilities[..., label], mean[..., label]) for label in classes]
         ),
-        "volume_crps_curvas": _mean(
+        "volume_crps_curvas": mean_of_known(
             [
                 volume.crps_gaussian(one, mean=float(np.mean(truth)), sd=float(np.std(truth)))
                 for one, truth in zip(expected, drawn, strict=True)
@@ -205,32 +163,48 @@ def _against_raters(
         volumes = np.array([np.count_nonzero(one == label) * voxel for one in samples])
         centre = float(np.average(volumes, weights=weights))
         sd = float(np.sqrt(np.average(np.square(volumes - centre), weights=weights)))
-        empirical.append(_mean([volume.crps_empirical(one, volumes, weights=weights) for one in truth]))
-        gaussian.append(_mean([volume.crps_gaussian(one, mean=centre, sd=sd) for one in truth]))
+        empirical.append(
+            mean_of_known([volume.crps_empirical(one, volumes, weights=weights) for one in truth])
+        )
+        gaussian.append(mean_of_known([volume.crps_gaussian(one, mean=centre, sd=sd) for one in truth]))
         low, high = volume.volume_interval(volumes, weights=weights)
-        covered.append(_mean([float(low <= one <= high) for one in truth]))
+        covered.append(mean_of_known([float(low <= one <= high) for one in truth]))
         name = "volume" if count == 2 else f"volume_class{label}"
         row |= {f"{name}_low": low, f"{name}_high": high}
     row |= {
-        "volume_crps_empirical": _mean(empirical),
-        "volume_crps_gaussian": _mean(gaussian),
-        "volume_covered": _mean(covered),
+        "volume_crps_empirical": mean_of_known(empirical),
+        "volume_crps_gaussian": mean_of_known(gaussian),
+        "volume_covered": mean_of_known(covered),
     }
     return row
 
 
-def _agreement(
-    values: np.ndarray, disagreement: np.ndarray, near: np.ndarray, distance: np.ndarray
-) -> dict[str, float]:
+def _yardstick(disagreement: np.ndarray, near: np.ndarray, distance: np.ndarray) -> _Yardstick:
+    known = np.isfinite(distance).all()
+    return _Yardstick(
+        disagreement,
+        agree.average_ranks(disagreement),
+        near,
+        distance,
+        agree.average_ranks(distance) if known else distance,
+    )
+
+
+def _agreement(values: np.ndarray, yardstick: _Yardstick) -> dict[str, float]:
     """Agreement of a map with the raters' disagreement: in the image, in the band, beyond the distance."""
+    reference, reference_ranks, near, distance, distance_ranks = yardstick
     values = np.asarray(values, dtype=np.float64)
-    figures = agree.agreement(values, disagreement)
-    inside = agree.agreement(values[near], disagreement[near])
+    ranks = agree.average_ranks(values)
+    figures = agree.agreement(values, reference, ranks=(ranks, reference_ranks))
+    inside = agree.agreement(values[near], reference[near])
     figures |= {f"{figure}_band": value for figure, value in inside.items()}
-    figures["partial_pcc_distance"] = agree.partial_pcc(values, disagreement, distance[None])
-    figures["partial_spearman_distance"] = agree.partial_spearman(values, disagreement, distance[None])
+    figures["partial_pcc_distance"] = agree.partial_pcc(values, reference, distance[None])
+    figures["partial_spearman_distance"] = agree.partial_pcc(ranks, reference_ranks, distance_ranks[None])
     figures["partial_pcc_distance_band"] = agree.partial_pcc(
-        values[near], disagreement[near], distance[None, near]
+        values[near], reference[near], distance[None, near]
+    )
+    figures["partial_spearman_distance_band"] = agree.partial_spearman(
+        values[near], reference[near], distance[None, near]
     )
     return figures
 
@@ -261,15 +235,8 @@ def _failures(
         curves = [
             ranking.filtered_dice(scaled, labels == label, truth == label) for label in range(1, classes)
         ]
-        figures["qu_brats_image"] = _mean([ranking.qu_brats_score(curve) for curve in curves])
+        figures["qu_brats_image"] = mean_of_known([ranking.qu_brats_score(curve) for curve in curves])
     return figures
-
-
-def _mean(values: Sequence[float] | np.ndarray) -> float:
-    """Mean of the numbers that exist; NaN if there are none."""
-    numbers = np.asarray(values, dtype=np.float64)
-    numbers = numbers[~np.isnan(numbers)]
-    return float(numbers.mean()) if numbers.size else float("nan")
 
 
 def _check(

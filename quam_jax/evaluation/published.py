@@ -142,7 +142,7 @@ def sample_statistics(values: Real[np.ndarray, " s"]) -> SampleStatistics:
 def sample_quality(
     samples: Float[np.ndarray, "s *space c"], raters: Integer[np.ndarray, " a *space"]
 ) -> SampleQuality:
-    """Macro Dice and border Hausdorff of each sample against the mean prediction, and its Dice with the raters.
+    """Macro Dice and border Hausdorff of each sample against the mean, and the Dice of that with the raters.
 
     The mean prediction is the argmax of the mean (ties: the first class); the consensus is the most
     frequent label (ties: the smallest). All classes count, background included; Dice is smoothed by 1e-6.

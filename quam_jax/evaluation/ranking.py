@@ -66,17 +66,17 @@ def auroc(counts: ErrorCounts) -> float:
     if not right or not wrong:
         return float("nan")
     below = np.cumsum(counts.right) - counts.right
-    return float(np.dot(counts.wrong / wrong, (below + counts.right / 2) / right))
+    return float((counts.wrong / wrong * ((below + counts.right / 2) / right)).sum())
 
 
 def average_precision(counts: ErrorCounts) -> float:
-    """Σ_i (recall_i - recall_{i-1}) precision_i over distinct values from the largest; NaN without an error."""
+    """Σ_i (recall_i - recall_{i-1}) precision_i, distinct values from the largest; NaN without an error."""
     wrong = counts.wrong.sum()
     if not wrong:
         return float("nan")
     hits = np.cumsum(counts.wrong[::-1])
     flagged = np.cumsum((counts.right + counts.wrong)[::-1])
-    return float(np.dot(counts.wrong[::-1] / wrong, hits / flagged))
+    return float((counts.wrong[::-1] / wrong * (hits / flagged)).sum())
 
 
 def aurc(counts: ErrorCounts) -> float:
@@ -117,7 +117,7 @@ def augrc(counts: ErrorCounts) -> float:
     if not total:
         return float("nan")
     errors = np.cumsum(counts.wrong)
-    return float(np.dot(size / total, (errors - counts.wrong / 2) / total))
+    return float((size / total * ((errors - counts.wrong / 2) / total)).sum())
 
 
 def pavpu(counts: ErrorCounts, thresholds: Real[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:

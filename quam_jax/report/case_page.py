@@ -75,11 +75,16 @@ def build_case(run: Run, case: Case, scales: Scales) -> dict[str, Any]:
         "figures": [],
         "planes": [],
         "plots": [],
+        "numbers": [],
+        "sizes": None,
         "regions": [],
+        "region_count": 0,
+        "adversarial": [],
+        "slices": None,
     }
     if "segmentation" in arrays or any(name in arrays for name in TITLES):
         context |= _pictures(run, case, arrays, scales)
-    context["plots"] = _plots(case, arrays, context.get("slices"))
+    context["plots"] = _plots(case, arrays, context["slices"])
     return context
 
 
@@ -251,10 +256,10 @@ def _figures(
         found.append(
             {
                 "key": "adversarial",
-                "title": "Which way the boundary gave",
+                "title": "Adversarial outlines",
                 "layer": None,
                 "contours": [*reference, *(f"adversarial{i}" for i in range(len(names)))],
-                "text": "Outlines of the kept adversarial models: " + ", ".join(wanted) + ". White: the prediction. "
+                "text": "Which way the boundary gave: outlines of the kept adversarial models, " + ", ".join(wanted) + ". White: the prediction. "
                 "Shaded: pixels where a model's label differs from it.",
             }
         )

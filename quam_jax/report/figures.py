@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, UInt8
 from PIL import Image as PillowImage
@@ -59,6 +58,8 @@ class Plane:
 @cache
 def colour_table(colours: str) -> UInt8[np.ndarray, "levels 4"]:
     """RGBA of every level of a colour map and, last, of NaN; the lowest levels fade in from transparent."""
+    import matplotlib  # here, because importing it takes longer than writing a small report
+
     place = np.linspace(0, 1, LEVELS)
     table = np.rint(255 * matplotlib.colormaps[colours](place)).astype(np.uint8)
     table[:, 3] = np.rint(255 * np.clip(place / FADE, 0, 1))

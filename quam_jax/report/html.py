@@ -204,7 +204,7 @@ def _state(case: Case) -> str:
     if not case.row and not case.record:
         return "not computed"
     held, members = number(case.row.get("held")), number(case.row.get("members"))
-    return "constraint missed" if held < members else "ok"
+    return "bound missed" if held < members else "ok"
 
 
 def _means(run: Run) -> dict[str, dict[str, Any]]:
@@ -226,7 +226,7 @@ def _means(run: Run) -> dict[str, dict[str, Any]]:
         low, high = figures_of.get("low", math.nan), figures_of.get("high", math.nan)
         means[column] = {
             "text": tables.show(figures_of["mean"]),
-            "interval": f"{tables.show(low)} to {tables.show(high)}" if math.isfinite(low + high) else "",
+            "interval": f"{tables.show(low, 2)} to {tables.show(high, 2)}" if math.isfinite(low + high) else "",
             "detail": _detail(figures_of),
             "mean": figures_of["mean"],
             "low": low,

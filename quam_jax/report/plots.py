@@ -4,7 +4,7 @@ Colours come from CSS classes (`dilated`, `eroded`, `other0`...), so a plot and 
 language. All text that comes from files is escaped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,21 +130,21 @@ def strip_plot(strips: Sequence[Strip], *, name: str) -> Markup:
 
 
 def nice_ticks(low: float, high: float, *, logarithmic: bool = False) -> list[float]:
-    """Three to seven round numbers that cover low to high (1, 2, 5 times powers of ten)."""
+    """Round numbers that cover low to high (1, 2, 5 times powers of ten)."""
     if logarithmic:
         powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
         return [10.0**p for p in powers]
     if not high > low:
         margin = abs(low) * 0.1 or 0.1
         low, high = low - margin, high + margin
-    raw = (high - low) / 4
+    raw = (high - low) / 5
     power = 10.0 ** np.floor(np.log10(raw))
     step = power * next(f for f in (1, 2, 5, 10) if f * power >= raw * 0.999)
     first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
-def _frame(ticks: Sequence[float], y) -> str:
+def _frame(ticks: Sequence[float], y: Callable[[float], float]) -> str:
     return "".join(
         f'<g class="axis"><path d="M{LEFT} {y(t):.1f}H{WIDTH - RIGHT}"/>'
         f'<text x="{LEFT - 6}" y="{y(t) + 4:.1f}" text-anchor="end">{t:g}</text></g>'
@@ -152,7 +152,7 @@ def _frame(ticks: Sequence[float], y) -> str:
     )
 
 
-def _step_axis(steps: int, x) -> str:
+def _step_axis(steps: int, x: Callable[[int], float]) -> str:
     stride = max(1, -(-steps // 8))
     marks = "".join(
         f'<text x="{x(s):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{s + 1}</text>' for s in range(0, steps, stride)
@@ -160,7 +160,9 @@ def _step_axis(steps: int, x) -> str:
     return f'<g class="axis">{marks}</g><text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}">recorded step</text>'
 
 
-def _line(shown: np.ndarray, values: np.ndarray, x, y) -> str:
+def _line(
+    shown: np.ndarray, values: np.ndarray, x: Callable[[int], float], y: Callable[[float], float]
+) -> str:
     path, pen = [], "M"
     for step in shown.tolist():
         if not np.isfinite(values[step]):

@@ -1,0 +1,50 @@
+"""How a benchmark reports: a printed table and a JSON file with hardware, versions, command and date."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def hardware() -> dict[str, Any]:
+    """The machine a figure belongs to: processor, cores and accelerator."""
+    import jax
+
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": processor, "cores": cores, "backend": jax.default_backend(),
+            "accelerators": [d.device_kind for d in jax.devices() if d.platform != "cpu"]}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a figure depends on."""
+    found = {"python": platform.python_version()}
+    for package in ("jax", "jaxlib", "flax", "optax", "numpy", "torch"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_result(name: str, rows: list[dict[str, Any]], **extra: Any) -> Path:
+    """Print the rows and write results/NAME.json."""
+    for row in rows:
+        sys.stdout.write("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()) + "\n")
+    command = "python -m " + " ".join([f"benchmarks.{name}", *sys.argv[1:]])
+    result = {"rows": rows, **extra, "device": hardware(), "versions": versions(), "command": command,
+              "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    return path

@@ -1,0 +1,272 @@
+"""Preprocessing, padding, fit batches, slices and consensus against values by hand or by brute force."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from quam_jax.data.preprocess import (
+    Preprocessing,
+    consensus,
+    crop_back,
+    from_slices,
+    match_channels,
+    pad_to_multiple,
+    pad_to_shape,
+    stack_fit_batches,
+    to_slices,
+)
+
+IMAGE = np.array([[[0.0], [2.0]], [[4.0], [10.0]]], np.float32)  # mean 4, variance (16 + 4 + 0 + 36) / 4 = 14
+
+
+def test_normalisations_by_hand():
+    root = np.sqrt(14.0)
+    for settings, wanted in (
+        (Preprocessing("zscore"), [-4 / root, -2 / root, 0, 6 / root]),
+        (Preprocessing("zscore", scale=255), [-4 / root, -2 / root, 0, 6 / root]),
+        (Preprocessing("minmax"), [0, 0.2, 0.4, 1]),
+        (Preprocessing("none"), [0, 2, 4, 10]),
+        (Preprocessing("none", scale=4), [0, 0.5, 1, 2.5]),
+        (Preprocessing("fixed", scale=10, mean=(0.5,), std=(0.5,)), [-1, -0.6, -0.2, 1]),
+        (Preprocessing("none", clip=(0, 50)), [0, 2, 3, 3]),  # the median of 0 2 4 10 is 3
+    ):
+        got = settings.apply(IMAGE)
+        assert got.dtype == np.float32 and got.shape == IMAGE.shape
+        np.testing.assert_allclose(got.ravel(), wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_the_published_normalisation_and_channels_apart():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (7, 6, 3)).astype(np.float32)
+    settings = Preprocessing("fixed", channels=3, scale=255, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.125))
+    wanted = (image / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.125]
+    np.testing.assert_allclose(settings.apply(image), wanted, atol=2e-6)
+    scored = Preprocessing("zscore", channels=3).apply(image)
+    for channel in range(3):
+        plane = image[..., channel].astype(np.float64)
+        np.testing.assert_allclose(scored[..., channel], (plane - plane.mean()) / plane.std(), atol=2e-6)
+
+
+@pytest.mark.parametrize("normalise", ["zscore", "minmax"])
+def test_a_constant_channel_becomes_zero(normalise):
+    image = np.concatenate([IMAGE, np.full_like(IMAGE, 7)], axis=-1)
+    got = Preprocessing(normalise, channels=2).apply(image)
+    assert (got[..., 1] == 0).all() and np.isfinite(got).all()
+
+
+def test_apply_leaves_its_input_alone_and_takes_volumes_and_integers():
+    volume = np.random.default_rng(1).integers(0, 99, (4, 5, 6, 1)).astype(np.int16)
+    before = volume.copy()
+    got = Preprocessing("zscore", clip=(1, 99)).apply(volume)
+    assert got.shape == volume.shape and got.dtype == np.float32
+    np.testing.assert_array_equal(volume, before)
+    image = IMAGE.copy()
+    Preprocessing("none").apply(image)[...] = -1
+    np.testing.assert_array_equal(image, IMAGE)
+
+
+def test_channels_are_repeated_or_reduced_to_luminance_or_refused():
+    repeated = match_channels(IMAGE, 3)
+    assert repeated.shape == (2, 2, 3) and (repeated == IMAGE).all()
+    colour = np.array([[[100.0, 0, 0], [0, 100, 0], [0, 0, 100], [50, 50, 50]]], np.float32)
+    np.testing.assert_allclose(match_channels(colour, 1)[0, :, 0], [29.9, 58.7, 11.4, 50], rtol=1e-6)
+    grey = np.repeat(np.arange(256, dtype=np.float32).reshape(16, 16, 1), 3, axis=-1)
+    np.testing.assert_array_equal(match_channels(grey, 1)[..., 0], grey[..., 0])
+    for got, wanted in ((2, 1), (2, 3), (4, 3), (1, 2), (3, 4)):
+        with pytest.raises(ValueError, match=f"takes {wanted} channels, got {got}"):
+            Preprocessing("none", channels=wanted).apply(np.zeros((3, 3, got)))
+    with pytest.raises(ValueError, match="expected"):
+        Preprocessing("none").apply(np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Preprocessing(),
+        Preprocessing("fixed", channels=3, scale=255, mean=(0.1, 0.2, 0.3), std=(1, 2, 3)),
+        Preprocessing("minmax", channels=2, clip=(0.5, 99.5)),
+    ],
+)
+def test_settings_survive_json(settings):
+    assert Preprocessing.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert hash(settings) == hash(Preprocessing.from_dict(settings.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"normalise": "whiten"}, "normalise: expected zscore, fixed, minmax, none, got 'whiten'"),
+        ({"channels": 0}, "channels: expected a positive integer"),
+        ({"channels": 1.5}, "channels: expected a positive integer"),
+        ({"scale": 0}, "scale: expected a positive"),
+        ({"scale": float("nan")}, "scale: expected finite"),
+        (
+            {"normalise": "fixed", "mean": [0.5], "std": []},
+            "std: fixed normalisation of 1 channels takes 1, got 0",
+        ),
+        ({"normalise": "fixed", "channels": 3, "mean": [0.5], "std": [1]}, "mean: .* takes 3, got 1"),
+        ({"mean": [0.5]}, "mean: zscore normalisation"),
+        ({"normalise": "fixed", "mean": [0], "std": [0]}, "std: expected positive"),
+        ({"normalise": "fixed", "mean": "0", "std": [1]}, "mean: expected finite numbers, got '0'"),
+        ({"normalise": "fixed", "mean": 3, "std": [1]}, "mean: expected finite numbers, got 3"),
+        ({"normalise": "fixed", "mean": ["a"], "std": [1]}, "mean: expected finite numbers"),
+        ({"clip": [5, 5]}, "clip: expected two percentiles"),
+        ({"clip": [1]}, "clip: expected two percentiles"),
+        ({"clip": [0, 101]}, "clip: expected two percentiles"),
+        ({"sclae": 255}, "unknown key 'sclae'"),
+    ],
+)
+def test_bad_settings_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Preprocessing.from_dict(settings)
+
+
+def mirrored(position: int, length: int) -> int:
+    """The source of a reflected position, walked step by step: back and forth, borders not repeated."""
+    place, step = 0, 1
+    for _ in range(abs(position)):
+        if not 0 <= place + step < length:
+            step = -step
+        place += step if length > 1 else 0
+    return place
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("mode", ["reflect", "edge", "constant"])
+def test_padding_against_a_walk_over_positions(rank, mode):
+    rng = np.random.default_rng(rank)
+    for size in itertools.product((1, 2, 3, 8), repeat=rank):
+        array = rng.random((*size, 2)).astype(np.float32)
+        padded, slices = pad_to_multiple(array, 8, mode)
+        assert padded.shape == (*[8] * rank, 2)
+        np.testing.assert_array_equal(crop_back(padded, slices), array)
+        assert [s.start for s in slices] == [(8 - n) // 2 for n in size]
+        for position in rng.integers(0, 8, (6, rank)):
+            source = [int(p) - s.start for p, s in zip(position, slices, strict=True)]
+            if mode == "constant" and any(not 0 <= q < n for q, n in zip(source, size, strict=True)):
+                wanted = np.zeros(2)
+            elif mode == "edge":
+                wanted = array[tuple(min(max(q, 0), n - 1) for q, n in zip(source, size, strict=True))]
+            else:  # positions beyond the end are walked to from the last one
+                place = (
+                    mirrored(q, n) if q <= 0 else n - 1 - mirrored(q - n + 1, n) if q >= n else q
+                    for q, n in zip(source, size, strict=True)
+                )
+                wanted = array[tuple(place)]
+            np.testing.assert_array_equal(padded[tuple(position)], wanted)
+
+
+def test_padding_sizes():
+    array = np.zeros((5, 16, 1))
+    assert pad_to_multiple(array, (4, 16))[0].shape == (8, 16, 1)
+    assert pad_to_multiple(array, 1)[0] is array
+    classes = np.zeros((8, 16, 5))
+    _, slices = pad_to_multiple(array, 8)
+    assert crop_back(classes, slices).shape == (5, 16, 5) and crop_back(classes[..., 0], slices).shape == (
+        5,
+        16,
+    )
+    for call, says in (
+        (lambda: pad_to_multiple(array, 0), "multiple"),
+        (lambda: pad_to_multiple(array, (4, 4, 4)), "multiple"),
+        (lambda: pad_to_multiple(array, 4, "wrap"), "mode"),
+        (lambda: pad_to_shape(array, (4, 16)), "cannot pad"),
+        (lambda: pad_to_shape(array, (8,)), "cannot pad"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            call()
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (1, 4), (4, 4), (5, 4), (7, 3)])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_fit_batches_hold_every_image_once(count, batch_size, rank):
+    rng = np.random.default_rng(count)
+    sizes = rng.integers(3, 9, (count, rank))
+    images = [rng.random((*size, 2)).astype(np.float32) for size in sizes]
+    labels = [rng.integers(0, 3, size) for size in sizes]
+    stacked, marked = stack_fit_batches(images, labels, batch_size=batch_size, multiple=4)
+    padded = tuple(-(-sizes.max(axis=0) // 4) * 4)
+    assert stacked.shape == (-(-count // batch_size), batch_size, *padded, 2) and stacked.dtype == np.float32
+    assert marked.shape == stacked.shape[:-1] and marked.dtype == np.int32
+    flat, flat_labels = stacked.reshape(-1, *padded, 2), marked.reshape(-1, *padded)
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        kept = flat_labels[index] >= 0
+        assert kept.sum() == label.size
+        np.testing.assert_array_equal(flat_labels[index][kept].reshape(label.shape), label)
+        np.testing.assert_array_equal(flat[index][kept].reshape(image.shape), image)
+        assert (
+            flat[index][~kept].size == 0 or flat[index][~kept].min() >= image.min()
+        )  # border values, no zeros
+    assert (flat_labels[count:] == -1).all() and (flat[count:] == 0).all()
+
+
+def test_fit_batches_that_do_not_belong_together():
+    image, label = np.zeros((4, 4, 1)), np.zeros((4, 4), int)
+    for images, labels, size, says in (
+        ([], [], 1, "got 0 and 0"),
+        ([image], [label, label], 1, "got 1 and 2"),
+        ([image], [label], 0, "batch_size"),
+        ([image, image], [label, label[:3]], 1, "fit data 1: image of size"),
+        ([image, np.zeros((4, 4, 3))], [label, label], 1, "fit data 1: shape"),
+        ([image, np.zeros((4, 4, 4, 1))], [label, np.zeros((4, 4, 4), int)], 1, "fit data 1: shape"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            stack_fit_batches(images, labels, batch_size=size)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_slices_of_a_volume_and_back(axis, channels):
+    volume = np.random.default_rng(0).random((3, 4, 5, *channels))
+    slices = to_slices(volume, axis=axis)
+    assert len(slices) == volume.shape[axis] and slices.flags.c_contiguous
+    np.testing.assert_array_equal(slices[1], np.take(volume, 1, axis=axis))
+    np.testing.assert_array_equal(from_slices(slices, axis=axis), volume)
+    np.testing.assert_array_equal(to_slices(volume)[0], volume[:, :, 0])
+    for call in (lambda: to_slices(volume, axis=3), lambda: from_slices(slices, axis=-1)):
+        with pytest.raises(ValueError, match="axis"):
+            call()
+    with pytest.raises(ValueError, match="three spatial axes"):
+        to_slices(np.zeros((3, 3)))
+
+
+def test_consensus_by_hand():
+    raters = np.array([[0, 1, 2, 2, 1], [0, 1, 1, 1, 2], [1, 1, 0, 2, 1], [1, 0, 0, 1, 2]])
+    # votes: 0011, 1110, 2100, 2121, 1212 -> tie 0/1, 1, 0, tie 1/2, tie 1/2
+    np.testing.assert_array_equal(consensus(raters, 3), [0, 1, 0, 1, 1])
+    binary = np.array([[0, 1, 1, 0], [0, 1, 0, 1]])
+    np.testing.assert_array_equal(consensus(binary, 2), [0, 1, 0, 0])
+    np.testing.assert_array_equal(consensus(binary, 2, ties="foreground"), [0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_consensus_against_counting_pixel_by_pixel(count, classes):
+    raters = np.random.default_rng(count * classes).integers(0, classes, (count, 6, 5, 4))
+    got = consensus(raters, classes)
+    assert got.dtype == np.int32
+    for place in np.ndindex(6, 5, 4):
+        drawn = raters[(slice(None), *place)].tolist()
+        assert got[place] == min(range(classes), key=lambda label, drawn=drawn: (-drawn.count(label), label))
+    order = np.random.default_rng(0).permutation(count)
+    np.testing.assert_array_equal(consensus(raters[order], classes), got)
+    if classes == 2:
+        share = raters.mean(axis=0)
+        np.testing.assert_array_equal(consensus(raters, 2, ties="foreground"), share >= 0.5)
+        np.testing.assert_array_equal(got, share > 0.5)
+
+
+def test_consensus_refusals():
+    good = np.zeros((2, 3), int)
+    for raters, classes, options, says in (
+        (good + 2, 2, {}, "labels 2 to 2; expected 0 to 1"),
+        (good - 1, 2, {}, "labels -1 to -1"),
+        (good[:0], 2, {}, "at least one rater"),
+        (good[0], 2, {}, "at least one rater"),
+        (good, 3, {"ties": "foreground"}, "needs two classes"),
+        (good, 2, {"ties": "largest"}, "expected smallest or foreground"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            consensus(raters, classes, **options)
