@@ -160,7 +160,7 @@ def _split_unused_heads(
 def _drop_tied(
     expected: Mapping[str, Any], tensors: Mapping[str, np.ndarray], tied: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Of the names of one tied tensor, those that the network expects; the others are aliases of the first."""
+    """Of the names of one tied tensor, those the network expects; the others are aliases of the first."""
     groups: dict[str, list[str]] = {}
     for alias, name in tied.items():
         groups.setdefault(name, [name]).append(alias)

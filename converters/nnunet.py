@@ -37,10 +37,10 @@ def read_nnunet(
 ) -> list[SegmentationModel]:
     """The models of an nnU-Net folder, one a fold in the order of `folds`.
 
-    Without `folds` all that hold the checkpoint are read. The configuration follows from the folder's name (`trainer__plans__configuration`) or from the plans where
-    they have only one. As in nnU-Net the mirroring axes are those of the first fold. Raises ValueError on
-    missing or damaged files, an unknown configuration or fold, a cascade, and networks other than the plain
-    and the residual U-Net.
+    Without `folds` all that hold the checkpoint are read. The configuration follows from the folder's name
+    (`trainer__plans__configuration`) or from the plans where they have only one. As in nnU-Net the mirroring
+    axes are those of the first fold. Raises ValueError on missing or damaged files, an unknown configuration
+    or fold, a cascade, and networks other than the plain and the residual U-Net.
     """
     folder = Path(folder)
     plans, dataset = _read_json(folder / "plans.json"), _read_json(folder / "dataset.json")
@@ -90,7 +90,7 @@ def list_folds(folder: str | Path, *, checkpoint: str = "checkpoint_final.pth") 
 
 
 def network_arguments(settings: Mapping[str, Any], *, where: str) -> tuple[str, dict[str, Any]]:
-    """The architecture of a configuration and its constructor arguments, without input channels and classes."""
+    """The architecture of a configuration and its constructor arguments, without channels and classes."""
     rank = len(settings["patch_size"])
     if "architecture" in settings:
         kind = str(settings["architecture"]["network_class_name"]).rsplit(".", 1)[-1]

@@ -27,10 +27,9 @@ TOLERANCE = 1e-4
 def check_parity(
     model: SegmentationModel, *, reference: str | Path | Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Compare with stored logits: a .npz (or a mapping) with `input` `[b i *space]` and `logits` `[b c
-    *space]`.
+    """Compare with stored logits, of a .npz file or a mapping.
 
-    The result has kind, max_abs, relative (to the range of the stored logits) and verdict, `equal` within
+    The arrays are `input` `[b i *space]` and `logits` `[b c *space]`. The result has kind, max_abs, relative (to the range of the stored logits) and verdict, `equal` within
     1e-4 or `different`. Values that are probabilities are compared with the softmax of our logits. Raises
     ValueError on a file without these arrays, on wrong shapes and on values that are not finite.
     """
@@ -50,8 +49,7 @@ def check_parity(
 def live_parity(
     model: SegmentationModel, torch_module: Any, example: Float[np.ndarray, "b i *space"]
 ) -> dict[str, Any]:
-    """Compare with a PyTorch module in eval mode on an example, the logits and every submodule of the same
-    path.
+    """Compare with a PyTorch module in eval mode on an example: the logits, and submodules of equal path.
 
     The result is that of `check_parity` with `layers`, the number of submodules compared, and path, max_abs
     and relative difference of the `worst_layer` and, where one is off by more than 1e-4 of its range, of the
@@ -81,9 +79,7 @@ def record_parity(model: SegmentationModel, parity: Mapping[str, Any]) -> Segmen
 def layer_differences(
     ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
-    """Largest absolute and relative difference of each activation that both sides have, in the order of
-    `theirs`.
-    """
+    """Largest absolute and relative difference of each activation that both sides have, as `theirs` go."""
     differences = {}
     for name, value in theirs.items():
         candidates = (
@@ -162,7 +158,11 @@ def _recorded_calls(network: type[nnx.Module], found: dict[str, np.ndarray]) -> 
     def noting(call: Callable[..., Any]) -> Callable[..., Any]:
         def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
             result = call(self, *args, **kwargs)
-            if isinstance(result, jax.Array) and not isinstance(result, jax.core.Tracer):
+            if (
+                id(self) in paths
+                and isinstance(result, jax.Array)
+                and not isinstance(result, jax.core.Tracer)
+            ):
                 found[paths[id(self)]] = np.asarray(result, np.float64)
             return result
 

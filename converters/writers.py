@@ -1,7 +1,7 @@
 """Weight files written without PyTorch: its own zip checkpoint, which torch.load reads, and safetensors.
 
-Equal tensors give equal bytes, so a file can be named by its hash. Both files appear under their name only when
-they are complete. The checkpoint holds what torch.save writes for an `OrderedDict` of dense CPU tensors; the
+Equal tensors give equal bytes, so a file can be named by its hash. Both appear under their name only when they
+are complete. The checkpoint holds what torch.save writes for an `OrderedDict` of dense CPU tensors; the
 layout was read off such files and the opcodes are those of pickle protocol 2.
 """
 
@@ -33,8 +33,8 @@ _SAFETENSORS_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 def write_state_dict(path: str | Path, tensors: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Write named arrays as a PyTorch checkpoint that `torch.load(path, weights_only=True)` reads.
 
-    dtypes are kept (bfloat16 and float8 of ml_dtypes too); every array becomes a dense tensor of its own. Raises
-    ValueError, listing all of them, on names that are not text and dtypes that torch has not.
+    dtypes are kept (bfloat16 and float8 of ml_dtypes too); every array becomes a dense tensor of its own.
+    Raises ValueError, listing all of them, on names that are not text and dtypes that torch has not.
     """
     arrays = _checked(path, tensors, _NAMES)
     _write_atomically(Path(path), lambda stream: _write_checkpoint(stream, arrays))
@@ -148,7 +148,7 @@ def _pickle(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
 
 
 def _tensor(out: io.BytesIO, key: str, array: np.ndarray[Any, Any]) -> None:
-    """A call of torch's rebuild function; dtypes without a storage class of their own take its third version."""
+    """A call of torch's rebuild function; dtypes without a storage class of their own take its version 3."""
     typed = array.dtype in _STORAGES
     out.write(b"ctorch._utils\n_rebuild_tensor_v2\n" if typed else b"ctorch._utils\n_rebuild_tensor_v3\n")
     out.write(b"((")

@@ -19,8 +19,7 @@ def load_model(
     configuration: str | None = None,
     **arguments: Any,
 ) -> SegmentationModel:
-    """The model at a path; `arch` and `arguments` name the architecture and its constructor arguments where
-    needed.
+    """The model at a path; `arch` and `arguments` name its architecture and constructor arguments.
 
     For a model folder they are checked against its manifest, for a weight file they are guessed when left
     out. `fold` and `configuration` choose among the models of an nnU-Net folder. Raises ValueError with one

@@ -165,6 +165,11 @@ def test_unsafe_names_are_refused_in_one_printable_line(name):
     assert str(caught.value).isprintable()
 
 
+def test_cases_come_in_natural_order():
+    cases = [Case(name, Path(f"{name}.png"), {}) for name in ("sub-10", "sub-9", "sub-1")]
+    assert [case.name for case in check_cases(iter(cases))] == ["sub-1", "sub-9", "sub-10"]
+
+
 @pytest.mark.parametrize("name", ["a", "Köln 1", "a.b-c_d", "001", "x" * 200, "日本", "runs", "a(1)", "-x"])
 def test_ordinary_names_are_kept(name):
     assert check_cases([Case(name, Path(f"{name}.png"), {})])[0].name == name

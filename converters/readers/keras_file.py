@@ -1,7 +1,8 @@
 """Keras weights in HDF5 files (.h5): every numeric dataset by its path, attributes as metadata.
 
-Needs h5py, which comes with the optional extra `keras`. The HDF5 library is not made for damaged files (a few flipped
-bytes make it loop for ever), so it runs in another process with a time limit, which hands over a safetensors file.
+Needs h5py, which comes with the optional extra `keras`. The HDF5 library is not made for damaged files (a few
+flipped bytes make it loop for ever), so it runs in another process with a time limit, which hands over a
+safetensors file.
 """
 
 import importlib.util

@@ -1,8 +1,9 @@
 """A script that copies the numeric datasets of one HDF5 file into a safetensors file.
 
-It runs in a process of its own, because the HDF5 library can loop, crash or ask for any amount of memory on a damaged
-file. What could reach outside the file (external links, external or virtual storage, filters that are plugins) is
-refused, and no dataset is copied that is larger than the bytes present allow. It imports nothing of this package.
+It runs in a process of its own, because the HDF5 library can loop, crash or ask for any amount of memory on a
+damaged file. What could reach outside the file (external links, external or virtual storage, filters that are
+plugins) is refused, and no dataset is copied that is larger than the bytes present allow. It imports nothing of
+this package.
 
 Use: keras_worker.py SOURCE TARGET. Exit code 0, or 2 with one line on stderr.
 """
@@ -102,7 +103,7 @@ def check(name: str, dataset: Any) -> int:
     nbytes = int(dataset.size) * dataset.dtype.itemsize
     if nbytes > dataset.id.get_storage_size() and not filters:
         raise ValueError(f"truncated: dataset {name!r} of shape {dataset.shape} has not all of its values")
-    return nbytes
+    return int(nbytes)
 
 
 def attributes(file: Any) -> dict[str, Any]:

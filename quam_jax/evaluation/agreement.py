@@ -16,7 +16,7 @@ from .reference_maps import scale_to_unit
 Scaling = Literal["raw", "minmax"]
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
-# What is left of a map of norm 1, in squares, at or below this is rounding: the covariates explain it completely.
+# A residual of a map of norm 1 that is this small, in squares, is rounding: the covariates explain it.
 _EXPLAINED = 1e-18
 
 
@@ -172,8 +172,8 @@ def _constant(x: np.ndarray) -> bool:
     return x.size < 2 or bool(x.min() == x.max())
 
 
-# Sums are written as products and `sum`: pairwise summation is exact enough for millions of pixels and, unlike a
-# BLAS dot product, starts no threads for it.
+# Sums are written as products and `sum`: pairwise summation stays accurate over millions of pixels and starts
+# no threads, as a BLAS dot product does.
 def _unit(x: np.ndarray) -> Float[np.ndarray, " n"]:
     x = x - x.mean()
     return x / np.sqrt(np.square(x).sum())

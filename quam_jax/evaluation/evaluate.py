@@ -1,12 +1,12 @@
 """One row of numbers for one case: segmentation, probabilities, samples and uncertainty maps against raters.
 
-Every figure is defined in the module that computes it; here they are put together and named. A row is flat, so
-that rows make a table: `dice_consensus`, `ece_raters`, `total/pcc`, `total/pcc_band`, `total/auroc_image`.
+Every figure is defined in the module that computes it; here they are put together and named. A row is flat,
+so rows make a table: `dice_consensus`, `ece_raters`, `total/pcc`, `total/pcc_band`, `total/auroc_image`.
 - `_consensus` compares with the raters' most frequent label, `_raters` is the mean over raters, `_soft` takes
   the rater mean as label; with more than two classes, overlap is the mean over foreground classes that exist.
-- `_band` is computed on the pixels near the consensus contour alone, `partial_..._distance` after the distance
-  to that contour is regressed out, `partial_..._boundary` after the map named "boundary" is; that map is the
-  control which a useful map must beat.
+- `_band` is computed on the pixels near the consensus contour alone, `partial_..._distance` after the
+  distance to that contour is regressed out, `partial_..._boundary` after the map named "boundary" is; that
+  map is the control which a useful map must beat.
 - `_image` marks failure detection within one image; pooled figures come from merging `ranking.ErrorCounts`.
 """
 
@@ -37,7 +37,7 @@ ONE_RATER = "one rater: agreement with rater disagreement is not defined"
 
 
 class _Yardstick(NamedTuple):
-    """What every map of a case is held against, with the ranks that would else be found again for each map."""
+    """What every map of a case is held against, with ranks that would else be found again for each map."""
 
     reference: np.ndarray
     reference_ranks: np.ndarray
@@ -79,7 +79,7 @@ def evaluate(
     _check(maps, raters, probabilities, segmentation, samples)
     # Whatever the precision of the network, figures are float64 from here on.
     probabilities = probabilities.astype(np.float64)
-    mean = ratermean_of_known(raters, classes=classes)
+    mean = rater_mean(raters, classes=classes)
     truth = consensus(mean)
     distance = contour_distance(truth, spacing=spacing)
     near = boundary_band(distance, width=band)

@@ -92,9 +92,10 @@ def aurc(counts: ErrorCounts) -> float:
     start, errors = np.cumsum(size) - size, np.cumsum(counts.wrong) - counts.wrong
     rate = counts.wrong / size
     # Σ over the group of (errors + rate·(i - start))/i, with Σ 1/i a difference of harmonic numbers.
-    harmonic = np.where(
-        size == 1, 1 / (start + 1), special.digamma(start + size + 1) - special.digamma(start + 1)
-    )
+    harmonic = 1 / (start + 1)
+    tied = size > 1
+    first, last = start[tied], (start + size)[tied]
+    harmonic[tied] = special.digamma(last + 1) - special.digamma(first + 1)
     return float(((errors - rate * start) * harmonic + rate * size).sum() / total)
 
 

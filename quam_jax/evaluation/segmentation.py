@@ -1,7 +1,7 @@
 """Quality of a segmentation against one or more reference segmentations: overlap, volume and surface figures.
 
-Figures are computed for every foreground class, averaged over the classes that exist (in either map), and then over
-the references. Names end with a suffix that says what the references are.
+Figures are computed for every foreground class, averaged over the classes that exist (in either map), and
+then over the references. Names end with a suffix that says what the references are.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,9 @@ def segmentation_figures(
 ) -> dict[str, float]:
     """Dice, IoU, volume errors, HD, HD95 (two variants) and surface Dice, averaged over the references.
 
-    With more than two classes the Dice of every foreground class is given too. Distances between a mask and an empty
-    mask do not exist; such a pair is left out of the mean over references and the figure is NaN if no pair is left.
+    With more than two classes the Dice of every foreground class is given too. Distances between a mask and
+    an empty mask do not exist; such a pair is left out of the mean over references and the figure is NaN if
+    no pair is left.
     """
     tables = [compare_labels(labels, reference, settings=settings) for reference in references]
     row: dict[str, float] = {}

@@ -17,7 +17,7 @@ from .regions import find_regions
 THUMB = 96  # pixels of the longer side of the picture in the list of cases
 PAGE_SIDE = 512  # largest side of a picture on the page
 PAGE_PIXELS = 28e6  # pixels of one layer over the whole page; keeps 200 cases quick to open
-VOLUME_DETAIL = ((48, 256), (32, 256), (32, 192), (24, 160), (16, 128), (12, 96), (8, 64))  # slices a plane, side
+VOLUME_DETAIL = ((96, 256), (64, 256), (48, 256), (32, 256), (32, 192), (24, 160), (16, 128), (12, 96), (8, 64))  # slices a plane, side
 REGION_SHARE = 0.25  # of the epistemic scale: the threshold of the region list
 
 DECOMPOSITIONS = {

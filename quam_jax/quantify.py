@@ -1,0 +1,193 @@
+"""One case in memory, read top to bottom: predict, choose targets, search, weigh, decompose, audit.
+
+A volume given to a two-dimensional network is taken slice by slice along its last spatial axis; everything else works on
+whole images of the network's rank. No files here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from .config import Config, SampleConfig
+from .decomposition import decompose, entropy
+from .execution import Prepared, prepare, search_prepared
+from .model import SegmentationModel
+from .predict import predict
+from .published import published_uncertainty
+from .targets import mask_targets, wanted_mask
+from .types import FitData, Targets, Trajectory, Uncertainty
+from .weighting import feasible, finite, to_samples, trajectory_weights
+
+
+@dataclass(frozen=True)
+class MemberAudit:
+    """Whether one adversarial model kept the constraint, and how far it came. Losses are in nats a labelled pixel.
+
+    `fit_loss` and `bound` belong to the kept iterate: the feasible one of smallest objective, or the last where none is
+    feasible (`held` is false, and it has no weight unless the weighting takes infeasible samples too).
+    """
+
+    target: int
+    member: int
+    wanted: str
+    held: bool
+    nan: bool
+    fit_loss: float
+    bound: float
+    reference_loss: float
+    steps: int
+    feasible_steps: int
+    objective_first: float
+    objective_last: float
+    changed_pixels: int
+    slice: int | None = None
+
+
+class Quantified(NamedTuple):
+    """The maps of one case on its own grid; uncertainties in nats.
+
+    `adversarial` are the label maps of the kept adversarial models, named by `adversarial_names`. The trajectories have
+    the axes `[m s]`, with a leading slice axis for volumes seen by a two-dimensional network.
+    """
+
+    reference: Float[np.ndarray, "*space c"]
+    segmentation: Int[np.ndarray, "*space"]
+    total: Float[np.ndarray, "*space"]
+    aleatoric: Float[np.ndarray, "*space"]
+    epistemic: Float[np.ndarray, "*space"]
+    softmax: Float[np.ndarray, "*space"]
+    adversarial: Int[np.ndarray, "n *space"]
+    adversarial_names: tuple[str, ...]
+    audit: tuple[MemberAudit, ...]
+    objective: Float[np.ndarray, "... s"]
+    fit_loss: Float[np.ndarray, "... s"]
+    bound: Float[np.ndarray, "... s"]
+    penalty: Float[np.ndarray, "... s"]
+    feasible: Bool[np.ndarray, "... s"]
+
+    @property
+    def maps(self) -> dict[str, np.ndarray]:
+        """The uncertainty maps by name, the entropy of the given network's prediction among them."""
+        return {"total": self.total, "aleatoric": self.aleatoric, "epistemic": self.epistemic, "softmax": self.softmax}
+
+
+def quantify(model: SegmentationModel, image: Float[np.ndarray, "*space i"], fit: FitData, *,
+             config: Config | None = None) -> Quantified:
+    """Aleatoric, epistemic and total uncertainty of one prepared image.
+
+    `image` is what the network takes (see data.preprocess), `fit` what an adversarial model must still explain (see
+    predict.fit_data). For many images prepare once and call `quantify_prepared`. ValueError for an image that does not fit
+    the network, values that are not finite, or settings that the network cannot serve.
+    """
+    config = config or Config()
+    return quantify_prepared(prepare(model, fit, config.search), image, config=config)
+
+
+def quantify_prepared(prepared: Prepared, image: Float[np.ndarray, "*space i"], *, config: Config) -> Quantified:
+    """`quantify` with what all cases share already prepared."""
+    image = np.asarray(image, np.float32)
+    network = prepared.model.network
+    if image.shape[-1] != network.in_channels or image.ndim - 1 not in (network.rank, 3):
+        raise ValueError(f"image: expected {network.in_channels} channels last and {network.rank} spatial axes (or a volume "
+                         f"of slices), got shape {image.shape}")
+    if not np.isfinite(image).all():
+        raise ValueError(f"image: expected finite values, got {int((~np.isfinite(image)).sum())} that are not")
+    key = jax.random.key(config.seed)
+    if image.ndim - 1 == network.rank:
+        return _quantify_image(prepared, image, config=config, key=key)
+    slices = [_quantify_image(prepared, image[:, :, z], config=config, key=jax.random.fold_in(key, z), place=z)
+              for z in range(image.shape[2])]
+    return _join_slices(slices)
+
+
+def _quantify_image(prepared: Prepared, image: np.ndarray, *, config: Config, key: Key[Array, ""],
+                    place: int | None = None) -> Quantified:
+    space = image.shape[:-1]
+    reference = predict(prepared.model, jnp.asarray(image))
+    segmentation = jnp.argmax(reference, -1)
+    targets = case_targets(segmentation, reference, config=config, key=key)
+    trajectory = search_prepared(prepared, jnp.asarray(image), targets, key=key, execution=config.execution)
+    flat = reference.reshape(1, -1, reference.shape[-1])
+    uncertainty = _decompose(trajectory, flat, samples=config.samples)
+    kept, label_maps = _kept_models(trajectory)
+    labels = np.asarray(segmentation)
+    return Quantified(
+        np.asarray(reference), labels.astype(np.int32), *(np.asarray(u).reshape(space) for u in uncertainty),
+        softmax=np.asarray(entropy(reference)), adversarial=np.asarray(label_maps).reshape(-1, *space),
+        adversarial_names=wanted_names(config),
+        audit=_audit(prepared, trajectory, kept, np.asarray(label_maps), labels.reshape(-1), config, place),
+        **{name: np.asarray(getattr(trajectory, name))[0] for name in ("objective", "fit_loss", "bound", "penalty")},
+        feasible=np.asarray(feasible(trajectory) & finite(trajectory))[0])
+
+
+def wanted_names(config: Config) -> tuple[str, ...]:
+    """The wanted mask of every member, in order."""
+    shapes = config.targets.shapes
+    return tuple(shapes[k % len(shapes)] for k in range(config.search.members))
+
+
+def case_targets(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], *, config: Config,
+                 key: Key[Array, ""]) -> Targets:
+    """The mask targets of one case."""
+    settings = config.targets
+    wanted = [wanted_mask(segmentation, shape, radius=settings.radius, classes=reference.shape[-1],
+                          element=settings.element, outside=settings.outside, probs=reference,
+                          key=jax.random.fold_in(key, index)) for index, shape in enumerate(settings.shapes)]
+    return mask_targets(wanted, members=config.search.members)
+
+
+def _decompose(trajectory: Trajectory, reference: Float[Array, "t p c"], *, samples: SampleConfig) -> Uncertainty:
+    if samples == SampleConfig.published():
+        return published_uncertainty(trajectory)
+    weights = trajectory_weights(trajectory, rule=samples.weighting, feasible_only=samples.feasible_only,
+                                 temperature=samples.temperature, effective_size=samples.effective_size)
+    weighted = to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)
+    return _decompose_jit(weighted, reference, setting=samples.decomposition)
+
+
+_decompose_jit = jax.jit(decompose, static_argnames="setting")
+
+
+def _kept_models(trajectory: Trajectory) -> tuple[np.ndarray, Int[Array, "m p"]]:
+    """The kept step of every member (see MemberAudit) and the label map there."""
+    counts = feasible(trajectory)[0] & finite(trajectory)[0]
+    best = jnp.argmin(jnp.where(counts, trajectory.objective[0], jnp.inf), 1)
+    kept = jnp.where(jnp.any(counts, 1), best, counts.shape[1] - 1)
+    probs = jnp.take_along_axis(trajectory.probs[0], kept[:, None, None, None], 1)[:, 0]
+    return np.asarray(kept), jnp.argmax(probs, -1)
+
+
+def _audit(prepared: Prepared, trajectory: Trajectory, kept: np.ndarray, label_maps: np.ndarray, labels: np.ndarray,
+           config: Config, place: int | None) -> tuple[MemberAudit, ...]:
+    counts = np.asarray(feasible(trajectory) & finite(trajectory))[0]
+    usable = np.asarray(finite(trajectory))[0]
+    fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[0] for n in ("fit_loss", "bound", "objective"))
+    first = 0 if config.search.record == "after" else 1  # the record of step s was measured on the batch of step s + first
+    batches = np.append(prepared.steps.batch, (prepared.steps.batch[-1] + 1) % prepared.fit.shape[0])[first:]
+    reference_loss = np.asarray(prepared.reference_loss)
+    return tuple(
+        MemberAudit(target=0, member=m, wanted=wanted, held=bool(counts[m].any()), nan=not bool(usable[m].all()),
+                    fit_loss=float(fit_loss[m, k]), bound=float(bound[m, k]),
+                    reference_loss=float(reference_loss[batches[k]]), steps=counts.shape[1],
+                    feasible_steps=int(counts[m].sum()), objective_first=float(objective[m, 0]),
+                    objective_last=float(objective[m, k]), changed_pixels=int((label_maps[m] != labels).sum()), slice=place)
+        for m, (k, wanted) in enumerate(zip(kept, wanted_names(config), strict=True)))
+
+
+def _join_slices(slices: Sequence[Quantified]) -> Quantified:
+    stacked = {name: np.stack([getattr(s, name) for s in slices], 2)
+               for name in ("reference", "segmentation", "total", "aleatoric", "epistemic", "softmax")}
+    leading = {name: np.stack([getattr(s, name) for s in slices])
+               for name in ("objective", "fit_loss", "bound", "penalty", "feasible")}
+    return Quantified(**stacked, **leading, adversarial=np.stack([s.adversarial for s in slices], 3),
+                      adversarial_names=slices[0].adversarial_names, audit=tuple(a for s in slices for a in s.audit))
+
+
+def audit_rows(quantified: Quantified) -> list[dict]:
+    """The audit as plain rows; `slice` only where there are slices."""
+    return [{k: v for k, v in asdict(a).items() if v is not None} for a in quantified.audit]
