@@ -29,9 +29,10 @@ def check_parity(
 ) -> dict[str, Any]:
     """Compare with stored logits, of a .npz file or a mapping.
 
-    The arrays are `input` `[b i *space]` and `logits` `[b c *space]`. The result has kind, max_abs, relative (to the range of the stored logits) and verdict, `equal` within
-    1e-4 or `different`. Values that are probabilities are compared with the softmax of our logits. Raises
-    ValueError on a file without these arrays, on wrong shapes and on values that are not finite.
+    The arrays are `input` `[b i *space]` and `logits` `[b c *space]`. The result has kind, max_abs, relative
+    (to the range of the stored logits) and verdict, `equal` within 1e-4 or `different`. Values that are
+    probabilities are compared with the softmax of our logits. Raises ValueError on a file without these
+    arrays, on wrong shapes and on values that are not finite.
     """
     where = "reference" if isinstance(reference, Mapping) else str(reference)
     arrays = reference if isinstance(reference, Mapping) else _load(Path(reference))

@@ -1,7 +1,7 @@
 """Weight files written without PyTorch: its own zip checkpoint, which torch.load reads, and safetensors.
 
-Equal tensors give equal bytes, so a file can be named by its hash. Both appear under their name only when they
-are complete. The checkpoint holds what torch.save writes for an `OrderedDict` of dense CPU tensors; the
+Equal tensors give equal bytes, so a file can be named by its hash. Both appear under their name only when
+they are complete. The checkpoint holds what torch.save writes for an `OrderedDict` of dense CPU tensors; the
 layout was read off such files and the opcodes are those of pickle protocol 2.
 """
 

@@ -12,25 +12,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .case import quantify as quantify
     from .checkpoint import save_model as save_model
     from .config import Config as Config
     from .config import SearchConfig as SearchConfig
     from .data.preprocess import Preprocessing as Preprocessing
     from .evaluation.evaluate import evaluate as evaluate
-    from .execution import search as search
     from .loading import load_model as load_model
     from .model import Network as Network
     from .model import SegmentationModel as SegmentationModel
     from .predict import fit_data as fit_data
-    from .predict import predict as predict
-    from .quantify import quantify as quantify
 
 __version__ = "0.1.0"
 
 _PLACES = {
     "save_model": "checkpoint", "Config": "config", "SearchConfig": "config", "Preprocessing": "data.preprocess",
-    "evaluate": "evaluation.evaluate", "search": "execution", "load_model": "loading", "Network": "model",
-    "SegmentationModel": "model", "fit_data": "predict", "predict": "predict", "quantify": "quantify",
+    "evaluate": "evaluation.evaluate", "load_model": "loading", "Network": "model", "SegmentationModel": "model",
+    "fit_data": "predict", "quantify": "case",
 }
 
 __all__ = [*_PLACES, "__version__"]
@@ -40,5 +38,5 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'quam_jax' has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
-    globals()[name] = value  # `search` and `quantify` are modules too: the function wins
+    globals()[name] = value
     return value

@@ -25,12 +25,12 @@ def test_normalisations_by_hand():
     root = np.sqrt(14.0)
     for settings, wanted in (
         (Preprocessing("zscore"), [-4 / root, -2 / root, 0, 6 / root]),
-        (Preprocessing("zscore", scale=255), [-4 / root, -2 / root, 0, 6 / root]),
+        (Preprocessing("zscore", scale=255.0), [-4 / root, -2 / root, 0, 6 / root]),
         (Preprocessing("minmax"), [0, 0.2, 0.4, 1]),
         (Preprocessing("none"), [0, 2, 4, 10]),
-        (Preprocessing("none", scale=4), [0, 0.5, 1, 2.5]),
-        (Preprocessing("fixed", scale=10, mean=(0.5,), std=(0.5,)), [-1, -0.6, -0.2, 1]),
-        (Preprocessing("none", clip=(0, 50)), [0, 2, 3, 3]),  # the median of 0 2 4 10 is 3
+        (Preprocessing("none", scale=4.0), [0, 0.5, 1, 2.5]),
+        (Preprocessing("fixed", scale=10.0, mean=(0.5,), std=(0.5,)), [-1, -0.6, -0.2, 1]),
+        (Preprocessing("none", clip=(0.0, 50.0)), [0, 2, 3, 3]),  # the median of 0 2 4 10 is 3
     ):
         got = settings.apply(IMAGE)
         assert got.dtype == np.float32 and got.shape == IMAGE.shape
@@ -40,7 +40,7 @@ def test_normalisations_by_hand():
 def test_the_published_normalisation_and_channels_apart():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (7, 6, 3)).astype(np.float32)
-    settings = Preprocessing("fixed", channels=3, scale=255, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.125))
+    settings = Preprocessing("fixed", channels=3, scale=255.0, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.125))
     wanted = (image / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.125]
     np.testing.assert_allclose(settings.apply(image), wanted, atol=2e-6)
     scored = Preprocessing("zscore", channels=3).apply(image)
@@ -59,7 +59,7 @@ def test_a_constant_channel_becomes_zero(normalise):
 def test_apply_leaves_its_input_alone_and_takes_volumes_and_integers():
     volume = np.random.default_rng(1).integers(0, 99, (4, 5, 6, 1)).astype(np.int16)
     before = volume.copy()
-    got = Preprocessing("zscore", clip=(1, 99)).apply(volume)
+    got = Preprocessing("zscore", clip=(1.0, 99.0)).apply(volume)
     assert got.shape == volume.shape and got.dtype == np.float32
     np.testing.assert_array_equal(volume, before)
     image = IMAGE.copy()
@@ -85,7 +85,7 @@ def test_channels_are_repeated_or_reduced_to_luminance_or_refused():
     "settings",
     [
         Preprocessing(),
-        Preprocessing("fixed", channels=3, scale=255, mean=(0.1, 0.2, 0.3), std=(1, 2, 3)),
+        Preprocessing("fixed", channels=3, scale=255.0, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0)),
         Preprocessing("minmax", channels=2, clip=(0.5, 99.5)),
     ],
 )

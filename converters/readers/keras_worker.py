@@ -2,8 +2,8 @@
 
 It runs in a process of its own, because the HDF5 library can loop, crash or ask for any amount of memory on a
 damaged file. What could reach outside the file (external links, external or virtual storage, filters that are
-plugins) is refused, and no dataset is copied that is larger than the bytes present allow. It imports nothing of
-this package.
+plugins) is refused, and no dataset is copied that is larger than the bytes present allow. It imports nothing
+of this package.
 
 Use: keras_worker.py SOURCE TARGET. Exit code 0, or 2 with one line on stderr.
 """

@@ -68,12 +68,12 @@ def locate(root: Any, key: str | None = None) -> tuple[Any, list[str]]:
             f"holds no state_dict, expected a dictionary of tensors{shown or ', got ' + quote(root)}"
         )
     node, path = root, []
-    while not _is_module(node):
+    while not _is_module(node) and len(path) < _DEEPEST:
         entries = _entries(node) or {}
         inner = next((name for name in WRAPPERS if _holds_tensors(entries.get(name))), None)
         if inner is None and not any(_is_tensor(value) for value in entries.values()):
             inside = [name for name, value in entries.items() if _is_weights(name, value)]
-            if len(inside) == 1 and (_is_module(entries[inside[0]]) or _is_dotted(entries[inside[0]])):
+            if len(inside) == 1 and _is_wrapped(entries[inside[0]]):
                 inner = inside[0]
         if inner is None:
             break
@@ -87,17 +87,16 @@ def flatten(node: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises ValueError if two ways lead to one name.
     """
+    _check_count(node)
     tensors: dict[str, Any] = {}
     rest: dict[str, Any] = {}
-    for name, value in _walk(node, "", 0):
+    for name, value in _walk(node, ""):
         if not _is_tensor(value):
             rest[name] = plain(value)
         elif name in tensors:
             raise ValueError(f"the name {quote(name)} occurs twice")
         else:
             tensors[name] = value
-        if len(tensors) + len(rest) > _MOST_NAMES:
-            raise ValueError(f"holds more than {_MOST_NAMES} names")
     if not tensors:
         raise ValueError("holds no tensors")
     return tensors, rest
@@ -135,31 +134,30 @@ def plain(value: Any) -> Any:
     """Return a value out of a file as plain Python; large arrays and tensors become a short description.
 
     An object of an unknown class becomes a dictionary: its name under "class", and what the file held for it.
-    Raises ValueError if shared or cyclic parts would expand without bound.
+    Cycles, and parts that would be too deep or, for sharing their parts, too large, are described too.
     """
-    return _Plain().convert(value, 0)
+    return _Plain().convert(value, 0)[0]
 
 
 class _Plain:
-    def __init__(self) -> None:
-        self.nodes = 0
+    """Converts every container once; `done` keeps what it became and how many values that is when written out."""
 
-    def convert(self, value: Any, depth: int) -> Any:
-        self.nodes += 1
-        if depth > _DEEPEST or self.nodes > _MOST_NODES:
-            raise ValueError("the checkpoint's extra entries are nested without bound")
-        if value is None or isinstance(value, bool | int | float | complex | str | bytes):
-            return value
-        if isinstance(value, dict):
-            return {self.key(key): self.convert(item, depth + 1) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.convert(item, depth + 1) for item in value]
-        if isinstance(value, tuple):
-            return tuple(self.convert(item, depth + 1) for item in value)
-        if isinstance(value, TorchDtype):
-            return f"torch.{value.name}"
-        if isinstance(value, NumpyArray):
-            return _plain_array(value)
+    def __init__(self) -> None:
+        self.done: dict[int, tuple[Any, int]] = {}
+
+    def convert(self, value: Any, depth: int) -> tuple[Any, int]:
+        if not isinstance(value, dict | list | tuple | Opaque) or isinstance(value, TorchDtype):
+            return _leaf(value), 1
+        if id(value) in self.done:
+            return self.done[id(value)]
+        self.done[id(value)] = (describe(value), 1)  # stands while its parts are converted: a cycle ends here
+        if depth < _DEEPEST:
+            converted, size = self.container(value, depth + 1)
+            if size <= _MOST_NODES:
+                self.done[id(value)] = (converted, size)
+        return self.done[id(value)]
+
+    def container(self, value: Any, depth: int) -> tuple[Any, int]:
         if isinstance(value, Opaque):
             parts = {
                 "args": value.args,
@@ -167,14 +165,28 @@ class _Plain:
                 "items": value.items,
                 "elements": value.elements,
             }
-            kept = {name: self.convert(part, depth + 1) for name, part in parts.items() if part}
-            return {"class": value.name, **kept}
-        return describe(value)
+            converted, size = self.container({name: part for name, part in parts.items() if part}, depth)
+            return {"class": value.name, **converted}, size
+        found = [self.convert(part, depth) for part in (value.values() if isinstance(value, dict) else value)]
+        size = 1 + sum(count for _, count in found)
+        parts_ = [part for part, _ in found]
+        if isinstance(value, dict):
+            return {_plain_key(key): part for key, part in zip(value, parts_, strict=True)}, size
+        return (parts_ if isinstance(value, list) else tuple(parts_)), size
 
-    def key(self, key: Any) -> Any:
-        if isinstance(key, tuple):
-            return tuple(self.key(part) for part in key)
-        return key if isinstance(key, str | int | float | bytes | None) else describe(key)
+
+def _leaf(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return value
+    if isinstance(value, TorchDtype):
+        return f"torch.{value.name}"
+    return _plain_array(value) if isinstance(value, NumpyArray) else describe(value)
+
+
+def _plain_key(key: Any) -> Any:
+    if isinstance(key, tuple) and not isinstance(key, TorchDtype):
+        return tuple(_plain_key(part) for part in key)
+    return key if isinstance(key, str | int | float | bytes | None) else describe(key)
 
 
 def describe(value: Any) -> str:
@@ -228,15 +240,13 @@ def _entries(node: Any) -> dict[Any, Any] | None:
     return entries
 
 
-def _walk(node: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if depth > _DEEPEST:
-        raise ValueError(f"dictionaries nested more than {_DEEPEST} deep")
+def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in (_entries(node) or {}).items():
         if not isinstance(key, str | int) and (_is_tensor(value) or _holds_tensors(value)):
             raise ValueError(f"a tensor name of kind {type(key).__name__}, expected text")
         name = f"{prefix}{key if isinstance(key, str | int) else plain(key)}"
         if not _is_tensor(value) and _is_weights(key, value):
-            yield from _walk(value, f"{name}.", depth + 1)
+            yield from _walk(value, f"{name}.")
         else:
             yield name, value
 
@@ -246,8 +256,11 @@ def _is_weights(name: Any, value: Any) -> bool:
     return not auxiliary and _holds_tensors(value)
 
 
-def _is_dotted(node: Any) -> bool:
-    return any(isinstance(name, str) and "." in name for name in _entries(node) or ())
+def _is_wrapped(node: Any) -> bool:
+    """Whether a node is a state_dict or a wrapper of one, and not one layer of a nested dictionary."""
+    entries = _entries(node) or {}
+    dotted = any(isinstance(name, str) and "." in name for name in entries)
+    return dotted or _is_module(node) or any(_holds_tensors(entries.get(name)) for name in WRAPPERS)
 
 
 def _holds_tensors(node: Any) -> bool:
@@ -265,3 +278,22 @@ def _holds_tensors(node: Any) -> bool:
             if isinstance(value, dict | Opaque):
                 waiting.append(value)
     return False
+
+
+def _check_count(node: Any) -> None:
+    """Refuse dictionaries that hold themselves, or share parts until there are names without number."""
+    counts: dict[int, int] = {}
+
+    def count(current: Any, depth: int) -> int:
+        if counts.setdefault(id(current), -1) > 0:
+            return counts[id(current)]
+        if depth > _DEEPEST:
+            raise ValueError(f"dictionaries nested more than {_DEEPEST} deep, or holding themselves")
+        total = 1
+        for key, value in (_entries(current) or {}).items():
+            total += count(value, depth + 1) if not _is_tensor(value) and _is_weights(key, value) else 1
+        counts[id(current)] = total
+        return total
+
+    if count(node, 0) > _MOST_NAMES:
+        raise ValueError(f"holds more than {_MOST_NAMES} names")

@@ -1,6 +1,7 @@
 """Maps to files and back: NIfTI under the image's own header, or a PNG with the exact numbers beside it."""
 
 import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -56,9 +57,7 @@ def write_map(
         )
         return [write_atomic(_beside(stem, ".nii.gz"), content)]
     table = _colour_table(values, kind=kind, colours=colours, stem=stem)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, data=values, units=np.array(unit))
-    written = [write_atomic(_beside(stem, ".npz"), buffer.getvalue())]
+    written = [write_atomic(_beside(stem, ".npz"), _pack(data=values, units=np.array(unit)))]
     for ending, plane in _planes(values, geometry):
         if kind == "label":
             indices, range_text = plane.astype(np.uint8), "pixel index = label"
@@ -86,6 +85,18 @@ def read_map(stem: Path) -> Num[np.ndarray, "..."]:
             return stored["data"]
     except Exception as error:
         raise ValueError(f"{plain}: not a readable map: {one_line(error)}") from error
+
+
+def _pack(**arrays: np.ndarray) -> bytes:
+    """An .npz archive with fixed time stamps; level 1 took half the time of numpy's 6 on a smooth map."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(
+                f"{name}.npy", "w", force_zip64=True
+            ) as entry:  # dated 1980 unless told otherwise
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _beside(stem: Path, ending: str) -> Path:

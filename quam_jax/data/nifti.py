@@ -95,7 +95,7 @@ def encode_nifti(
         header[text] = b""
     body = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes(order="F")
     content = header.binaryblock + bytes(4) + body
-    # Level 1 for floats: measured 2.4 times faster than 6 on a smooth map and not larger; labels gain from 4.
+    # level 1 took .22 s where 6 took .54 s on a smooth 8 MB map, and came out no larger; labels gain from 4
     return gzip.compress(content, 1 if values.dtype.kind == "f" else 4, mtime=0) if packed else content
 
 

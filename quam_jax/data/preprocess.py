@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Integer, Num
 
 NORMALISATIONS = ("zscore", "fixed", "minmax", "none")
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -76,7 +76,10 @@ class Preprocessing:
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise ValueError(f"preprocessing: unknown key {unknown[0]!r}; known are {', '.join(known)}")
-        return cls(**settings)
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+        }
+        return cls(**plain)
 
     def apply(self, array: Num[np.ndarray, "*space i"]) -> Float[np.ndarray, "*space j"]:
         """The prepared image, float32, with `channels` channels.
@@ -156,8 +159,8 @@ def crop_back(array: Num[np.ndarray, "*padded c"], slices: tuple[slice, ...]) ->
 
 
 def stack_fit_batches(
-    images: Sequence[Num[np.ndarray, "*space i"]],
-    labels: Sequence[Int[np.ndarray, "*space"]],
+    images: Sequence[Num[np.ndarray, "... i"]],
+    labels: Sequence[Integer[np.ndarray, "..."]],
     *,
     batch_size: int,
     multiple: int | Sequence[int] = 1,
@@ -207,7 +210,7 @@ def from_slices(slices: Num[np.ndarray, "s h w ..."], *, axis: int = 2) -> Num[n
 
 
 def consensus(
-    raters: Int[np.ndarray, " a *space"],
+    raters: Integer[np.ndarray, " a *space"],
     classes: int,
     *,
     ties: Literal["smallest", "foreground"] = "smallest",

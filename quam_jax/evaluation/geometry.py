@@ -7,7 +7,7 @@ in pixels.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 
 def voxel_size(spacing: Sequence[float] | None, rank: int) -> Float[np.ndarray, " rank"]:
@@ -21,6 +21,11 @@ def voxel_size(spacing: Sequence[float] | None, rank: int) -> Float[np.ndarray, 
     if size.shape != (rank,) or not np.all(np.isfinite(size) & (size > 0)):
         raise ValueError(f"spacing: expected {rank} positive numbers, got {tuple(spacing)}")
     return size
+
+
+def within(distance: Float[np.ndarray, "*axes"], limit: float) -> Bool[np.ndarray, "*axes"]:
+    """Distances up to a limit, with room for rounding: 0.3 mm is within 3 voxels of 0.1 mm."""
+    return np.asarray(distance) <= limit * (1 + 1e-9)
 
 
 def bounding_box(mask: Shaped[np.ndarray, "*space"]) -> tuple[slice, ...]:

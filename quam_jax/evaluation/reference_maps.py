@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Real
 from scipy import ndimage, special
 
-from .geometry import voxel_size
+from .geometry import voxel_size, within
 
 
 def rater_mean(raters: Integer[np.ndarray, " a *space"], *, classes: int) -> Float[np.ndarray, "*space c"]:
@@ -74,7 +74,7 @@ def contour_distance(
 
 def boundary_band(distance: Float[np.ndarray, "*space"], *, width: float) -> Bool[np.ndarray, "*space"]:
     """Pixels at most `width` from the contour, in the unit of `distance`; empty where there is no contour."""
-    return np.asarray(distance) <= width
+    return within(distance, width)
 
 
 def boundary_map(distance: Float[np.ndarray, "*space"], *, sigma: float) -> Float[np.ndarray, "*space"]:

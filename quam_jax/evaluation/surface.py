@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from .geometry import bounding_box, voxel_size
+from .geometry import bounding_box, voxel_size, within
 
 
 class SurfaceDistances(NamedTuple):
@@ -80,7 +80,7 @@ def surface_dice(distances: SurfaceDistances, *, tolerance: float, both_empty: f
     if not tolerance >= 0:
         raise ValueError(f"surface dice: expected tolerance >= 0, got {tolerance}")
     pooled = np.concatenate(distances)
-    return float(np.count_nonzero(pooled <= tolerance) / pooled.size) if pooled.size else both_empty
+    return float(np.count_nonzero(within(pooled, tolerance)) / pooled.size) if pooled.size else both_empty
 
 
 def _border_points(mask: np.ndarray) -> Float[np.ndarray, "f d"]:

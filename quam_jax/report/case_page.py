@@ -403,6 +403,7 @@ def _metric_rows(case: Case) -> dict[str, Any]:
     rows = [
         (tables.metric_label(metric), [tables.show(flat.get(f"{m}/{metric}"), 4) for m in maps])
         for metric in tables.metric_order(flat)
+        if any(math.isfinite(number(flat.get(f"{m}/{metric}"))) for m in maps)
     ]
     own = [(tables.metric_label(k), tables.show(v, 4)) for k, v in flat.items() if "/" not in k and not math.isnan(number(v))]
     return {"maps": maps, "rows": rows, "own": own}

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, Num, UInt8
 from PIL import Image as PillowImage
 
 LEVELS = 128  # steps of a colour scale; index LEVELS marks NaN
+TINY = 160  # pixels of the longer side up to which pictures are always stored exactly
 FADE = 0.12  # the share of the scale over which colours fade in, so that the image shows where a map is near 0
 NOT_A_NUMBER = (148, 148, 148, 200)
 
@@ -84,10 +85,14 @@ def encode_levels(levels: UInt8[np.ndarray, "h w"], colours: str) -> str:
 
 
 def encode_image(values: UInt8[np.ndarray, "h w *c"]) -> str:
-    """Data URI of a grey PNG, or a JPEG (quality 90) for colour, which would be several times larger as PNG."""
-    mode = "L" if values.ndim == 2 else "RGB"
-    picture = PillowImage.frombytes(mode, (values.shape[1], values.shape[0]), np.ascontiguousarray(values).tobytes())
-    return _data_uri(picture, "PNG") if mode == "L" else _data_uri(picture, "JPEG", quality=90, subsampling=0)
+    """Data URI of a PNG, or of a JPEG (quality 90) where that takes less than half of it and the picture is not tiny."""
+    size = (values.shape[1], values.shape[0])
+    picture = PillowImage.frombytes("L" if values.ndim == 2 else "RGB", size, np.ascontiguousarray(values).tobytes())
+    exact = _data_uri(picture, "PNG")
+    if max(size) < TINY:
+        return exact
+    lossy = _data_uri(picture, "JPEG", quality=90, subsampling=0)
+    return lossy if 2 * len(lossy) < len(exact) else exact
 
 
 def display_range(image: Num[np.ndarray, "..."], *, colour: bool) -> tuple[float, float]:

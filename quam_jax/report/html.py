@@ -8,6 +8,7 @@ page is written case by case to a temporary file that then takes the place of an
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,16 @@ def to_json(value: object) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
+def join_json(fields: Mapping[str, object], html: Mapping[str, object]) -> Markup:
+    """`to_json` of both mappings as one object, shorter for `html`, whose markup is the page's own.
+
+    Of that markup only the sequences that a script element reacts to are written differently.
+    """
+    text = json.dumps(html, ensure_ascii=True, separators=(",", ":"))
+    text = text.replace("</", "<\\/").replace("<!", "\\u003c!").replace("<s", "\\u003cs").replace("<S", "\\u003cS")
+    return Markup(str(to_json(fields))[:-1] + "," + text[1:])
+
+
 def _cases(run: Run, scales: Scales, environment: jinja2.Environment) -> Iterator[dict[str, Any]]:
     template = environment.get_template("case.html.j2")
     for index, case in enumerate(run.cases):
@@ -104,18 +115,15 @@ def _cases(run: Run, scales: Scales, environment: jinja2.Environment) -> Iterato
         body = template.render(
             case=context, index=index, last=len(run.cases) - 1, titles=TITLES, scales=scales, limit=40
         )
-        payload = {
-            "html": body,
+        fields = {
             "name": case.name,
             "planes": context["planes"],
             "start": context.get("start", []),
-            "plots": [
-                {"key": p["key"], "linked": p["linked"], "indices": p["indices"], "svgs": [str(s) for s in p["svgs"]]}
-                for p in context["plots"]
-            ],
+            "plots": [{"key": p["key"], "linked": p["linked"], "indices": p["indices"]} for p in context["plots"]],
             "marks": context.get("marks", []),
             "highs": {layer: scales.of(layer).high for layer in TITLES},
         }
+        svgs = {p["key"]: [str(svg) for svg in p["svgs"]] for p in context["plots"]}
         yield {
             "index": index,
             "name": case.name,
@@ -123,8 +131,13 @@ def _cases(run: Run, scales: Scales, environment: jinja2.Environment) -> Iterato
             "failed": case.failed,
             "thumb": context.get("thumb"),
             "facts": _summary_line(case, context),
-            "json": to_json(payload),
+            "json": join_json(fields, {"html": _compact(body), "svgs": svgs}),
         }
+
+
+def _compact(markup: str) -> str:
+    """Markup without the line breaks and indents of its template."""
+    return re.sub(r"\s*\n\s*", "\n", markup)
 
 
 def _page_context(run: Run, scales: Scales) -> dict[str, Any]:
@@ -226,13 +239,20 @@ def _means(run: Run) -> dict[str, dict[str, Any]]:
         low, high = figures_of.get("low", math.nan), figures_of.get("high", math.nan)
         means[column] = {
             "text": tables.show(figures_of["mean"]),
-            "interval": f"{tables.show(low, 2)} to {tables.show(high, 2)}" if math.isfinite(low + high) else "",
+            "interval": _interval(low, high) if math.isfinite(low + high) else "",
             "detail": _detail(figures_of),
             "mean": figures_of["mean"],
             "low": low,
             "high": high,
         }
     return means
+
+
+def _interval(low: float, high: float) -> str:
+    """Two decimals are enough for figures of the size of a correlation, and keep the column narrow."""
+    small = max(abs(low), abs(high)) < 0.1 or max(abs(low), abs(high)) >= 100
+    texts = [tables.show(v, 2) if small else f"{v:.2f}" for v in (low, high)]
+    return " to ".join(texts)
 
 
 def _detail(entry: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 38
 MOST_STEPS = 240  # recorded steps drawn a line; more are thinned
+MOST_MARKS = 60  # with more steps than this, marks would run into each other
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ def trajectory_plot(
         if bound is not None:
             parts.append(f'<path class="bound" d="{_line(shown, bound[index], x, y)}"/>')
         parts.append(f'<path class="line" d="{_line(shown, line, x, y)}"/>')
-        if len(shown) <= 60:
-            for step in shown.tolist():
-                if np.isfinite(line[step]):
-                    kept = "yes" if feasible is None or feasible[index, step] else "no"
-                    parts.append(f'<circle class="{kept}" cx="{x(step):.1f}" cy="{y(line[step]):.1f}" r="3.4"/>')
+        if len(shown) <= MOST_MARKS:
+            known = [step for step in shown.tolist() if np.isfinite(line[step])]
+            kept = [step for step in known if feasible is None or feasible[index, step]]
+            missed = [step for step in known if step not in kept]
+            parts.append(_dots("yes", kept, line, x, y) + _dots("no", missed, line, x, y) + _dots("hole", missed, line, x, y))
         parts.append("</g>")
     label = escape(f"{name} per recorded step, {len(values)} adversarial models")
     y_label = f'<text class="label" transform="translate(13 {(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)">{escape(unit)}</text>'
@@ -145,11 +146,9 @@ def nice_ticks(low: float, high: float, *, logarithmic: bool = False) -> list[fl
 
 
 def _frame(ticks: Sequence[float], y: Callable[[float], float]) -> str:
-    return "".join(
-        f'<g class="axis"><path d="M{LEFT} {y(t):.1f}H{WIDTH - RIGHT}"/>'
-        f'<text x="{LEFT - 6}" y="{y(t) + 4:.1f}" text-anchor="end">{t:g}</text></g>'
-        for t in ticks
-    )
+    rules = "".join(f"M{LEFT} {y(t):.1f}H{WIDTH - RIGHT}" for t in ticks)
+    marks = "".join(f'<text x="{LEFT - 6}" y="{y(t) + 4:.1f}" text-anchor="end">{t:g}</text>' for t in ticks)
+    return f'<g class="axis"><path d="{rules}"/>{marks}</g>'
 
 
 def _step_axis(steps: int, x: Callable[[int], float]) -> str:
@@ -158,6 +157,13 @@ def _step_axis(steps: int, x: Callable[[int], float]) -> str:
         f'<text x="{x(s):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{s + 1}</text>' for s in range(0, steps, stride)
     )
     return f'<g class="axis">{marks}</g><text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}">recorded step</text>'
+
+
+def _dots(
+    kind: str, steps: Sequence[int], values: np.ndarray, x: Callable[[int], float], y: Callable[[float], float]
+) -> str:
+    """One path for all marks of a kind: strokes of no length with round ends are dots."""
+    return f'<path class="{kind}" d="{"".join(f"M{x(s):.1f} {y(values[s]):.1f}h0" for s in steps)}"/>' if steps else ""
 
 
 def _line(

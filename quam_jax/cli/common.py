@@ -1,0 +1,94 @@
+"""What commands share: options made from settings, the compilation cache, progress bars."""
+
+import dataclasses
+import os
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import PRESETS, Config, change, fields_of, load_config
+
+PATH = click.Path(path_type=Path)
+
+
+def cache_folder() -> Path:
+    """Where compiled functions are kept between runs; JAX_COMPILATION_CACHE_DIR wins."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or base / "quam_jax" / "compiled")
+
+
+def start_jax() -> None:
+    """Import JAX with a persistent compilation cache."""
+    import jax
+
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home only costs time
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def option_of(field: dataclasses.Field, *, show: str = "") -> Callable[[Any], Any]:
+    """A click option for one field of a settings dataclass; without the option the field is left as it is."""
+    name = "--" + field.name.replace("_", "-")
+    text = field.metadata.get("help", "") + (f" [{show}]" if show else "")
+    if field.type is bool:
+        return click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=text)
+    kinds: Mapping[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING}
+    options = typing.get_args(field.type)
+    kind = click.Choice(options) if typing.get_origin(field.type) is typing.Literal else kinds.get(field.type)
+    return click.option(name, field.name, type=kind or click.STRING, default=None, help=text)
+
+
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --config, --preset and every field of Config as an option; the command receives `config`."""
+    leaves = fields_of(Config())
+
+    def wrapped(*args: Any, config_file: Path | None, preset: str, **options: Any) -> Any:
+        config = PRESETS[preset]()
+        if config_file is not None:
+            config = load_config(config_file, base=config)
+        given = {name: options.pop(name) for name in leaves}
+        config = change(config, {n: v for n, v in given.items() if v is not None})
+        return command(*args, config=config, **options)
+
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for _, (section, field) in reversed(leaves.items()):
+        default = getattr(getattr(Config(), section) if section else Config(), field.name)
+        shown = ",".join(default) if isinstance(default, tuple) else str(default)
+        wrapped = option_of(field, show=shown)(wrapped)
+    wrapped = click.option("--config", "config_file", type=PATH, help="YAML file of settings; options win over it.")(wrapped)
+    return click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True,
+                        help="Settings to start from.")(wrapped)
+
+
+@contextmanager
+def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal and silence elsewhere; yields `update(name, done, total)`."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda name, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+               TextColumn("{task.fields[name]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None, name="")
+        yield lambda name, done, total: progress.update(task, completed=done, total=total, name=name)
+
+
+def say(context: click.Context, text: str, *, verbose_only: bool = False) -> None:
+    """Print what is going on, unless --quiet; some of it only with --verbose."""
+    flags = context.obj or {}
+    if not flags.get("quiet") and (flags.get("verbose") or not verbose_only):
+        click.echo(text, err=True)

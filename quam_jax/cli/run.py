@@ -1,0 +1,81 @@
+"""`quam-jax run` on the user's own files, and `quam-jax demo` on what the package ships."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import Config
+from .common import PATH, config_options, progress_bar, say, start_jax
+
+
+@click.command(epilog="Example: quam-jax run --model net.pth --images scans/ --masks raters/ --fit-images train/images "
+                      "--fit-masks train/masks --out maps/")
+@click.option("--model", required=True, type=PATH, help="Model folder, or a checkpoint (.pth, .pt, .safetensors, .npz).")
+@click.option("--arch", help="Architecture of a checkpoint, where its names do not tell.")
+@click.option("--images", required=True, type=PATH, help="Folder, file or glob: NIfTI, PNG, JPEG, BMP, TIFF.")
+@click.option("--masks", type=PATH, help="Masks of one or several raters: CASE.ext, CASE_RATER.ext.")
+@click.option("--fit-images", required=True, type=PATH, help="Images an adversarial model must still explain.")
+@click.option("--fit-masks", required=True, type=PATH, help="Their masks.")
+@click.option("--out", required=True, type=PATH, help="Folder of the run; an interrupted run goes on there.")
+@click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
+@click.option("--preprocessing", type=click.STRING, help='JSON such as {"normalise": "fixed", "scale": 255, "mean": [0.5], '
+                                                         '"std": [0.5]}; default: what the model was converted with.')
+@config_options
+@click.pass_context
+def run(context: click.Context, config: Config, preprocessing: str | None, **paths: Any) -> int:
+    """Uncertainty maps of your own images with your own network."""
+    return _run(context, config=config, preprocessing=preprocessing, **paths)
+
+
+@click.command(epilog="Example: quam-jax demo --out demo_run")
+@click.option("--out", type=PATH, default=Path("quam_jax_demo"), show_default=True, help="Folder of the run.")
+@click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
+@config_options
+@click.pass_context
+def demo(context: click.Context, out: Path, config: Config, overwrite: bool) -> int:
+    """Real cell images, eight human raters and a trained network: see what comes out.
+
+    Converts the shipped PyTorch checkpoint to a model folder, then runs the shipped test images.
+    """
+    start_jax()
+    from .models import convert_checkpoint
+
+    data = Path(__file__).parent.parent / "demo_data"
+    model = out.parent / f"{out.name}_model"
+    convert_checkpoint(context, data / "model" / "att_unet.pth", model, arch="att_unet")
+    return _run(context, config=config, model=model, arch=None, images=data / "images", masks=data / "masks",
+                fit_images=data / "fit_images", fit_masks=data / "fit_masks", out=out, overwrite=overwrite,
+                preprocessing=None)
+
+
+def _run(context: click.Context, *, config: Config, preprocessing: str | None, **paths: Any) -> int:
+    start_jax()
+    from ..data.preprocess import Preprocessing
+    from ..pipeline import RunRequest
+    from ..pipeline import run as run_cases
+    from ..report.tables import format_table, method_table, overview
+
+    try:
+        chosen = None if preprocessing is None else Preprocessing.from_dict(json.loads(preprocessing))
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise ValueError(f"--preprocessing: expected a JSON mapping, got {preprocessing!r} ({error})") from None
+    request = RunRequest(config=config, preprocessing=chosen, command=shlex.join(["quam-jax", *sys.argv[1:]]), **paths)
+    with progress_bar("cases", quiet=context.obj["quiet"]) as update:
+        result = run_cases(request, progress=update)
+    for name, reason in result.failed.items():
+        click.echo(f"failed: {name}: {' '.join(reason.split())}", err=True)
+    for note in result.notes:
+        say(context, f"note: {note}")
+    if any("dice" in row for row in result.rows):
+        click.echo(format_table(*overview(result.rows, result.summary)))
+        click.echo("\nAgreement of each map with the entropy of the raters' mean, mean over cases [95 % interval]:")
+        click.echo(format_table(*method_table(result.summary)))
+    else:
+        click.echo(f"{len(result.rows) - len(result.failed)} cases done; no rater masks, so nothing to score against")
+    click.echo(f"\nreport: {result.report}")
+    return 1 if result.failed else 0
+
