@@ -61,7 +61,7 @@ class Quantified(NamedTuple):
     aleatoric: Float[np.ndarray, "*space"]
     epistemic: Float[np.ndarray, "*space"]
     softmax: Float[np.ndarray, "*space"]
-    adversarial: Int[np.ndarray, "n *space"]
+    adversarial: Int[np.ndarray, " n *space"]
     adversarial_names: tuple[str, ...]
     audit: tuple[MemberAudit, ...]
     objective: Float[np.ndarray, "... s"]
@@ -116,12 +116,14 @@ def _quantify_image(prepared: Prepared, image: np.ndarray, *, config: Config, ke
     uncertainty = _decompose(trajectory, flat, samples=config.samples)
     kept, label_maps = _kept_models(trajectory)
     labels = np.asarray(segmentation)
+    total, aleatoric, epistemic = (np.asarray(u).reshape(space) for u in uncertainty)
     return Quantified(
-        np.asarray(reference), labels.astype(np.int32), *(np.asarray(u).reshape(space) for u in uncertainty),
-        softmax=np.asarray(entropy(reference)), adversarial=np.asarray(label_maps).reshape(-1, *space),
+        reference=np.asarray(reference), segmentation=labels.astype(np.int32), total=total, aleatoric=aleatoric,
+        epistemic=epistemic, softmax=np.asarray(entropy(reference)), adversarial=np.asarray(label_maps).reshape(-1, *space),
         adversarial_names=wanted_names(config),
         audit=_audit(prepared, trajectory, kept, np.asarray(label_maps), labels.reshape(-1), config, place),
-        **{name: np.asarray(getattr(trajectory, name))[0] for name in ("objective", "fit_loss", "bound", "penalty")},
+        objective=np.asarray(trajectory.objective)[0], fit_loss=np.asarray(trajectory.fit_loss)[0],
+        bound=np.asarray(trajectory.bound)[0], penalty=np.asarray(trajectory.penalty)[0],
         feasible=np.asarray(feasible(trajectory) & finite(trajectory))[0])
 
 

@@ -7,7 +7,7 @@ over all sections, so `--learning-rate` needs no prefix. A wrong name or value i
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -169,12 +169,12 @@ class Config:
         return "custom"
 
 
-PRESETS = {"default": Config, "published": Config.published}
+PRESETS: dict[str, Callable[[], Config]] = {"default": Config, "published": Config.published}
 
 
 def fields_of(config: Config) -> dict[str, tuple[str, dataclasses.Field]]:
     """Every leaf field by its unique name, with the section that holds it ('' for the top level)."""
-    leaves = {}
+    leaves: dict[str, tuple[str, dataclasses.Field]] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -186,7 +186,8 @@ def fields_of(config: Config) -> dict[str, tuple[str, dataclasses.Field]]:
 
 def change(config: Config, values: Mapping[str, Any]) -> Config:
     """Replace leaf fields by name; ValueError on an unknown name or a value of the wrong kind."""
-    leaves, sections = fields_of(config), {}
+    leaves = fields_of(config)
+    sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         if name not in leaves:
             raise ValueError(f"{name}: unknown setting; expected one of {', '.join(sorted(leaves))}")

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .config import ExecutionConfig, SearchConfig
@@ -242,8 +241,3 @@ def backend_name() -> str:
     """The backend that a search runs on, with its device kind: for reports."""
     device = jax.devices()[0]
     return f"{device.platform} ({device.device_kind})" if device.platform != "cpu" else "cpu"
-
-
-def stack_trajectories(parts: list[Trajectory]) -> Trajectory:
-    """Trajectories of slices one after the other, as numpy arrays with a leading slice axis."""
-    return Trajectory(*(np.stack([np.asarray(leaf) for leaf in leaves]) for leaves in zip(*parts, strict=True)))

@@ -80,7 +80,7 @@ class Network:
     def initialise(self, key: Key[Array, ""]) -> tuple[Parameters, Parameters]:
         """Fresh parameters and statistics, by PyTorch's default initialisation."""
         net = NETWORKS[self.architecture](**dict(self.arguments), rngs=nnx.Rngs(key))
-        _, params, stats = nnx.split(net, nnx.Param, nnx.BatchStat)
+        _, params, stats = nnx.split(net, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
         return ({_join(p): v for p, v in _flat(params).items()}, {_join(p): v for p, v in _flat(stats).items()})
 
     def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
@@ -155,7 +155,7 @@ def _template(network: Network) -> _Template:
     net = nnx.eval_shape(lambda: cls(**dict(network.arguments), rngs=nnx.Rngs(0)))
     layouts = {_join((*path, "weight")): m.layout for path, m in nnx.iter_modules(net) if isinstance(m, Layer)}
     size_multiple, cuts = net.size_multiple, net.cuts
-    graph, params, stats = nnx.split(net, nnx.Param, nnx.BatchStat)
+    graph, params, stats = nnx.split(net, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
     return _Template(graph, params, stats, size_multiple, cuts, layouts)
 
 
@@ -163,7 +163,7 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-def pad_to_multiple(images: Float[Array, "*b_space i"], network: Network, *, leading: int) -> Float[Array, "*b_space i"]:
+def pad_to_multiple(images: Float[Array, "*shape"], network: Network, *, leading: int) -> Float[Array, "*shape"]:
     """Pad the ends of the spatial axes, which follow `leading` batch axes, to what the network can take.
 
     The edge is repeated. A network has one multiple for all axes, or one an axis.

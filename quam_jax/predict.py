@@ -7,7 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .model import Network, Parameters, SegmentationModel, pad_to_multiple
 from .search import cross_entropy
@@ -29,12 +29,14 @@ def predict(model: SegmentationModel, image: Float[Array, "*space i"]) -> Float[
     return _softmax(model(image[None]))[0]
 
 
-def fit_data(model: SegmentationModel, images: Float[Array, "k b *space i"], labels: Int[Array, "k b *space"]) -> FitData:
+def fit_data(model: SegmentationModel, images: Float[ArrayLike, "k b *space i"],
+             labels: Int[ArrayLike, "k b *space"]) -> FitData:
     """Fit batches with the given network's loss on each, in nats per labelled pixel.
 
     Sides that the network cannot take are padded by repeating the edge, with the ignored label -1. ValueError if there is
     no batch, a batch without any label, or a label that the network does not have.
     """
+    images, labels = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
     if images.shape[0] == 0:
         raise ValueError("fit data: expected at least one fit batch, got none")
     classes = model.network.classes
@@ -43,8 +45,8 @@ def fit_data(model: SegmentationModel, images: Float[Array, "k b *space i"], lab
         raise ValueError(f"fit labels: expected 0..{classes - 1} (or -1 to ignore), got values from {low} to {high}")
     if not bool(jnp.all(jnp.any(labels >= 0, axis=tuple(range(1, labels.ndim))))):
         raise ValueError("fit data: expected labelled pixels in every fit batch, got a batch without any")
-    images = pad_to_multiple(jnp.asarray(images), model.network, leading=2)
+    images = pad_to_multiple(images, model.network, leading=2)
     padding = [(0, p - n) for p, n in zip(images.shape[2:-1], labels.shape[2:], strict=True)]
-    labels = jnp.pad(jnp.asarray(labels, jnp.int32), [(0, 0), (0, 0), *padding], constant_values=-1)
+    labels = jnp.pad(labels, [(0, 0), (0, 0), *padding], constant_values=-1)
     losses = [_batch_loss(model.network, model.params, model.stats, x, y) for x, y in zip(images, labels, strict=True)]
     return FitData(images, labels, jnp.stack(losses))

@@ -78,19 +78,27 @@ def wanted_mask(labels: Int[Array, "*space"], shape: str, *, radius: int, classe
 
     `other_class` wants the runner-up class everywhere and needs `probs`; `random` needs a key.
     """
+    def random() -> Array:
+        if key is None:
+            raise ValueError("wanted mask random: expected a key, got none")
+        return jax.random.randint(key, labels.shape, 0, classes)
+
+    def runner_up() -> Array:
+        if probs is None:
+            raise ValueError("wanted mask other_class: expected probabilities, got none")
+        return jnp.argsort(probs, -1)[..., -2]
+
     makers: dict[str, Callable[[], Array]] = {
         "dilate": lambda: dilate(labels, radius=radius, classes=classes, element=element),
         "erode": lambda: erode(labels, radius=radius, classes=classes, element=element, outside=outside),
         "all_one": lambda: jnp.ones_like(labels),
         "all_zero": lambda: jnp.zeros_like(labels),
         "alternating": lambda: checkerboard(labels.shape),
-        "random": lambda: jax.random.randint(key, labels.shape, 0, classes),
-        "other_class": lambda: jnp.argsort(probs, -1)[..., -2],
+        "random": random,
+        "other_class": runner_up,
     }
     if shape not in makers:
         raise ValueError(f"wanted mask: expected one of {', '.join(makers)}, got {shape!r}")
-    if (shape == "random" and key is None) or (shape == "other_class" and probs is None):
-        raise ValueError(f"wanted mask {shape}: expected {'a key' if shape == 'random' else 'probabilities'}, got none")
     return makers[shape]().astype(jnp.int32)
 
 

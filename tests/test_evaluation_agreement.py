@@ -1,4 +1,4 @@
-"""Agreement of two maps: hand-computed figures, scipy as the other way, and the laws of constants and covariates."""
+"""Agreement of two maps: hand-computed figures, scipy as the other way, laws of constants and covariates."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Calibration: four pixels by hand, scikit-learn as the other way, and bins that do not depend on pixel order."""
+"""Calibration: four pixels by hand, scikit-learn as the other way, bins that ignore the order of pixels."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_figures_by_hand():
     assert figures["ece"] == figures["mce"] == figures["ace"] == pytest.approx(0.25)
     # two pixels a bin: .6 .7 right wrong -> |.5 - .65|; .8 .9 wrong right -> |.5 - .85|
     assert figures["adaptive_ece"] == pytest.approx((0.15 + 0.35) / 2)
-    # foreground: (0, .5] holds .3 (label 1): gap .7; (.5, 1] holds .9 .8 .6 with two of three: |.7667 - .6667|
+    # foreground: (0, .5] holds .3 (label 1): gap .7; (.5, 1] holds .9 .8 .6 two of three: |.7667 - .6667|
     # background mirrors it: .7 alone, label 0, and .1 .2 .4 with one of three
     assert figures["classwise_ece"] == pytest.approx(0.25 * 0.7 + 0.75 * 0.1)
     assert figures["brier"] == pytest.approx(2 * (0.01 + 0.64 + 0.16 + 0.49) / 4)
@@ -42,7 +42,9 @@ def test_mce_and_ace_take_non_empty_bins():
     assert calibrate.ece(table)[0] == pytest.approx(0.25 * 0.6 + 0.75 * 0.9)
     assert calibrate.mce(table)[0] == pytest.approx(0.9)
     assert calibrate.ace(table)[0] == pytest.approx(0.75)
-    assert calibrate.ace(calibrate.reliability(np.array([0.4]), np.array([[1]]), bins=50))[0] == pytest.approx(0.6)
+    assert calibrate.ace(calibrate.reliability(np.array([0.4]), np.array([[1]]), bins=50))[
+        0
+    ] == pytest.approx(0.6)
 
 
 def test_equal_count_bins():
@@ -69,7 +71,10 @@ def test_curve_equals_scikit_learn():
     rng = np.random.default_rng(1)
     confidence, correct = rng.random(500), rng.integers(0, 2, 500)
     table = calibrate.reliability(confidence, correct[None], bins=10)
-    for bins, got in (("uniform", table), ("quantile", calibrate.equal_count_reliability(confidence, correct[None], bins=10))):
+    for bins, got in (
+        ("uniform", table),
+        ("quantile", calibrate.equal_count_reliability(confidence, correct[None], bins=10)),
+    ):
         accuracy, mean = module.calibration_curve(correct, confidence, n_bins=10, strategy=bins)
         np.testing.assert_allclose(got.accuracy[0], accuracy, atol=1e-12)
         np.testing.assert_allclose(got.confidence, mean, atol=1e-12)
@@ -80,7 +85,9 @@ def test_brier_and_nll_equal_scikit_learn():
     probabilities, raters = random_case(2)
     for index, labels in enumerate(raters):
         flat = probabilities.reshape(-1, 3)
-        assert calibrate.nll(probabilities, raters)[index] == pytest.approx(metrics.log_loss(labels.ravel(), flat))
+        assert calibrate.nll(probabilities, raters)[index] == pytest.approx(
+            metrics.log_loss(labels.ravel(), flat)
+        )
     binary, raters = random_case(3, classes=2)
     for index, labels in enumerate(raters):
         expected = 2 * metrics.brier_score_loss(labels.ravel(), binary[..., 1].ravel())
@@ -109,7 +116,9 @@ def test_relations_between_raters_and_soft_label():
     mean = np.stack([(raters == label).mean(axis=0) for label in range(3)], axis=-1)
     each, soft = calibrate.calibration(probabilities, raters), calibrate.calibration_soft(probabilities, mean)
     assert soft["nll"] == pytest.approx(each["nll"])  # linear in the label
-    assert soft["brier"] == pytest.approx(each["brier"] - (1 - (mean**2).sum(-1)).mean())  # minus the rater variance
+    assert soft["brier"] == pytest.approx(
+        each["brier"] - (1 - (mean**2).sum(-1)).mean()
+    )  # minus the rater variance
     assert soft["ece"] <= each["ece"] + 1e-12  # errors of raters cancel
     one = calibrate.calibration(probabilities, raters[:1])
     alone = np.stack([raters[0] == label for label in range(3)], axis=-1).astype(float)

@@ -1,4 +1,4 @@
-"""The row of a case: what is in it, that its parts are the modules' own figures, and that bad input is named."""
+"""The row of a case: what is in it, that its parts are the modules' own figures, that bad input is named."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,9 @@ def make_case(shape=(24, 20), classes=2, raters=4, samples=5, seed=0):
     cuts = np.linspace(max(shape) / 3, max(shape) / 6, classes - 1)
 
     def draw():
-        return sum((radius + rng.normal(0, 0.5) + rng.normal(0, 0.3, shape) < cut).astype(int) for cut in cuts)
+        return sum(
+            (radius + rng.normal(0, 0.5) + rng.normal(0, 0.3, shape) < cut).astype(int) for cut in cuts
+        )
 
     labels = np.stack([draw() for _ in range(raters)])
     logits = np.stack([-np.abs(sum(radius < cut for cut in cuts) - k) * 2.0 for k in range(classes)], axis=-1)
@@ -51,7 +53,9 @@ def equal(first, second):
         assert first[key] == pytest.approx(second[key], abs=1e-10, nan_ok=True), key
 
 
-@pytest.mark.parametrize(("shape", "classes"), [((24, 20), 2), ((24, 20), 3), ((8, 14, 12), 2), ((8, 14, 12), 4)])
+@pytest.mark.parametrize(
+    ("shape", "classes"), [((24, 20), 2), ((24, 20), 3), ((8, 14, 12), 2), ((8, 14, 12), 4)]
+)
 def test_every_figure_is_a_number(shape, classes):
     maps, raters, settings = make_case(shape, classes)
     row = evaluate(maps, raters, **settings, spacing=(0.5,) * len(shape), band=1.0)
@@ -79,7 +83,9 @@ def test_parts_are_the_modules_own_figures():
     assert row["dice_raters"] == pytest.approx(np.mean([overlap.dice(labels, rater) for rater in raters]))
     distances = [surface.surface_distances(labels, rater, spacing=spacing) for rater in raters]
     assert row["hd95_raters"] == pytest.approx(np.mean([surface.hausdorff95(one) for one in distances]))
-    assert row["nsd_raters"] == pytest.approx(np.mean([surface.surface_dice(one, tolerance=1.0) for one in distances]))
+    assert row["nsd_raters"] == pytest.approx(
+        np.mean([surface.surface_dice(one, tolerance=1.0) for one in distances])
+    )
     assert row["volume_error_consensus"] == pytest.approx((labels.sum() - truth.sum()) * 0.96)
     figures = calibration.calibration(q[near], raters[:, near], bins=7)
     assert row["ece_raters_band"] == pytest.approx(figures["ece"])
@@ -89,13 +95,19 @@ def test_parts_are_the_modules_own_figures():
     u = maps["epistemic"]
     assert row["epistemic/pcc_band"] == pytest.approx(agreement.pcc(u[near], v[near]))
     assert row["epistemic/spearman"] == pytest.approx(agreement.spearman(u, v))
-    assert row["epistemic/partial_spearman_distance"] == pytest.approx(agreement.partial_spearman(u, v, distance[None]))
-    assert row["epistemic/partial_pcc_boundary"] == pytest.approx(agreement.partial_pcc(u, v, maps["boundary"][None]))
+    assert row["epistemic/partial_spearman_distance"] == pytest.approx(
+        agreement.partial_spearman(u, v, distance[None])
+    )
+    assert row["epistemic/partial_pcc_boundary"] == pytest.approx(
+        agreement.partial_pcc(u, v, maps["boundary"][None])
+    )
     counts = ranking.count_errors(u, labels != truth)
     assert row["epistemic/auroc_image"] == pytest.approx(ranking.auroc(counts))
     assert row["epistemic/aurc_image"] == pytest.approx(ranking.aurc(counts))
     volumes = samples.sum(axis=(1, 2)) * 0.96
-    assert row["volume_low"] == pytest.approx(volumes.min()) and row["volume_high"] == pytest.approx(volumes.max())
+    assert row["volume_low"] == pytest.approx(volumes.min()) and row["volume_high"] == pytest.approx(
+        volumes.max()
+    )
 
 
 def test_order_of_raters_samples_and_axes_changes_nothing():
@@ -104,7 +116,9 @@ def test_order_of_raters_samples_and_axes_changes_nothing():
     equal(evaluate(maps, raters[::-1], **{**settings, "samples": settings["samples"][::-1]}), row)
     turned = {name: np.swapaxes(value, -1, -2) for name, value in settings.items() if name != "probabilities"}
     turned["probabilities"] = np.swapaxes(settings["probabilities"], 0, 1)
-    equal(evaluate({name: value.T for name, value in maps.items()}, np.swapaxes(raters, -1, -2), **turned), row)
+    equal(
+        evaluate({name: value.T for name, value in maps.items()}, np.swapaxes(raters, -1, -2), **turned), row
+    )
 
 
 def test_sample_weights_are_repetitions():
@@ -112,7 +126,14 @@ def test_sample_weights_are_repetitions():
     samples = settings.pop("samples")
     weighted = evaluate({}, raters, **settings, samples=samples, sample_weights=np.array([2, 1, 0, 1, 1]) / 5)
     repeated = evaluate({}, raters, **settings, samples=samples[[0, 0, 1, 3, 4]])
-    for key in ("ged_v", "d_max_samples", "volume_crps_empirical", "volume_crps_gaussian", "volume_low", "volume_high"):
+    for key in (
+        "ged_v",
+        "d_max_samples",
+        "volume_crps_empirical",
+        "volume_crps_gaussian",
+        "volume_low",
+        "volume_high",
+    ):
         assert weighted[key] == pytest.approx(repeated[key]), key
 
 
@@ -172,6 +193,12 @@ def test_bad_input_is_named(change, message):
         evaluate(maps, raters, **{**settings, **change})
 
 
+def test_masks_may_be_bool():
+    maps, raters, settings = make_case()
+    masks = {name: settings[name].astype(bool) for name in ("segmentation", "samples")}
+    equal(evaluate(maps, raters.astype(bool), **{**settings, **masks}), evaluate(maps, raters, **settings))
+
+
 def test_bad_maps_and_raters_are_named():
     maps, raters, settings = make_case()
     with pytest.raises(ValueError, match="map total: expected pixels"):
@@ -182,3 +209,5 @@ def test_bad_maps_and_raters_are_named():
         evaluate({"total": broken}, raters, **settings)
     with pytest.raises(ValueError, match=r"raters: expected labels 0\.\.1"):
         evaluate(maps, raters + 1, **settings)
+    with pytest.raises(ValueError, match="raters: expected integer labels, got float64"):
+        evaluate(maps, raters / 1, **settings)

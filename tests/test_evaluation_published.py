@@ -17,7 +17,9 @@ def test_smoothed_dice():
     both = np.array([[1, 1]]), np.array([[1, 0]])
     assert published.smoothed_dice(*both, smooth=1.0) == 0.75  # (2 + 1) / (3 + 1)
     np.testing.assert_allclose(
-        published.class_smoothed_dice(np.array([[0, 1]]), np.array([[0, 0]]), classes=3), [2 / 3, 0, 1], atol=1e-6
+        published.class_smoothed_dice(np.array([[0, 1]]), np.array([[0, 0]]), classes=3),
+        [2 / 3, 0, 1],
+        atol=1e-6,
     )
 
 
@@ -82,7 +84,7 @@ def test_statistics_are_of_the_population():
 
 
 def test_sample_quality_by_hand():
-    # two samples of one row of four pixels: {0} and {0, 1}; the mean prediction is {0} (pixel 1 is tied: class 0)
+    # two samples of four pixels: {0} and {0, 1}; the mean prediction is {0} (pixel 1 is tied: class 0)
     one_hot = np.eye(2, dtype=np.float32)
     samples = one_hot[np.array([[[1, 0, 0, 0]], [[1, 1, 0, 0]]])]
     raters = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 0]]])
@@ -115,7 +117,10 @@ def test_golden_check_can_fail(tmp_path):
     folder.mkdir()
     (folder / "index.json").write_text('["E_metrics/pairwise.npz", "E_metrics/morph.npz"]')
     np.savez(folder / "pairwise.npz", A=POINT[None], B=POINT[None], hamming=[0.5], unheard_of=[1.0])
-    assert golden_metrics.cases(tmp_path) == ["E_metrics/pairwise.npz:hamming", "E_metrics/pairwise.npz:unheard_of"]
+    assert golden_metrics.cases(tmp_path) == [
+        "E_metrics/pairwise.npz:hamming",
+        "E_metrics/pairwise.npz:unheard_of",
+    ]
     assert golden_metrics.not_covered(tmp_path) == ["E_metrics/morph.npz"]
     with pytest.raises(AssertionError, match="hamming"):
         golden_metrics.check(tmp_path, "E_metrics/pairwise.npz:hamming")

@@ -42,7 +42,7 @@ def test_figures_by_hand():
     assert ranking.e_aurc(counts) == pytest.approx(ranking.aurc(counts) - (e + (1 - e) * np.log(1 - e)))
     # the joined curve 0 0 0 1/2 1 2 (in fifths): trapezoids 0 0 1/4 3/4 3/2 over 25
     assert ranking.augrc(counts) == pytest.approx(2.5 / 25)
-    # t=.3: right and certain 3, wrong and uncertain 1; t=0: all uncertain, 2 wrong; t=.5: all certain, 3 right
+    # t=.3: 3 right and certain, 1 wrong and uncertain; t=0: uncertain, 2 wrong; t=.5: all certain, 3 right
     np.testing.assert_allclose(ranking.pavpu(counts, np.array([0.3, 0.0, 0.5])), [0.8, 0.4, 0.6])
 
 
@@ -58,7 +58,9 @@ def test_auroc_and_average_precision_equal_scikit_learn(levels):
     u, wrong = random_case(0, levels)
     counts = ranking.count_errors(u, wrong)
     assert ranking.auroc(counts) == pytest.approx(metrics.roc_auc_score(wrong, u), abs=1e-13)
-    assert ranking.average_precision(counts) == pytest.approx(metrics.average_precision_score(wrong, u), abs=1e-13)
+    assert ranking.average_precision(counts) == pytest.approx(
+        metrics.average_precision_score(wrong, u), abs=1e-13
+    )
 
 
 def test_ties_are_the_mean_over_all_orders():
@@ -69,7 +71,9 @@ def test_ties_are_the_mean_over_all_orders():
         for last in itertools.permutations((4, 5)):
             curves.append(curve_by_hand(wrong[[0, *middle, *last]]))
     counts = ranking.count_errors(u, wrong)
-    assert (ranking.aurc(counts), ranking.augrc(counts)) == pytest.approx(tuple(np.mean(curves, axis=0)), abs=1e-14)
+    assert (ranking.aurc(counts), ranking.augrc(counts)) == pytest.approx(
+        tuple(np.mean(curves, axis=0)), abs=1e-14
+    )
 
 
 @pytest.mark.parametrize("levels", [4, 10**9])
@@ -163,7 +167,9 @@ def test_qu_brats_score_by_hand():
 
 
 def test_filtered_dice_without_foreground():
-    curve = ranking.filtered_dice(np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 1]), thresholds=(0.0, 1.0))
+    curve = ranking.filtered_dice(
+        np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 1]), thresholds=(0.0, 1.0)
+    )
     np.testing.assert_array_equal(curve.dice, [1, 1])
     curve = ranking.filtered_dice(
         np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 0]), thresholds=(0.0, 1.0), empty=0.0

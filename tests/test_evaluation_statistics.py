@@ -40,7 +40,9 @@ def test_bootstrap_interval():
 def test_bootstrap_interval_equals_scipy():
     values = np.random.default_rng(1).exponential(size=60)
     got = statistics.bootstrap_interval(values, resamples=9000)
-    expected = stats.bootstrap((values,), np.mean, n_resamples=9000, method="percentile", rng=2).confidence_interval
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=9000, method="percentile", rng=2
+    ).confidence_interval
     assert got == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
@@ -56,7 +58,12 @@ def test_holm_by_hand():
 def test_paired_comparison():
     rng = np.random.default_rng(3)
     base = rng.random(25)
-    table = {"base": base, "better": base + rng.normal(0.2, 0.1, 25), "same": base, "noise": base + rng.normal(0, 1, 25)}
+    table = {
+        "base": base,
+        "better": base + rng.normal(0.2, 0.1, 25),
+        "same": base,
+        "noise": base + rng.normal(0, 1, 25),
+    }
     table["better"][4] = np.nan
     results = compare(table, baseline="base")
     assert list(results) == ["better", "same", "noise"]

@@ -1,4 +1,4 @@
-"""Surface distances: squares by hand, all pairs of border pixels by brute force, scipy's directed Hausdorff."""
+"""Surface distances: squares by hand, all pairs of border pixels by brute force, scipy's Hausdorff."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,8 @@ def test_distances_equal_brute_force(pair, scale):
 def test_hausdorff_equals_scipy(pair):
     a, b = (surface.border(mask) for mask in pair)
     expected = max(
-        directed_hausdorff(np.argwhere(a), np.argwhere(b))[0], directed_hausdorff(np.argwhere(b), np.argwhere(a))[0]
+        directed_hausdorff(np.argwhere(a), np.argwhere(b))[0],
+        directed_hausdorff(np.argwhere(b), np.argwhere(a))[0],
     )
     assert surface.hausdorff(surface.surface_distances(*pair)) == pytest.approx(expected)
 

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converters.readers import Weights, keras_file, read_weights
+from converters.readers import Weights, keras_file, pickle_machine, read_weights
 from converters.writers import write_safetensors, write_state_dict
 
 from .checkpoints import SIX, call, integer, legacy, mapping, name, packed, sequence, tensor, text, zipped

@@ -140,7 +140,7 @@ def plain(value: Any) -> Any:
 
 
 class _Plain:
-    """Converts every container once; `done` keeps what it became and how many values that is when written out."""
+    """Converts every container once; `done` keeps what it became and how many values that is, written out."""
 
     def __init__(self) -> None:
         self.done: dict[int, tuple[Any, int]] = {}

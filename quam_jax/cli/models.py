@@ -38,10 +38,10 @@ def convert_checkpoint(context: click.Context, source: Path, out: Path, *, arch:
     from ..data.preprocess import Preprocessing
     from ..loading import load_model
 
-    given = _json("--arguments", arguments) or {}
+    given = parse_json("--arguments", arguments) or {}
     model = load_model(source, arch, fold=fold, configuration=configuration, **given)
     if preprocessing is not None:
-        settings = {"channels": model.network.in_channels, **(_json("--preprocessing", preprocessing) or {})}
+        settings = {"channels": model.network.in_channels, **(parse_json("--preprocessing", preprocessing) or {})}
         model.manifest["preprocessing"] = Preprocessing.from_dict(settings).to_dict()
     if class_names is not None:
         names = [name.strip() for name in class_names.split(",")]
@@ -108,7 +108,8 @@ def info(model: Path | None) -> None:
     click.echo(f"compilation cache {folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 2**20:.1f} MiB")
 
 
-def _json(name: str, text: str | None) -> dict[str, Any] | None:
+def parse_json(name: str, text: str | None) -> dict[str, Any] | None:
+    """The JSON mapping an option was given, None without the option; ValueError for anything else."""
     if text is None:
         return None
     try:

@@ -70,11 +70,9 @@ def evaluate(
     row holds a text under "note". Raises ValueError, naming the array, for shapes that do not fit, labels
     outside 0..c-1, or values that are not finite.
     """
-    raters, probabilities, segmentation = (
-        np.asarray(raters),
-        np.asarray(probabilities),
-        np.asarray(segmentation),
-    )
+    raters, segmentation = _as_labels(raters, "raters"), _as_labels(segmentation, "segmentation")
+    samples = None if samples is None else _as_labels(samples, "samples")
+    probabilities = np.asarray(probabilities)
     classes = probabilities.shape[-1]
     _check(maps, raters, probabilities, segmentation, samples)
     # Whatever the precision of the network, figures are float64 from here on.
@@ -150,7 +148,6 @@ def _against_raters(
     }
     if samples is None:
         return row
-    samples = np.asarray(samples)
     row |= {
         "ged_v": distribution.ged_squared(samples, raters, classes=count, weights=weights),
         "ged_u": distribution.ged_squared(samples, raters, classes=count, weights=weights, statistic="U"),
@@ -237,6 +234,15 @@ def _failures(
         ]
         figures["qu_brats_image"] = mean_of_known([ranking.qu_brats_score(curve) for curve in curves])
     return figures
+
+
+def _as_labels(array: np.ndarray, name: str) -> np.ndarray:
+    labels = np.asarray(array)
+    if labels.dtype == bool:
+        return labels.astype(np.uint8)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{name}: expected integer labels, got {labels.dtype}")
+    return labels
 
 
 def _check(

@@ -209,7 +209,7 @@ class BatchNorm(Layer):
             self.running_var[...] = var + self.momentum * (unbiased - var)
             mean, var = batch_mean, batch_var
         scale = lax.rsqrt(var + self.epsilon)
-        if self.weight is None:
+        if self.weight is None or self.bias is None:
             return (x - mean) * scale
         return (x - mean) * (scale * self.weight[...]) + self.bias[...]
 
@@ -227,7 +227,7 @@ class InstanceNorm(Layer):
         mean = jnp.mean(x, axes, keepdims=True)
         var = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
         scale = lax.rsqrt(var + self.epsilon)
-        if self.weight is None:
+        if self.weight is None or self.bias is None:
             return (x - mean) * scale
         return (x - mean) * (scale * self.weight[...]) + self.bias[...]
 
@@ -246,7 +246,7 @@ class GroupNorm(Layer):
         mean = jnp.mean(grouped, axes, keepdims=True)
         var = jnp.mean(jnp.square(grouped - mean), axes, keepdims=True)
         y = ((grouped - mean) * lax.rsqrt(var + self.epsilon)).reshape(x.shape)
-        return y if self.weight is None else y * self.weight[...] + self.bias[...]
+        return y if self.weight is None or self.bias is None else y * self.weight[...] + self.bias[...]
 
 
 class LayerNorm(Layer):

@@ -99,7 +99,7 @@ def decomposition_of(run: Run) -> Mapping[str, str]:
 def rater_entropy(raters: Num[np.ndarray, "a *space"]) -> Float[np.ndarray, "*space"]:
     """Entropy in nats of the rater mean: -sum_k p_k ln p_k with p_k the share of raters who gave label k."""
     entropy = np.zeros(raters.shape[1:])
-    for label in np.unique(raters):
+    for label in range(int(raters.max(initial=0)) + 1):
         share = (raters == label).mean(axis=0)
         entropy -= share * np.log(np.where(share > 0, share, 1.0))
     return entropy
