@@ -113,7 +113,7 @@ class Network:
         cuts = _template(self).cuts
         if cut not in cuts:
             raise ValueError(f"{self.architecture}: expected a cut among {sorted(cuts)}, got {cut!r}")
-        return [n for n in self.shapes()[0] if n.split(".")[0] in cuts[cut]]
+        return [n for n in self.shapes()[0] if any(f"{n}.".startswith(f"{m}.") for m in cuts[cut])]
 
     def select(self, pattern: str) -> list[str]:
         """The parameters whose name matches a regular expression from its start; ValueError if none does."""
@@ -154,6 +154,7 @@ def _template(network: Network) -> _Template:
     cls = NETWORKS[network.architecture]
     net = nnx.eval_shape(lambda: cls(**dict(network.arguments), rngs=nnx.Rngs(0)))
     layouts = {_join((*path, "weight")): m.layout for path, m in nnx.iter_modules(net) if isinstance(m, Layer)}
+    layouts |= getattr(net, "layouts", {})
     size_multiple, cuts = net.size_multiple, net.cuts
     graph, params, stats = nnx.split(net, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
     return _Template(graph, params, stats, size_multiple, cuts, layouts)

@@ -23,10 +23,8 @@ def test_pairwise_by_hand():
     assert distribution.pairwise_iou(maps(NOTHING), maps(NOTHING), classes=2, empty=0.25)[0, 0] == 0.25
 
 
-@pytest.mark.parametrize("shape", [(6, 7), (3, 4, 5)])
-@pytest.mark.parametrize("block", [7, 1 << 22])
-def test_pairwise_equals_one_pair_at_a_time(shape, block, monkeypatch):
-    monkeypatch.setattr(distribution, "_BLOCK", block)
+@pytest.mark.parametrize("shape", [(6, 7), (8, 8), (3, 4, 5), (5, 13, 2)])
+def test_pairwise_equals_one_pair_at_a_time(shape):
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 4, (3, *shape)), rng.integers(0, 3, (2, *shape))
     second[0] = 0
@@ -119,6 +117,8 @@ def test_bad_input_is_named():
         distribution.ged_squared(maps(LEFT), maps(LEFT), classes=2, statistic="W")
     with pytest.raises(ValueError, match="weights: expected 2"):
         distribution.ged_squared(maps(LEFT, RIGHT), maps(LEFT), classes=2, weights=np.array([1.0, -1.0]))
+    with pytest.raises(ValueError, match="ged: expected maps of one shape"):
+        distribution.ged_squared(maps(LEFT), np.zeros((1, 2, 2), int), classes=2)
     with pytest.raises(ValueError, match="one shape"):
         distribution.hm_iou(maps(LEFT), np.zeros((1, 2, 2), int), classes=2)
     with pytest.raises(ValueError, match="classes"):

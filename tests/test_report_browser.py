@@ -20,7 +20,8 @@ from tests.test_report import make_run
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver on the path, for a look at the real page"
+    CHROMIUM is None or DRIVER is None,
+    reason="needs chromium and chromedriver on the path, for a look at the real page",
 )
 FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
@@ -44,7 +45,9 @@ class Browser:
 
     def call(self, verb: str, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if verb == "GET" else json.dumps(body or {}).encode()
-        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=verb)
+        request = urllib.request.Request(
+            self.base + path, data, {"Content-Type": "application/json"}, method=verb
+        )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.load(answer)["value"]
@@ -71,7 +74,13 @@ class Browser:
 
     def size(self, width: int, height: int, *, dark: bool = False) -> None:
         """The size of the page itself, and whether it is asked for dark colours."""
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 500,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.command("Emulation.setEmulatedMedia", media="", features=[scheme])
 
@@ -84,7 +93,9 @@ class Browser:
     def requests(self) -> list[str]:
         """Addresses asked for since the last call, the page's own data URIs left out."""
         messages = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
-        asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        asked = [
+            m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"
+        ]
         return [address for address in asked if not address.startswith("data:")]
 
     def picture(self, path: Path) -> None:
@@ -99,7 +110,9 @@ def start_driver() -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     for _ in range(200):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=1):

@@ -143,14 +143,15 @@ def agreement(
         "spearman": pcc(*ranks) if ranks is not None else spearman(u, v),
         "ncc": rho * (u.size - 1) / u.size if u.size else rho,
         "r2_pearson": rho**2,
-        "r2_cod_scaled": r2_cod_scaled(u, v),
-        "r2_cod_raw": r2_cod_raw(u, v),
     }
-    scalings: tuple[Scaling, ...] = ("raw", "minmax")
-    for scaling in scalings:
-        figures[f"sdice_product_{scaling}"] = sdice_product(u, v, scaling=scaling)
-        figures[f"sdice_squared_{scaling}"] = sdice_squared(u, v, scaling=scaling)
-        figures[f"sdice_threshold_{scaling}"] = sdice_threshold(u, v, scaling=scaling)
+    # A scaled pair is scaled once, and its figures are the raw figures of what came out.
+    scaled_u, scaled_v = _scaled(u, v, "minmax")
+    figures["r2_cod_scaled"] = r2_cod_raw(scaled_u, scaled_v)
+    figures["r2_cod_raw"] = r2_cod_raw(u, v)
+    for name, pair in {"raw": (u, v), "minmax": (scaled_u, scaled_v)}.items():
+        figures[f"sdice_product_{name}"] = sdice_product(*pair, scaling="raw")
+        figures[f"sdice_squared_{name}"] = sdice_squared(*pair, scaling="raw")
+        figures[f"sdice_threshold_{name}"] = sdice_threshold(*pair, scaling="raw")
     return figures
 
 

@@ -15,9 +15,6 @@ from scipy.optimize import linear_sum_assignment
 
 from .agreement import THRESHOLDS
 
-# float32 holds integers up to 2^24, so the counts of one block stay exact in a fast matrix product.
-_BLOCK = 1 << 22
-
 
 def pairwise_iou(
     first: Integer[np.ndarray, " n *space"],
@@ -65,11 +62,15 @@ def ged_squared(
         raise ValueError(f"statistic: expected 'V' or 'U', got {statistic!r}")
     share = _shares(weights, len(samples))
     alike = np.full(len(raters), 1 / len(raters))
-    across = 1 - pairwise_iou(samples, raters, classes=classes, empty=empty)
-    within = 1 - pairwise_iou(samples, samples, classes=classes, empty=empty)
-    between = 1 - pairwise_iou(raters, raters, classes=classes, empty=empty)
+    if np.shape(samples)[1:] != np.shape(raters)[1:]:
+        raise ValueError(f"ged: expected maps of one shape, got {np.shape(samples)} and {np.shape(raters)}")
+    both = np.concatenate([samples, raters])
+    distance = 1 - pairwise_iou(both, both, classes=classes, empty=empty)
+    count = len(samples)
     return float(
-        2 * share @ across @ alike - _spread(within, share, statistic) - _spread(between, alike, statistic)
+        2 * share @ distance[:count, count:] @ alike
+        - _spread(distance[:count, :count], share, statistic)
+        - _spread(distance[count:, count:], alike, statistic)
     )
 
 
@@ -164,15 +165,16 @@ def _counts(first: np.ndarray, second: np.ndarray, classes: int) -> tuple[np.nda
         raise ValueError(f"label maps: expected two sets of one shape, got {first.shape} and {second.shape}")
     if classes < 2:
         raise ValueError(f"classes: expected at least 2, got {classes}")
-    one, two = first.reshape(len(first), -1), second.reshape(len(second), -1)
-    used = np.flatnonzero((one != 0).any(axis=0) | (two != 0).any(axis=0))
-    both = np.zeros((len(one), len(two), classes - 1))
-    for start in range(0, used.size, _BLOCK):
-        part = used[start : start + _BLOCK]
-        a, b = one[:, part], two[:, part]
-        for label in range(1, classes):
-            both[..., label - 1] += (a == label).astype(np.float32) @ (b == label).astype(np.float32).T
-    labels = range(1, classes)
-    sizes = np.stack([np.count_nonzero(one == label, axis=1) for label in labels], axis=-1)
-    others = np.stack([np.count_nonzero(two == label, axis=1) for label in labels], axis=-1)
-    return both, sizes, others
+    both, sizes, others = [], [], []
+    for label in range(1, classes):
+        one, two = _packed(first == label), _packed(second == label)
+        both.append([np.bitwise_count(row & two).sum(axis=1, dtype=np.int64) for row in one])
+        sizes.append(np.bitwise_count(one).sum(axis=1, dtype=np.int64))
+        others.append(np.bitwise_count(two).sum(axis=1, dtype=np.int64))
+    return np.stack(both, axis=-1), np.stack(sizes, axis=-1), np.stack(others, axis=-1)
+
+
+def _packed(masks: np.ndarray) -> np.ndarray:
+    """Masks as rows of 64-bit words, so that pairs are counted 64 pixels at a time."""
+    bits = np.packbits(masks.reshape(len(masks), -1), axis=1)
+    return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)

@@ -9,6 +9,7 @@ composition is the whole network.
 from typing import Any
 
 from .att_unet import AttUNet
+from .graph import GraphNetwork
 from .nnunet import PlainConvUNet, ResidualEncoderUNet
 from .plain_unet import PlainUNet
 from .segnet import SegNet
@@ -21,6 +22,7 @@ from .wnet import WNet
 
 NETWORKS: dict[str, Any] = {
     "att_unet": AttUNet,
+    "graph": GraphNetwork,
     "nnunet_plain": PlainConvUNet,
     "nnunet_residual": ResidualEncoderUNet,
     "plain_unet": PlainUNet,
@@ -34,5 +36,5 @@ NETWORKS: dict[str, Any] = {
     "wnet": WNet,
 }
 
-__all__ = ["NETWORKS", "AttUNet", "PlainConvUNet", "PlainUNet", "ResidualEncoderUNet", "SegNet", "SwinUNet",
+__all__ = ["NETWORKS", "AttUNet", "GraphNetwork", "PlainConvUNet", "PlainUNet", "ResidualEncoderUNet", "SegNet", "SwinUNet",
            "SwinUNetWrapper", "UNet", "UNetDropout", "UNetpp", "UNetppp", "WNet"]

@@ -1,8 +1,8 @@
-"""Arrays to small pictures: palette PNGs of maps, grey or colour pictures of images, and outlines of masks as paths.
+"""Arrays to small pictures: palette PNGs of maps, pictures of images, and outlines of masks as paths.
 
-A map becomes ONE palette PNG whose index is the value on a fixed scale, so that the page can lay it over the image with
-any opacity and read the value back. Volumes become one sheet of tiles a plane. Pictures larger than the limit are
-averaged in whole blocks of pixels; labels take the pixel in the middle of the block.
+A map becomes ONE palette PNG whose index is the value on a fixed scale, so that the page can lay it over the
+image with any opacity and read the value back. Volumes become one sheet of tiles a plane. Pictures larger
+than the limit are averaged in whole blocks of pixels; labels take the pixel in the middle of the block.
 """
 
 import base64
@@ -18,7 +18,7 @@ from PIL import Image as PillowImage
 
 LEVELS = 128  # steps of a colour scale; index LEVELS marks NaN
 TINY = 160  # pixels of the longer side up to which pictures are always stored exactly
-FADE = 0.12  # the share of the scale over which colours fade in, so that the image shows where a map is near 0
+FADE = 0.12  # share of the scale over which colours fade in: the image shows where a map is near 0
 NOT_A_NUMBER = (148, 148, 148, 200)
 
 
@@ -28,32 +28,6 @@ class Scale:
 
     high: float
     colours: str  # name of a perceptually uniform matplotlib colour map
-
-
-@dataclass(frozen=True)
-class Plane:
-    """One way to slice a case: which slices are shown, which axes lie down and across, and in which direction.
-
-    `axis` is None for a picture, which is its own only slice. `letters` are the four edges' directions (top, right,
-    bottom, left) in patient terms where the orientation is known.
-    """
-
-    axis: int | None
-    slices: tuple[int, ...]
-    down: int
-    across: int
-    flip_down: bool = False
-    flip_across: bool = False
-    block: int = 1
-    letters: tuple[str, str, str, str] | None = None
-
-    def tiles(self, values: Num[np.ndarray, "..."]) -> Num[np.ndarray, "n h w ..."]:
-        """The slices of an array [*space, ...] as seen on this plane, at full resolution."""
-        order = [self.down, self.across] if self.axis is None else [self.axis, self.down, self.across]
-        rest = range(len(order), values.ndim)
-        tiles = np.transpose(values, [*order, *rest])
-        tiles = tiles[None] if self.axis is None else tiles[list(self.slices)]
-        return tiles[:, :: -1 if self.flip_down else 1, :: -1 if self.flip_across else 1]
 
 
 @cache
@@ -73,13 +47,17 @@ def map_levels(values: Float[np.ndarray, "..."], high: float) -> UInt8[np.ndarra
     """Levels 0 to LEVELS-1 for values 0 to `high`, clipped at both ends; LEVELS for NaN."""
     with np.errstate(invalid="ignore"):
         place = np.clip(values / high if high > 0 else np.zeros_like(values), 0, 1)
-        return np.where(np.isnan(values), LEVELS, np.rint(np.nan_to_num(place) * (LEVELS - 1))).astype(np.uint8)
+        return np.where(np.isnan(values), LEVELS, np.rint(np.nan_to_num(place) * (LEVELS - 1))).astype(
+            np.uint8
+        )
 
 
 def encode_levels(levels: UInt8[np.ndarray, "h w"], colours: str) -> str:
     """Data URI of a palette PNG of levels."""
     table = colour_table(colours)
-    picture = PillowImage.frombytes("P", (levels.shape[1], levels.shape[0]), np.ascontiguousarray(levels).tobytes())
+    picture = PillowImage.frombytes(
+        "P", (levels.shape[1], levels.shape[0]), np.ascontiguousarray(levels).tobytes()
+    )
     picture.putpalette(table[:, :3].tobytes())
     return _data_uri(picture, "PNG", transparency=table[:, 3].tobytes())
 
@@ -87,7 +65,9 @@ def encode_levels(levels: UInt8[np.ndarray, "h w"], colours: str) -> str:
 def encode_image(values: UInt8[np.ndarray, "h w *c"]) -> str:
     """Data URI of a PNG, or of a JPEG (quality 85) where that saves a third and the picture is not tiny."""
     size = (values.shape[1], values.shape[0])
-    picture = PillowImage.frombytes("L" if values.ndim == 2 else "RGB", size, np.ascontiguousarray(values).tobytes())
+    picture = PillowImage.frombytes(
+        "L" if values.ndim == 2 else "RGB", size, np.ascontiguousarray(values).tobytes()
+    )
     exact = _data_uri(picture, "PNG")
     if max(size) < TINY:
         return exact
@@ -96,14 +76,18 @@ def encode_image(values: UInt8[np.ndarray, "h w *c"]) -> str:
 
 
 def display_range(image: Num[np.ndarray, "..."], *, colour: bool) -> tuple[float, float]:
-    """Intensities shown as black and white: 0 to 255 or 0 to 1 for such colours, else the 0.5 and 99.5 percentiles."""
+    """Intensities shown as black and white: those of 8-bit or unit colours, else 0.5 and 99.5 percentiles."""
     finite = image[np.isfinite(image)]
     if finite.size == 0:
         return 0.0, 1.0
     if colour and finite.min() >= 0 and finite.max() <= 255:
         return 0.0, 1.0 if finite.max() <= 1 else 255.0
     low, high = (float(v) for v in np.percentile(finite, [0.5, 99.5]))
-    return (low, high) if high > low else (float(finite.min()), max(float(finite.max()), float(finite.min()) + 1e-6))
+    return (
+        (low, high)
+        if high > low
+        else (float(finite.min()), max(float(finite.max()), float(finite.min()) + 1e-6))
+    )
 
 
 def to_bytes(image: Num[np.ndarray, "..."], limits: tuple[float, float]) -> UInt8[np.ndarray, "..."]:
@@ -198,61 +182,13 @@ def _stroke(direction: int, length: int) -> str:
     return f"{'hvhv'[direction]}{length if direction < 2 else -length}"
 
 
-def choose_slices(mass: Float[np.ndarray, " z"], limit: int) -> tuple[int, ...]:
-    """All slices, or `limit` of them: evenly spaced with both ends, the nearest moved onto the one of largest mass."""
-    count = len(mass)
-    if count <= limit:
-        return tuple(range(count))
-    chosen = np.unique(np.linspace(0, count - 1, limit).round().astype(int))
-    peak = int(np.argmax(np.nan_to_num(mass)))
-    chosen[int(np.argmin(np.abs(chosen - peak)))] = peak
-    return tuple(sorted({int(i) for i in chosen}))
-
-
-def orthogonal_planes(
-    mass: Float[np.ndarray, "x y z"], *, orientation: str | None, limit: int, slices: int
-) -> list[Plane]:
-    """The planes across the last, middle and first axis of a volume.
-
-    With an orientation such as "RAS" (the patient direction in which each index grows) planes are drawn as in radiology:
-    anterior or superior up, the patient's right on the viewer's left, and the edges carry letters. Without it the
-    earlier axis goes down and the later one across.
-    """
-    planes = []
-    for axis in (2, 1, 0):
-        rest = [a for a in range(3) if a != axis]
-        chosen = choose_slices(mass.sum(axis=tuple(rest)), slices)
-        block = -(-max(mass.shape[a] for a in rest) // limit)
-        codes = _codes(orientation)
-        if codes is None:
-            planes.append(Plane(axis, chosen, rest[0], rest[1], block=block))
-            continue
-        down = next((a for a in rest if codes[a] in "SI"), None)
-        down = next(a for a in rest if codes[a] in "AP") if down is None else down
-        across = rest[1] if down == rest[0] else rest[0]
-        flip_down, flip_across = codes[down] in "SA", codes[across] in "RA"
-        bottom = _OPPOSITE[codes[down]] if flip_down else codes[down]
-        right = _OPPOSITE[codes[across]] if flip_across else codes[across]
-        letters = (_OPPOSITE[bottom], right, bottom, _OPPOSITE[right])
-        planes.append(Plane(axis, chosen, down, across, flip_down, flip_across, block, letters))
-    return planes
-
-
-_OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
-
-
-def _codes(orientation: str | None) -> str | None:
-    """The three letters if they name one axis of the body each."""
-    if orientation is None or len(orientation) != 3:
-        return None
-    kinds = {frozenset((c, _OPPOSITE[c])) for c in orientation if c in _OPPOSITE}
-    return orientation if len(kinds) == 3 else None
-
-
 def thumbnail(
-    image: UInt8[np.ndarray, "h w *c"], levels: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"], colours: str
+    image: UInt8[np.ndarray, "h w *c"],
+    levels: UInt8[np.ndarray, "h w"],
+    mask: Bool[np.ndarray, "h w"],
+    colours: str,
 ) -> str:
-    """Data URI of a small palette PNG: the image, a map over it, and the inner border of the mask in white."""
+    """Data URI of a small palette PNG: the image, a map over it, the inner border of the mask in white."""
     table = colour_table(colours)[levels].astype(np.float32)
     grey = (image if image.ndim == 2 else image.mean(axis=-1))[..., None].astype(np.float32)
     alpha = 0.8 * table[..., 3:] / 255
@@ -260,7 +196,9 @@ def thumbnail(
     padded = np.pad(mask, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     mixed[mask & ~inside] = 255
-    picture = PillowImage.frombytes("RGB", (grey.shape[1], grey.shape[0]), np.rint(mixed).astype(np.uint8).tobytes())
+    picture = PillowImage.frombytes(
+        "RGB", (grey.shape[1], grey.shape[0]), np.rint(mixed).astype(np.uint8).tobytes()
+    )
     return _data_uri(picture.quantize(64), "PNG")
 
 
@@ -274,4 +212,7 @@ def gradient(colours: str) -> Sequence[tuple[float, str]]:
     """Stops (place 0 to 1, CSS colour) of a colour scale, for the bar beside a picture."""
     table = colour_table(colours)[:LEVELS]
     picks = np.unique(np.linspace(0, LEVELS - 1, 17).round().astype(int))
-    return [(i / (LEVELS - 1), f"rgba({r},{g},{b},{a / 255:.2f})") for i, (r, g, b, a) in zip(picks, table[picks].tolist(), strict=True)]
+    return [
+        (i / (LEVELS - 1), f"rgba({r},{g},{b},{a / 255:.2f})")
+        for i, (r, g, b, a) in zip(picks, table[picks].tolist(), strict=True)
+    ]

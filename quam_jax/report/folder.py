@@ -1,7 +1,7 @@
 """A run folder as found on disk: what is there, and a plain sentence for everything that is not.
 
-Nothing here fails on a missing or damaged part. An unfinished, mixed or newer run is read as far as it can be, and the
-sentences in `notes` and `missing` are shown in the report.
+Nothing here fails on a missing or damaged part. An unfinished, mixed or newer run is read as far as it can
+be, and the sentences in `notes` and `missing` are shown in the report.
 """
 
 import csv
@@ -21,12 +21,14 @@ MAPS = ("total", "aleatoric", "epistemic")
 SPATIAL = (*MAPS, "softmax", "flipcost")  # arrays of report_data that must have the shape of the segmentation
 STACKS = ("raters", "adversarial")  # one more axis in front
 TRACES = ("objective", "fit_loss", "bound", "penalty", "feasible")
+LABELS = ("segmentation", *STACKS)
+NUMERIC = ("image", *SPATIAL, *LABELS, *TRACES)
 NOT_CASES = {"run", "summary"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case of a run: its row of results.csv, its CASE.json, its arrays for the page, and what is missing."""
+    """One case of a run: its row of results.csv, its CASE.json, its arrays, and what is missing."""
 
     name: str
     row: Mapping[str, str]
@@ -38,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: run.json, summary.json, the columns of results.csv, the cases in order, and what is missing."""
+    """A run folder: run.json, summary.json, columns of results.csv, cases in order, and what is missing."""
 
     folder: Path
     info: Mapping[str, Any]
@@ -51,7 +53,9 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a run folder; ValueError if the folder holds neither run.json nor results.csv."""
     if not folder.is_dir():
-        raise ValueError(f"{folder}: expected the folder of a run, got {'a file' if folder.exists() else 'nothing'}")
+        raise ValueError(
+            f"{folder}: expected the folder of a run, got {'a file' if folder.exists() else 'nothing'}"
+        )
     if not (folder / "run.json").is_file() and not (folder / "results.csv").is_file():
         raise ValueError(f"{folder}: not a run folder: expected run.json or results.csv in it, found neither")
     notes: list[str] = []
@@ -62,7 +66,9 @@ def read_run(folder: Path) -> Run:
     planned = [str(name) for name in info.get("cases") or []] if isinstance(info.get("cases"), list) else []
     names = list(dict.fromkeys([*planned, *failures, *rows]))
     known = NOT_CASES | set(names)
-    names += [p.stem for p in sorted(folder.glob("*.json")) if p.stem not in known and "case" in _read_json(p, [])]
+    names += [
+        p.stem for p in sorted(folder.glob("*.json")) if p.stem not in known and "case" in _read_json(p, [])
+    ]
     cases = tuple(_read_case(folder, name, rows.get(name), failures.get(name)) for name in names)
     notes += _describe_run(info, planned, cases)
     return Run(folder, info, columns, summary, cases, tuple(notes))
@@ -80,7 +86,12 @@ def load_arrays(case: Case) -> tuple[dict[str, np.ndarray], list[str]]:
                 raw[name] = stored[name]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         problems.append(f"{case.arrays.name} cannot be read ({_first_line(error)}).")
-    space = next((raw[n].shape for n in ("segmentation", *SPATIAL) if n in raw and raw[n].ndim >= 2), None)
+    for name in [n for n in raw if n in NUMERIC and raw[n].dtype.kind not in "buif"]:
+        problems.append(f"{name} holds {raw.pop(name).dtype} instead of numbers.")
+    for name in [n for n in raw if n in LABELS and raw[n].dtype.kind == "f"]:
+        raw[name] = np.nan_to_num(raw[name]).astype(np.int32)
+    grids = [raw[n].shape for n in ("segmentation", *SPATIAL) if n in raw]
+    space = next((shape for shape in grids if len(shape) >= 2 and min(shape) > 0), None)
     if space is None:
         return {}, problems or [f"{case.arrays.name} holds neither a segmentation nor a map."]
     arrays = {}
@@ -112,7 +123,7 @@ def number(value: object) -> float:
 
 
 def output_files(run: Run, case: Case) -> list[tuple[str, str, bool]]:
-    """(what, name, exists) of the files of a case, from CASE.json; names that leave the run folder are not linked."""
+    """(what, name, exists) of the files that CASE.json names; what lies outside the run folder does not count."""
     files = []
     for what, value in _mapping(case.record.get("outputs")).items():
         for name in value if isinstance(value, list) else [value]:
@@ -156,20 +167,32 @@ def _read_case(folder: Path, name: str, row: Mapping[str, str] | None, failed: s
 def _describe_run(info: Mapping[str, Any], planned: list[str], cases: tuple[Case, ...]) -> list[str]:
     notes = []
     if info and info.get("format") != FORMAT:
-        notes.append(f"The run has format {info.get('format')!r}; this report reads format {FORMAT} and shows what it knows.")
+        notes.append(
+            f"The run has format {info.get('format')!r}; this report reads format {FORMAT} and shows what it can."
+        )
     if info and info.get("status") != "finished":
         done = sum(bool(c.row) and c.failed is None for c in cases)
-        notes.append(f"The run is not finished (status {info.get('status')!r}): {done} of {len(cases)} cases are here.")
+        notes.append(
+            f"The run is not finished (status {info.get('status')!r}): {done} of {len(cases)} cases are here."
+        )
     if info.get("units") not in (None, "nats"):
-        notes.append(f"run.json gives the units {info['units']!r}; the colour scales of this page assume nats.")
+        notes.append(
+            f"run.json gives the units {info['units']!r}; the colour scales of this page assume nats."
+        )
     strangers = [c.name for c in cases if planned and c.name not in planned and c.failed is None]
     if strangers:
-        notes.append(f"In the folder but not in the run's list of cases: {', '.join(strangers)}. Two runs may be mixed.")
+        notes.append(
+            f"In the folder but not in the run's list: {', '.join(strangers)}. Two runs may be mixed."
+        )
     hashes = Counter(str(c.record["config_hash"]) for c in cases if c.record.get("config_hash"))
     if len(hashes) > 1:
         usual = str(info.get("config_hash") or hashes.most_common(1)[0][0])
-        others = [c.name for c in cases if c.record.get("config_hash") and str(c.record["config_hash"]) != usual]
-        notes.append(f"Computed with another configuration than the rest: {', '.join(others)}. Do not compare these.")
+        others = [
+            c.name for c in cases if c.record.get("config_hash") and str(c.record["config_hash"]) != usual
+        ]
+        notes.append(
+            f"Computed with another configuration than the rest: {', '.join(others)}. Do not compare these."
+        )
     return notes
 
 
@@ -204,7 +227,10 @@ def _read_rows(path: Path, notes: list[str]) -> tuple[tuple[str, ...], dict[str,
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = [{k: v or "" for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)} for row in reader]
+            rows = [
+                {k: v or "" for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)}
+                for row in reader
+            ]
             columns = tuple(name for name in reader.fieldnames or ())
     except FileNotFoundError:
         notes.append("results.csv is missing: no table of figures.")
@@ -218,7 +244,7 @@ def _read_rows(path: Path, notes: list[str]) -> tuple[tuple[str, ...], dict[str,
     twice = [name for name, count in Counter(row["case"] for row in rows).items() if count > 1]
     if twice:
         notes.append(f"results.csv has several rows of {', '.join(twice)}; the last one is shown.")
-    return columns, {row["case"]: row for row in rows}
+    return columns, {row["case"]: row for row in rows if row["case"]}
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:

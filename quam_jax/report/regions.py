@@ -10,10 +10,10 @@ from scipy import ndimage
 
 @dataclass(frozen=True)
 class Region:
-    """A connected region; `mass` is the sum of epistemic nats over its pixels, the other maps are means in nats.
+    """A connected region; `mass` is the sum of epistemic nats over its pixels, the other maps are means.
 
-    `peak` is the index of its largest epistemic value, `inside` the share of it inside the reference segmentation
-    (None without one) and `flip_cost` the smallest flip cost in it (None where it was not computed).
+    `peak` is the index of its largest epistemic value, `inside` the share of it inside the prediction (None
+    without one) and `flip_cost` the smallest flip cost in it (None where it was not computed).
     """
 
     number: int
@@ -37,7 +37,8 @@ def find_regions(
 ) -> tuple[list[Region], int]:
     """The `limit` regions of largest epistemic mass, and how many there are in all.
 
-    A region is a set of pixels with epistemic uncertainty >= `threshold` nats (> 0) that touch along an edge or face.
+    A region is a set of pixels with epistemic uncertainty >= `threshold` nats (> 0) that touch along an edge
+    or face.
     """
     epistemic = arrays.get("epistemic")
     if epistemic is None or not threshold > 0:

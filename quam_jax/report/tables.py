@@ -1,7 +1,7 @@
 """Tables as rows of text: the overview of a run, the maps side by side, and plain aligned columns.
 
-Cells are strings, so that the command line, the page and a log show the same figures. A dash stands for a value that is
-missing or not a number.
+Cells are strings, so that the command line, the page and a log show the same figures. A dash stands for a
+value that is missing or not a number.
 """
 
 import math
@@ -12,48 +12,89 @@ from .folder import number
 KNOWN_MAPS = ("total", "aleatoric", "epistemic", "softmax", "boundary")
 HEADLINE = ("pcc", "r2_pearson", "sdice_product_minmax")
 CONTROLS = {"boundary"}
-PLAIN = ("case", "status", "seconds", "members", "held", "reason")  # columns of results.csv that are no metric
+DICE = ("dice", "dice_consensus", "dice_raters")
+PLAIN = (
+    "case",
+    "status",
+    "seconds",
+    "members",
+    "held",
+    "reason",
+    "note",
+)  # columns of results.csv that are no metric
 NONE = "–"
 
 _NAMES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "hd": "HD",
-    "hd95": "HD95",
-    "nsd": "NSD",
-    "pcc": "PCC",
-    "spearman": "Spearman",
-    "ncc": "NCC",
-    "r2_pearson": "R² (Pearson)",
-    "r2_cod": "R² (determination)",
-    "sdice_product_minmax": "soft Dice",
-    "ged": "GED²",
-    "ece": "ECE",
+    "ap": "average precision",
     "auroc": "AUROC",
     "aurc": "AURC",
+    "augrc": "AUGRC",
+    "brier": "Brier",
+    "dice": "Dice",
+    "e_aurc": "E-AURC",
+    "ece": "ECE",
+    "ged": "GED²",
+    "hd": "HD",
+    "hd95": "HD95",
+    "hm_iou": "HM-IoU",
+    "iou": "IoU",
+    "mce": "MCE",
+    "ncc": "NCC",
     "nll": "NLL",
+    "nsd": "NSD",
+    "partial_pcc": "partial PCC",
+    "partial_spearman": "partial Spearman",
+    "pavpu": "PAvPU",
+    "pcc": "PCC",
+    "qu_brats": "QU-BraTS",
+    "qubiq": "QUBIQ",
+    "r2_cod": "R² (determination)",
+    "r2_pearson": "R² (Pearson)",
+    "sdice_product": "soft Dice, product",
+    "sdice_product_minmax": "soft Dice",
+    "sdice_squared": "soft Dice, squares",
+    "sdice_threshold": "soft Dice, thresholds",
+    "spearman": "Spearman",
 }
 
 
 def metric_label(name: str) -> str:
-    """The readable name of a metric; unknown names stay as they are, with spaces for underscores."""
-    return _NAMES.get(name, name.replace("_", " "))
+    """The readable name of a metric: its longest known beginning, then the rest as qualifiers."""
+    words = name.split("_")
+    for length in range(len(words), 0, -1):
+        known = _NAMES.get("_".join(words[:length]))
+        if known:
+            return ", ".join([known, *words[length:]])
+    return " ".join(words)
+
+
+def prediction_metrics(columns: Iterable[str]) -> list[str]:
+    """The columns that judge the prediction itself and not a map, Dice first."""
+    own = [c for c in columns if "/" not in c and c not in PLAIN]
+    dice = [c for c in DICE if c in own]
+    return dice + [c for c in own if c not in dice]
+
+
+def dice_column(columns: Iterable[str]) -> str | None:
+    """The column of the prediction's Dice: `dice`, else against the consensus or the mean over raters."""
+    present = set(columns)
+    return next((c for c in DICE if c in present), None)
 
 
 def split_column(column: str) -> tuple[str, str]:
-    """(map, metric) of a column such as `total/pcc`; the map is empty for a metric of the prediction itself."""
+    """(map, metric) of a column such as `total/pcc`; the map is empty for a metric of the prediction."""
     name, slash, metric = column.partition("/")
     return (name, metric) if slash else ("", column)
 
 
 def map_order(columns: Iterable[str]) -> list[str]:
-    """The maps that have columns: total, aleatoric, epistemic, softmax, boundary, then others as they come."""
+    """The maps with columns: total, aleatoric, epistemic, softmax, boundary, then others as they come."""
     present = list(dict.fromkeys(split_column(c)[0] for c in columns if "/" in c))
     return [m for m in KNOWN_MAPS if m in present] + [m for m in present if m not in KNOWN_MAPS]
 
 
 def metric_order(columns: Iterable[str]) -> list[str]:
-    """The metrics of maps: the headline ones first (a run without them: its first three), then as they come."""
+    """The metrics of maps: the headline ones first, then the others as they come."""
     present = list(dict.fromkeys(split_column(c)[1] for c in columns if "/" in c))
     return [m for m in HEADLINE if m in present] + [m for m in present if m not in HEADLINE]
 
@@ -68,7 +109,7 @@ def headline_metrics(columns: Iterable[str]) -> list[str]:
 
 
 def show(value: object, digits: int = 3) -> str:
-    """A number with fixed digits, in powers of ten where that would hide it; a dash for what is no finite number."""
+    """A number with fixed digits, in powers of ten where that would hide it; a dash for no finite number."""
     figure = number(value)
     if not math.isfinite(figure):
         return NONE
@@ -104,19 +145,28 @@ def show_interval(column: Mapping[str, object] | None, digits: int = 3) -> str:
 
 
 def overview(
-    results_rows: Sequence[Mapping[str, object]], summary: Mapping[str, object], *, metrics: Sequence[str] = ("pcc",)
+    results_rows: Sequence[Mapping[str, object]],
+    summary: Mapping[str, object],
+    *,
+    metrics: Sequence[str] = ("pcc",),
 ) -> tuple[list[str], list[list[str]]]:
     """A row a case and, last, the mean with its interval: Dice, then the given metrics of every map.
 
-    `results_rows` are the rows of results.csv, `summary` the content of summary.json. Metrics that no row has are left
-    out; a failed case keeps its status and has dashes.
+    `results_rows` are the rows of results.csv, `summary` the content of summary.json. Metrics that no row has
+    are left out; a failed case keeps its status and has dashes.
     """
     present = list(dict.fromkeys(name for row in results_rows for name in row))
     wanted = [f"{m}/{metric}" for metric in metrics for m in map_order(present) if f"{m}/{metric}" in present]
-    columns = (["dice"] if "dice" in present else []) + wanted
+    dice = dice_column(present)
+    columns = ([dice] if dice else []) + wanted
     header = ["case", "status", "held", *(_heading(c) for c in columns)]
     rows = [
-        [str(row.get("case", "")), str(row.get("status", "") or NONE), held_of(row), *(show(row.get(c)) for c in columns)]
+        [
+            str(row.get("case", "")),
+            str(row.get("status", "") or NONE),
+            held_of(row),
+            *(show(row.get(c)) for c in columns),
+        ]
         for row in results_rows
     ]
     stored = summary.get("columns")
@@ -155,7 +205,10 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for index, row in enumerate(rows):
         if len(row) != len(columns):
             raise ValueError(f"row {index} of the table: expected {len(columns)} cells, got {len(row)}")
-    widths = [max(len(column), *(len(row[i]) for row in rows)) if rows else len(column) for i, column in enumerate(columns)]
+    widths = [
+        max(len(column), *(len(row[i]) for row in rows)) if rows else len(column)
+        for i, column in enumerate(columns)
+    ]
     right = [bool(rows) and all(_is_figure(row[i]) for row in rows) for i in range(len(columns))]
 
     def line(cells: Sequence[str]) -> str:

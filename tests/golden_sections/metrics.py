@@ -15,7 +15,7 @@ from quam_jax.evaluation import published, surface
 INDEX = "E_metrics/index.json"
 COVERED = ("E_metrics/dice_hd.npz", "E_metrics/pairwise.npz", "E_metrics/sample_uncertainty.npz")
 
-# Statistics are float32 in the reference, where the standard deviation of equal values may be 1e-7; other values
+# Statistics are float32 in the reference, where the deviation of equal values may be 1e-7; other values
 # are float64 and differ by rounding alone.
 RELATIVE, FLOOR = 1e-5, 1e-6
 

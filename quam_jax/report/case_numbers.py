@@ -1,0 +1,157 @@
+"""The figures of one case in words and rows: maps in numbers, sizes, metrics, and where its files are."""
+
+import math
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from . import tables
+from .folder import Case, Run, number, output_files
+from .layers import TITLES, Layers
+
+MOST_CLASSES = 6  # columns of the table of sizes
+
+
+def map_rows(layers: Layers) -> list[tuple[str, list[str]]]:
+    """Per map: mean over the image, mean inside the prediction, largest value, in nats."""
+    arrays = layers.arrays
+    inside = arrays["segmentation"] > 0 if "segmentation" in arrays else np.zeros(layers.space, bool)
+    rows = []
+    for name in layers.maps:
+        values = np.asarray(arrays[name], np.float64)
+        known = values[np.isfinite(values)]
+        within = values[inside & np.isfinite(values)]
+        largest = float(known.max()) if known.size else math.nan
+        figures = (_mean(known), _mean(within), largest)
+        rows.append((TITLES[name], [tables.show(v, 4) for v in figures]))
+    return rows
+
+
+def epistemic_share(layers: Layers) -> float | None:
+    """Summed epistemic over summed total uncertainty; None without both or where the total is 0."""
+    if "total" not in layers.arrays or "epistemic" not in layers.arrays:
+        return None
+    sums = {n: float(np.nansum(layers.arrays[n].astype(np.float64))) for n in ("total", "epistemic")}
+    return sums["epistemic"] / sums["total"] if sums["total"] > 0 else None
+
+
+def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
+    """Area or volume of every class in the prediction, in each kept adversarial model and for each rater."""
+    arrays = layers.arrays
+    if "segmentation" not in arrays:
+        return None
+    models = [("prediction", arrays["segmentation"])]
+    models += [
+        (f"adversarial: {name}", arrays["adversarial"][i]) for i, name in enumerate(layers.adversarial)
+    ]
+    raters = [(f"rater: {name}", arrays["raters"][i]) for i, name in enumerate(layers.raters)]
+    counts = {name: np.bincount(np.maximum(mask, 0).ravel()) for name, mask in models + raters}
+    present = sorted({k for seen in counts.values() for k in np.flatnonzero(seen).tolist() if k > 0})
+    present = present[:MOST_CLASSES]
+    cell = math.prod(layers.spacing)
+
+    def size(name: str, label: int) -> float:
+        return float(counts[name][label]) * cell if label < len(counts[name]) else 0.0
+
+    def text(value: float) -> str:
+        return f"{value:,.0f}" if layers.unit == "pixels" else f"{value:,.4g}"
+
+    spread = [sorted(size(name, k) for name, _ in models) for k in present]
+    interval = [volume_interval(case, k, classes=len(present)) for k in present]
+    words = {"pixels": ("pixels", "voxels"), "mm": ("mm²", "mm³")}[layers.unit]
+    return {
+        "classes": present,
+        "rows": [(name, [text(size(name, k)) for k in present]) for name, _ in models + raters],
+        "spread": [f"{text(sizes[0])} to {text(sizes[-1])}" for sizes in spread],
+        "interval": interval if any(interval) else None,
+        "unit": words[len(layers.space) - 2],
+    }
+
+
+def volume_interval(case: Case, label: int, *, classes: int) -> str:
+    """`low to high` of a class under the samples, as evaluated; empty where it was not."""
+    flat = _metrics(case)
+    for name in (f"volume_class{label}", *(["volume"] if classes == 1 else [])):
+        low, high = number(flat.get(f"{name}_low")), number(flat.get(f"{name}_high"))
+        if math.isfinite(low + high):
+            return f"{low:,.4g} to {high:,.4g}"
+    return ""
+
+
+def metric_table(case: Case) -> dict[str, Any]:
+    """Every metric of the case by map, and those of the prediction, from CASE.json or else from its row."""
+    flat = _metrics(case)
+    maps = tables.map_order(flat)
+    rows = []
+    for metric in tables.metric_order(flat):
+        values = [number(flat.get(f"{m}/{metric}")) for m in maps]
+        if any(math.isfinite(v) for v in values):
+            rows.append((tables.metric_label(metric), [tables.show(v, 4) for v in values]))
+    own = [k for k in tables.prediction_metrics(flat) if math.isfinite(number(flat[k]))]
+    note = flat.get("note") or case.row.get("note")
+    return {
+        "maps": maps,
+        "rows": rows,
+        "own": [(tables.metric_label(k), tables.show(flat[k], 4)) for k in own],
+        "note": plain(note) if note else None,
+    }
+
+
+def case_files(run: Run, case: Case) -> list[tuple[str, str, str | None]]:
+    """(what, name, relative link) of the files of a case; no link where the file is not there."""
+    return [(what, name, href(name) if exists else None) for what, name, exists in output_files(run, case)]
+
+
+def case_facts(case: Case) -> list[tuple[str, str]]:
+    """What CASE.json tells about the image and how the case was computed."""
+    image = case.record.get("image")
+    facts: list[tuple[str, str]] = []
+    if isinstance(image, Mapping):
+        keys = [k for k in ("path", "shape", "spacing", "orientation", "sha256") if image.get(k)]
+        facts += [(f"image {key}", plain(image[key])) for key in keys]
+    for key in ("seed", "config_hash"):
+        if case.record.get(key) is not None:
+            facts.append((key.replace("_", " "), plain(case.record[key])))
+    seconds = case.record.get("seconds", case.row.get("seconds"))
+    if seconds not in (None, ""):
+        facts.append(("time", tables.show_seconds(seconds)))
+    return facts
+
+
+def plain(value: object) -> str:
+    """A value of a JSON file as a reader would write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {plain(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        numbers = bool(value) and all(isinstance(v, int | float) for v in value)
+        return (" × " if numbers else ", ").join(plain(v) for v in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def href(name: str) -> str:
+    """A relative link; the leading ./ keeps a name with a colon from being read as a scheme."""
+    return "./" + quote(str(PurePosixPath(name)))
+
+
+def _metrics(case: Case) -> dict[str, object]:
+    stored = case.record.get("metrics")
+    return _flatten(stored) if isinstance(stored, Mapping) else dict(case.row)
+
+
+def _flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}/")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else math.nan

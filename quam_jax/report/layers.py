@@ -1,0 +1,142 @@
+"""The arrays of one case made ready for the page: what there is, on which grid, and on which colour scale."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from .figures import Scale
+from .folder import SPATIAL, STACKS, Case, load_arrays, number
+
+TITLES = {
+    "total": "Total uncertainty",
+    "aleatoric": "Aleatoric uncertainty",
+    "epistemic": "Epistemic uncertainty",
+    "softmax": "Softmax entropy",
+    "rater_entropy": "Rater entropy",
+}
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What is fixed over the whole page: classes, the two colour scales, and how many cases have pictures."""
+
+    classes: int
+    classes_known: bool
+    total: Scale
+    epistemic: Scale
+    largest_epistemic: float
+    pictured: int
+
+    def of(self, layer: str) -> Scale:
+        """The scale of a map: its own for epistemic, that of an entropy for all others."""
+        return self.epistemic if layer == "epistemic" else self.total
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The arrays of a case on one grid of two or three axes, with the names of what is stacked in them.
+
+    `problems` are sentences about arrays that cannot be used, `reduced` one about axes that are not shown.
+    `unit` is "mm" where `spacing` is in millimetres and "pixels" where it is 1.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    space: tuple[int, ...]
+    spacing: tuple[float, ...]
+    unit: str
+    adversarial: tuple[str, ...]
+    raters: tuple[str, ...]
+    problems: tuple[str, ...]
+    reduced: str | None
+
+    @property
+    def maps(self) -> list[str]:
+        """The maps there are, in the order of the page."""
+        return [name for name in TITLES if name in self.arrays]
+
+    @property
+    def mass(self) -> Float[np.ndarray, "*space"]:
+        """Where a reader should look first: the epistemic map, else the total, else zeros."""
+        values = self.arrays.get("epistemic", self.arrays.get("total"))
+        return np.zeros(self.space) if values is None else np.nan_to_num(np.asarray(values, np.float64))
+
+
+def read_layers(case: Case) -> Layers:
+    """Read the report data of a case; without any, a record of empty arrays."""
+    arrays, problems = load_arrays(case)
+    arrays, reduced = _as_picture_or_volume(arrays)
+    if "raters" in arrays:
+        arrays["rater_entropy"] = rater_entropy(arrays["raters"])
+    absent = [n for n in ("image", "segmentation", "total", "aleatoric", "epistemic") if n not in arrays]
+    if arrays and absent:
+        problems.append(f"Not in the report data: {', '.join(absent)}.")
+    space = _space(arrays)
+    spacing, unit = _spacing(case, len(space))
+    return Layers(
+        arrays=arrays,
+        space=space,
+        spacing=spacing,
+        unit=unit,
+        adversarial=_names(arrays, "adversarial", "model"),
+        raters=_names(arrays, "raters", "rater"),
+        problems=tuple(problems),
+        reduced=reduced,
+    )
+
+
+def rater_entropy(raters: Num[np.ndarray, " a *space"]) -> Float[np.ndarray, "*space"]:
+    """Entropy in nats of the rater mean: -sum_k p_k ln p_k, p_k the share of raters who gave label k."""
+    entropy = np.zeros(raters.shape[1:])
+    for label in range(int(raters.max(initial=0)) + 1):
+        share = (raters == label).mean(axis=0)
+        entropy -= share * np.log(np.where(share > 0, share, 1.0))
+    return entropy
+
+
+def _space(arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    return next((arrays[n].shape for n in ("segmentation", *SPATIAL) if n in arrays), ())
+
+
+def _as_picture_or_volume(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str | None]:
+    """Arrays of two or three spatial axes: a third axis of length 1 goes, further axes keep their middle."""
+    space = _space(arrays)
+    rank = len(space)
+    if rank <= 2 or (rank == 3 and space[2] != 1):
+        return dict(arrays), None
+    keep = 2 if space[2] == 1 else 3
+    picks = tuple(size // 2 for size in space[keep:])
+    reduced: dict[str, Any] = {}
+    for name, values in arrays.items():
+        if name in STACKS:
+            reduced[name] = values[(slice(None),) * (keep + 1) + picks]
+        elif name in ("image", "segmentation", *SPATIAL):
+            reduced[name] = values[(slice(None),) * keep + picks]
+        else:
+            reduced[name] = values[0] if values.ndim == 3 and len(values) == 1 else values
+    if math.prod(space[keep:]) == 1:
+        return reduced, None
+    cuts = enumerate(zip(picks, space[keep:], strict=True))
+    where = ", ".join(f"axis {keep + i} at index {pick} of {size}" for i, (pick, size) in cuts)
+    return reduced, f"The data have {rank} axes; shown is {where}."
+
+
+def _names(arrays: Mapping[str, np.ndarray], stack: str, word: str) -> tuple[str, ...]:
+    stored = arrays.get("rater_names" if stack == "raters" else f"{stack}_names")
+    given = [str(v) for v in stored] if stored is not None and stored.ndim == 1 else []
+    if stack not in arrays:
+        return ()
+    return tuple(given[i] if i < len(given) else f"{word} {i}" for i in range(len(arrays[stack])))
+
+
+def _spacing(case: Case, rank: int) -> tuple[tuple[float, ...], str]:
+    image = case.record.get("image")
+    stored = image.get("spacing") if isinstance(image, Mapping) else None
+    if isinstance(stored, list) and len(stored) >= rank:
+        values = tuple(number(v) for v in stored[:rank])
+        if all(math.isfinite(v) and v > 0 for v in values):
+            return values, "pixels" if all(v == 1 for v in values) else "mm"
+    return (1.0,) * rank, "pixels"

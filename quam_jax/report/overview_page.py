@@ -1,0 +1,248 @@
+"""What the head of the page shows: facts of the run, the table of cases with its means, and dot plots."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from . import plots, tables
+from .case_numbers import plain
+from .case_page import decomposition_of
+from .folder import Case, Run, number
+from .layers import Scales
+
+PREDICTION = "prediction"  # the choice of all columns without a map, in the list of metrics
+RUN_FILES = ("run.json", "results.csv", "summary.json")
+
+
+def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
+    """Everything of the page but the cases."""
+    info = run.info
+    groups = column_groups(run)
+    headline = tables.headline_metrics(run.columns)
+    means = column_means(run)
+    remarks = info.get("notes")
+    stored = run.summary.get("columns")
+    return {
+        "title": f"Uncertainty of {_model_name(info)}",
+        "count": len(run.cases),
+        "failed": sum(case.failed is not None for case in run.cases),
+        "status": str(info.get("status", "unknown status")),
+        "command": plain(info["command"]) if info.get("command") else None,
+        "facts": _facts(run),
+        "config": _config_rows(info.get("config")),
+        "notes": list(run.notes),
+        "remarks": [plain(text) for text in remarks] if isinstance(remarks, list) else [],
+        "files": [name for name in RUN_FILES if (run.folder / name).is_file()],
+        "groups": groups,
+        "rows": [_row(index, case, groups) for index, case in enumerate(run.cases)],
+        "means": [means.get(column["key"]) for group in groups for column in group["columns"]],
+        "intervals": isinstance(stored, Mapping) and bool(stored),
+        "strips": _strips(run, headline, means),
+        "metrics": _choices(run, headline),
+        "table": _table_data(run, headline, means),
+        "scales": scales,
+        "what": decomposition_of(run),
+        "published": info.get("setting") == "published",
+        "rated": any("/" in column for column in run.columns),
+    }
+
+
+def column_groups(run: Run, metrics: list[str] | None = None) -> list[dict[str, Any]]:
+    """The metric columns of the table by group: Dice of the prediction, then a group a headline metric.
+
+    With `metrics` only the groups of these; `PREDICTION` stands for everything that judges the prediction.
+    """
+    own = _own_metrics(run)
+    groups = []
+    for metric in [PREDICTION, *tables.headline_metrics(run.columns)] if metrics is None else metrics:
+        if metric == PREDICTION:
+            dice = tables.dice_column(own)
+            keys = own if metrics is not None else [dice] if dice else own[:1]
+            columns = [{"key": k, "label": tables.metric_label(k), "control": False} for k in keys]
+            label = "Prediction"
+        else:
+            maps = [m for m in tables.map_order(run.columns) if f"{m}/{metric}" in run.columns]
+            columns = [{"key": f"{m}/{metric}", "label": m, "control": m in tables.CONTROLS} for m in maps]
+            label = tables.metric_label(metric)
+        if columns:
+            groups.append({"label": label, "columns": columns})
+    return groups
+
+
+def column_means(run: Run) -> dict[str, dict[str, Any]]:
+    """Mean, interval and counts of every column: from summary.json, else the plain mean of the rows."""
+    stored = run.summary.get("columns")
+    means: dict[str, dict[str, Any]] = {}
+    for column in run.columns:
+        entry = stored.get(column) if isinstance(stored, Mapping) else None
+        if isinstance(entry, Mapping):
+            found = {k: number(entry.get(k)) for k in ("mean", "sd", "low", "high", "n", "n_nan")}
+        else:
+            values = [number(case.row.get(column)) for case in run.cases if case.failed is None]
+            known = [v for v in values if math.isfinite(v)]
+            if column in tables.PLAIN or not known:
+                continue
+            found = {"mean": sum(known) / len(known), "n": len(known)}
+        if not math.isfinite(found["mean"]):
+            continue
+        low, high = found.get("low", math.nan), found.get("high", math.nan)
+        means[column] = {
+            "text": tables.show(found["mean"]),
+            "interval": _interval(low, high) if math.isfinite(low + high) else "",
+            "detail": _detail(found),
+            "mean": found["mean"],
+            "low": low,
+            "high": high,
+        }
+    return means
+
+
+def case_state(case: Case) -> str:
+    """One word or two for the state of a case."""
+    if case.failed is not None:
+        return "failed"
+    if not case.row and not case.record:
+        return "not computed"
+    return "bound missed" if number(case.row.get("held")) < number(case.row.get("members")) else "ok"
+
+
+def case_line(case: Case, context: Mapping[str, Any]) -> list[str]:
+    """The facts beside the name of a case in the list."""
+    if case.failed is not None:
+        return []
+    facts = []
+    dice = tables.dice_column(case.row)
+    if dice and math.isfinite(number(case.row[dice])):
+        facts.append(f"Dice {tables.show(case.row[dice])}")
+    if context["share"] is not None:
+        facts.append(f"epistemic share {100 * context['share']:.0f} %")
+    count = context["region_count"]
+    if count:
+        facts.append(f"{count} region" + ("s" if count != 1 else ""))
+    held = tables.held_of(case.row)
+    if held != tables.NONE:
+        facts.append(f"bound held {held}")
+    return facts
+
+
+def _row(index: int, case: Case, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    keys = [column["key"] for group in groups for column in group["columns"]]
+    values = [number(case.row.get(key)) for key in keys]
+    held, members = number(case.row.get("held")), number(case.row.get("members"))
+    return {
+        "index": index,
+        "name": case.name,
+        "state": case_state(case),
+        "failed": case.failed,
+        "held": tables.held_of(case.row),
+        "held_value": _known(held / members) if members > 0 else None,
+        "seconds": tables.show_seconds(case.row.get("seconds")),
+        "seconds_value": _known(number(case.row.get("seconds"))),
+        "cells": [{"text": tables.show(v), "value": _known(v)} for v in values],
+    }
+
+
+def _strips(run: Run, metrics: list[str], means: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+    found = []
+    for metric in metrics:
+        strips = []
+        for name in tables.map_order(run.columns):
+            key = f"{name}/{metric}"
+            mean = means.get(key, {})
+            values = [number(case.row.get(key)) for case in run.cases if case.failed is None]
+            if any(math.isfinite(v) for v in values):
+                middle, low, high = (mean.get(k, math.nan) for k in ("mean", "low", "high"))
+                strips.append(plots.Strip(name, values, middle, low, high, control=name in tables.CONTROLS))
+        if strips:
+            label = tables.metric_label(metric)
+            found.append((label, plots.strip_plot(strips, name=label)))
+    return found
+
+
+def _choices(run: Run, headline: list[str]) -> list[tuple[str, str]]:
+    """(key, label) of what the table can be switched to; none where it shows everything already."""
+    several = len(_own_metrics(run)) > 1
+    maps = tables.metric_order(run.columns)
+    if not several and len(maps) <= len(headline):
+        return []
+    prediction = [(PREDICTION, "all figures of the prediction")] if several else []
+    return [*prediction, *((m, tables.metric_label(m)) for m in maps)]
+
+
+def _table_data(run: Run, headline: list[str], means: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the script needs to show other metrics than the headline ones; empty where there are none."""
+    groups = {key: column_groups(run, [key])[0] for key, _ in _choices(run, headline)}
+    keys = [column["key"] for group in groups.values() for column in group["columns"]]
+    values = {}
+    for key in keys:
+        cells = [_known(number(case.row.get(key))) for case in run.cases]
+        values[key] = [None if v is None else float(f"{v:.6g}") for v in cells]
+    shown = {k: {part: means[k][part] for part in ("text", "interval", "detail")} for k in keys if k in means}
+    return {"groups": groups, "values": values, "means": shown}
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    info = run.info
+    facts: list[tuple[str, str]] = [("Model", _model_name(info))]
+    model = info.get("model")
+    if isinstance(model, Mapping):
+        if model.get("parameters") is not None:
+            facts.append(("Parameters", tables.show_count(model["parameters"])))
+        if model.get("path"):
+            facts.append(("Checkpoint", plain(model["path"])))
+        if model.get("sha256"):
+            facts.append(("Checkpoint SHA-256", plain(model["sha256"])))
+    for key in ("method", "setting", "device", "seed", "units", "started"):
+        if info.get(key) is not None:
+            facts.append((key.capitalize(), plain(info[key])))
+    if info.get("seconds") is not None:
+        facts.append(("Time", tables.show_seconds(info["seconds"])))
+    if isinstance(info.get("versions"), Mapping):
+        facts.append(("Versions", ", ".join(f"{k} {plain(v)}" for k, v in info["versions"].items())))
+    return facts
+
+
+def _model_name(info: Mapping[str, Any]) -> str:
+    model = info.get("model")
+    if isinstance(model, Mapping):
+        model = model.get("architecture") or model.get("path")
+    return plain(model) if model else "a segmentation network"
+
+
+def _config_rows(config: object, prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            name = f"{prefix}{key}"
+            rows += _config_rows(value, f"{name}.") if isinstance(value, Mapping) else [(name, plain(value))]
+    return rows
+
+
+def _interval(low: float, high: float) -> str:
+    """Two decimals are enough for figures of the size of a correlation, and keep the column narrow."""
+    largest = max(abs(low), abs(high))
+    texts = [f"{v:.2f}" if 0.1 <= largest < 100 else tables.show(v, 2) for v in (low, high)]
+    return " to ".join(texts)
+
+
+def _detail(found: Mapping[str, float]) -> str:
+    parts = []
+    if math.isfinite(found.get("sd", math.nan)):
+        parts.append(f"standard deviation {tables.show(found['sd'])}")
+    if math.isfinite(found.get("n", math.nan)):
+        parts.append(f"{found['n']:.0f} cases")
+    if found.get("n_nan", 0) > 0:
+        parts.append(f"{found['n_nan']:.0f} not a number")
+    return ", ".join(parts)
+
+
+def _own_metrics(run: Run) -> list[str]:
+    """The metrics of the prediction of which some case has a figure."""
+    own = tables.prediction_metrics(run.columns)
+    return [c for c in own if any(math.isfinite(number(case.row.get(c))) for case in run.cases)]
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,158 @@
+"""A whole run on small real files: what is written, how it resumes, what one bad case does to the others."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from quam_jax.config import Config, SearchConfig
+from quam_jax.pipeline import RunRequest, load_fit, preprocessing_of, run
+from tests.small_run import disc, picture, prepare_folders, small_model, write_cases, write_nifti
+
+CONFIG = Config(search=SearchConfig(steps=2, learning_rate=1e-2))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return prepare_folders(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def finished(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "run"
+    result = run(RunRequest(**folders, out=out, config=CONFIG))
+    assert not result.failed
+    return out
+
+
+def test_every_promised_file_is_there(finished: Path) -> None:
+    for case in ("a", "b"):
+        for stem in ("seg", "desc-reference_probseg", "desc-total_uncertainty", "desc-aleatoric_uncertainty",
+                     "desc-epistemic_uncertainty"):
+            assert (finished / f"{case}_{stem}.npz").is_file() and (finished / f"{case}_{stem}.png").is_file()
+        sidecar = json.loads((finished / f"{case}.json").read_text())
+        assert sidecar["units"] == "nats" and sidecar["seed"] == 0 and len(sidecar["audit"]) == 2
+        for member in sidecar["audit"]:
+            assert member["held"] == (member["feasible_steps"] > 0)
+            if member["held"]:
+                assert member["fit_loss"] <= member["bound"]
+                assert member["bound"] == pytest.approx(1.2 * member["reference_loss"], rel=1e-5)
+    info = json.loads((finished / "run.json").read_text())
+    assert info["status"] == "finished" and info["failed"] == {} and info["config"]["search"]["steps"] == 2
+    rows = list(csv.DictReader((finished / "results.csv").open()))
+    assert [r["case"] for r in rows] == ["a", "b"] and all(float(r["dice"]) >= 0 for r in rows)
+    assert "total/pcc" in rows[0] and "boundary/pcc" in rows[0] and "softmax/pcc" in rows[0]
+    assert "http" not in (finished / "report.html").read_text().replace("http://www.w3.org", "")
+    assert not (finished / ".staging" / "a").exists()
+
+
+def test_maps_add_up_and_are_on_the_image_grid(finished: Path) -> None:
+    parts = {n: np.load(finished / f"a_desc-{n}_uncertainty.npz")["data"] for n in ("total", "aleatoric", "epistemic")}
+    assert parts["total"].shape == picture(0).shape and parts["total"].dtype == np.float32
+    np.testing.assert_allclose(parts["total"], parts["aleatoric"] + parts["epistemic"], atol=1e-6)
+    assert parts["epistemic"].min() >= 0 and parts["epistemic"].max() > 0
+
+
+def test_zero_learning_rate_is_the_reference(folders: dict[str, Path], tmp_path: Path) -> None:
+    still = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, learning_rate=0.0))
+    run(RunRequest(**folders, out=tmp_path / "o", config=still))
+    epistemic = np.load(tmp_path / "o" / "a_desc-epistemic_uncertainty.npz")["data"]
+    assert np.abs(epistemic).max() < 1e-6
+
+
+def test_a_rerun_repeats_nothing_and_changes_nothing(folders: dict[str, Path], finished: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {p.name: p.read_bytes() for p in finished.iterdir() if p.suffix in (".npz", ".png", ".csv")}
+
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a finished case was searched again")
+
+    monkeypatch.setattr("quam_jax.pipeline.quantify_prepared", never)
+    run(RunRequest(**folders, out=finished, config=CONFIG))
+    assert before == {p.name: p.read_bytes() for p in finished.iterdir() if p.suffix in (".npz", ".png", ".csv")}
+
+
+def test_a_damaged_case_is_done_again(folders: dict[str, Path], finished: Path) -> None:
+    path = finished / "b_desc-total_uncertainty.npz"
+    kept = path.read_bytes()
+    path.unlink()
+    run(RunRequest(**folders, out=finished, config=CONFIG))
+    assert path.read_bytes() == kept
+
+
+def test_another_run_is_not_overwritten(folders: dict[str, Path], finished: Path, tmp_path: Path) -> None:
+    other = dataclasses.replace(CONFIG, seed=1)
+    kept = (finished / "results.csv").read_bytes()
+    with pytest.raises(ValueError, match="another run"):
+        run(RunRequest(**folders, out=finished, config=other))
+    assert (finished / "results.csv").read_bytes() == kept
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="other files"):
+        run(RunRequest(**folders, out=tmp_path, config=CONFIG, overwrite=True))
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_one_bad_case_does_not_stop_the_others(folders: dict[str, Path], tmp_path: Path) -> None:
+    write_cases(tmp_path, ["good", "small"])
+    (tmp_path / "images" / "torn.png").write_bytes((tmp_path / "images" / "good.png").read_bytes()[:60])
+    from PIL import Image
+
+    Image.fromarray(disc(1, size=(8, 8)) * 255).save(tmp_path / "masks" / "small_r0.png")
+    request = RunRequest(**{**folders, "images": tmp_path / "images", "masks": tmp_path / "masks"}, out=tmp_path / "o",
+                         config=CONFIG)
+    result = run(request)
+    assert set(result.failed) == {"small", "torn"}
+    assert "8" in result.failed["small"] and "small_r0.png" in result.failed["small"]
+    assert (tmp_path / "o" / "good.json").is_file()
+    assert not list((tmp_path / "o").glob("small*")) and not list((tmp_path / "o").glob("torn*"))
+    assert [r["status"] for r in csv.DictReader((tmp_path / "o" / "results.csv").open())] == ["ok", "failed", "failed"]
+
+
+def test_when_every_case_is_bad_nothing_is_left(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "x.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="x.png"):
+        run(RunRequest(**{**folders, "images": tmp_path / "images", "masks": None}, out=tmp_path / "o", config=CONFIG))
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_volume_keeps_its_geometry(folders: dict[str, Path], tmp_path: Path) -> None:
+    volume = np.stack([picture(s, (16, 16)) for s in range(3)], -1)
+    (tmp_path / "images").mkdir()
+    source = write_nifti(tmp_path / "images" / "v.nii.gz", volume)
+    run(RunRequest(**{**folders, "images": tmp_path / "images", "masks": None}, out=tmp_path / "o", config=CONFIG))
+    for name in ("seg", "desc-total_uncertainty", "desc-epistemic_uncertainty"):
+        written = nib.load(tmp_path / "o" / f"v_{name}.nii.gz")
+        assert written.shape == volume.shape
+        for form in ("sform", "qform"):
+            ours, code = getattr(written.header, f"get_{form}")(coded=True)
+            theirs, wanted = getattr(source.header, f"get_{form}")(coded=True)
+            assert code == wanted
+            np.testing.assert_array_equal(ours, theirs)
+    assert nib.load(tmp_path / "o" / "v_desc-reference_probseg.nii.gz").shape == (*volume.shape, 2)
+    audit = json.loads((tmp_path / "o" / "v.json").read_text())["audit"]
+    assert [a["slice"] for a in audit] == [0, 0, 1, 1, 2, 2]
+
+
+def test_slices_equal_the_same_images_alone(folders: dict[str, Path]) -> None:
+    from quam_jax.case import quantify
+
+    model = small_model()
+    known = load_fit(model, folders["fit_images"], folders["fit_masks"], preprocessing=preprocessing_of(model), config=CONFIG)
+    flat = preprocessing_of(model).apply(picture(3, (16, 16))[..., None])
+    alone = quantify(model, flat, known.fit, config=CONFIG)
+    stacked = quantify(model, np.stack([flat, flat], 2), known.fit, config=CONFIG)
+    np.testing.assert_allclose(stacked.total[..., 1], alone.total, atol=1e-6)
+
+
+def test_fit_data_without_masks_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a mask for every fit image"):
+        (tmp_path / "masks").mkdir()
+        for name in ("f1",):
+            (tmp_path / "masks" / f"{name}.png").write_bytes((folders["fit_masks"] / f"{name}.png").read_bytes())
+        run(RunRequest(**{**folders, "fit_masks": tmp_path / "masks"}, out=tmp_path / "o", config=CONFIG))
+    assert not (tmp_path / "o").exists()
