@@ -239,13 +239,13 @@ def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image) -
 def _write_report_data(path: Path, quantified: Quantified, image: Image, raters: dict[str, np.ndarray]) -> None:
     """What the report draws: the image as read, the maps, the label maps and the trajectories."""
     picture = image.array[..., :3] if image.array.shape[-1] == 3 else image.array[..., 0]
-    extra = {"raters": np.stack(list(raters.values())).astype(np.uint8), "rater_names": np.array(list(raters))}
     arrays: dict[str, Any] = dict(
         image=picture.astype(np.float32), segmentation=quantified.segmentation.astype(np.int16),
         **{name: values.astype(np.float32) for name, values in quantified.maps.items()},
         adversarial=quantified.adversarial.astype(np.int8), adversarial_names=np.array(quantified.adversarial_names),
-        **{name: getattr(quantified, name) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")},
-        **(extra if raters else {}))
+        **{name: getattr(quantified, name) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")})
+    if raters:
+        arrays |= {"raters": np.stack(list(raters.values())).astype(np.uint8), "rater_names": np.array(list(raters))}
     np.savez_compressed(path, **arrays)
 
 

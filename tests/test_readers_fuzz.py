@@ -53,8 +53,8 @@ def hashed(depth: int) -> bytes:
 def zip_bomb() -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02" + mapping({"w": tensor(count=1 << 26)}) + b".")
-        archive.writestr("archive/data/0", bytes(1 << 28))
+        archive.writestr("archive/data.pkl", b"\x80\x02" + mapping({"w": tensor(count=1 << 24)}) + b".")
+        archive.writestr("archive/data/0", bytes(1 << 26))
     return stream.getvalue()
 
 

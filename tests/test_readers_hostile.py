@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from converters.readers import Weights, read_weights
+from converters.readers import Weights, allow_list, read_weights
 
 from .checkpoints import SIX, call, legacy, mapping, name, packed, sequence, tensor, text, zipped
 
@@ -51,6 +51,11 @@ def patched(content: bytes, old: bytes, new: bytes) -> bytes:
     return content.replace(old, new)
 
 
+def doubled_member() -> bytes:
+    """The same name for two storages: which one is meant?"""
+    return patched(zipped(mapping({"w": tensor()}), {"0": SIX, "1": SIX[::-1]}), b"data/1", b"data/0")
+
+
 def encrypted() -> bytes:
     content = bytearray(zipped(mapping({"w": tensor()})))
     position = 0
@@ -77,6 +82,7 @@ FOREIGN_FILES = {
     "truncated zip": (GOOD[:-60], "without its directory"),
     "half a zip": (GOOD[: len(GOOD) // 2], "without its directory"),
     "encrypted zip": (encrypted(), "encrypted"),
+    "two members of a name": (doubled_member(), "twice"),
     "damaged storage": (patched(GOOD, SIX, SIX[::-1]), "checksum"),
     "lost storage": (zipped(mapping({"w": tensor("1")})), "lacks its member"),
     "short storage": (zipped(mapping({"w": tensor()}), {"0": SIX[:20]}), "truncated"),
@@ -261,10 +267,19 @@ def test_the_attacks_are_real(tmp_path: Path) -> None:
         marker.rmdir()
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["hostile names refused", "hostile names let in"])
 @pytest.mark.parametrize("kind", attacks(""))
 def test_nothing_in_a_pickle_runs(
-    tmp_path: Path, audited: list[tuple[str, Any]], kind: str, read: Callable[..., Weights]
+    tmp_path: Path,
+    audited: list[tuple[str, Any]],
+    kind: str,
+    named: bool,
+    read: Callable[..., Weights],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not named:  # the list of hostile names is for the message; safety must not rest on it
+        monkeypatch.setattr(allow_list, "_HOSTILE_MODULES", frozenset())
+        monkeypatch.setattr(allow_list, "_HOSTILE_BUILTINS", frozenset())
     marker = tmp_path / "marker"
     attack = attacks(str(marker))[kind]
     beside = mapping({"state_dict": mapping({"w": tensor()}), "rest": attack})

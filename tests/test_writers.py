@@ -145,6 +145,16 @@ def test_safetensors_has_no_double_complex_and_only_text_beside(tmp_path: Path) 
         write_safetensors(tmp_path / "w", {"__metadata__": np.zeros(2)})
 
 
+def test_readers_of_the_old_file_keep_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    write_state_dict(path, {"a": np.arange(3.0)})
+    before = path.read_bytes()
+    with path.open("rb") as old:
+        write_state_dict(path, {"a": np.arange(4.0)})
+        assert old.read() == before
+    assert read_weights(path).tensors["a"].tolist() == [0, 1, 2, 3]
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.pth"
     write_state_dict(path, {"a": np.arange(3.0)})

@@ -121,6 +121,13 @@ def case_facts(case: Case) -> list[tuple[str, str]]:
     return facts
 
 
+def case_notes(case: Case) -> list[str]:
+    """Remarks of CASE.json, without the name of the case in front."""
+    stored = case.record.get("notes")
+    notes = [plain(note) for note in stored] if isinstance(stored, list) else []
+    return [note.removeprefix(f"{case.name}: ") for note in notes]
+
+
 def plain(value: object) -> str:
     """A value of a JSON file as a reader would write it."""
     if isinstance(value, Mapping):
@@ -128,6 +135,8 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         numbers = bool(value) and all(isinstance(v, int | float) for v in value)
         return (" × " if numbers else ", ").join(plain(v) for v in value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)

@@ -39,6 +39,7 @@ def build_case(run: Run, case: Case, scales: Scales) -> dict[str, Any]:
         "files": case_numbers.case_files(run, case),
         "facts": case_numbers.case_facts(case),
         "audit": [dict(e) for e in audit if isinstance(e, Mapping)] if isinstance(audit, list) else [],
+        "notes": case_numbers.case_notes(case),
         "metrics": case_numbers.metric_table(case),
         "figures": [],
         "planes": [],

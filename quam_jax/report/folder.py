@@ -24,6 +24,7 @@ TRACES = ("objective", "fit_loss", "bound", "penalty", "feasible")
 LABELS = ("segmentation", *STACKS)
 NUMERIC = ("image", *SPATIAL, *LABELS, *TRACES)
 NOT_CASES = {"run", "summary"}
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def load_arrays(case: Case) -> tuple[dict[str, np.ndarray], list[str]]:
         with np.load(case.arrays, allow_pickle=False) as stored:
             for name in stored.files:
                 raw[name] = stored[name]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         problems.append(f"{case.arrays.name} cannot be read ({_first_line(error)}).")
     for name in [n for n in raw if n in NUMERIC and raw[n].dtype.kind not in "buif"]:
         problems.append(f"{name} holds {raw.pop(name).dtype} instead of numbers.")
@@ -104,14 +105,15 @@ def load_arrays(case: Case) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def read_map(case: Case, name: str) -> np.ndarray | None:
-    """One array of a case without the others, None where it cannot be had."""
+    """One array of numbers of a case without the others, None where it cannot be had."""
     if case.arrays is None:
         return None
     try:
         with np.load(case.arrays, allow_pickle=False) as stored:
-            return stored[name] if name in stored.files else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            values = stored[name] if name in stored.files else None
+    except _UNREADABLE:
         return None
+    return values if values is not None and values.dtype.kind in "buif" else None
 
 
 def number(value: object) -> float:
@@ -123,7 +125,7 @@ def number(value: object) -> float:
 
 
 def output_files(run: Run, case: Case) -> list[tuple[str, str, bool]]:
-    """(what, name, exists) of the files that CASE.json names; what lies outside the run folder does not count."""
+    """(what, name, exists) of the files named in CASE.json; nothing outside the run folder exists."""
     files = []
     for what, value in _mapping(case.record.get("outputs")).items():
         for name in value if isinstance(value, list) else [value]:
@@ -167,9 +169,7 @@ def _read_case(folder: Path, name: str, row: Mapping[str, str] | None, failed: s
 def _describe_run(info: Mapping[str, Any], planned: list[str], cases: tuple[Case, ...]) -> list[str]:
     notes = []
     if info and info.get("format") != FORMAT:
-        notes.append(
-            f"The run has format {info.get('format')!r}; this report reads format {FORMAT} and shows what it can."
-        )
+        notes.append(f"The run has format {info.get('format')!r}; this report is made for format {FORMAT}.")
     if info and info.get("status") != "finished":
         done = sum(bool(c.row) and c.failed is None for c in cases)
         notes.append(
@@ -184,12 +184,17 @@ def _describe_run(info: Mapping[str, Any], planned: list[str], cases: tuple[Case
         notes.append(
             f"In the folder but not in the run's list: {', '.join(strangers)}. Two runs may be mixed."
         )
-    hashes = Counter(str(c.record["config_hash"]) for c in cases if c.record.get("config_hash"))
-    if len(hashes) > 1:
-        usual = str(info.get("config_hash") or hashes.most_common(1)[0][0])
-        others = [
-            c.name for c in cases if c.record.get("config_hash") and str(c.record["config_hash"]) != usual
-        ]
+    made = {
+        c.name: str(c.record[key])
+        for key in ("run_digest", "config_hash")
+        for c in cases
+        if c.record.get(key)
+    }
+    if len(set(made.values())) > 1:
+        usual = str(
+            info.get("digest") or info.get("config_hash") or Counter(made.values()).most_common(1)[0][0]
+        )
+        others = [name for name, value in made.items() if value != usual]
         notes.append(
             f"Computed with another configuration than the rest: {', '.join(others)}. Do not compare these."
         )

@@ -82,7 +82,7 @@ def survey(run: Run) -> Scales:
         for name in ("segmentation", "raters") if not given else ():
             labels = read_map(case, name)
             if labels is not None:
-                seen = max(seen, int(labels.max(initial=0)) + 1)
+                seen = max(seen, int(np.nan_to_num(labels).max(initial=0)) + 1)
     classes = max(given) if given else seen
     return Scales(
         classes=classes,

@@ -69,7 +69,7 @@ def read_layers(case: Case) -> Layers:
     """Read the report data of a case; without any, a record of empty arrays."""
     arrays, problems = load_arrays(case)
     arrays, reduced = _as_picture_or_volume(arrays)
-    if "raters" in arrays:
+    if "raters" in arrays and len(arrays["raters"]) > 1:
         arrays["rater_entropy"] = rater_entropy(arrays["raters"])
     absent = [n for n in ("image", "segmentation", "total", "aleatoric", "epistemic") if n not in arrays]
     if arrays and absent:
@@ -125,11 +125,13 @@ def _as_picture_or_volume(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.n
 
 
 def _names(arrays: Mapping[str, np.ndarray], stack: str, word: str) -> tuple[str, ...]:
-    stored = arrays.get("rater_names" if stack == "raters" else f"{stack}_names")
-    given = [str(v) for v in stored] if stored is not None and stored.ndim == 1 else []
+    """The stored names of a stack; numbered where there are too few, or where several share one."""
     if stack not in arrays:
         return ()
-    return tuple(given[i] if i < len(given) else f"{word} {i}" for i in range(len(arrays[stack])))
+    stored = arrays.get("rater_names" if stack == "raters" else f"{stack}_names")
+    given = [str(v) for v in stored] if stored is not None and stored.ndim == 1 else []
+    names = [given[i] if i < len(given) else f"{word} {i}" for i in range(len(arrays[stack]))]
+    return tuple(f"{name} {i}" if names.count(name) > 1 else name for i, name in enumerate(names))
 
 
 def _spacing(case: Case, rank: int) -> tuple[tuple[float, ...], str]:

@@ -31,7 +31,7 @@ def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
         "status": str(info.get("status", "unknown status")),
         "command": plain(info["command"]) if info.get("command") else None,
         "facts": _facts(run),
-        "config": _config_rows(info.get("config")),
+        "config": _settings(info),
         "notes": list(run.notes),
         "remarks": [plain(text) for text in remarks] if isinstance(remarks, list) else [],
         "files": [name for name in RUN_FILES if (run.folder / name).is_file()],
@@ -45,7 +45,8 @@ def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
         "scales": scales,
         "what": decomposition_of(run),
         "published": info.get("setting") == "published",
-        "rated": any("/" in column for column in run.columns),
+        "rated": any(tables.is_agreement(metric) for metric in headline),
+        "boundary": _boundary(info),
     }
 
 
@@ -146,7 +147,7 @@ def _row(index: int, case: Case, groups: list[dict[str, Any]]) -> dict[str, Any]
 
 def _strips(run: Run, metrics: list[str], means: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Markup]]:
     found = []
-    for metric in metrics:
+    for metric in filter(tables.is_agreement, metrics):
         strips = []
         for name in tables.map_order(run.columns):
             key = f"{name}/{metric}"
@@ -218,6 +219,19 @@ def _config_rows(config: object, prefix: str = "") -> list[tuple[str, str]]:
             name = f"{prefix}{key}"
             rows += _config_rows(value, f"{name}.") if isinstance(value, Mapping) else [(name, plain(value))]
     return rows
+
+
+def _settings(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = _config_rows(info.get("config"))
+    rows += _config_rows(info.get("preprocessing"), "preprocessing.")
+    return rows + ([("fit cases", plain(info["fit_cases"]))] if info.get("fit_cases") else [])
+
+
+def _boundary(info: Mapping[str, Any]) -> str:
+    """What the `boundary` control is, in the run's own words where it says so."""
+    controls = info.get("controls")
+    told = controls.get("boundary") if isinstance(controls, Mapping) else None
+    return plain(told) if told else "a band around the predicted contour"
 
 
 def _interval(low: float, high: float) -> str:

@@ -50,8 +50,8 @@ def orthogonal_planes(
     """The planes across the last, middle and first axis of a volume.
 
     With an orientation such as "RAS" (the patient direction in which each index grows) planes are drawn as in
-    radiology: anterior or superior up, the patient's right on the viewer's left, letters at the edges. Without
-    it the earlier axis goes down and the later one across.
+    radiology: anterior or superior up, the patient's right on the viewer's left, letters at the edges. Else
+    the earlier axis goes down and the later one across.
     """
     planes = []
     for axis in (2, 1, 0):

@@ -1,7 +1,7 @@
 """Small line and dot plots as inline SVG: crisp at any size, coloured by the page's style sheet.
 
-Colours come from CSS classes (`dilated`, `eroded`, `other0`...), so a plot and the contours beside it speak the
-same language, in light and dark. All text that comes from files is escaped.
+Colours come from CSS classes (`dilated`, `eroded`, `other0`...), so a plot and the contours beside it speak
+the same language, in light and dark. All text that comes from files is escaped.
 """
 
 from collections.abc import Callable, Sequence
@@ -97,7 +97,8 @@ def trajectory_plot(
     turned = f'transform="translate(13 {(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)"'
     parts.append(f'<text class="label" {turned}>{escape(unit)}</text>')
     return Markup(
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}"> {"".join(parts)}</svg>'
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        f"{''.join(parts)}</svg>"
     )
 
 

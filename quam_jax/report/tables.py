@@ -39,6 +39,7 @@ _NAMES = {
     "hm_iou": "HM-IoU",
     "iou": "IoU",
     "mce": "MCE",
+    "mean": "mean in nats",
     "ncc": "NCC",
     "nll": "NLL",
     "nsd": "NSD",
@@ -106,6 +107,11 @@ def headline_metrics(columns: Iterable[str]) -> list[str]:
     if not any(m.startswith("sdice") for m in chosen):
         chosen += [m for m in ordered if m.startswith("sdice")][:1]
     return chosen or ordered[:3]
+
+
+def is_agreement(metric: str) -> bool:
+    """Whether a metric compares a map with the raters, and larger is better."""
+    return metric in HEADLINE or metric.startswith("sdice")
 
 
 def show(value: object, digits: int = 3) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 from quam_jax import published
 
 FOLDER = "C_decomposition"
-COVERS = (FOLDER,)
 ERRORS = "notes_errors_prints"  # of meta.json: unstored outputs, with the text of an exception where there was one
 RTOL, ATOL = 2e-5, 2e-6  # float32 sums of at most a few hundred terms of size about 1
 RTOL_F64 = 1e-12

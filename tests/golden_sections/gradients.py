@@ -22,7 +22,6 @@ from .double import as_double, double_precision
 from .forward import from_torch
 
 FOLDER = "B_grad"
-COVERS = (FOLDER,)
 # allowed error of a float32 gradient: times the reference's own, and floors relative to the tensor and to the whole
 TIMES, TENSOR_FLOOR, WHOLE_FLOOR = 4.0, 1e-5, 1e-6
 LOGITS = 5e-5  # allowed float32 error relative to the largest logit, against float32 numbers; seen: 1.6e-5

@@ -28,7 +28,6 @@ from .double import as_double, double_precision
 from .forward import from_torch
 
 FOLDER = "D_search"
-COVERS = (FOLDER,)
 SCHEDULES = {"lin": "linear", "exp": "exponential"}
 RADIUS = 3  # the published three iterations of a 3x3 window
 DROP = 0.3  # of the nine published layers that cannot be switched off

@@ -46,10 +46,9 @@ class GraphNetwork(nnx.Module):
     @property
     def cuts(self) -> dict[str, tuple[str, ...]]:
         """The weights behind every cut."""
-        parsed = parse(self.program)
         moving = {name for name, _ in self.kinds}
         return {cut: tuple(dict.fromkeys(
-            r.name for node in split_at(parsed, place).behind for r in references([*node.args, node.kwargs])
+            r.name for node in split_at(self.program, place).behind for r in references([*node.args, node.kwargs])
             if isinstance(r, Weight) and r.name in moving)) for cut, place, _ in self.places}
 
     def __call__(self, x: Float[Array, "b *space i"], mode: Mode = EVAL) -> Float[Array, "b *space c"]:
@@ -60,7 +59,7 @@ class GraphNetwork(nnx.Module):
         """The activation in front of the cut; ValueError where the tail could not tell the image's size from it."""
         program = self._checked(x, mode)
         node, scale = self._place(cut)
-        value = run(program, self._weights(), {program.image: Last(x)}, split_at(program, node).front)[node]
+        value = run(program, self._weights(), {program.image: Last(x)}, split_at(self.program, node).front)[node]
         if scale and x.shape[1:-1] != tuple(n * s for n, s in zip(shape(value)[2:], scale, strict=True)):
             raise ValueError(f"graph: the cut {cut} needs image sides that are multiples of {', '.join(map(str, scale))}, "
                              f"got {', '.join(map(str, x.shape[1:-1]))}")
@@ -71,7 +70,7 @@ class GraphNetwork(nnx.Module):
         _check_mode(mode)
         program, weights = parse(self.program), self._weights()
         node, scale = self._place(cut)
-        front, behind = split_at(program, node)
+        _, behind = split_at(self.program, node)
         known = {node: Last(activation) if activation.ndim == len(program.sizes) else activation}
         if scale:
             image = Blank((activation.shape[0], program.sizes[1],

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import convolution, elementwise, norms, resize, shapes
-from .program import Node, Program, Ref, Weight, references
+from .program import Node, Program, Ref, Weight, parse, references
 from .values import OPERATIONS, is_array, register
 
 SIZES = ("sym_size", "sym_numel", "numel")
@@ -45,8 +45,9 @@ def operation_of(packet: str, overload: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=64)
-def split_at(program: Program, cut: str) -> Split:
+def split_at(lines: tuple[str, ...], cut: str) -> Split:
     """The nodes needed in front of a node and behind it; ValueError where more than that node's value is needed behind."""
+    program = parse(lines)
     nodes = {n.name: n for n in program.nodes}
 
     def needed(output: str, *, through_sizes: bool) -> set[str]:
@@ -69,10 +70,10 @@ def split_at(program: Program, cut: str) -> Split:
     return Split(tuple(n for n in program.nodes if n.name in front), tuple(n for n in program.nodes if n.name in behind))
 
 
-def asks_image_size(program: Program, cut: str) -> bool:
+def asks_image_size(lines: tuple[str, ...], cut: str) -> bool:
     """Whether what is behind a cut needs sizes that the activation at the cut does not have itself."""
-    known = _followers(program, cut) | {cut}
-    return any(n.op in SIZES and any(r.name not in known for r in inputs(n)) for n in split_at(program, cut).behind)
+    known = _followers(parse(lines), cut) | {cut}
+    return any(n.op in SIZES and any(r.name not in known for r in inputs(n)) for n in split_at(lines, cut).behind)
 
 
 def _followers(program: Program, start: str) -> set[str]:

@@ -1,0 +1,139 @@
+"""From a PyTorch module to a functional `torch.export` graph of operations that the interpreter knows."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from quam_jax.networks.graph.run import operation_of
+
+# nodes that compute nothing
+IGNORED = ("_assert_scalar", "_assert_tensor_metadata", "_assert_async", "sym_constrain_range",
+           "sym_constrain_range_for_size")
+PASSES = 4
+
+
+def import_torch() -> Any:
+    """The torch package; ValueError with what to do without it."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError("importing a torch.export graph needs PyTorch, got none installed; "
+                         "pip install 'quam_jax[torch]' (using the converted model does not)") from error
+    return torch
+
+
+@contextlib.contextmanager
+def in_eval_mode(module: Any) -> Iterator[None]:
+    """Put a module and its children into eval mode for a while."""
+    training = {name: child.training for name, child in module.named_modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for name, child in module.named_modules():
+            child.training = training[name]
+
+
+def export_module(module: Any, example: Any, *, dynamic: bool) -> Any:
+    """The exported program of a module in eval mode, with as many free sizes as it allows.
+
+    Batch and space are free where nothing in the module fixes them; if PyTorch cannot express that, only the batch; if not
+    even that, nothing. Raises ValueError with the first line of what PyTorch says if it cannot export the module at all.
+    """
+    torch = import_torch()
+    if dynamic and example.shape[0] == 1:
+        example = torch.cat([example, example])  # a length of one would be taken for a constant
+    auto = torch.export.Dim.AUTO
+    attempts = [None]
+    if dynamic:
+        space = dict.fromkeys(range(2, example.ndim), auto)
+        attempts = [({0: auto, **space},), ({0: auto},), None]
+    failure: Exception | None = None
+    for shapes in attempts:
+        try:
+            with in_eval_mode(module), torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return torch.export.export(module, (example,), dynamic_shapes=shapes)
+        except Exception as error:  # the exporter raises many kinds; the edge needs one clear line
+            failure = failure or error
+    raise ValueError(f"{type(module).__name__}: PyTorch cannot export it: {first_line(failure)}") from failure
+
+
+def known_operations(program: Any) -> Any:
+    """The exported program without in-place operations, and with those that we lack decomposed where PyTorch can.
+
+    Convolutions, interpolation, attention and the like stay whole, so that they run in their fast forms.
+    """
+    torch = import_torch()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = program.run_decompositions({})
+        table = torch.export.default_decompositions()
+        for _ in range(PASSES):
+            unknown = {node.target for node in program.graph.nodes if node.op == "call_function" and is_unknown(node.target)}
+            chosen = {target: table[target] for target in unknown if target in table}
+            if not chosen:
+                break
+            program = program.run_decompositions(chosen)
+    return program
+
+
+def is_unknown(target: Any) -> bool:
+    """Whether an ATen operation of a graph is neither known to the interpreter nor without effect."""
+    packet = getattr(target, "_overloadpacket", None)
+    if packet is None:
+        return False
+    name = packet.__name__
+    return name not in IGNORED and name != "_native_batch_norm_legit_no_training" and operation_of(
+        name, target._overloadname) is None
+
+
+def select_output(structure: Any, choice: str | int | None) -> Any:
+    """The logits in what a module returns.
+
+    A tensor is itself. A mapping gives the entry `choice`, by default `out`, `logits` or its only one; a tuple or list gives
+    the entry `choice`, by default the first (with deep supervision the one of full size). Raises ValueError otherwise.
+    """
+    while not _is_leaf(structure):
+        if hasattr(structure, "keys"):
+            keys = list(structure.keys())
+            default = next((k for k in ("out", "logits") if k in keys), keys[0] if len(keys) == 1 else None)
+            key = choice if isinstance(choice, str) else default
+            if key not in keys:
+                raise ValueError(f"output: the network returns {', '.join(map(str, keys))}; "
+                                 f"expected a choice of one (output=...), got {choice!r}")
+            structure = structure[key]
+        elif isinstance(structure, list | tuple) and structure:
+            index = choice if isinstance(choice, int) else 0
+            if not -len(structure) <= index < len(structure):
+                raise ValueError(f"output: the network returns {len(structure)} values, got the choice {index}")
+            structure = structure[index]
+        else:
+            raise ValueError(f"output: expected a tensor, a mapping or a tuple, got {type(structure).__name__}")
+        choice = None
+    return structure
+
+
+def _is_leaf(value: Any) -> bool:
+    torch = import_torch()
+    return isinstance(value, torch.Tensor | torch.fx.Node)
+
+
+def output_structure(program: Any) -> Any:
+    """What a graph returns, as the module would, with graph nodes in place of tensors."""
+    torch = import_torch()
+    (returned,) = next(n for n in reversed(program.graph.nodes) if n.op == "output").args
+    kinds = program.graph_signature.output_specs
+    own = [node for node, spec in zip(returned, kinds, strict=True) if spec.kind.name == "USER_OUTPUT"]
+    return torch.utils._pytree.tree_unflatten(own, program.call_spec.out_spec)
+
+
+def tensors(program: Any) -> Mapping[str, Any]:
+    """Parameters, buffers and constants by name."""
+    return {**program.constants, **program.state_dict}
+
+
+def first_line(error: BaseException | None) -> str:
+    """The first line of an error's message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,103 @@
+"""A network of a few hundred weights that compiles in a second, for tests of everything around networks.
+
+It has what matters: a skip past a stride, BatchNorm, channel dropout and two cuts. Its activations are smooth, so that
+rounding never decides between two paths and equal computations stay equal over many steps.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from quam_jax.model import Network, SegmentationModel
+from quam_jax.networks import NETWORKS
+from quam_jax.networks.layers import EVAL, BatchNorm, ChannelDropout, Conv, ConvTranspose, Mode
+from quam_jax.predict import fit_data
+from quam_jax.targets import mask_targets
+from quam_jax.types import FitData, Targets
+
+SIZE = (8, 12)
+
+
+class TinyNet(nnx.Module):
+    """Two convolutions down, one transposed convolution up, a skip, a head; image sides must be even."""
+
+    size_multiple = 2
+    cuts = {"head": ("head",), "last_block": ("last", "head")}
+    calls = 0  # how often Python ran the network: once a compilation and pass
+
+    def __init__(self, in_channels: int, n_classes: int, channels: int = 4, *, drop: float = 0.0, rngs: nnx.Rngs):
+        self.first = Conv(in_channels, channels, 3, rngs=rngs)
+        self.norm = BatchNorm(channels)
+        self.down = Conv(channels, channels, 3, stride=2, rngs=rngs)
+        self.up = ConvTranspose(channels, channels, 2, stride=2, rngs=rngs)
+        self.last = Conv(2 * channels, channels, 3, rngs=rngs)
+        self.head = Conv(channels, n_classes, 1, rngs=rngs)
+        self.dropout = ChannelDropout(drop)
+
+    def __call__(self, x: Float[Array, "b h w i"], mode: Mode = EVAL) -> Float[Array, "b h w c"]:
+        return self.tail(self.trunk(x, mode, cut="last_block"), mode, cut="last_block")
+
+    def trunk(self, x: Float[Array, "b h w i"], mode: Mode, *, cut: str) -> Float[Array, "b h w f"]:
+        """The activation in front of the cut."""
+        TinyNet.calls += 1
+        skip = self.dropout(jax.nn.silu(self.norm(self.first(x), mode)), mode)
+        inner = self.dropout(jax.nn.silu(self.down(skip)), mode)
+        joined = jnp.concatenate([skip, self.up(inner)], -1)
+        return joined if cut == "last_block" else jax.nn.silu(self.last(joined))
+
+    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
+        """Logits from the activation in front of the cut."""
+        return self.head(jax.nn.silu(self.last(activation)) if cut == "last_block" else activation)
+
+
+@contextmanager
+def tiny_network() -> Iterator[None]:
+    """Make the architecture `tiny` known inside the block."""
+    NETWORKS["tiny"] = TinyNet
+    try:
+        yield
+    finally:
+        del NETWORKS["tiny"]
+
+
+def tiny_model(*, classes: int = 2, drop: float = 0.0, seed: int = 0) -> SegmentationModel:
+    """A model with random weights and statistics that are no identity."""
+    network = Network.create("tiny", in_channels=2, n_classes=classes, drop=drop)
+    params, stats = network.initialise(jax.random.key(seed))
+    rng = np.random.default_rng(seed)
+    params = {name: value + 0.1 * rng.standard_normal(value.shape).astype(np.float32) for name, value in params.items()}
+    stats = {name: jnp.asarray(rng.uniform(0.5, 1.5, value.shape), jnp.float32) for name, value in stats.items()}
+    return SegmentationModel(network, params, stats)
+
+
+def tiny_image(*, size: tuple[int, int] = SIZE, seed: int = 1) -> Float[np.ndarray, "h w 2"]:
+    """A random image."""
+    return np.random.default_rng(seed).standard_normal((*size, 2)).astype(np.float32)
+
+
+def tiny_fit(model: SegmentationModel, *, batches: int = 3, size: tuple[int, int] = SIZE, seed: int = 2) -> FitData:
+    """Random fit batches of two images."""
+    rng = np.random.default_rng(seed)
+    images = rng.standard_normal((batches, 2, *size, 2)).astype(np.float32)
+    labels = rng.integers(0, model.network.classes, (batches, 2, *size))
+    return fit_data(model, images, labels)
+
+
+def tiny_targets(*, members: int = 3, size: tuple[int, int] = SIZE, classes: int = 2, seed: int = 3) -> Targets:
+    """One target of all pixels with another random mask for each member."""
+    rng = np.random.default_rng(seed)
+    return mask_targets([jnp.asarray(rng.integers(0, classes, size)) for _ in range(members)], members=members)
+
+
+def numpy_cross_entropy(logits: Any, labels: Any) -> float:
+    """Mean of -log softmax at the labels, in float64 and written out."""
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    values = [-logp[index][labels[index]] for index in np.ndindex(labels.shape) if labels[index] >= 0]
+    return float(np.mean(values))
