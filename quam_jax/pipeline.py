@@ -95,7 +95,7 @@ def run(request: RunRequest, *, progress: Callable[[str, int, int], None] = lamb
         "device": backend_name(), "units": "nats", "method": "adversarial-model search (QUAM-SM)",
         "setting": request.config.setting, "config": to_dict(request.config), "seed": request.config.seed,
         "model": {"path": str(request.model), "sha256": model_digest, "architecture": model.network.architecture,
-                  "parameters": model.parameter_count},
+                  "classes": model.network.classes, "parameters": model.parameter_count},
         "preprocessing": preprocessing.to_dict(), "fit_cases": known.names, "cases": [c.name for c in cases],
         "controls": {"boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
                      "softmax": "entropy of the given network's prediction"},
@@ -213,7 +213,7 @@ def _one_case(case: Case, prepared: Prepared, known: Known, preprocessing: Prepr
     run_folder.publish(request.out, case.name, {
         "case": case.name, "digest": case_digest, "units": "nats", "outputs": outputs,
         "image": {"path": str(case.image), "sha256": image.sha256, "shape": list(quantified.segmentation.shape),
-                  "spacing": [float(s) for s in spacing]},
+                  "spacing": [float(s) for s in spacing], "orientation": image.geometry.orientation},
         "raters": {name: str(path) for name, path in case.raters.items()},
         "method": "adversarial-model search (QUAM-SM)", "setting": request.config.setting,
         "config": to_dict(request.config), "seed": request.config.seed, "run_digest": run_digest,

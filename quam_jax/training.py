@@ -205,7 +205,7 @@ def _update(network: Network, warp: bool, flips: bool, state: State, images: Arr
         return segmentation_loss(logits, targets, dice_weight=numbers.dice_weight), stats
 
     (loss, stats), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-    norm = optax.global_norm(gradient)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
     gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, _LARGEST_NORM / jnp.maximum(norm, 1e-12)), gradient)
     direction, optimizer = optax.scale_by_adam().update(gradient, state.optimizer)
     params = jax.tree.map(lambda value, d: value - numbers.learning_rate * (d + numbers.weight_decay * value),

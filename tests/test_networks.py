@@ -65,7 +65,8 @@ def torch_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 
 def test_every_architecture_has_an_example():
-    assert {architecture for architecture, *_ in TINY.values()} == set(NETWORKS)
+    # a graph is built by an importer, from what it finds in a file
+    assert {architecture for architecture, *_ in TINY.values()} == set(NETWORKS) - {"graph"}
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -215,7 +216,7 @@ def test_dropped_values_are_zero_and_the_rest_is_scaled():
                                undropped.apply(scaled, stats, images)[0], rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["plain_unet", "swin_unet_wrapper", "unetppp"])
+@pytest.mark.parametrize("name", ["plain_unet", "unetppp"])
 def test_noise_repeats_with_its_key(name):
     network, params, stats, images = example(name)
     noisy = jax.jit(lambda key: network.apply(params, stats, images, Mode(noise=DrawnNoise(key)))[0])
@@ -224,7 +225,7 @@ def test_noise_repeats_with_its_key(name):
     assert float(jnp.abs(first - other).max()) > 0
 
 
-@pytest.mark.parametrize("name", ["att_unet", "nnunet_plain_3d", "swin_unet_wrapper", "wnet"])
+@pytest.mark.parametrize("name", ["nnunet_plain_3d", "wnet"])
 def test_images_of_any_size_are_padded_and_cropped(name):
     network, params, stats, _ = example(name)
     shape = tuple(n - 3 for n in TINY[name][2])
@@ -240,14 +241,6 @@ def test_sizes_that_a_network_cannot_take_are_named():
     network, params, stats, _ = example("swin_unet")
     with pytest.raises(ValueError, match=r"expected images of 64 x 64, got \(128, 64\)"):
         SegmentationModel(network, params, stats)(jnp.zeros((1, 70, 60, 3)))
-
-
-def test_a_grey_image_is_three_equal_channels_to_the_published_wrapper():
-    network, params, stats, images = example("swin_unet_wrapper")
-    grey = Network.create("swin_unet_wrapper", **{**dict(network.arguments), "in_channels": 1})
-    three = jnp.repeat(images[..., :1], 3, -1)
-    np.testing.assert_allclose(grey.apply(params, stats, images[..., :1])[0], network.apply(params, stats, three)[0],
-                               rtol=1e-6, atol=1e-6)
 
 
 def test_plain_unet_is_the_graph_of_its_architecture_file():

@@ -67,7 +67,8 @@ def locate(root: Any, key: str | None = None) -> tuple[Any, list[str]]:
         raise ValueError(
             f"holds no state_dict, expected a dictionary of tensors{shown or ', got ' + quote(root)}"
         )
-    node, path = root, []
+    node = root
+    path: list[str] = []
     while not _is_module(node) and len(path) < _DEEPEST:
         entries = _entries(node) or {}
         inner = next((name for name in WRAPPERS if _holds_tensors(entries.get(name))), None)

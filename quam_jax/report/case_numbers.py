@@ -95,7 +95,7 @@ def metric_table(case: Case) -> dict[str, Any]:
     return {
         "maps": maps,
         "rows": rows,
-        "own": [(tables.metric_label(k), tables.show(flat[k], 4)) for k in own],
+        "own": [(tables.metric_label(k), _short(number(flat[k]))) for k in own],
         "note": plain(note) if note else None,
     }
 
@@ -145,6 +145,10 @@ def plain(value: object) -> str:
 def href(name: str) -> str:
     """A relative link; the leading ./ keeps a name with a colon from being read as a scheme."""
     return "./" + quote(str(PurePosixPath(name)))
+
+
+def _short(value: float) -> str:
+    return tables.show_count(value) if value.is_integer() else tables.show(value, 4)
 
 
 def _metrics(case: Case) -> dict[str, object]:

@@ -156,7 +156,7 @@ def overview(
     *,
     metrics: Sequence[str] = ("pcc",),
 ) -> tuple[list[str], list[list[str]]]:
-    """A row a case and, last, the mean with its interval: Dice, then the given metrics of every map.
+    """A row a case, then the mean and the ends of its interval: Dice and the given metrics of every map.
 
     `results_rows` are the rows of results.csv, `summary` the content of summary.json. Metrics that no row has
     are left out; a failed case keeps its status and has dashes.
@@ -176,9 +176,13 @@ def overview(
         for row in results_rows
     ]
     stored = summary.get("columns")
-    means = stored if isinstance(stored, Mapping) else {}
-    counts = sum(not str(row.get("status", "")).lower().startswith("fail") for row in results_rows)
-    rows.append([f"mean of {counts}", "", "", *(show_interval(means.get(c)) for c in columns)])
+    means = [stored.get(c) for c in columns] if isinstance(stored, Mapping) else [None] * len(columns)
+    counted = sum(not str(row.get("status", "")).lower().startswith("fail") for row in results_rows)
+    rows.append([f"mean of {counted}", "", "", *(show((m or {}).get("mean")) for m in means)])
+    for end in ("low", "high"):
+        bounds = [show((m or {}).get(end)) for m in means]
+        if any(bound != NONE for bound in bounds):
+            rows.append([f"{end} end", "", "", *bounds])
     return header, rows
 
 

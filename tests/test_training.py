@@ -1,0 +1,363 @@
+"""The trainer on tiny problems, its augmentation and loss by hand, and the demonstration that ships."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import quam_jax
+from benchmarks.make_demo import OUT, read_specimens, shipped_dice, shipped_fit, split
+from benchmarks.record import RESULTS
+from quam_jax.data.datasets import find_cases
+from quam_jax.evaluation.overlap import dice
+from quam_jax.model import Network, SegmentationModel
+from quam_jax.training import (
+    Numbers,
+    TrainConfig,
+    augment,
+    batch,
+    batch_shape,
+    begin,
+    case_dice,
+    check_cases,
+    learning_rate,
+    read_state,
+    segmentation_loss,
+    train,
+    write_state,
+)
+
+PLAIN = Network.create("plain_unet", in_channels=1, n_classes=2, channels=4)
+STILL = Numbers(learning_rate=0.0, weight_decay=0.0, dice_weight=1.0, rotation=0.0, scaling=0.0, brightness=0.0,
+                contrast=0.0, grain=0.0)
+
+
+def squares(count: int, side: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Bright squares on noise, and where they are."""
+    rng = np.random.default_rng(7)
+    cases = []
+    for _ in range(count):
+        labels = np.zeros((side, side), np.int32)
+        row, column = rng.integers(1, side - 8, 2)
+        labels[row:row + 6, column:column + 6] = 1
+        image = labels[..., None] * 2.0 + rng.normal(0, 0.5, (side, side, 1))
+        cases.append((image.astype(np.float32), labels))
+    return cases
+
+
+def equal(one: SegmentationModel, other: SegmentationModel) -> bool:
+    mine, theirs = {**one.params, **one.stats}, {**other.params, **other.stats}
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[n], theirs[n]) for n in mine)
+
+
+# Training
+
+
+def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
+    network = Network.create("att_unet", in_channels=1, n_classes=2, channels=4)  # batch statistics and dropout 0.3
+    config = TrainConfig(steps=5, batch_size=2, rotation=30.0, grain=0.1, checkpoint_every=2)
+    cases, state = squares(3), tmp_path / "state"
+    whole = train(network, cases, config=config)
+    seen: list[int] = []
+
+    def interrupt(step: int, loss: float) -> None:
+        seen.append(step)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(network, cases, config=config, checkpoint=state, progress=interrupt)
+    resumed = train(network, cases, config=config, checkpoint=state, progress=lambda step, loss: seen.append(step))
+    assert seen == [1, 2, 3, 3, 4, 5]  # the state was that after step 2
+    assert equal(whole, resumed)
+    assert not equal(whole, train(network, cases, config=dataclasses.replace(config, seed=1)))
+    assert list(tmp_path.iterdir()) == [state]
+    assert any(np.any(value != 0) for name, value in resumed.stats.items() if name.endswith("running_mean"))
+    again = train(network, cases, config=config, checkpoint=state, progress=lambda step, loss: pytest.fail("a step"))
+    assert equal(whole, again)
+
+
+def test_it_learns_squares() -> None:
+    losses: list[float] = []
+    cases, held_out = squares(8), squares(12)[8:]
+    config = TrainConfig(steps=150, batch_size=2, learning_rate=1e-2, checkpoint_every=75)
+    model = train(PLAIN, cases, config=config, validation=held_out, progress=lambda step, loss: losses.append(loss))
+    assert len(losses) == 150
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    history = model.manifest["training"]["validation_dice"]
+    assert [step for step, _ in history] == [75, 150]
+    assert history[-1][1] == pytest.approx(case_dice(model, held_out).mean()) and history[-1][1] > 0.85
+    assert model.manifest["training"]["settings"] == dataclasses.asdict(config)
+
+
+def test_rater_means_train_as_labels_do_where_the_raters_agree() -> None:
+    cases = squares(2)
+    means = [(image, np.eye(2, dtype=np.float32)[labels]) for image, labels in cases]
+    config = TrainConfig(steps=2, batch_size=2)
+    assert equal(train(PLAIN, cases, config=config), train(PLAIN, means, config=config))
+
+
+def test_images_of_different_sizes_train_together_without_loss_on_the_padding() -> None:
+    large, small = squares(1, 16)[0], squares(1, 10)[0]
+    cases = check_cases(PLAIN, [large, small], what="case")
+    shape = batch_shape(PLAIN, cases, crop=0)
+    assert shape == (16, 16)
+    images, targets = batch(cases, TrainConfig(batch_size=2), step=0, shape=shape)
+    assert sorted(targets.sum((1, 2, 3))) == [100, 256]  # a row of ones for each labelled pixel
+    padded = images[int(targets[0].sum() > 100)]
+    np.testing.assert_array_equal(padded[3:13, 3:13], small[0])  # centred, 3 pixels on each side
+    assert (padded[:3, 3:13] == small[0][0]).all()
+    model = train(PLAIN, [large, small], config=TrainConfig(steps=2, batch_size=2))
+    assert all(np.isfinite(value).all() for value in model.params.values())
+    assert batch_shape(PLAIN, check_cases(PLAIN, [squares(1, 13)[0]], what="case"), crop=0) == (16, 16)
+    assert batch_shape(PLAIN, cases, crop=9) == (12, 12)
+
+
+def test_crops_are_windows_of_their_case_and_move_with_the_step() -> None:
+    ramp = np.arange(16 * 16, dtype=np.float32).reshape(16, 16, 1)
+    cases = check_cases(PLAIN, [(ramp, (ramp[..., 0] % 2).astype(np.int32))], what="case")
+    corners = set()
+    for step in range(20):
+        images, targets = batch(cases, TrainConfig(batch_size=1, crop=8), step=step, shape=(8, 8))
+        row, column = divmod(int(images[0, 0, 0, 0]), 16)
+        np.testing.assert_array_equal(images[0], ramp[row:row + 8, column:column + 8])
+        np.testing.assert_array_equal(targets[0, ..., 1], images[0, ..., 0] % 2)
+        corners.add((row, column))
+    assert len(corners) > 5 and max(max(c) for c in corners) <= 8
+
+
+def test_every_case_comes_once_an_epoch() -> None:
+    cases = check_cases(PLAIN, [(np.full((4, 4, 1), n, np.float32), np.zeros((4, 4), int)) for n in range(6)], what="case")
+    config = TrainConfig(batch_size=4)
+    order = np.concatenate([batch(cases, config, step=step, shape=(4, 4))[0][:, 0, 0, 0] for step in range(6)])
+    epochs = order.reshape(4, 6)
+    assert (np.sort(epochs) == np.arange(6)).all()
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) > 1
+
+
+def test_learning_rate_rises_and_falls_as_a_cosine() -> None:
+    config = TrainConfig(steps=100, learning_rate=2.0)
+    assert learning_rate(config, 0) == pytest.approx(0.4)  # the first of 5 steps of the rise
+    assert learning_rate(config, 50) == pytest.approx(1.0)  # half-way down the cosine
+    assert learning_rate(config, 75) == pytest.approx(1 - math.sqrt(0.5))
+    assert learning_rate(config, 99) == pytest.approx(1 + math.cos(0.99 * math.pi))
+
+
+# Loss
+
+
+def test_loss_of_one_pixel_by_hand() -> None:
+    logits, target = jnp.zeros((1, 1, 1, 2)), jnp.array([[[[0.0, 1.0]]]])
+    assert float(segmentation_loss(logits, target, dice_weight=0.0)) == pytest.approx(math.log(2))
+    # soft Dice (2*0.5*1 + 1) / (0.5 + 1 + 1) = 0.8
+    assert float(segmentation_loss(logits, target, dice_weight=3.0)) == pytest.approx(math.log(2) + 3 * 0.2)
+    soft = jnp.array([[[[0.25, 0.75]]]])
+    shifted = jnp.array([[[[0.0, math.log(3)]]]])  # probabilities 1/4, 3/4: the loss is the entropy
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert float(segmentation_loss(shifted, soft, dice_weight=0.0)) == pytest.approx(entropy)
+
+
+def test_ignored_pixels_do_not_count() -> None:
+    rng = np.random.default_rng(3)
+    logits = jnp.asarray(rng.normal(size=(1, 4, 4, 3)), jnp.float32)
+    target = np.eye(3, dtype=np.float32)[rng.integers(0, 3, (1, 4, 4))]
+    target[:, 2:] = 0
+    whole = segmentation_loss(logits, jnp.asarray(target), dice_weight=1.0)
+    part = segmentation_loss(logits[:, :2], jnp.asarray(target[:, :2]), dice_weight=1.0)
+    assert float(whole) == pytest.approx(float(part), rel=1e-6)
+    assert float(segmentation_loss(logits, jnp.zeros_like(logits), dice_weight=1.0)) == 0
+
+
+# Augmentation
+
+
+def _views(image: np.ndarray, target: np.ndarray, count: int, *, warp: bool = False, flips: bool = True,
+           **strengths: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    call = jax.jit(lambda key: augment(key, jnp.asarray(image), jnp.asarray(target), numbers=STILL._replace(**strengths),
+                                       warp=warp, flips=flips))
+    return [tuple(np.asarray(part) for part in call(jax.random.key(n))) for n in range(count)]
+
+
+def _pair(*shape: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image that equals its target's last class, so that whatever moves them apart shows."""
+    foreground = np.random.default_rng(1).random(shape).astype(np.float32)
+    return foreground[..., None], np.stack([1 - foreground, foreground], -1)
+
+
+def test_flips_and_turns_move_image_and_target_together_and_make_all_eight() -> None:
+    image, target = _pair(6, 6)
+    turned = [np.rot90(image[..., 0], n) for n in range(4)]
+    eight = [view for one in turned for view in (one, one[::-1])]
+    seen = set()
+    for moved, labels in _views(image, target, 60):
+        np.testing.assert_array_equal(labels[..., 1], moved[..., 0])
+        np.testing.assert_array_equal(labels.sum(-1), np.float32(1))
+        seen.add(next(n for n, view in enumerate(eight) if np.array_equal(view, moved[..., 0])))
+    assert seen == set(range(8))
+
+
+def test_oblong_images_and_volumes_flip_only() -> None:
+    for shape, number in (((4, 6), 4), ((3, 4, 2), 8)):
+        image, target = _pair(*shape)
+        views = _views(image, target, 80)
+        assert all(np.array_equal(labels[..., 1], moved[..., 0]) for moved, labels in views)
+        assert len({moved.tobytes() for moved, _ in views}) == number
+
+
+def test_warps_move_image_and_target_together_and_ignore_what_comes_from_outside() -> None:
+    image, target = _pair(12, 16)
+    for moved, labels in _views(image, target, 10, warp=True, flips=False, rotation=40.0, scaling=0.3):
+        row = labels.sum(-1)
+        inside = row > 0.999
+        assert 30 < inside.sum() and (row < 1.001).all()
+        np.testing.assert_allclose(moved[inside][:, 0], labels[inside][:, 1], atol=1e-5)
+        assert np.abs(moved - image).max() > 0.1
+
+
+def test_a_warp_of_strength_zero_changes_nothing_and_scaling_by_two_halves_the_field_of_view() -> None:
+    image, target = _pair(8, 8)
+    moved, labels = _views(image, target, 1, warp=True, flips=False)[0]
+    np.testing.assert_array_equal(moved, image)
+    np.testing.assert_array_equal(labels, target)
+    ramp = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None, None], (8, 8, 1))
+    slopes = [float(m[4, 4, 0] - m[3, 4, 0]) for m, _ in _views(ramp, target, 40, warp=True, flips=False, scaling=1.0)]
+    assert 0.5 <= min(slopes) < 0.65 and 1.6 < max(slopes) <= 2.0  # sizes between one half and two
+
+
+def test_brightness_contrast_and_noise_leave_the_target_alone() -> None:
+    image, target = _pair(8, 8)
+    for moved, labels in _views(image, target, 20, flips=False, brightness=0.5, contrast=1.0):
+        np.testing.assert_array_equal(labels, target)
+        slope, offset = np.polyfit(image.ravel(), moved.ravel(), 1)
+        assert 0.5 <= slope <= 2 and abs(moved.mean() - image.mean()) <= 0.5 + 1e-5
+        np.testing.assert_allclose(moved, slope * image + offset, atol=1e-5)
+    grains = [float((moved - image).std()) for moved, _ in _views(image, target, 20, flips=False, grain=0.1)]
+    assert 0 < min(grains) and max(grains) < 0.13
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(("changes", "name"), [
+    ({"steps": 0}, "steps"), ({"batch_size": 0}, "batch_size"), ({"learning_rate": 0.0}, "learning_rate"),
+    ({"learning_rate": float("nan")}, "learning_rate"), ({"weight_decay": -1.0}, "weight_decay"),
+    ({"dice_weight": -0.1}, "dice_weight"), ({"rotation": 181.0}, "rotation"), ({"crop": -1}, "crop"),
+    ({"checkpoint_every": 0}, "checkpoint_every"), ({"seed": -1}, "seed")])
+def test_wrong_settings_are_named(changes: dict, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: expected"):
+        TrainConfig(**changes)
+
+
+def test_cases_that_do_not_fit_are_named() -> None:
+    image, labels = squares(1)[0]
+    soft = np.eye(2, dtype=np.float32)[labels]
+    wrong = [
+        ((image[..., 0], labels), "image: expected 2 spatial axes and 1 channels"),
+        ((np.full_like(image, np.nan), labels), "image: expected finite"),
+        ((image, labels + 1), "labels: expected 0 to 1 .* got 1 to 2"),
+        ((image, labels[:-1]), r"expected whole labels of shape \(16, 16\)"),
+        ((image, labels.astype(float)), r"probabilities of shape \(16, 16, 2\)"),
+        ((image, soft * 0.5), "probabilities: expected"),
+    ]
+    for case, message in wrong:
+        with pytest.raises(ValueError, match=f"training case 1: {message}"):
+            train(PLAIN, [(image, labels), case])
+    with pytest.raises(ValueError, match="training cases: expected at least one"):
+        train(PLAIN, [])
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_leaves_no_state(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"step \d+: expected a finite loss and gradient.*lower the learning rate") as error:
+        train(PLAIN, squares(2), config=TrainConfig(steps=5, batch_size=2, learning_rate=1e30), checkpoint=tmp_path / "s")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_states_of_another_run_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    path, state = tmp_path / "deep" / "state", begin(PLAIN, jax.random.key(0))
+    write_state(path, state, step=3, history=[(2, 0.5)], identity="mine")
+    read, step, history = read_state(path, like=begin(PLAIN, jax.random.key(1)), identity="mine")
+    assert (step, history) == (3, [(2, 0.5)])
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, read, state)))
+    with pytest.raises(ValueError, match="expected the state of this run"):
+        read_state(path, like=state, identity="another")
+    content = path.read_bytes()
+    for damaged in (b"", content[:100], content[:len(content) // 2], b"no archive"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="expected a training state.*delete it to begin anew"):
+            read_state(path, like=state, identity="mine")
+    with pytest.raises(ValueError, match="expected a training state"):
+        train(PLAIN, squares(2), config=TrainConfig(steps=1), checkpoint=path)
+
+
+def test_case_dice_leaves_ignored_pixels_out() -> None:
+    params, stats = PLAIN.initialise(jax.random.key(2))
+    model = SegmentationModel(PLAIN, params, stats)
+    image, labels = squares(1)[0]
+    predicted = np.asarray(model(image[None])[0]).argmax(-1)
+    labels = np.where(np.arange(16)[:, None] < 8, predicted, 1 - predicted)  # right in the upper half only
+    half = np.where(np.arange(16)[:, None] < 8, labels, -1)
+    whole, upper = case_dice(model, [(image, labels), (image, half)])
+    assert whole == pytest.approx(dice(predicted, labels))
+    assert upper == 1.0 or not predicted[:8].any()
+
+
+# What ships
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict:
+    return json.loads((RESULTS / "demo_model.json").read_text())
+
+
+def test_the_shipped_network_reaches_its_recorded_dice(recorded: dict) -> None:
+    scores = shipped_dice(OUT)
+    assert scores == pytest.approx(recorded["dice"]["test"], abs=1e-3)
+    model = quam_jax.load_model(OUT / "model" / "att_unet.pth")
+    assert model.network.architecture == "att_unet" and dict(model.network.arguments)["channels"] == 16
+    notice = (OUT / "NOTICE.md").read_text()
+    assert "This product includes software developed by Boston University." in notice
+    assert f"test {np.mean(list(scores.values())):.3f}" in notice and "WACV" in notice
+    assert "Boston University" in (OUT / "LICENSE.txt").read_text()
+
+
+def test_the_parts_share_no_picture_and_the_shipped_ones_are_where_they_belong(recorded: dict) -> None:
+    hashes = recorded["image_sha256"]
+    assert {part: len(found) for part, found in hashes.items()} == {"train": 14, "validation": 5, "test": 5}
+    assert len({digest for found in hashes.values() for digest in found.values()}) == 24
+
+    def shipped(folder: str) -> dict[str, str]:
+        return {path.stem: hashlib.sha256(np.asarray(Image.open(path)).tobytes()).hexdigest()
+                for path in sorted((OUT / folder).iterdir())}
+
+    assert shipped("images") == hashes["test"]
+    assert shipped("fit_images") == {name: hashes["train"][name] for name in recorded["fit"]}
+    cases = find_cases(OUT / "images", OUT / "masks")
+    assert [len(case.raters) for case in cases] == [8] * 5
+    assert all(len(case.raters) == 1 for case in find_cases(OUT / "fit_images", OUT / "fit_masks"))
+
+
+def test_the_demonstration_is_small() -> None:
+    assert sum(path.stat().st_size for path in OUT.rglob("*") if path.is_file()) < 900_000
+
+
+def test_the_original_data_give_the_shipped_pictures(shared: Path) -> None:
+    source = shared / "data" / "bubil"
+    if not source.is_dir():
+        pytest.skip(f"no folder {source}")
+    parts = split(read_specimens(source))
+    for specimen in parts["test"]:
+        np.testing.assert_array_equal(np.asarray(Image.open(OUT / "images" / f"{specimen.name}.png")), specimen.image)
+        for rater, mask in specimen.raters.items():
+            stored = np.asarray(Image.open(OUT / "masks" / f"{specimen.name}_{rater}.png"))
+            np.testing.assert_array_equal(stored, mask == 1)
+    for specimen in shipped_fit(parts["train"]):
+        stored = np.asarray(Image.open(OUT / "fit_masks" / f"{specimen.name}.png"))
+        np.testing.assert_array_equal(stored, np.mean(list(specimen.raters.values()), axis=0) >= 0.5)
