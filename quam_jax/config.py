@@ -55,7 +55,7 @@ class SearchConfig:
     epochs: int = setting(0, "passes over the fit batches, instead of steps (published: 3)")
     batch_stride: int = setting(1, "with epochs: use every n-th fit batch (published: 50)")
     optimizer: Literal["adam", "sgd"] = setting("adam", "first-order optimiser")
-    learning_rate: float = setting(1e-3, "learning rate; 0 is the control that shows what the search itself adds")
+    learning_rate: float = setting(1e-4, "learning rate; 0 is the control that shows what the search itself adds")
     mode: Literal["eval", "train"] = setting("eval", "eval: no dropout, running statistics; train: as published")
     penalty: Literal["hinge", "linear"] = setting("hinge", "hinge: max(0, violation); linear: rewards slack (published)")
     schedule: Literal["constant", "linear", "exponential"] = setting("constant", "of the penalty coefficient")

@@ -1,4 +1,5 @@
-"""Any model that a person points at: a model folder, a PyTorch or Keras weight file, or an nnU-Net folder.
+"""Any model that a person points at: a model folder, a PyTorch or Keras weight file, a torch.export graph, or an nnU-Net
+folder.
 
 A model folder is restored directly. The others go through `converters`, imported when the first of them is
 met, so that the package itself knows nothing of other frameworks.
@@ -40,6 +41,12 @@ def load_model(
         raise ValueError(
             f"{path}: fold and configuration choose among nnU-Net models; expected a folder with plans.json"
         )
+    if path.is_file() and path.suffix == ".pt2":
+        if arch not in (None, "graph"):
+            raise ValueError(f"{path}: a torch.export file holds its own graph; expected no arch, got {arch!r}")
+        from converters.exported import convert_exported
+
+        return convert_exported(path, **arguments)
     if path.is_file():
         from converters.convert import convert
 

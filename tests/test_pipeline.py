@@ -143,8 +143,9 @@ def test_slices_equal_the_same_images_alone(folders: dict[str, Path]) -> None:
     from quam_jax.case import quantify
 
     model = small_model()
-    known = load_fit(model, folders["fit_images"], folders["fit_masks"], preprocessing=preprocessing_of(model), config=CONFIG)
-    flat = preprocessing_of(model).apply(picture(3, (16, 16))[..., None])
+    preparation = preprocessing_of(model)
+    known = load_fit(model, folders["fit_images"], folders["fit_masks"], preprocessing=preparation, config=CONFIG)
+    flat = preparation.apply(picture(3, (16, 16))[..., None])
     alone = quantify(model, flat, known.fit, config=CONFIG)
     stacked = quantify(model, np.stack([flat, flat], 2), known.fit, config=CONFIG)
     np.testing.assert_allclose(stacked.total[..., 1], alone.total, atol=1e-6)

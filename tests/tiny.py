@@ -58,21 +58,23 @@ class TinyNet(nnx.Module):
 
 @contextmanager
 def tiny_network() -> Iterator[None]:
-    """Make the architecture `tiny` known inside the block."""
+    """Make the architecture `tiny` known inside the block; blocks may be nested."""
+    before = dict(NETWORKS)
     NETWORKS["tiny"] = TinyNet
     try:
         yield
     finally:
-        del NETWORKS["tiny"]
+        NETWORKS.clear()
+        NETWORKS.update(before)
 
 
 def tiny_model(*, classes: int = 2, drop: float = 0.0, seed: int = 0) -> SegmentationModel:
     """A model with random weights and statistics that are no identity."""
     network = Network.create("tiny", in_channels=2, n_classes=classes, drop=drop)
-    params, stats = network.initialise(jax.random.key(seed))
     rng = np.random.default_rng(seed)
-    params = {name: value + 0.1 * rng.standard_normal(value.shape).astype(np.float32) for name, value in params.items()}
-    stats = {name: jnp.asarray(rng.uniform(0.5, 1.5, value.shape), jnp.float32) for name, value in stats.items()}
+    params, stats = network.shapes()
+    params = {n: jnp.asarray(rng.standard_normal(s) * (0.3 if len(s) > 1 else 0.1), jnp.float32) for n, s in params.items()}
+    stats = {n: jnp.asarray(rng.uniform(0.5, 1.5, s), jnp.float32) for n, s in stats.items()}
     return SegmentationModel(network, params, stats)
 
 

@@ -20,7 +20,7 @@ from .archive import load_exported
 from .capture import export_module, first_line, import_torch, in_eval_mode, known_operations, select_output
 from .cuts import find_cuts
 from .sizes import find_multiples, free_sizes
-from .write import IMAGE, Written, layouts, lines, write_graph
+from .write import IMAGE, Written, first_names, layouts, lines, write_graph
 
 RESIZE = {2: "upsample_bilinear2d.vec", 3: "upsample_trilinear3d.vec"}
 
@@ -122,7 +122,7 @@ def _assemble(program: Any, example: np.ndarray, original: Any, *, name: str, so
     if class_names is not None and len(class_names) != network.classes:
         raise ValueError(f"{name}: expected {network.classes} class names, got {len(class_names)}: "
                          f"{shorten(class_names)}")
-    aliases = _aliases(written, program)
+    aliases = {n: first for n, first in first_names(program).items() if first != n and first in every}
     manifest = {
         "source": {**source, "wrapper": f"torch.export {torch.__version__}", "prefix": "",
                    "dtype": ", ".join(sorted({v.dtype.name for v in every.values()}))},
@@ -155,14 +155,6 @@ def _resize(written: Written, rank: int) -> dict[str, Any]:
              for axis, letter in enumerate(SPACE[3 - rank:], start=2)]
     logits = Node("logits_resized", RESIZE[rank], (Ref(written.output), [Ref(n.name) for n in sides], False), {}, "")
     return {"nodes": [*written.nodes, *sides, logits], "output": logits.name}
-
-
-def _aliases(written: Written, program: Any) -> dict[str, str]:
-    """Second names of tensors that are used under another name."""
-    own = {program.state_dict[n].data_ptr(): n for n in (*written.weights, *written.statistics)}
-    return {n: own[program.state_dict[n].data_ptr()] for n in written.unused
-            if program.state_dict[n].numel() and program.state_dict[n].data_ptr() in own
-            and program.state_dict[n].shape == program.state_dict[own[program.state_dict[n].data_ptr()]].shape}
 
 
 def _prove(model: SegmentationModel, example: np.ndarray, original: Any, *, output: str | int | None,

@@ -32,7 +32,7 @@ class Written(NamedTuple):
 def write_graph(program: Any, *, output: str | int | None, name: str) -> Written:
     """The nodes that the chosen output needs; ValueError naming every operation that is not supported and its place."""
     torch = import_torch()
-    held = tensors(program)
+    held, names = tensors(program), first_names(program)
     known: dict[str, Any] = {}  # graph node -> what later nodes write for it
     constants: dict[str, Any] = {}
     kinds: dict[str, str] = {}
@@ -46,8 +46,9 @@ def write_graph(program: Any, *, output: str | int | None, name: str) -> Written
             value = held[spec.target]
             persistent = kind == "PARAMETER" or (kind == "BUFFER" and spec.persistent is not False)
             if persistent and value.is_floating_point() and bool(torch.isfinite(value).all()):
-                known[own] = Weight(spec.target)
-                kinds[spec.target] = kind
+                target = names.get(spec.target, spec.target)
+                known[own] = Weight(target)
+                kinds[target] = kind
             else:
                 constants[own] = value
                 known[own] = Ref(own)
@@ -72,6 +73,13 @@ def write_graph(program: Any, *, output: str | int | None, name: str) -> Written
     statistics = {n: arrays[n] for n, kind in kinds.items() if n in used and kind == "BUFFER"}
     unused = {n: arrays[n] for n in program.state_dict if n not in weights and n not in statistics}
     return Written(kept, final.name, weights, statistics, unused)
+
+
+def first_names(program: Any) -> dict[str, str]:
+    """For every name in the module's state_dict the first one of the same tensor; the exporter may use any."""
+    seen: dict[Any, str] = {}
+    return {name: seen.setdefault((value.data_ptr(), value.shape, value.stride()) if value.numel() else name, name)
+            for name, value in program.state_dict.items()}
 
 
 def layouts(nodes: Sequence[Node], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Header
+from nibabel.orientations import aff2axcodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,12 @@ class Geometry:
     def rank(self) -> int:
         """Number of spatial axes of the array."""
         return len(self.size)
+
+    @property
+    def orientation(self) -> str | None:
+        """Where the axes of a NIfTI array point, such as "RAS"; None for a raster or a degenerate affine."""
+        codes = aff2axcodes(self.affine) if self.kind == "nifti" else (None,)
+        return None if None in codes else "".join(codes)
 
 
 AFFINE_TOLERANCE = 1e-3  # of every entry: millimetres a voxel, and millimetres of the origin

@@ -32,6 +32,7 @@ class SegNet(nnx.Module):
 
     size_multiple = 1
     cuts = {"head": ("conv",), "last_block": ("decoder0", "conv")}
+    decoder0: ConvStack
 
     def __init__(self, in_channels: int, n_classes: int, widths: tuple[int, ...] = (64, 128, 256, 512), *,
                  rngs: nnx.Rngs):
@@ -60,8 +61,8 @@ class SegNet(nnx.Module):
         for level in reversed(range(1, DEPTH)):
             x = getattr(self, f"decoder{level}")(unpool(x, places[level][1], places[level][0]), mode)
         last = unpool(x, places[0][1], places[0][0])
-        return last if cut == "last_block" else getattr(self, "decoder0")(last, mode)
+        return last if cut == "last_block" else self.decoder0(last, mode)
 
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
         """Logits from the activation in front of the cut."""
-        return self.conv(getattr(self, "decoder0")(activation, mode) if cut == "last_block" else activation)
+        return self.conv(self.decoder0(activation, mode) if cut == "last_block" else activation)

@@ -1,4 +1,4 @@
-"""Swin-Unet (Cao et al. 2021) as in the QUAM-SM publication: a U-shaped transformer with shifted windows on a 4x4 patch grid.
+"""Swin-Unet (Cao et al. 2021) as in the QUAM-SM publication: a U-shaped transformer of shifted windows on 4x4 patches.
 
 Where a stage's grid is not larger than the window, the window is the whole grid and is not shifted. The published wrapper
 differs in the names of its weights, which start with `swin_unet.`, and in taking a 1-channel image for three equal channels.
@@ -52,9 +52,10 @@ def relative_position(window: int) -> Int[np.ndarray, "t t"]:
 def shifted_windows_allow(grid: int, window: int, shift: int) -> Bool[np.ndarray, "n t t"]:
     """Which positions of a window may see each other after the cyclic shift: those that were neighbours before it."""
     part = np.searchsorted([grid - window, grid - shift], np.arange(grid), side="right")
-    region = (3 * part[:, None] + part[None]).reshape(grid // window, window, grid // window, window)
-    region = region.transpose(0, 2, 1, 3).reshape(-1, window * window)
-    return region[:, :, None] == region[:, None]
+    region = 3 * part[:, None] + part[None]
+    windows = region.reshape(grid // window, window, grid // window, window).transpose(0, 2, 1, 3)
+    tokens = windows.reshape(-1, window * window)
+    return tokens[:, :, None] == tokens[:, None]
 
 
 class Mlp(nnx.Module):
@@ -183,8 +184,8 @@ class SwinUNet(nnx.Module):
         self.norm = LayerNorm(widths[3])
         self.layers_up = nnx.List([PatchExpand(widths[3], 2, widths[2], rngs=rngs),
                                    *(stage(level, up=level > 0) for level in (2, 1, 0))])
-        self.concat_back_dim = nnx.List([None, *(Linear(2 * widths[level], widths[level], rngs=rngs)
-                                                 for level in (2, 1, 0))])
+        self.concat_back_dim = nnx.Dict({str(3 - level): Linear(2 * widths[level], widths[level], rngs=rngs)
+                                         for level in (2, 1, 0)})
         self.norm_up = LayerNorm(embed_dim)
         self.up = PatchExpand(embed_dim, PATCH, embed_dim, rngs=rngs)
         self.output = Conv(embed_dim, n_classes, 1, bias=False, rngs=rngs)
@@ -205,9 +206,10 @@ class SwinUNet(nnx.Module):
             skips.append(x)
             x = encode(x, mode)
         x = self.layers_up[0](self.norm(x))
-        for level, concat in ((2, self.concat_back_dim[1]), (1, self.concat_back_dim[2])):
-            x = self.layers_up[3 - level](concat(jnp.concatenate([x, skips[level]], -1)), mode)
-        last = self.concat_back_dim[3](jnp.concatenate([x, skips[0]], -1))
+        for level in (2, 1):
+            x = self.concat_back_dim[str(3 - level)](jnp.concatenate([x, skips[level]], -1))
+            x = self.layers_up[3 - level](x, mode)
+        last = self.concat_back_dim["3"](jnp.concatenate([x, skips[0]], -1))
         return last if cut == "last_block" else self._last_block(last, mode)
 
     def tail(self, activation: Float[Array, "b u v f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:

@@ -22,6 +22,8 @@ class UNetpp(nnx.Module):
     size_multiple = 16
     _heads = tuple(f"final_{j}" for j in range(1, DEPTH + 1))
     cuts = {"head": _heads, "last_block": ("up_concat04.conv", *_heads)}
+    conv00: TripleBlock
+    up_concat04: UpBlock
 
     def __init__(self, in_channels: int, n_classes: int, channels: int = 64, *, is_deconv: bool = True,
                  is_batchnorm: bool = True, drop: float = 0.3, decoder_drop: float = 0.3, rngs: nnx.Rngs):
@@ -39,14 +41,14 @@ class UNetpp(nnx.Module):
 
     def trunk(self, x: Float[Array, "b h w i"], mode: Mode, *, cut: str) -> Float[Array, "b h w f"]:
         """The activation in front of the cut: [up X_13, X_00, ..., X_03], or the heads' inputs [X_01, ..., X_04]."""
-        nodes = {(0, 0): getattr(self, "conv00")(x, mode)}
+        nodes = {(0, 0): self.conv00(x, mode)}
         for i in range(1, DEPTH + 1):
             nodes[i, 0] = getattr(self, f"conv{i}0")(max_pool(nodes[i - 1, 0], 2), mode)
         for j in range(1, DEPTH):
             for i in range(DEPTH + 1 - j):
                 skips = [nodes[i, k] for k in range(j)]
                 nodes[i, j] = getattr(self, f"up_concat{i}{j}")(nodes[i + 1, j - 1], skips, mode)
-        last = join(getattr(self, "up_concat04"), nodes[1, DEPTH - 1], [nodes[0, k] for k in range(DEPTH)])
+        last = join(self.up_concat04, nodes[1, DEPTH - 1], [nodes[0, k] for k in range(DEPTH)])
         return last if cut == "last_block" else self._features(last, mode)
 
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
@@ -59,4 +61,4 @@ class UNetpp(nnx.Module):
 
     def _features(self, last: Float[Array, "b h w f"], mode: Mode) -> Float[Array, "b h w g"]:
         channels = last.shape[-1] // (DEPTH + 1)
-        return jnp.concatenate([last[..., 2 * channels:], getattr(self, "up_concat04").conv(last, mode)], -1)
+        return jnp.concatenate([last[..., 2 * channels:], self.up_concat04.conv(last, mode)], -1)

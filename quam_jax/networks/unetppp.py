@@ -56,7 +56,7 @@ class UNetppp(nnx.Module):
 
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
         """Logits from the activation in front of the cut."""
-        return getattr(self, "outconv1")(self._merge(1, activation) if cut == "last_block" else activation)
+        return self.outconv1(self._merge(1, activation) if cut == "last_block" else activation)
 
     def _branches(self, level: int, features: dict[int, Array]) -> Float[Array, "b h w f"]:
         size = space_size(features[level])

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @contextmanager
@@ -21,7 +22,8 @@ def double_precision() -> Iterator[None]:
 
 def as_double(tree: Any) -> Any:
     """The floating leaves of a tree in float64."""
-    return jax.tree.map(
-        lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-        jax.tree.map(jnp.asarray, tree),
-    )
+    def converted(leaf: Any) -> Any:
+        value = np.asarray(leaf)
+        return jnp.asarray(value.astype(np.float64) if np.issubdtype(value.dtype, np.floating) else value)
+
+    return jax.tree.map(converted, tree)

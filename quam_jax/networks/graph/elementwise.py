@@ -107,7 +107,7 @@ def power(x: Any, exponent: Any) -> Array:
     """x ** exponent; whole constant exponents by products."""
     if isinstance(exponent, float) and exponent.is_integer():
         exponent = int(exponent)
-    if exponent == 0.5 and not is_array(exponent):
+    if not is_array(exponent) and exponent == 0.5:
         return jnp.sqrt(x)
     return jnp.asarray(x, jnp.result_type(x, float) if isinstance(exponent, float) else None) ** exponent
 

@@ -92,6 +92,11 @@ def resize_cubic(x: Any, output_size: Sequence[int], align_corners: bool, *facto
     return resize_cubic_vec(x, output_size, align_corners, _single(factors))
 
 
+def _nearest(size: int, out: int, step: float, offset: float) -> Int[np.ndarray, " out"]:
+    # in float32 as PyTorch does, where a product may round to the next whole number
+    return np.minimum(((np.arange(out, dtype=np.float32) + np.float32(offset)) * np.float32(step)).astype(int), size - 1)
+
+
 def _take(x: Array, indices: Sequence[Int[np.ndarray, " out"]]) -> Last:
     for axis, index in enumerate(indices, start=1):
         size, out = x.shape[axis], len(index)
@@ -106,8 +111,7 @@ def _take(x: Array, indices: Sequence[Int[np.ndarray, " out"]]) -> Last:
 def resize_nearest_vec(x: Any, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None = None) -> Last:
     """The sample at floor(i * step)."""
     x = last(x)
-    return _take(x, [np.minimum((np.arange(out) * np.float32(step)).astype(int), n - 1) for n, (out, step)
-                     in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)])
+    return _take(x, [_nearest(n, out, step, 0.0) for n, (out, step) in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)])
 
 
 @register("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
@@ -121,8 +125,7 @@ def resize_nearest_exact_vec(x: Any, output_size: Sequence[int] | None,
                              scale_factors: Sequence[float] | None = None) -> Last:
     """The sample at floor((i + 1/2) * step)."""
     x = last(x)
-    return _take(x, [np.minimum(((np.arange(out) + 0.5) * np.float32(step)).astype(int), n - 1) for n, (out, step)
-                     in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)])
+    return _take(x, [_nearest(n, out, step, 0.5) for n, (out, step) in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)])
 
 
 @register("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d")

@@ -162,7 +162,7 @@ def split_tensor(x: Array, sections: Any, dim: int = 0) -> list[Array]:
 @register("unbind", "unbind_copy")
 def unbind(x: Any, dim: int = 0) -> list[Any]:
     """The entries of an axis."""
-    return [select(x, dim, i) for i in range(shape(x)[dim])]
+    return [select(plain(x), dim, i) for i in range(shape(x)[dim])]
 
 
 @operation("select", "select_copy")

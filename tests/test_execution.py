@@ -1,0 +1,249 @@
+"""Many members and steps: every plan gives the same numbers, nothing compiles twice, and memory may run out."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quam_jax import execution
+from quam_jax.config import ExecutionConfig, SearchConfig
+from quam_jax.decomposition import decompose
+from quam_jax.execution import choose_plan, prepare, search, search_prepared
+from quam_jax.model import Network, SegmentationModel
+from quam_jax.predict import fit_data, predict
+from quam_jax.types import Targets, Trajectory
+from quam_jax.weighting import feasible, to_samples, trajectory_weights
+from tests.tiny import SIZE, TinyNet, numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
+
+MEMBERS = ("vmap", "unroll", "loop")
+STEPS = ("scan", "unroll", "loop")
+# every plan with two of the three members together, so that one is left over; and the other chunk sizes with some of them
+PLANS = [*((m, s, 2) for m, s in itertools.product(MEMBERS, STEPS)), ("vmap", "scan", 3), ("unroll", "loop", 3),
+         ("vmap", "loop", 1), ("loop", "loop", 1), ("loop", "loop", 3)]
+EVAL = SearchConfig(members=3, steps=3, learning_rate=0.05, slack=0.05)
+TRAIN = dataclasses.replace(EVAL, mode="train", record="after", penalty="linear", steps=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known() -> Iterator[None]:
+    with tiny_network():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    return tiny_model(drop=0.3)
+
+
+@functools.lru_cache
+def run(config: SearchConfig, members: str = "loop", steps: str = "loop", chunk: int = 2, *, key: int = 0) -> Trajectory:
+    """A search of three members by one plan."""
+    model = tiny_model(drop=0.3)
+    plan = ExecutionConfig(members, steps, chunk)  # type: ignore[arg-type]
+    trajectory = search(model, tiny_image(), tiny_fit(model), targets=tiny_targets(), config=config, key=jax.random.key(key),
+                        execution=plan)
+    return Trajectory(*(np.asarray(leaf) for leaf in trajectory))
+
+
+def assert_equal(found: Trajectory, expected: Trajectory, *, rtol: float = 1e-5) -> None:
+    for name in Trajectory._fields:
+        a, b = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6, err_msg=name)
+
+
+# plans
+
+@pytest.mark.parametrize("config", [EVAL, TRAIN], ids=["eval", "train with drawn noise"])
+@pytest.mark.parametrize("members, steps, chunk", PLANS)
+def test_every_plan_gives_the_same_numbers(config: SearchConfig, members: str, steps: str, chunk: int) -> None:
+    found, expected = run(config, members, steps, chunk), run(config)
+    assert found.probs.shape == (1, 3, config.steps, 96, 2) and found.objective.shape == (1, 3, config.steps)
+    assert_equal(found, expected)
+    assert np.abs(found.probs[:, :, 0] - found.probs[:, :, -1]).max() > 1e-2  # and the search moved
+
+
+def test_noise_depends_on_the_member_and_the_step_but_not_on_the_plan() -> None:
+    still = dataclasses.replace(TRAIN, learning_rate=0.0)
+    probs = run(still).probs[0]
+    flat = probs.reshape(-1, *probs.shape[2:])
+    for a, b in itertools.combinations(flat, 2):  # the same weights, six different masks
+        assert np.abs(a - b).max() > 1e-3
+    assert_equal(run(still, "vmap", "scan", 3), run(still))
+    assert np.abs(run(still, key=1).probs - run(still).probs).max() > 1e-3
+
+
+def test_plans_that_are_chosen() -> None:
+    auto = ExecutionConfig()
+    assert choose_plan(auto, members=8, backend="cpu") == ("loop", "loop", 2)
+    assert choose_plan(auto, members=8, backend="gpu") == ("vmap", "scan", 8)
+    assert choose_plan(auto, members=40, backend="gpu") == ("vmap", "scan", 16)
+    assert choose_plan(ExecutionConfig("unroll", "scan", 5), members=3, backend="gpu") == ("unroll", "scan", 3)
+
+
+@pytest.mark.long
+def test_every_plan_gives_the_same_numbers_for_the_attention_unet() -> None:
+    """As above for the published network, whose ReLUs decide: all plans of this size still agree."""
+    network = Network.create("att_unet", in_channels=2, n_classes=2, channels=2, drop=0.0, decoder_drop=0.0)
+    model = SegmentationModel(network, *network.initialise(jax.random.key(0)))
+    fit, image, targets = tiny_fit(model, size=(16, 16)), tiny_image(size=(16, 16)), tiny_targets(size=(16, 16))
+    config = dataclasses.replace(EVAL, steps=2, learning_rate=1e-3)
+    found = {plan: search(model, image, fit, targets=targets, config=config, key=jax.random.key(0),
+                          execution=ExecutionConfig(*plan)) for plan in PLANS}  # type: ignore[arg-type]
+    for plan in PLANS:
+        assert_equal(found[plan], found["loop", "loop", 1])
+
+
+# laws of a search
+
+def test_a_search_lowers_its_objective_and_keeps_the_fit() -> None:
+    trajectory = run(dataclasses.replace(EVAL, steps=6, learning_rate=0.02))
+    assert (trajectory.objective[..., -1] < trajectory.objective[..., 0]).all()
+    assert (trajectory.penalty >= 0).all()
+    np.testing.assert_array_equal(np.asarray(feasible(trajectory)), trajectory.fit_loss <= trajectory.bound)
+
+
+def test_the_record_of_a_step_belongs_to_one_set_of_weights() -> None:
+    """With record `same`, the objective is the cross-entropy of the recorded prediction; published, of the one before."""
+    labels = np.asarray(tiny_targets().labels)[0]
+
+    def objectives(trajectory: Trajectory) -> np.ndarray:
+        return np.array([[numpy_cross_entropy(np.log(trajectory.probs[0, m, s]), labels[m])
+                          for s in range(trajectory.probs.shape[2])] for m in range(3)])
+
+    same = run(EVAL)
+    np.testing.assert_allclose(objectives(same), same.objective[0], rtol=1e-4)
+    after = run(dataclasses.replace(EVAL, record="after"))
+    np.testing.assert_allclose(objectives(after)[:, :-1], after.objective[0, :, 1:], rtol=1e-4)
+    # the same iterates, one shift apart
+    np.testing.assert_allclose(after.probs, same.probs, rtol=1e-5, atol=1e-6)
+
+
+def test_bounds_and_fit_losses_belong_to_the_batch_of_the_step(model: SegmentationModel) -> None:
+    still = dataclasses.replace(EVAL, learning_rate=0.0, record="after", steps=4)
+    reference = np.asarray(tiny_fit(model).reference_loss)
+    trajectory = run(still)
+    np.testing.assert_allclose(trajectory.fit_loss[0], [reference[[0, 1, 2, 0]]] * 3, rtol=1e-5)
+    np.testing.assert_allclose(trajectory.bound, trajectory.fit_loss * 1.05, rtol=1e-5)
+    # with record `same`, step s is measured by the pass of step s + 1, on its batch
+    np.testing.assert_allclose(run(dataclasses.replace(still, record="same")).fit_loss[0], [reference[[1, 2, 0, 1]]] * 3,
+                               rtol=1e-5)
+
+
+@pytest.mark.parametrize("space", ["full", "last_block", "head", "low_rank:1", "input:0.5"])
+def test_learning_rate_zero_gives_the_reference_and_no_epistemic_part(model: SegmentationModel, space: str) -> None:
+    trajectory = run(dataclasses.replace(EVAL, learning_rate=0.0, space=space))
+    reference = np.asarray(predict(model, tiny_image())).reshape(1, 1, 1, 96, 2)
+    np.testing.assert_allclose(trajectory.probs, np.broadcast_to(reference, trajectory.probs.shape), rtol=1e-4, atol=1e-6)
+    assert np.asarray(feasible(trajectory)).all()
+    samples = to_samples(trajectory, trajectory_weights(trajectory), reference=jnp.asarray(reference[:, 0, 0]))
+    assert float(decompose(samples).epistemic.max()) < 1e-6
+
+
+@pytest.mark.parametrize("space", ["last_block", "subset:last|head"])
+def test_spaces_of_the_same_weights_search_alike(space: str) -> None:
+    # in eval mode the frozen trunk is a constant, whether it is computed once or anew at every step
+    assert_equal(run(dataclasses.replace(EVAL, space=space)), run(dataclasses.replace(EVAL, space="last_block")), rtol=1e-4)
+
+
+def test_an_image_search_never_leaves_the_fit(model: SegmentationModel) -> None:
+    trajectory = run(dataclasses.replace(EVAL, space="input:0.5"))
+    np.testing.assert_allclose(trajectory.fit_loss[0], [np.asarray(tiny_fit(model).reference_loss)[[1, 2, 0]]] * 3, rtol=1e-6)
+    assert (trajectory.penalty == 0).all()
+
+
+def test_targets_of_few_points(model: SegmentationModel) -> None:
+    """Two targets of three points each, one of them padding."""
+    targets = Targets(jnp.array([[5, 40, 0], [95, 7, 8]]), jnp.array([[[0, 1, 0]] * 2, [[1, 1, 0]] * 2]),
+                      jnp.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))
+    config = dataclasses.replace(EVAL, learning_rate=0.0)
+    found = search(model, tiny_image(), tiny_fit(model), targets=targets, config=config, key=jax.random.key(0))
+    assert found.probs.shape == (2, 2, 3, 3, 2)
+    reference = np.asarray(predict(model, tiny_image())).reshape(96, 2)
+    np.testing.assert_allclose(found.probs[:, 1, 2], reference[np.asarray(targets.points)], rtol=1e-4)
+    logs = -np.log(reference)
+    expected = [(logs[5, 0] + logs[40, 1]) / 2, (logs[95, 1] + logs[7, 1] + logs[8, 0]) / 3]
+    np.testing.assert_allclose(found.objective[:, 0, 0], expected, rtol=1e-4)
+
+
+def test_sides_that_the_network_cannot_take(model: SegmentationModel) -> None:
+    """Padding takes part neither in the target nor in the fit: at learning rate 0 all numbers are those of the inside."""
+    size = (7, 11)
+    image, targets = tiny_image(size=size), tiny_targets(size=size)
+    rng = np.random.default_rng(5)
+    images, labels = rng.standard_normal((3, 2, *size, 2)).astype(np.float32), rng.integers(0, 2, (3, 2, *size))
+    fit = fit_data(model, images, labels)
+    assert fit.images.shape[2:4] == SIZE
+    config = dataclasses.replace(EVAL, learning_rate=0.0)
+    still = search(model, image, fit, targets=targets, config=config, key=jax.random.key(0))
+    reference = np.asarray(predict(model, image)).reshape(77, 2)
+    assert still.probs.shape == (1, 3, 3, 77, 2)
+    np.testing.assert_allclose(still.probs[0, 2, 1], reference, rtol=1e-4)
+    np.testing.assert_allclose(still.objective[0, :, 0],
+                               [numpy_cross_entropy(np.log(reference), y) for y in targets.labels[0]], rtol=1e-4)
+    np.testing.assert_allclose(still.fit_loss[0, 0, 0], numpy_cross_entropy(model(images[1]), labels[1]), rtol=1e-4)
+    moved = search(model, image, fit, targets=targets, config=EVAL, key=jax.random.key(0))
+    assert np.isfinite(moved.probs).all() and (moved.objective[..., -1] < still.objective[..., 0]).all()
+
+
+def test_fit_data_of_other_sides_is_refused(model: SegmentationModel) -> None:
+    fit = tiny_fit(model)
+    with pytest.raises(ValueError, match=r"fit data: expected sides that the network can take, got \(8, 11\)"):
+        prepare(model, fit._replace(images=fit.images[:, :, :, :11], labels=fit.labels[:, :, :, :11]), EVAL)
+
+
+# compilation and memory
+
+@pytest.mark.parametrize("members, steps", [("loop", "loop"), ("vmap", "scan")])
+def test_a_second_case_and_other_numbers_compile_nothing(model: SegmentationModel, members: str, steps: str) -> None:
+    plan = ExecutionConfig(members, steps)  # type: ignore[arg-type]
+    fit = tiny_fit(model)
+
+    def case(seed: int, **changes: Any) -> Trajectory:
+        prepared = prepare(model, fit, dataclasses.replace(EVAL, **changes))
+        return search_prepared(prepared, tiny_image(seed=seed), tiny_targets(seed=seed), key=jax.random.key(seed), execution=plan)
+
+    first = case(1)
+    calls = TinyNet.calls
+    second = case(2)
+    # the learning rate, the slack and the schedule are data, too
+    third = case(2, learning_rate=0.01, slack=0.3, coefficient=5.0, schedule="linear")
+    assert TinyNet.calls == calls
+    assert not np.allclose(first.probs, second.probs) and not np.allclose(second.probs, third.probs)
+
+
+def test_when_memory_runs_out_the_chunk_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, whole = dataclasses.replace(EVAL, members=4), execution._run_chunk
+    tried = []
+
+    def small(*arguments: Any, **settings: Any) -> Any:
+        jobs = arguments[3]
+        tried.append(len(jobs))
+        if len(jobs) > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.")
+        return whole(*arguments, **settings)
+
+    model = tiny_model(drop=0.3)
+    targets = tiny_targets(members=4)
+    arguments = dict(targets=targets, config=config, key=jax.random.key(0), execution=ExecutionConfig("loop", "loop", 4))
+    expected = search(model, tiny_image(), tiny_fit(model), **arguments)
+    monkeypatch.setattr(execution, "_run_chunk", small)
+    found = search(model, tiny_image(), tiny_fit(model), **arguments)
+    assert tried == [4, 2, 1, 1, 1, 1]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("chunk, message", [(1, "RESOURCE_EXHAUSTED: Out of memory"), (3, "INTERNAL: something else")])
+def test_other_failures_are_not_hidden(monkeypatch: pytest.MonkeyPatch, chunk: int, message: str) -> None:
+    def failing(*arguments: Any, **settings: Any) -> Any:
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(execution, "_run_chunk", failing)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+        run.__wrapped__(EVAL, "loop", "loop", chunk)
