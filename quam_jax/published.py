@@ -95,7 +95,7 @@ def combine_best(
     *,
     train_loss: Float[np.ndarray, "b s m *entries"],
     objective: Float[np.ndarray, "b s m *entries"],
-    reference_loss: Float[np.ndarray, "n *one"],
+    reference_loss: Float[np.ndarray, " n *one"],
     reference: Float[np.ndarray, "b c *space"],
     window: int = 1,
     slack: float = 1e-2,

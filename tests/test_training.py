@@ -34,7 +34,8 @@ from quam_jax.training import (
     write_state,
 )
 
-PLAIN = Network.create("plain_unet", in_channels=1, n_classes=2, channels=4)
+PLAIN = Network.create("nnunet_plain", in_channels=1, n_classes=2, features_per_stage=(4, 8, 8), rank=2, n_conv_per_stage=1,
+                       n_conv_per_stage_decoder=1)  # sides in multiples of 4
 STILL = Numbers(learning_rate=0.0, weight_decay=0.0, dice_weight=1.0, rotation=0.0, scaling=0.0, brightness=0.0,
                 contrast=0.0, grain=0.0)
 
@@ -87,12 +88,12 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path
 def test_it_learns_squares() -> None:
     losses: list[float] = []
     cases, held_out = squares(8), squares(12)[8:]
-    config = TrainConfig(steps=150, batch_size=2, learning_rate=1e-2, checkpoint_every=75)
+    config = TrainConfig(steps=80, batch_size=2, learning_rate=1e-2, checkpoint_every=40)
     model = train(PLAIN, cases, config=config, validation=held_out, progress=lambda step, loss: losses.append(loss))
-    assert len(losses) == 150
+    assert len(losses) == 80
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
     history = model.manifest["training"]["validation_dice"]
-    assert [step for step, _ in history] == [75, 150]
+    assert [step for step, _ in history] == [40, 80]
     assert history[-1][1] == pytest.approx(case_dice(model, held_out).mean()) and history[-1][1] > 0.85
     assert model.manifest["training"]["settings"] == dataclasses.asdict(config)
 
@@ -118,6 +119,18 @@ def test_images_of_different_sizes_train_together_without_loss_on_the_padding() 
     assert all(np.isfinite(value).all() for value in model.params.values())
     assert batch_shape(PLAIN, check_cases(PLAIN, [squares(1, 13)[0]], what="case"), crop=0) == (16, 16)
     assert batch_shape(PLAIN, cases, crop=9) == (12, 12)
+
+
+def test_volumes_train() -> None:
+    network = Network.create("nnunet_plain", in_channels=2, n_classes=3, features_per_stage=(2, 2), rank=3,
+                             n_conv_per_stage=1, n_conv_per_stage_decoder=1)
+    rng = np.random.default_rng(5)
+    cases = [(rng.normal(size=(*shape, 2)), rng.integers(0, 3, shape)) for shape in ((4, 4, 2), (3, 4, 4))]
+    losses: list[float] = []
+    model = train(network, cases, config=TrainConfig(steps=2, batch_size=2, rotation=20.0),
+                  progress=lambda step, loss: losses.append(loss))
+    assert np.isfinite(losses).all() and len(losses) == 2
+    assert model(cases[1][0][None]).shape == (1, 3, 4, 4, 3)
 
 
 def test_crops_are_windows_of_their_case_and_move_with_the_step() -> None:

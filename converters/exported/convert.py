@@ -17,9 +17,9 @@ from ..convert import sha256
 from ..mapping import pack, shorten, to_flax
 from ..parity import check_parity
 from .archive import load_exported
-from .capture import export_module, first_line, import_torch, in_eval_mode, known_operations, select_output
+from .capture import export_module, import_torch, in_eval_mode, known_operations, select_output
 from .cuts import find_cuts
-from .sizes import find_multiples, free_sizes
+from .sizes import find_multiples, fix_sizes, free_sizes
 from .write import IMAGE, Written, first_names, layouts, lines, write_graph
 
 RESIZE = {2: "upsample_bilinear2d.vec", 3: "upsample_trilinear3d.vec"}
@@ -111,9 +111,10 @@ def _assemble(program: Any, example: np.ndarray, original: Any, *, name: str, so
     text = lines(written.nodes, sizes=sizes, checks=checks, output=written.output)
     logits = _shape_of_logits(text, abstract, shape, name=name)
     resized = resize_logits and logits[2:] != shape[2:]
-    if resized:
-        text = lines(**_resize(written, len(shape) - 2), sizes=sizes, checks=checks)
-    multiples, fixed = find_multiples(text, abstract, shape)
+    body = _resize(written, len(shape) - 2) if resized else {"nodes": written.nodes, "output": written.output}
+    multiples, fixed = find_multiples(lines(**body, sizes=sizes, checks=checks), abstract, shape)
+    sizes, checks = fix_sizes(sizes, checks, [n if f else None for n, f in zip(shape[2:], fixed, strict=True)])
+    text = lines(**body, sizes=sizes, checks=checks)
     network = Network.create(
         "graph", in_channels=shape[1], n_classes=logits[1], rank=len(shape) - 2, program=text,
         weights=[(n, layout[n], _stored_shape(v, layout[n])) for n, v in written.weights.items()],

@@ -8,7 +8,6 @@ from typing import Any
 from quam_jax.networks.graph.program import SPACE, bind_sizes, evaluate_size, parse
 from quam_jax.networks.graph.run import Blank, abstract_sizes
 
-
 _SIZE = re.compile(r"L\['[^']+'\](?:\[[^\]]+\])*\.size\(\)\[(\d+)\]")
 
 
@@ -48,6 +47,15 @@ def free_sizes(program: Any) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
             upper = str(limits.upper)
             conditions |= {f"{letter} <= {upper}": None} if upper.isdigit() else {}
     return sizes, tuple(conditions)
+
+
+def fix_sizes(sizes: Sequence[int | str], checks: Sequence[str], sides: Sequence[int | None]
+              ) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
+    """Sizes and conditions with some spatial sides given their only length."""
+    known = {str(n): str(side) for n, side in zip(sizes[2:], sides, strict=True) if side is not None}
+    filled = [re.sub(r"\b[dhw]\b", lambda m: known.get(m[0], m[0]), check) for check in checks]
+    return ((*sizes[:2], *(n if side is None else side for n, side in zip(sizes[2:], sides, strict=True))),
+            tuple(check for check in filled if re.search(r"\b[bdhw]\b", check)))
 
 
 def find_multiples(lines: tuple[str, ...], weights: dict[str, Any], example: Sequence[int],

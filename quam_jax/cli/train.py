@@ -40,6 +40,8 @@ def train(context: click.Context, images: Path, masks: Path, out: Path, arch: st
           config: TrainConfig) -> None:
     """Train a small network on images with masks; the same command goes on after an interruption."""
     start_jax()
+    import numpy as np
+
     from ..checkpoint import save_model
     from ..data.datasets import find_cases
     from ..data.preprocess import Preprocessing, to_slices
@@ -48,8 +50,6 @@ def train(context: click.Context, images: Path, masks: Path, out: Path, arch: st
     from ..model import Network
     from ..training import train as train_network
     from .models import parse_json
-
-    import numpy as np
 
     cases = find_cases(images, masks)
     unlabelled = [c.name for c in cases if not c.raters]
