@@ -22,8 +22,8 @@ from .record import write_result
 OUT = Path(__file__).resolve().parent.parent / "quam_jax" / "demo_data"
 BLOCK = 8
 NETWORK = {"in_channels": 1, "n_classes": 2, "channels": 16, "is_batchnorm": True, "drop": 0.0, "decoder_drop": 0.0}
-SETTINGS = {"steps": 1200, "batch_size": 4, "crop": 64, "learning_rate": 3e-3, "weight_decay": 1e-3, "rotation": 45.0,
-            "scaling": 0.25, "brightness": 0.3, "contrast": 0.3, "grain": 0.2, "checkpoint_every": 200}
+SETTINGS = {"steps": 2400, "batch_size": 4, "crop": 64, "learning_rate": 3e-3, "weight_decay": 1e-3, "rotation": 45.0,
+            "scaling": 0.25, "brightness": 0.5, "contrast": 0.5, "grain": 0.2, "checkpoint_every": 200}
 
 NOTICE = """# Demonstration data and network
 
@@ -42,16 +42,17 @@ This product includes software developed by Boston University.
   that copy these masks equal the gold standard bit for bit.
 - Changed: pictures and masks are shrunk to {height}x{width} by the mean of {block}x{block} blocks (811 rows are cut to
   {rows}); pictures are rounded to whole grey values, a mask is 1 where at least half of its block is.
-- Split of {total} cases, sorted by name and dealt out in turn so that all backgrounds occur in each part: {train} for
-  training, {validation} to choose settings (not shipped), {test} for testing.
+- {total} of the 34 pictures of the data set, sorted by name and dealt out in turn: {train} for training, {validation} to
+  choose settings (not shipped), {test} for testing.
 - `images`, `masks`: the test cases {test_names}, with all masks.
-- `fit_images`, `fit_masks`: the training cases {fit_names}, with the consensus of their raters (at least half say cell).
+- `fit_images`, `fit_masks`: the training cases {fit_names}, with the consensus of their raters (at
+  least half say cell).
 
 ## Network
 - `model/att_unet.pth`: the attention U-Net of this package with {channels} channels, in PyTorch's format, trained from
   scratch on the {train} training cases by `python -m benchmarks.make_demo` ({steps} steps). Pictures are given as z-scores.
-- Mean Dice against the consensus: training {dice_train:.3f}, validation {dice_validation:.3f}, test {dice_test:.3f}. It is
-  a demonstration, trained on very little: no statement about any method, and not for use on real material.
+- Mean Dice against the consensus: training {dice_train:.3f}, validation {dice_validation:.3f}, test {dice_test:.3f}.
+- It is a demonstration, trained on very little: no statement about any method, and not for use on real material.
 """
 
 

@@ -16,7 +16,8 @@ from quam_jax.types import Samples, Trajectory
 from quam_jax.weighting import trajectory_weights
 
 
-def random_preds(*, seed: int, shape: tuple[int, ...] = (2, 4, 3), classes: int = 3, space: tuple[int, ...] = (2, 5)) -> np.ndarray:
+def random_preds(*, seed: int, shape: tuple[int, ...] = (2, 4, 3), classes: int = 3,
+                 space: tuple[int, ...] = (2, 5)) -> np.ndarray:
     """[b s m c *space]"""
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.ones(classes), (*shape, *space))
@@ -87,8 +88,8 @@ def best(objective: list[float], train: list[float], reference: list[float], *, 
     steps = len(objective)
     preds = np.arange(steps, dtype=np.float32).reshape(1, steps, 1, 1)
     found = published.combine_best(
-        preds, train_loss=np.array(train).reshape(1, -1, 1), objective=np.array(objective).reshape(1, -1, 1),
-        reference_loss=np.array(reference), reference=np.full((1, 1), -1.0), window=window, slack=slack)
+        preds, train_loss=np.array(train, float).reshape(1, -1, 1), objective=np.array(objective, float).reshape(1, -1, 1),
+        reference_loss=np.array(reference, float), reference=np.full((1, 1), -1.0), window=window, slack=slack)
     assert found.preds.shape == (1, 1, 1, 1)
     return int(found.preds.item()), found.objective.ravel().tolist()
 
@@ -213,7 +214,7 @@ def test_classification_is_squeezed(images: int, shape: tuple[int, ...]) -> None
 
 def test_best_prediction_of_a_search() -> None:
     trajectory = random_trajectory(seed=12)
-    penalty = np.asarray(trajectory.fit_loss - 0.35)
+    penalty = np.asarray(trajectory.fit_loss) - 0.35
     penalty[0, 0] = 1.0  # nothing qualifies
     objective = np.asarray(trajectory.objective).copy()
     objective[1, 2] = [0.1, 0.9, 0.9, np.nan, 5.0]

@@ -84,7 +84,7 @@ PEERS: dict[str, Peer] = {
     "monai SwinUNETR 3d": Peer(monai("SwinUNETR", **_unet(3, **_SWIN, use_v2=True)), (1, 2, 32, 32, 32), (2, 2, 32, 32, 32)),
     "smp Unet": Peer(smp("Unet", decoder_channels=(16, 12, 8, 8, 4)), (1, 3, 64, 64), (2, 3, 64, 96)),
     "smp UnetPlusPlus": Peer(smp("UnetPlusPlus", decoder_channels=(16, 12, 8, 8, 4)), (1, 3, 64, 64), (2, 3, 64, 96)),
-    "smp FPN": Peer(smp("FPN", decoder_pyramid_channels=32, decoder_segmentation_channels=16), (1, 3, 64, 64), (2, 3, 64, 96)),
+    "smp FPN": Peer(smp("FPN", decoder_pyramid_channels=32, decoder_segmentation_channels=32), (1, 3, 64, 64), (2, 3, 64, 96)),
     "smp DeepLabV3Plus": Peer(smp("DeepLabV3Plus", decoder_channels=16), (1, 3, 64, 64), (2, 3, 64, 96)),
     "torchvision deeplabv3": Peer(torchvision("deeplabv3_mobilenet_v3_large"), (1, 3, 64, 64), (2, 3, 96, 80)),
     "torchvision fcn": Peer(torchvision("fcn_resnet50"), (1, 3, 40, 64), (2, 3, 48, 56)),
