@@ -170,7 +170,7 @@ def _audit(prepared: Prepared, trajectory: Trajectory, kept: np.ndarray, label_m
     usable = np.asarray(finite(trajectory))[0]
     fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[0] for n in ("fit_loss", "bound", "objective"))
     first = 0 if config.search.record == "after" else 1  # the record of step s was measured on the batch of step s + first
-    batches = np.append(prepared.steps.batch, (prepared.steps.batch[-1] + 1) % prepared.fit.shape[0])[first:]
+    batches = np.append(prepared.steps.batch, (prepared.steps.batch[-1] + 1) % len(prepared.reference_loss))[first:]
     reference_loss = np.asarray(prepared.reference_loss)
     return tuple(
         MemberAudit(target=0, member=m, wanted=wanted, held=bool(counts[m].any()), nan=not bool(usable[m].all()),

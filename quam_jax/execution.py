@@ -50,7 +50,7 @@ class Prepared(NamedTuple):
     model: SegmentationModel
     config: SearchConfig
     space: Space
-    fit: Array
+    fit: Any
     fit_labels: Array
     reference_loss: Array
     bound: Array
@@ -81,7 +81,7 @@ def prepare(model: SegmentationModel, fit: FitData, config: SearchConfig) -> Pre
     if images.shape[2:-1] != fit.labels.shape[2:]:
         raise ValueError(f"fit data: expected sides that the network can take, got {fit.labels.shape[2:]} (use fit_data)")
     activations = [_activations(model.network, space, model.params, model.stats, batch) for batch in images]
-    return Prepared(model, config, space, jnp.stack(activations), fit.labels, fit.reference_loss,
+    return Prepared(model, config, space, _stack(activations), fit.labels, fit.reference_loss,
                     slack_bound(fit.reference_loss, config), plan_steps(config, images.shape[0]))
 
 
@@ -148,12 +148,9 @@ def _run_chunk(setup: Setup, frozen: Frozen, targets: Targets, jobs: list[tuple[
     job_targets = [Target(targets.points[t], targets.labels[t, m], targets.weights[t]) for t, m in jobs]
 
     def inputs(job: tuple[int, int], s: int) -> StepInputs:
-        last = s == total
-        return StepInputs(jnp.asarray(steps.batch[s] if not last else prepared.steps.batch[0] if total == 0
-                                      else (steps.batch[-1] + 1) % prepared.fit.shape[0]),
-                          jnp.asarray(steps.coefficient[min(s, total - 1)], jnp.float32),
-                          jnp.asarray(prepared.config.learning_rate, jnp.float32),
-                          draw(*job, min(s, total - 1)))
+        batch = steps.batch[s] if s < total else (steps.batch[-1] + 1) % len(prepared.reference_loss)
+        return StepInputs(jnp.asarray(batch), jnp.asarray(steps.coefficient[min(s, total - 1)], jnp.float32),
+                          jnp.asarray(prepared.config.learning_rate, jnp.float32), draw(*job, min(s, total - 1)))
 
     groups = [list(range(len(jobs)))] if plan.members != "loop" else [[i] for i in range(len(jobs))]
     advance = _mapped if plan.members == "vmap" else _unrolled

@@ -50,8 +50,8 @@ class Frozen(NamedTuple):
 
     params: Parameters
     stats: Parameters
-    image: Float[Array, "1 *space f"]
-    fit: Float[Array, "k b *space f"]
+    image: Any  # activations [1 *space f]
+    fit: Any  # activations [k b *space f]
     fit_labels: Int[Array, "k b *space"]
     reference_loss: Float[Array, " k"]
     bound: Float[Array, " k"]
@@ -166,18 +166,36 @@ def _at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Ar
     return image[points]
 
 
+def _logits(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen,
+            inputs: StepInputs) -> tuple[Array | None, Array, Parameters]:
+    """Logits of the fit batch (None where the space cannot change them) and of the image, and the statistics after."""
+    def run(activation: Any, mode: Mode, stats: Parameters) -> tuple[Array, Parameters]:
+        return setup.space.logits(setup.network, z, frozen.params, stats, activation, mode)
+
+    fit_mode, image_mode, _ = _passes(setup, inputs)
+    if not setup.space.constrained:
+        logits, stats = run(frozen.image, image_mode, stats)
+        return None, logits, stats
+    batch = jax.tree.map(lambda x: x[inputs.batch], frozen.fit)
+    alike = jax.tree.map(lambda x: x.shape[1:], batch) == jax.tree.map(lambda x: x.shape[1:], frozen.image)
+    if alike and not setup.procedure.train:  # in eval mode images do not see each other: one pass is cheaper than two
+        joined, stats = run(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), batch, frozen.image), EVAL, stats)
+        return joined[:-1], joined[-1:], stats
+    fit_logits, stats = run(batch, fit_mode, stats)
+    logits, stats = run(frozen.image, image_mode, stats)
+    return fit_logits, logits, stats
+
+
 def _losses(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target,
             inputs: StepInputs) -> tuple[Float[Array, ""], tuple[Record, Parameters]]:
-    fit_mode, image_mode, _ = _passes(setup, inputs)
     bound = frozen.bound[inputs.batch]
-    if setup.space.constrained:
-        fit_logits, stats = setup.space.logits(setup.network, z, frozen.params, stats, frozen.fit[inputs.batch], fit_mode)
-        fit_loss = cross_entropy(fit_logits, frozen.fit_labels[inputs.batch])
-    else:
+    fit_logits, logits, stats = _logits(setup, z, stats, frozen, inputs)
+    if fit_logits is None:
         fit_loss = frozen.reference_loss[inputs.batch]
+    else:
+        fit_loss = cross_entropy(fit_logits, frozen.fit_labels[inputs.batch])
     violation = fit_loss - bound
     penalty = inputs.coefficient * (jnp.maximum(violation, 0.0) if setup.procedure.hinge else violation)
-    logits, stats = setup.space.logits(setup.network, z, frozen.params, stats, frozen.image, image_mode)
     logits = _at_points(setup, logits, target.points)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, target.labels)
     objective = jnp.sum(target.weights * losses) / jnp.sum(target.weights)

@@ -1,4 +1,4 @@
-"""The first line a newcomer types: the shipped checkpoint converted, the shipped cases searched and scored, without PyTorch."""
+"""The first line a newcomer types: checkpoint converted, shipped cases searched and scored, without PyTorch."""
 
 import json
 import os

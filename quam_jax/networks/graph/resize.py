@@ -111,7 +111,8 @@ def _take(x: Array, indices: Sequence[Int[np.ndarray, " out"]]) -> Last:
 def resize_nearest_vec(x: Any, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None = None) -> Last:
     """The sample at floor(i * step)."""
     x = last(x)
-    return _take(x, [_nearest(n, out, step, 0.0) for n, (out, step) in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)])
+    sizes = _sizes(x, output_size, scale_factors)
+    return _take(x, [_nearest(n, out, step, 0.0) for n, (out, step) in zip(x.shape[1:-1], sizes, strict=True)])
 
 
 @register("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
@@ -125,7 +126,8 @@ def resize_nearest_exact_vec(x: Any, output_size: Sequence[int] | None,
                              scale_factors: Sequence[float] | None = None) -> Last:
     """The sample at floor((i + 1/2) * step)."""
     x = last(x)
-    return _take(x, [_nearest(n, out, step, 0.5) for n, (out, step) in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)])
+    sizes = _sizes(x, output_size, scale_factors)
+    return _take(x, [_nearest(n, out, step, 0.5) for n, (out, step) in zip(x.shape[1:-1], sizes, strict=True)])
 
 
 @register("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d")
