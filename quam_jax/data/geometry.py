@@ -40,8 +40,8 @@ class Geometry:
     @property
     def orientation(self) -> str | None:
         """Where the axes of a NIfTI array point, such as "RAS"; None for a raster or a degenerate affine."""
-        codes = aff2axcodes(self.affine) if self.kind == "nifti" else (None,)
-        return None if None in codes else "".join(codes)
+        codes = aff2axcodes(self.affine) if self.kind == "nifti" else ()
+        return "".join(map(str, codes)) if codes and None not in codes else None
 
 
 AFFINE_TOLERANCE = 1e-3  # of every entry: millimetres a voxel, and millimetres of the origin
