@@ -41,7 +41,7 @@ def write_result(name: str, rows: list[dict[str, Any]], **extra: Any) -> Path:
     """Print the rows and write results/NAME.json."""
     for row in rows:
         sys.stdout.write("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()) + "\n")
-    command = "python -m " + " ".join([f"benchmarks.{name}", *sys.argv[1:]])
+    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     result = {"rows": rows, **extra, "device": hardware(), "versions": versions(), "command": command,
               "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")}
     RESULTS.mkdir(exist_ok=True)
