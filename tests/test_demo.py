@@ -8,7 +8,13 @@ from pathlib import Path
 
 BLOCKED = """
 import sys
-sys.modules["torch"] = None  # an import of torch fails
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError("no torch here")
+
+sys.meta_path.insert(0, NoTorch())
 sys.argv = ["quam-jax", "demo", "--steps", "1", "--out", sys.argv[1]]
 from quam_jax.cli import main
 main()

@@ -1,7 +1,7 @@
 """Any other network: a graph that `torch.export` wrote down, run on JAX arrays without PyTorch.
 
-`program.py` reads the graph's text form, `values.py` says how values are stored, `ops` of its neighbours hold the operations
-and `run.py` runs them. `GraphNetwork` makes such a graph a network like the others. The graph is fixed as exported: there
+`program.py` reads the graph's text form, `values.py` says how values are stored, `convolution.py`, `resize.py`, `norms.py`,
+`elementwise.py` and `shapes.py` hold the operations and `run.py` runs them. `GraphNetwork` makes such a graph a network like the others. The graph is fixed as exported: there
 is no train mode.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from ..layers import EVAL, Mode
 from .program import Weight, bind_sizes, parse, references
 from .run import SIZES, Blank, abstract_sizes, run, split_at
-from .values import Last, Stored, last, plain, rank, shape
+from .values import LAYOUTS, Last, Stored, last, plain, rank, shape
 
 
 class GraphNetwork(nnx.Module):
@@ -33,6 +33,9 @@ class GraphNetwork(nnx.Module):
         self.size_multiple = tuple(size_multiple)
         self.places = tuple((cut, node, tuple(scale)) for cut, node, scale in cuts)
         self.kinds = tuple((name, layout) for name, layout, _ in (*weights, *statistics))
+        unknown = sorted({layout for _, layout in self.kinds} - set(LAYOUTS))
+        if unknown:
+            raise ValueError(f"graph: expected axis orders among {', '.join(LAYOUTS)}, got {', '.join(unknown)}")
         for name, layout, size in weights:
             setattr(self, name, nnx.Param(_initial(rngs, layout, tuple(size), name)))
         for name, _, size in statistics:

@@ -4,7 +4,7 @@ Arguments are names of earlier nodes, weights (`weight['encoder.conv.weight']`),
 this is a small part of Python's expression grammar, so Python's parser reads it, but nothing of it is ever evaluated. The
 first line declares the image with its sizes, `image = input('b', 3, 'h', 'w')`, a letter for a size that is free and a
 number for a fixed one; `check(...)` lines hold the conditions on free sizes under which the graph is valid; the last line
-returns the logits. The operations are those of PyTorch's ATen library (`ops.py` and its neighbours).
+returns the logits. The operations are those of PyTorch's ATen library by their names there; `size.` ones are Python's own.
 """
 
 import ast

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ class Split(NamedTuple):
 def constant(dtype: str, size: Sequence[int], values: Any) -> Any:
     """A constant: its entries as a list, or their bytes, compressed, in base64."""
     if isinstance(values, str):
-        values = np.frombuffer(zlib.decompress(base64.b64decode(values)), dtype)
+        count = math.prod(size) * np.dtype(dtype).itemsize  # and not a byte more, whatever a file says
+        values = np.frombuffer(zlib.decompressobj().decompress(base64.b64decode(values), count), dtype)
     return jnp.asarray(np.asarray(values, dtype).reshape(size).astype(elementwise.DTYPES[dtype]))
 
 
@@ -101,7 +103,7 @@ def run(program: Program, weights: Mapping[str, Any], values: dict[str, Any], no
         args, kwargs = _fill(list(node.args), values, weights), _fill(node.kwargs, values, weights)
         try:
             values[node.name] = function(*args, **kwargs)
-        except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, zlib.error) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(f"graph: {node.name} = {node.op}(...){_where(node)} does not work on these images: {reason}"
                              ) from error
@@ -116,6 +118,8 @@ def _fill(value: Any, values: Mapping[str, Any], weights: Mapping[str, Any]) -> 
     if isinstance(value, Ref):
         return values[value.name]
     if isinstance(value, Weight):
+        if value.name not in weights:
+            raise ValueError(f"graph: no weight {value.name}")
         return weights[value.name]
     if isinstance(value, list):
         return [_fill(v, values, weights) for v in value]
