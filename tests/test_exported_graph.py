@@ -87,7 +87,7 @@ def test_saved_in_a_readable_form(tmp_path: Path) -> None:
 
 
 def test_text_form() -> None:
-    node = Node("y", "conv2d", (Ref("x"), Weight("a.b'c"), None, [1, 2], True, -0.5, "same", [float("inf")]), {"groups": 2}, "net.a")
+    node = Node("y", "conv2d", (Ref("x"), Weight("a.b'c"), None, [1, 2], True, -0.5, "same", [float("inf")]), {"groups": 2}, "net.a")  # noqa: E501
     line = write_node(node)
     assert line == "y = conv2d(x, weight[\"a.b'c\"], None, [1, 2], True, -0.5, 'same', [inf], groups=2)  # net.a"
     assert parse(("x = input('b', 1, 4, 4)", line, "return y")).nodes == (node,)

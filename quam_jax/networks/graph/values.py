@@ -17,7 +17,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {}
 
 # a PyTorch weight's axes in the order in which the network keeps them, by layout, and back
 _STORE: dict[str, Callable[[range], tuple[int, ...]]] = {
-    "plain": lambda k: (*k,), "conv": lambda k: (*k[2:], 1, 0), "transposed": lambda k: (*k[2:], 0, 1), "linear": lambda k: (1, 0)}
+    "plain": lambda k: (*k,), "conv": lambda k: (*k[2:], 1, 0), "transposed": lambda k: (*k[2:], 0, 1), "linear": lambda k: (1, 0)}  # noqa: E501
 LAYOUTS = tuple(_STORE)
 
 
