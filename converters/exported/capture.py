@@ -1,6 +1,7 @@
 """From a PyTorch module to a functional `torch.export` graph of operations that the interpreter knows."""
 
 import contextlib
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from quam_jax.networks.graph.run import operation_of
 IGNORED = ("_assert_scalar", "_assert_tensor_metadata", "_assert_async", "sym_constrain_range",
            "sym_constrain_range_for_size")
 PASSES = 4
+PATIENCE = 180
 
 
 def import_torch() -> Any:
@@ -35,29 +37,48 @@ def in_eval_mode(module: Any) -> Iterator[None]:
             child.training = training[name]
 
 
-def export_module(module: Any, example: Any, *, dynamic: bool) -> Any:
+def export_module(module: Any, example: Any, *, dynamic: bool | str) -> Any:
     """The exported program of a module in eval mode, with as many free sizes as it allows.
 
-    Batch and space are free where nothing in the module fixes them; if PyTorch cannot express that, only the batch; if not
-    even that, nothing. Raises ValueError with the first line of what PyTorch says if it cannot export the module at all.
+    With `dynamic` batch and space are free where nothing in the module fixes them; if PyTorch cannot express that, or not in
+    PATIENCE seconds (window attention), only the batch; if not even that, nothing. `dynamic="batch"` starts at the second
+    and `dynamic=False` at the third. Raises ValueError with the first line of what PyTorch says if it cannot export the
+    module at all.
     """
     torch = import_torch()
+    if dynamic not in (True, False, "batch"):
+        raise ValueError(f"dynamic: expected True, False or 'batch', got {dynamic!r}")
     if dynamic and example.shape[0] == 1:
         example = torch.cat([example, example])  # a length of one would be taken for a constant
     auto = torch.export.Dim.AUTO
-    attempts = [None]
-    if dynamic:
-        space = dict.fromkeys(range(2, example.ndim), auto)
-        attempts = [({0: auto, **space},), ({0: auto},), None]
+    attempts: list[Any] = [({0: auto, **dict.fromkeys(range(2, example.ndim), auto)},), ({0: auto},), None]
     failure: Exception | None = None
-    for shapes in attempts:
+    for shapes in attempts[{True: 0, "batch": 1, False: 2}[dynamic]:]:
         try:
-            with in_eval_mode(module), torch.no_grad(), warnings.catch_warnings():
+            with (_patience(module) if shapes is not None and len(shapes[0]) > 1 else contextlib.nullcontext(),
+                  in_eval_mode(module), torch.no_grad(), warnings.catch_warnings()):
                 warnings.simplefilter("ignore")
                 return torch.export.export(module, (example,), dynamic_shapes=shapes)
         except Exception as error:  # the exporter raises many kinds; the edge needs one clear line
             failure = failure or error
     raise ValueError(f"{type(module).__name__}: PyTorch cannot export it: {first_line(failure)}") from failure
+
+
+@contextlib.contextmanager
+def _patience(module: Any) -> Iterator[None]:
+    """Raise TimeoutError where a submodule is entered more than PATIENCE seconds from now."""
+    end = time.monotonic() + PATIENCE
+
+    def check(_module: Any, _inputs: Any) -> None:
+        if time.monotonic() > end:
+            raise TimeoutError(f"no export with free sides in {PATIENCE} s")
+
+    handles = [child.register_forward_pre_hook(check) for child in module.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def known_operations(program: Any) -> Any:

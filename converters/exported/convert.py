@@ -25,15 +25,16 @@ from .write import IMAGE, Written, first_names, layouts, lines, write_graph
 RESIZE = {2: "upsample_bilinear2d.vec", 3: "upsample_trilinear3d.vec"}
 
 
-def from_torch(module: Any, example_input: Any, *, dynamic: bool = True, output: str | int | None = None,
+def from_torch(module: Any, example_input: Any, *, dynamic: bool | str = True, output: str | int | None = None,
                resize_logits: bool = True, preprocessing: Mapping[str, Any] | None = None,
                class_names: Sequence[str] | None = None) -> SegmentationModel:
     """The model of any PyTorch module that `torch.export` can write down, proven on the example.
 
     `example_input` `[b i *space]` is an image batch that the module takes; batch and sides stay free where the module
-    allows, unless `dynamic` is off. `output` picks the logits where the module returns several values (see
-    `select_output`). Logits of another size than the image, as SegFormer's, are resized to it linearly (without aligned
-    corners), which `resize_logits=False` leaves out. The model computes in eval mode only. Raises ValueError on a module
+    allows, only the batch with `dynamic="batch"` (for window attention, with which PyTorch takes very long), nothing with
+    `dynamic=False`. `output` picks the logits where the module returns several values (see `select_output`). Logits of
+    another size than the image, as SegFormer's, are resized to it linearly (without aligned corners), which
+    `resize_logits=False` leaves out. The model computes in eval mode only. Raises ValueError on a module
     that cannot be exported, on operations that are not supported (all of them, with their places), and if the logits
     differ from the module's by more than 1e-4 of their range.
     """

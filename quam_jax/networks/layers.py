@@ -22,6 +22,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from .convolution import convolution
+
 
 class Noise(Protocol):
     """A source of dropout masks: one call a dropout layer, in the order in which a forward pass meets them."""
@@ -66,11 +68,6 @@ class Mode(NamedTuple):
 EVAL = Mode()
 
 
-def _dimension_numbers(rank: int) -> tuple[str, str, str]:
-    space = "DHW"[-rank:]
-    return f"N{space}C", f"{space}IO", f"N{space}C"
-
-
 def _each(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     return (value,) * rank if isinstance(value, int) else tuple(value)
 
@@ -108,9 +105,8 @@ class Conv(Layer):
         if pointwise:
             y = x @ weight.reshape(weight.shape[-2:])
         else:
-            y = lax.conv_general_dilated(
-                x, weight, self.stride, [(p, p) for p in self.padding], rhs_dilation=self.dilation,
-                dimension_numbers=_dimension_numbers(len(self.kernel)), feature_group_count=self.groups)
+            y = convolution(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation,
+                            groups=self.groups)
         return y if self.bias is None else y + self.bias[...]
 
 

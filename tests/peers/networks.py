@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 
 class Peer(NamedTuple):
-    """A network of another package: its maker, an image shape, and another that it should take unconverted too."""
+    """A network of another package: its maker, an image shape, another that it takes too, and which sizes are left free."""
 
     make: Callable[[], Any]
     shape: tuple[int, ...]
     other: tuple[int, ...]
+    dynamic: bool | str = True
 
 
 def monai(name: str, **arguments: Any) -> Callable[[], Any]:
@@ -61,6 +62,7 @@ def _dynunet(dims: int) -> dict[str, Any]:
                  deep_supervision=True, res_block=True)
 
 
+# with free sides PyTorch does not get through window attention in minutes
 _SWIN = {"feature_size": 12, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 2)}
 
 PEERS: dict[str, Peer] = {
@@ -80,8 +82,9 @@ PEERS: dict[str, Peer] = {
                                (1, 2, 16, 16, 24), (2, 2, 24, 16, 24)),
     "monai DynUNet 2d": Peer(monai("DynUNet", **_dynunet(2)), (1, 2, 32, 24), (2, 2, 40, 48)),
     "monai DynUNet 3d": Peer(monai("DynUNet", **_dynunet(3)), (1, 2, 16, 16, 8), (2, 2, 24, 16, 8)),
-    "monai SwinUNETR 2d": Peer(monai("SwinUNETR", **_unet(2, **_SWIN)), (1, 2, 64, 64), (2, 2, 64, 96)),
-    "monai SwinUNETR 3d": Peer(monai("SwinUNETR", **_unet(3, **_SWIN, use_v2=True)), (1, 2, 32, 32, 32), (2, 2, 32, 32, 32)),
+    "monai SwinUNETR 2d": Peer(monai("SwinUNETR", **_unet(2, **_SWIN)), (1, 2, 64, 64), (3, 2, 64, 64), "batch"),
+    "monai SwinUNETR 3d": Peer(monai("SwinUNETR", **_unet(3, **_SWIN, use_v2=True)), (1, 2, 32, 32, 32), (2, 2, 32, 32, 32),
+                               "batch"),
     "smp Unet": Peer(smp("Unet", decoder_channels=(16, 12, 8, 8, 4)), (1, 3, 64, 64), (2, 3, 64, 96)),
     "smp UnetPlusPlus": Peer(smp("UnetPlusPlus", decoder_channels=(16, 12, 8, 8, 4)), (1, 3, 64, 64), (2, 3, 64, 96)),
     "smp FPN": Peer(smp("FPN", decoder_pyramid_channels=32, decoder_segmentation_channels=32), (1, 3, 64, 64), (2, 3, 64, 96)),

@@ -57,7 +57,7 @@ def test_peer(name: str) -> None:
     torch.manual_seed(0)
     module = randomised(peer.make())
     example = images_of(peer.shape, 0)
-    model = from_torch(module, example)
+    model = from_torch(module, example, dynamic=peer.dynamic)
     assert model.network.classes == 3
 
     for shape, seed in ((peer.shape, 1), (peer.other, 2)):
@@ -69,8 +69,9 @@ def test_peer(name: str) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.ptp(theirs))
 
     labels = np.random.default_rng(3).integers(0, 3, (peer.shape[0], *peer.shape[2:]))
-    module.zero_grad()
-    torch.nn.functional.cross_entropy(torch_logits(module, example), torch.as_tensor(labels)).backward()
+    # in float64: the float32 gradients of PyTorch itself are 4e-4 off them for fcn_resnet50
+    module.double().zero_grad()
+    torch.nn.functional.cross_entropy(torch_logits(module, example.double()), torch.as_tensor(labels)).backward()
     wanted = {n: p.grad.numpy() for n, p in module.named_parameters() if p.grad is not None}
 
     def loss(params: Any) -> Any:

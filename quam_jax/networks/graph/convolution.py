@@ -42,7 +42,7 @@ def convolve(x: Any, weight: Any, bias: Any = None, stride: Sizes = 1, padding: 
         total = [d * (k - 1) for d, k in zip(dilation, taps, strict=True)]
         pairs = [(t // 2, t - t // 2) for t in total]
     else:
-        pairs = [(p, p) for p in (each(padding, count) if padding != "valid" else (0,) * count)]
+        pairs = [(p, p) for p in ((0,) * count if isinstance(padding, str) else each(padding, count))]
     if all(n == 1 for n in (*taps, *stride, groups)) and not any(map(any, pairs)):
         y = x @ weight.reshape(weight.shape[-2:])
     elif groups == x.shape[-1] == weight.shape[-1] and groups > 1:
@@ -58,7 +58,7 @@ def _depthwise(x: Float[Array, "b *space c"], weight: Float[Array, "*kernel 1 c"
     taps = weight.shape[:-2]
     x = jnp.pad(x, [(0, 0), *pairs, (0, 0)])
     sizes = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[1:-1], taps, stride, dilation, strict=True)]
-    total = 0
+    total = jnp.zeros((), x.dtype)
     for tap in itertools.product(*map(range, taps)):
         start = [t * d for t, d in zip(tap, dilation, strict=True)]
         limit = [b + (n - 1) * s + 1 for b, n, s in zip(start, sizes, stride, strict=True)]

@@ -190,42 +190,38 @@ def log_sum_exp(x: Any, dim: Axes, keepdim: bool = False) -> Any:
     return _reduce(jax.nn.logsumexp, x, dim, keepdim)
 
 
-def _freedom(correction: float | None, unbiased: bool) -> float:
-    return (1.0 if unbiased else 0.0) if correction is None else correction
-
-
 @register("var.correction")
-def variance(x: Any, dim: Axes = None, *, correction: float | None = None, keepdim: bool = False) -> Any:
+def variance(x: Any, dim: Axes = None, *, correction: int | None = None, keepdim: bool = False) -> Any:
     """Variance over axes, its divisor lowered by the correction (1 by default)."""
-    return _reduce(functools.partial(jnp.var, ddof=_freedom(correction, True)), x, dim, keepdim)
+    return _reduce(functools.partial(jnp.var, ddof=1 if correction is None else correction), x, dim, keepdim)
 
 
 @register("std.correction")
-def deviation(x: Any, dim: Axes = None, *, correction: float | None = None, keepdim: bool = False) -> Any:
+def deviation(x: Any, dim: Axes = None, *, correction: int | None = None, keepdim: bool = False) -> Any:
     """Square root of the variance."""
-    return _reduce(functools.partial(jnp.std, ddof=_freedom(correction, True)), x, dim, keepdim)
+    return _reduce(functools.partial(jnp.std, ddof=1 if correction is None else correction), x, dim, keepdim)
 
 
 @register("var_mean.correction")
-def variance_mean(x: Any, dim: Axes = None, *, correction: float | None = None, keepdim: bool = False) -> list[Any]:
+def variance_mean(x: Any, dim: Axes = None, *, correction: int | None = None, keepdim: bool = False) -> list[Any]:
     """Variance and mean over axes."""
     return [variance(x, dim, correction=correction, keepdim=keepdim), mean(x, dim, keepdim)]
 
 
 @register("var", "var.dim")
-def variance_unbiased(x: Any, dim: Axes = None, unbiased: bool = True, keepdim: bool = False) -> Any:
+def variance_unbiased(x: Any, dim: Axes | bool = None, unbiased: bool = True, keepdim: bool = False) -> Any:
     """Variance over axes."""
     if isinstance(dim, bool):  # the overload without axes
-        dim, unbiased = None, dim
-    return variance(x, dim, correction=_freedom(None, unbiased), keepdim=keepdim)
+        return variance(x, correction=int(dim))
+    return variance(x, dim, correction=int(unbiased), keepdim=keepdim)
 
 
 @register("std", "std.dim")
-def deviation_unbiased(x: Any, dim: Axes = None, unbiased: bool = True, keepdim: bool = False) -> Any:
+def deviation_unbiased(x: Any, dim: Axes | bool = None, unbiased: bool = True, keepdim: bool = False) -> Any:
     """Square root of the variance."""
     if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    return deviation(x, dim, correction=_freedom(None, unbiased), keepdim=keepdim)
+        return deviation(x, correction=int(dim))
+    return deviation(x, dim, correction=int(unbiased), keepdim=keepdim)
 
 
 @register("linalg_vector_norm", "norm.ScalarOpt_dim")

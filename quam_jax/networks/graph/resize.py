@@ -16,7 +16,7 @@ def _sizes(x: Array, output_size: Sequence[int] | None, factors: Sequence[float]
     if output_size is None:
         assert factors is not None
         return [(int(n * f), 1.0 / f) for n, f in zip(space, factors, strict=True)]
-    given = factors or [None] * len(space)
+    given: Sequence[float | None] = factors or [None] * len(space)
     return [(out, n / out if f is None else 1.0 / f) for n, out, f in zip(space, output_size, given, strict=True)]
 
 
