@@ -32,6 +32,9 @@ def main() -> None:
     options = parser.parse_args()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+    from quam_jax.process import keep_freed_memory
+
+    keep_freed_memory()  # as the command line does; both sides gain
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -6,31 +6,7 @@ Parameter names equal those of the published state_dict, so one file of weights 
 import torch
 from torch import nn
 
-
-def _stage(inputs: int, outputs: int, *, batchnorm: bool, drop: float) -> nn.Sequential:
-    norm = [nn.BatchNorm2d(outputs)] if batchnorm else []
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), *norm, nn.ReLU(), nn.Dropout2d(drop))
-
-
-class TripleBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, *, batchnorm: bool, drop: float):
-        super().__init__()
-        self.conv1 = _stage(inputs, outputs, batchnorm=batchnorm, drop=drop)
-        self.conv2 = _stage(outputs, outputs, batchnorm=batchnorm, drop=drop)
-        self.conv3 = _stage(outputs, outputs, batchnorm=batchnorm, drop=drop)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv3(self.conv2(self.conv1(x)))
-
-
-class UpBlock(nn.Module):
-    def __init__(self, channels: int, *, deconv: bool, drop: float):
-        super().__init__()
-        self.conv = TripleBlock(channels, channels, batchnorm=False, drop=drop)
-        self.up = nn.ConvTranspose2d(channels, channels, 4, 2, 1) if deconv else nn.UpsamplingBilinear2d(scale_factor=2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(self.up(x))
+from .torch_blocks import TripleBlock, UpBlock
 
 
 class Gate(nn.Module):
@@ -53,7 +29,7 @@ class AttUNet(nn.Module):
 
         self.Conv1, self.Conv2, self.Conv3, self.Conv4 = triple(in_channels), *(triple(channels) for _ in range(3))
         for level, inner in ((4, channels), (3, channels), (2, 32)):
-            setattr(self, f"Up{level}", UpBlock(channels, deconv=is_deconv, drop=decoder_drop))
+            setattr(self, f"Up{level}", UpBlock(channels, skips=0, deconv=is_deconv, drop=decoder_drop))
             setattr(self, f"Att{level}", Gate(channels, inner))
             setattr(self, f"Up_conv{level}", triple(2 * channels))
         self.Conv = nn.Conv2d(channels, n_classes, 1)

@@ -13,6 +13,7 @@ from quam_jax.model import Network, SegmentationModel
 from quam_jax.networks import NETWORKS
 from quam_jax.networks.inference import guess_architecture, infer_arguments
 
+from .keras_names import LAYOUT, is_keras_1, rename_keras_1
 from .mapping import check_derived, pack, shorten, split_derived, to_flax, torch_shapes
 from .readers import Weights, read_weights
 
@@ -30,7 +31,8 @@ def convert(
 ) -> SegmentationModel:
     """The model of a weight file, its architecture and arguments guessed where not given.
 
-    The file may be .pth, .pt, .ckpt, .safetensors, .npz or .h5, with the names and axis orders of PyTorch.
+    The file may be .pth, .pt, .ckpt, .safetensors, .npz or .h5, with the names and axis orders of PyTorch, or
+    an .h5 of Keras 1 (see `keras_names`).
     `arguments` are constructor arguments of the architecture; they win over those inferred from the shapes,
     and must fit. `preprocessing` defaults to z-scores of as many channels as the network takes. The manifest
     says where the weights came from. Raises ValueError with one line on a file that cannot be read, an
@@ -38,9 +40,18 @@ def convert(
     """
     path = Path(path)
     weights = read_weights(path)
-    return assemble(
+    keras = is_keras_1(weights.tensors)
+    if keras:
+        try:
+            weights = weights._replace(tensors=rename_keras_1(weights.tensors))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    model = assemble(
         path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing, class_names=class_names
     )
+    if keras:
+        model.manifest["source"]["layout"] = LAYOUT
+    return model
 
 
 def assemble(

@@ -29,13 +29,29 @@ def _require(condition: bool, name: str, expected: str, got: Any) -> None:
 class TargetConfig:
     """Which predictions an adversarial model is asked for."""
 
-    target: Literal["mask"] = setting("mask", "what is moved as one: the whole reference mask")
+    target: Literal["mask", "region", "pixel"] = setting(
+        "mask", "what is moved as one: mask: the whole reference mask; region: each region; pixel: each pixel")
     shapes: tuple[str, ...] = setting(
         ("dilate", "erode"), "wanted masks, one adversarial model each: dilate, erode, all_one, all_zero, alternating, "
         "random, other_class")
     radius: int = setting(1, "pixels by which dilate and erode move the boundary")
-    element: Literal["square", "cross"] = setting("square", "structuring element of one pixel of radius")
+    element: Literal["square", "cross", "disk"] = setting(
+        "square", "structuring element of dilate and erode; disk: the exact Euclidean radius (a ball in a volume)")
     outside: Literal["edge", "background"] = setting("edge", "what erosion assumes outside the image")
+    regions: Literal["tiles", "components", "segments", "superpixels", "pyramid"] = setting(
+        "tiles", "regions of target region: square tiles, connected components of each class, segments of the boundary band, "
+        "super-pixels, or tiles of several sizes")
+    region_size: int = setting(
+        16, "side of a tile or super-pixel, length of a boundary segment, side of the smallest tile of a pyramid; in pixels")
+    pyramid_levels: int = setting(3, "sizes of tiles in a pyramid, each twice the one before")
+    compactness: float = setting(
+        1.0, "shape of super-pixels: what one super-pixel's side of distance counts, in standard deviations of the image")
+    pixels: Literal["all", "band", "uncertain", "stratified", "list"] = setting(
+        "all", "pixels of target pixel: all, those near a boundary, the most uncertain, a sample stratified by class and "
+        "entropy, or those of pixel_list")
+    pixel_count: int = setting(1000, "pixels of uncertain and stratified; an image with fewer gives all of its own")
+    band_width: int = setting(2, "pixels on either side of a boundary that belong to the band of pixels band and segments")
+    pixel_list: str = setting("", "pixels of list, from 0, as row,column;row,column (with a third number in a volume)")
 
     def __post_init__(self) -> None:
         known = ("dilate", "erode", "all_one", "all_zero", "alternating", "random", "other_class")
@@ -43,6 +59,24 @@ class TargetConfig:
         _require(len(self.shapes) > 0 and all(s in known for s in self.shapes), "shapes",
                  f"some of {', '.join(known)}", self.shapes)
         _require(self.radius >= 1, "radius", "a whole number >= 1", self.radius)
+        _require(self.region_size >= 1, "region_size", "a whole number >= 1", self.region_size)
+        _require(1 <= self.pyramid_levels <= 16, "pyramid_levels", "a whole number from 1 to 16", self.pyramid_levels)
+        _require(0 < self.compactness < float("inf"), "compactness", "a number > 0", self.compactness)
+        _require(self.pixel_count >= 1, "pixel_count", "a whole number >= 1", self.pixel_count)
+        _require(self.band_width >= 1, "band_width", "a whole number >= 1", self.band_width)
+        points = self.listed_points
+        _require(len({len(point) for point in points}) <= 1, "pixel_list", "as many numbers for every pixel", self.pixel_list)
+        _require(bool(points) or self.pixels != "list", "pixel_list", "at least one pixel for pixels list", self.pixel_list)
+
+    @property
+    def listed_points(self) -> tuple[tuple[int, ...], ...]:
+        """The pixels of `pixel_list`, one index an axis."""
+        texts = [point.strip() for point in self.pixel_list.split(";") if point.strip()]
+        for text in texts:
+            numbers = text.split(",")
+            _require(len(numbers) in (2, 3) and all(n.strip().isascii() and n.strip().isdigit() for n in numbers), "pixel_list",
+                     "whole numbers >= 0 as row,column;row,column", self.pixel_list)
+        return tuple(tuple(int(n) for n in text.split(",")) for text in texts)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from .compilation import jit
 from .config import ExecutionConfig, SearchConfig
 from .model import Network, Parameters, SegmentationModel, pad_to_multiple
 from .search import (
@@ -66,7 +67,7 @@ def choose_plan(execution: ExecutionConfig, *, members: int, backend: str | None
     return Plan(member_plan, step_plan, min(chunk, members))
 
 
-@functools.partial(jax.jit, static_argnames=("network", "space"))
+@jit(static_argnames=("network", "space"))
 def _activations(network: Network, space: Space, params: Parameters, stats: Parameters, images: Array) -> Array:
     return space.prepare(network, params, stats, images)
 
@@ -201,7 +202,7 @@ def _unrolled(function: Callable[..., Any], setup: Setup, frozen: Frozen, *batch
     return tuple(zip(*results, strict=True)) if function is step else tuple(results)
 
 
-@functools.partial(jax.jit, static_argnames=("setup", "count", "mapped"))
+@jit(static_argnames=("setup", "count", "mapped"))
 def _begin(setup: Setup, frozen: Frozen, count: int, mapped: bool) -> Any:
     state = begin(setup, frozen)
     if mapped:
@@ -209,12 +210,12 @@ def _begin(setup: Setup, frozen: Frozen, count: int, mapped: bool) -> Any:
     return (state,) * count
 
 
-@functools.partial(jax.jit, static_argnames=("setup", "advance"), donate_argnames="states")
+@jit(static_argnames=("setup", "advance"), donate_argnames="states")
 def _step(setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any, advance: Any) -> tuple[State, Record]:
     return advance(step, setup, frozen, targets, states, inputs)
 
 
-@functools.partial(jax.jit, static_argnames=("setup", "advance", "scanned"), donate_argnames="states")
+@jit(static_argnames=("setup", "advance", "scanned"), donate_argnames="states")
 def _steps(setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any, advance: Any,
            scanned: bool) -> tuple[State, Record]:
     def one(carry: Any, row: Any) -> tuple[Any, Any]:
@@ -229,7 +230,7 @@ def _steps(setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any,
     return states, _stack(records)
 
 
-@functools.partial(jax.jit, static_argnames=("setup", "advance"))
+@jit(static_argnames=("setup", "advance"))
 def _measure(setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any, advance: Any) -> Record:
     return advance(measure, setup, frozen, targets, states, inputs)
 

@@ -65,6 +65,19 @@ def load_model(
     return _check(path, restore_model(path), arch=arch, arguments=arguments)
 
 
+def load_models(path: str | Path, arch: str | None = None, **arguments: Any) -> list[SegmentationModel]:
+    """The models of a place that belong together: every fold of an nnU-Net folder, or the one model there is.
+
+    Arguments and errors are those of `load_model`.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "plans.json").is_file() and arch is None and not arguments:
+        from converters.nnunet import read_nnunet
+
+        return read_nnunet(path)
+    return [load_model(path, arch=arch, **arguments)]
+
+
 def _load_nnunet(path: Path, *, fold: int | str | None, configuration: str | None) -> SegmentationModel:
     from converters.nnunet import list_folds, read_nnunet
 

@@ -11,7 +11,7 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,12 +27,15 @@ from .data.volumes import Image, read_channels, read_labels, write_map
 from .evaluation.evaluate import evaluate
 from .evaluation.reference_maps import boundary_map, contour_distance
 from .evaluation.statistics import summarise
-from .execution import Prepared, backend_name, prepare
-from .loading import load_model
+from .execution import backend_name, prepare
+from .loading import load_models
 from .model import SegmentationModel
 from .predict import fit_data
 from .report.html import write_report
+from .structures import structure_volumes, volume_columns
 from .types import FitData
+from .volume_case import VolumeResult, quantify_volume
+from .volume_study import find_planned_cases, has_plan, label_names, load_study
 
 BOUNDARY_SIGMA = 2.0  # pixels; the width of the `boundary` control, in mm for images with a spacing
 
@@ -72,6 +75,19 @@ class Known(NamedTuple):
     hashes: list[str]
 
 
+class Method(NamedTuple):
+    """How the cases of a run are found and quantified: as whole images, or as nnU-Net's plan says."""
+
+    cases: list[Case]
+    model: SegmentationModel
+    labels: tuple[str, ...]
+    quantify: Callable[[Image], tuple[Quantified, VolumeResult | None]]
+    fit_names: list[str]
+    fit_hashes: list[str]
+    preparation: dict[str, Any]
+    folds: int
+
+
 def run(request: RunRequest, *, progress: Callable[[str, int, int], None] = lambda *_: None) -> RunResult:
     """Quantify every case of a folder and write the run folder (names in docs/files.md).
 
@@ -79,14 +95,12 @@ def run(request: RunRequest, *, progress: Callable[[str, int, int], None] = lamb
     written, for a model, fit data, settings or folders that cannot be used, and if every case failed.
     """
     started = time.time()
-    cases = find_cases(request.images, request.masks)
-    model = load_model(request.model, arch=request.arch)
-    model_digest = _model_digest(model, request.model)
-    preprocessing = request.preprocessing or preprocessing_of(model)
-    known = load_fit(model, request.fit_images, request.fit_masks, preprocessing=preprocessing, config=request.config)
-    prepared = prepare(model, known.fit, request.config.search)
+    models = load_models(request.model, arch=request.arch)
+    model_digest = _models_digest(models, request.model)
+    method = (_by_plan if has_plan(models[0]) else _whole_images)(models, request)
+    cases, model = method.cases, method.model
     settings = to_dict(dataclasses.replace(request.config, execution=Config().execution))
-    run_digest = run_folder.digest(__version__, model_digest, settings, known.hashes, preprocessing.to_dict())
+    run_digest = run_folder.digest(__version__, model_digest, settings, method.fit_hashes, method.preparation)
     out, fresh = request.out, not request.out.exists()
     run_folder.claim(out, run_digest, overwrite=request.overwrite)
     info = {
@@ -95,8 +109,8 @@ def run(request: RunRequest, *, progress: Callable[[str, int, int], None] = lamb
         "device": backend_name(), "units": "nats", "method": "adversarial-model search (QUAM-SM)",
         "setting": request.config.setting, "config": to_dict(request.config), "seed": request.config.seed,
         "model": {"path": str(request.model), "sha256": model_digest, "architecture": model.network.architecture,
-                  "classes": model.network.classes, "parameters": model.parameter_count},
-        "preprocessing": preprocessing.to_dict(), "fit_cases": known.names, "cases": [c.name for c in cases],
+                  "classes": model.network.classes, "parameters": model.parameter_count, "folds": method.folds},
+        "preprocessing": method.preparation, "fit_cases": method.fit_names, "cases": [c.name for c in cases],
         "controls": {"boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
                      "softmax": "entropy of the given network's prediction"},
     }
@@ -107,7 +121,7 @@ def run(request: RunRequest, *, progress: Callable[[str, int, int], None] = lamb
     for index, case in enumerate(cases):
         progress(case.name, index, len(cases))
         try:
-            rows[case.name], note = _one_case(case, prepared, known, preprocessing, request, run_digest)
+            rows[case.name], note = _one_case(case, method, request, run_digest)
             notes += note
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             run_folder.discard(out, case.name)
@@ -126,6 +140,41 @@ def run(request: RunRequest, *, progress: Callable[[str, int, int], None] = lamb
     info |= {"status": "finished", "failed": failed, "notes": notes, "seconds": time.time() - started}
     run_folder.write_json(out / "run.json", info)
     return RunResult(table, failed, notes, summary, write_report(out))
+
+
+def _whole_images(models: Sequence[SegmentationModel], request: RunRequest) -> Method:
+    """Images of the network's rank, and slices of volumes, each taken whole."""
+    model = models[0]
+    cases = find_cases(request.images, request.masks)
+    preprocessing = request.preprocessing or preprocessing_of(model)
+    known = load_fit(model, request.fit_images, request.fit_masks, preprocessing=preprocessing, config=request.config)
+    prepared = prepare(model, known.fit, request.config.search)
+    names = [str(name) for name in model.manifest.get("class_names") or ()]
+    if len(names) != model.network.classes:
+        names = [f"class {label}" for label in range(model.network.classes)]
+    return Method(cases, model, tuple(names),
+                  lambda image: (quantify_prepared(prepared, preprocessing.apply(image.array), config=request.config), None),
+                  known.names, known.hashes, preprocessing.to_dict(), 1)
+
+
+def _by_plan(models: Sequence[SegmentationModel], request: RunRequest) -> Method:
+    """Volumes (or images) as nnU-Net's plan says: on its grid, in patches, by all folds."""
+    if request.preprocessing is not None:
+        raise ValueError(f"{request.model}: its nnU-Net plan says how images are prepared; expected no --preprocessing")
+    record = models[0].manifest["nnunet"]
+    cases = find_planned_cases(request.images, request.masks, channels=len(record["channel_names"]))
+    study, names, hashes = load_study(models, request.fit_images, request.fit_masks, config=request.config,
+                                      where=str(request.model))
+
+    def quantify(image: Image) -> tuple[Quantified, VolumeResult | None]:
+        try:
+            result = quantify_volume(study, image.array, image.geometry, config=request.config)
+        except ValueError as error:
+            raise ValueError(f"{image.path}: {error}") from None
+        return result.quantified, result
+
+    return Method(cases, models[0], label_names(models[0], study.coding), quantify, names, hashes, {"nnunet": record},
+                  len(models))
 
 
 def preprocessing_of(model: SegmentationModel) -> Preprocessing:
@@ -179,19 +228,18 @@ def _read_fit_case(case: Case, classes: int) -> tuple[Image, np.ndarray]:
     return image, consensus(np.stack(raters), classes, ties="foreground" if classes == 2 else "smallest")
 
 
-def _one_case(case: Case, prepared: Prepared, known: Known, preprocessing: Preprocessing, request: RunRequest,
-              run_digest: str) -> tuple[dict[str, Any], list[str]]:
+def _one_case(case: Case, method: Method, request: RunRequest, run_digest: str) -> tuple[dict[str, Any], list[str]]:
     """Read, quantify, evaluate and write one case; returns its row of results.csv and notes about it."""
     start = time.perf_counter()
     image = read_channels(case.files)
-    classes = prepared.model.network.classes
+    classes = len(method.labels)
     raters = {name: read_labels(path, classes=classes, like=image.geometry) for name, path in case.raters.items()}
     case_digest = run_folder.digest(run_digest, image.sha256, run_folder.digest_arrays(raters))
-    notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in known.hashes else []
+    notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in method.fit_hashes else []
     done = run_folder.finished(request.out, case.name, case_digest)
     if done:
         return done["row"], notes
-    quantified = quantify_prepared(prepared, preprocessing.apply(image.array), config=request.config)
+    quantified, volume = method.quantify(image)
     if not quantified.segmentation.any():
         notes.append(f"{case.name}: the reference segmentation is empty, so dilation and erosion have nothing to move")
     spacing = image.geometry.spacing[:quantified.segmentation.ndim]
@@ -206,8 +254,14 @@ def _one_case(case: Case, prepared: Prepared, known: Known, preprocessing: Prepr
         row |= {"dice": metrics["dice_consensus"], **metrics}
     for name, values in quantified.maps.items():
         row[f"{name}/mean"] = float(values.mean())
+    volumes: dict[str, dict[str, Any]] = {}
+    if image.geometry.kind == "nifti" and quantified.segmentation.ndim == 3:
+        samples = {} if volume is None else {"sample_ml": volume.sample_ml, "sample_weights": volume.sample_weights}
+        volumes = structure_volumes(quantified.segmentation, quantified.reference, quantified.adversarial, names=method.labels,
+                                    spacing=spacing, raters=raters, **samples)
+        row |= volume_columns(volumes)
     folder = run_folder.staging_folder(request.out, case.name)
-    outputs = _write_maps(folder, case.name, quantified, image)
+    outputs = _write_maps(folder, case.name, quantified, image, volume)
     _write_report_data(folder / "report_data" / f"{case.name}.npz", quantified, image, raters)
     row["seconds"] = round(time.perf_counter() - start, 3)
     run_folder.publish(request.out, case.name, {
@@ -217,11 +271,13 @@ def _one_case(case: Case, prepared: Prepared, known: Known, preprocessing: Prepr
         "raters": {name: str(path) for name, path in case.raters.items()},
         "method": "adversarial-model search (QUAM-SM)", "setting": request.config.setting,
         "config": to_dict(request.config), "seed": request.config.seed, "run_digest": run_digest,
-        "audit": audit_rows(quantified), "metrics": metrics, "row": row, "seconds": row["seconds"], "notes": notes})
+        "audit": audit_rows(quantified), "metrics": metrics, "volumes": volumes, "row": row, "seconds": row["seconds"],
+        "notes": notes, **({} if volume is None else {"patches": volume.tiles, "patches_searched": volume.searched})})
     return row, notes
 
 
-def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image) -> dict[str, str]:
+def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image,
+                volume: VolumeResult | None) -> dict[str, str]:
     """The files of METHOD's section 'files of a run'; returns what each is called."""
     geometry, highest = image.geometry, math.log(quantified.reference.shape[-1])
     files = {
@@ -229,6 +285,9 @@ def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image) -
         "reference": write_map(folder / f"{name}_desc-reference_probseg", quantified.reference, geometry,
                                kind="probability"),
     }
+    if volume is not None and volume.regions:
+        files["regions"] = write_map(folder / f"{name}_desc-regions_probseg", volume.channels, geometry, kind="probability")
+        highest = volume.channels.shape[-1] * math.log(2)
     for kind in ("total", "aleatoric", "epistemic"):
         files[kind] = write_map(folder / f"{name}_desc-{kind}_uncertainty", getattr(quantified, kind), geometry,
                                 kind="uncertainty", vmax=highest)
@@ -247,6 +306,11 @@ def _write_report_data(path: Path, quantified: Quantified, image: Image, raters:
     if raters:
         arrays |= {"raters": np.stack(list(raters.values())).astype(np.uint8), "rater_names": np.array(list(raters))}
     np.savez_compressed(path, **arrays)
+
+
+def _models_digest(models: Sequence[SegmentationModel], path: Path) -> str:
+    first, *others = (_model_digest(model, path) for model in models)
+    return run_folder.digest(first, *others) if others else first
 
 
 def _model_digest(model: SegmentationModel, path: Path) -> str:

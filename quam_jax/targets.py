@@ -4,6 +4,7 @@ Masks are moved as a whole: `mask_targets` makes one target whose members want t
 of the fixed patterns. Pure functions of label maps of any spatial rank; a binary mask gives the published pair exactly.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -12,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .types import Targets
 
+Element = Literal["square", "cross", "disk"]
 Outside = Literal["edge", "background"]
 
 
@@ -34,12 +36,33 @@ def _counts(mask: Array, element: Int[np.ndarray, "*window"], *, pad: Literal["e
     return total
 
 
+def squared_distance(mask: Bool[Array, "*space"], *, reach: int, outside: bool = False) -> Int[Array, "*space"]:
+    """Squared Euclidean distance in pixels to the nearest set pixel, exact up to `reach` and larger than reach^2 beyond.
+
+    `outside` counts everything beyond the image as set. One pass an axis: the minimum of d + o^2 over offsets o gives the
+    exact transform because squared distances add up over axes (Felzenszwalb and Huttenlocher 2012).
+    """
+    far = reach * reach + 1
+    squared = jnp.pad(jnp.where(mask, 0, far).astype(jnp.int32), reach, constant_values=0 if outside else far)
+    for axis, size in enumerate(mask.shape):
+        squared = functools.reduce(jnp.minimum, (
+            lax.slice_in_dim(squared, reach + offset, reach + offset + size, axis=axis) + offset * offset
+            for offset in range(-reach, reach + 1)))
+    return squared
+
+
 def dilate(labels: Int[Array, "*space"], *, radius: int, classes: int = 2,
-           element: Literal["square", "cross"] = "square") -> Int[Array, "*space"]:
+           element: Element = "square") -> Int[Array, "*space"]:
     """Grow the foreground by `radius` steps; a new pixel takes the most frequent foreground label around it.
 
-    For two classes this is binary dilation. Labels already in the foreground keep their value.
+    With `disk` (a ball in a volume) all pixels within the Euclidean distance `radius` take the nearest foreground label, the
+    smaller one where two are as near. For two classes this is binary dilation. Labels already in the foreground keep their
+    value.
     """
+    if element == "disk":
+        squared = jnp.stack([squared_distance(labels == c, reach=radius) for c in range(1, classes)])
+        nearest = jnp.where(jnp.min(squared, 0) <= radius * radius, jnp.argmin(squared, 0) + 1, 0)
+        return jnp.where(labels > 0, labels, nearest.astype(labels.dtype))
     window = structuring_element(labels.ndim, element)
     for _ in range(radius):
         votes = jnp.stack([_counts(labels == c, window, pad="constant") for c in range(1, classes)])
@@ -49,12 +72,17 @@ def dilate(labels: Int[Array, "*space"], *, radius: int, classes: int = 2,
 
 
 def erode(labels: Int[Array, "*space"], *, radius: int, classes: int = 2,
-          element: Literal["square", "cross"] = "square", outside: Outside = "edge") -> Int[Array, "*space"]:
+          element: Element = "square", outside: Outside = "edge") -> Int[Array, "*space"]:
     """Shrink every foreground structure by `radius` steps: a pixel stays only if its whole window has its label.
 
+    With `disk` (a ball in a volume) it stays only if every pixel within the Euclidean distance `radius` has its label.
     `outside` says what lies beyond the image: more of the same (`edge`), or background, which eats a mask that touches
     the border (published).
     """
+    if element == "disk":
+        kept = [(labels == c) & (squared_distance(labels != c, reach=radius, outside=outside == "background")
+                                 > radius * radius) for c in range(1, classes)]
+        return jnp.where(functools.reduce(jnp.logical_or, kept), labels, 0)
     window = structuring_element(labels.ndim, element)
     full = float(window.sum())
     for _ in range(radius):
@@ -71,8 +99,13 @@ def checkerboard(shape: Sequence[int]) -> Int[Array, "*space"]:
     return jnp.asarray(np.indices(tuple(shape)).sum(0) % 2, jnp.int32)
 
 
+def ranked_classes(probs: Float[np.ndarray, "*space c"]) -> Int[np.ndarray, "*space c"]:
+    """The classes of every pixel from the most to the least probable; of equal ones the smaller first."""
+    return np.argsort(-np.asarray(probs), axis=-1, kind="stable").astype(np.int32)
+
+
 def wanted_mask(labels: Int[Array, "*space"], shape: str, *, radius: int, classes: int,
-                element: Literal["square", "cross"] = "square", outside: Outside = "edge",
+                element: Element = "square", outside: Outside = "edge",
                 probs: Float[Array, "*space c"] | None = None, key: Key[Array, ""] | None = None) -> Int[Array, "*space"]:
     """One wanted mask by name: dilate, erode, all_one, all_zero, alternating, random or other_class.
 
@@ -86,7 +119,7 @@ def wanted_mask(labels: Int[Array, "*space"], shape: str, *, radius: int, classe
     def runner_up() -> Array:
         if probs is None:
             raise ValueError("wanted mask other_class: expected probabilities, got none")
-        return jnp.argsort(probs, -1)[..., -2]
+        return jnp.argsort(-probs, axis=-1, stable=True)[..., 1]
 
     makers: dict[str, Callable[[], Array]] = {
         "dilate": lambda: dilate(labels, radius=radius, classes=classes, element=element),

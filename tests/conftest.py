@@ -1,6 +1,7 @@
 """Options and fixtures of the whole suite: where given data lies, and a persistent compilation cache."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", default=str(ROOT / "tests" / "golden"), help="folder of golden numbers")
     parser.addoption("--shared", default=str(ROOT.parent / "shared"), help="folder with data, weights and goldens")
     parser.addoption("--long", action="store_true", help="run the tests marked long too")
+    parser.addoption("--peers", action="store_true", help="run the tests that need the packages of the extra `peers` too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long"):
+    asked = config.getoption("-m")
+    for marker, reason in (("long", "takes minutes"), ("peers", "needs an environment with the extra `peers`")):
+        if config.getoption(f"--{marker}") or re.search(rf"\b{marker}\b", asked):
+            continue
         for item in items:
-            if "long" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="long: run with --long"))
+            if marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=f"{marker}: {reason}; run with --{marker}"))
 
 
 @pytest.fixture(scope="session")

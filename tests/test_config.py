@@ -92,6 +92,21 @@ def test_leaf_names_are_unique_and_have_a_help_text() -> None:
     ("schedule_every", 0, "schedule_every: expected a whole number >= 1, got 0"),
     ("slack", -0.5, "slack: expected a fraction >= 0, or nats, got -0.5"),
     ("radius", 0, "radius: expected a whole number >= 1, got 0"),
+    ("target", "slice", "target: expected one of mask, region, pixel, got 'slice'"),
+    ("element", "star", "element: expected one of square, cross, disk, got 'star'"),
+    ("regions", "cells", "regions: expected one of tiles, components, segments, superpixels, pyramid, got 'cells'"),
+    ("region_size", 0, "region_size: expected a whole number >= 1, got 0"),
+    ("pyramid_levels", 0, "pyramid_levels: expected a whole number from 1 to 16, got 0"),
+    ("compactness", 0.0, "compactness: expected a number > 0, got 0.0"),
+    ("compactness", float("inf"), "compactness: expected a number > 0, got inf"),
+    ("pixels", "some", "pixels: expected one of all, band, uncertain, stratified, list, got 'some'"),
+    ("pixels", "list", "pixel_list: expected at least one pixel for pixels list, got ''"),
+    ("pixel_count", 0, "pixel_count: expected a whole number >= 1, got 0"),
+    ("band_width", 0, "band_width: expected a whole number >= 1, got 0"),
+    ("pixel_list", "1,-2", "pixel_list: expected whole numbers >= 0 as row,column;row,column, got '1,-2'"),
+    ("pixel_list", "1 2", "pixel_list: expected whole numbers >= 0 as row,column;row,column, got '1 2'"),
+    ("pixel_list", "1,2,3,4", "pixel_list: expected whole numbers >= 0 as row,column;row,column, got '1,2,3,4'"),
+    ("pixel_list", "1,2;1,2,3", "pixel_list: expected as many numbers for every pixel, got '1,2;1,2,3'"),
     ("shapes", [], "shapes: expected some of dilate"),
     ("shapes", ["dilate", "twist"], "shapes: expected some of dilate"),
     ("shapes", 3, "shapes: expected a list of names, got 3"),
@@ -115,6 +130,12 @@ def test_bad_values_are_named(name: str, value: object, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_listed_points() -> None:
+    assert TargetConfig(pixel_list=" 1,2; 30, 4 ;").listed_points == ((1, 2), (30, 4))
+    assert TargetConfig(pixel_list="1,2,3").listed_points == ((1, 2, 3),)
+    assert TargetConfig().listed_points == ()
+
+
 def test_slack_in_nats_may_be_negative_and_epochs_replace_steps() -> None:
     assert change(Config(), {"slack": -1.0, "slack_unit": "nats"}).search.slack == -1.0
     assert change(Config(), {"steps": 0, "epochs": 2}).search.steps == 0
@@ -126,7 +147,7 @@ def test_unknown_names_are_named_with_their_place(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{path}: search.learning_rat: unknown setting; expected one of space, "):
         load_config(path)
     path.write_text("serach: 1\n")
-    with pytest.raises(ValueError, match="serach: unknown setting; expected one of batch_stride, "):
+    with pytest.raises(ValueError, match="serach: unknown setting; expected one of band_width, "):
         load_config(path)
     # a name of another section
     path.write_text("samples: {learning_rate: 0.1}\n")

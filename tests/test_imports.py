@@ -28,6 +28,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"config", "model"},
     "loading": {"checkpoint", "model"},
     "targets": {"types"},
+    "pixels": {"config", "targets", "types"},
+    "regions": {"config", "pixels", "targets", "types"},
+    "fragility": {"types", "weighting"},
     "weighting": {"types"},
     "decomposition": {"types"},
     "published": {"types"},
@@ -41,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Computations on arrays, which know neither files nor figures.
 PURE = ("types", "targets", "weighting", "decomposition", "published", "evaluation", "networks", "model", "space", "search",
-        "execution", "predict", "case")
+        "execution", "predict", "case", "pixels", "regions", "fragility")
 NO_FILES = {"os", "pathlib", "logging", "io", "shutil", "tempfile", "matplotlib", "PIL", "nibabel"}
 NEVER = {"torch", "torchvision", "tensorflow", "benchmarks", "tests"}
 MAY_EXECUTE = {"__init__", "case", "pipeline", "cli", "baselines"}

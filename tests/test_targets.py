@@ -46,6 +46,45 @@ def test_binary_morphology_is_scipys(shape: tuple[int, ...], radius: int, elemen
         np.testing.assert_array_equal(found, shrunk, err_msg=outside)
 
 
+@pytest.mark.parametrize("shape, radius", [((13, 17), 1), ((13, 17), 4), ((8, 9, 7), 2), ((8, 9, 7), 12)])
+def test_a_disk_keeps_the_euclidean_radius(shape: tuple[int, ...], radius: int) -> None:
+    mask = blobs(shape, seed=radius, level=0.5)
+    assert 0 < mask.mean() < 1
+    places = np.indices(shape).reshape(len(shape), -1).T
+    squared = ((places[:, None] - places[None]) ** 2).sum(-1)
+    near = squared <= radius**2
+    grown = (near & mask.reshape(-1)).any(1).reshape(shape)
+    np.testing.assert_array_equal(dilate(jnp.asarray(mask), radius=radius, element="disk"), grown)
+    shrunk = ~(near & ~mask.reshape(-1).astype(bool)).any(1).reshape(shape)
+    np.testing.assert_array_equal(erode(jnp.asarray(mask), radius=radius, element="disk"), shrunk)
+    inside = ndimage.distance_transform_edt(np.pad(mask, 1))[(slice(1, -1),) * len(shape)]
+    np.testing.assert_array_equal(erode(jnp.asarray(mask), radius=radius, element="disk", outside="background"),
+                                  inside > radius)
+
+
+def test_squared_distance_by_hand() -> None:
+    mask = jnp.zeros((3, 5), bool).at[0, 0].set(True)
+    found = np.asarray(masks.squared_distance(mask, reach=3))
+    np.testing.assert_array_equal(found[:, :4], [[0, 1, 4, 9], [1, 2, 5, 10], [4, 5, 8, 10]])
+    assert (found[:, 4] > 9).all()
+    np.testing.assert_array_equal(masks.squared_distance(mask, reach=2, outside=True)[1], [1, 2, 4, 4, 1])
+
+
+def test_a_disk_gives_a_pixel_to_the_nearest_class() -> None:
+    labels = jnp.array([[1, 0, 0, 0, 0, 2]])
+    np.testing.assert_array_equal(dilate(labels, radius=2, classes=3, element="disk"), [[1, 1, 1, 2, 2, 2]])
+    np.testing.assert_array_equal(dilate(labels[:, 1:], radius=9, classes=3, element="disk"), [[2] * 5])
+    # of two as near the smaller
+    np.testing.assert_array_equal(dilate(jnp.array([[2, 0, 1]]), radius=1, classes=3, element="disk"), [[2, 1, 1]])
+    np.testing.assert_array_equal(erode(jnp.array([[1, 1, 1, 2, 2, 2]]), radius=1, classes=3, element="disk"),
+                                  [[1, 1, 0, 0, 2, 2]])
+
+
+def test_classes_in_order_of_probability() -> None:
+    probs = np.array([[.2, .5, .3], [.4, .2, .4], [.5, .5, 0.]])
+    np.testing.assert_array_equal(masks.ranked_classes(probs), [[1, 2, 0], [0, 2, 1], [0, 1, 2]])
+
+
 def test_the_border_eats_a_mask_only_with_background_outside() -> None:
     full = jnp.ones((5, 6), jnp.int32)
     np.testing.assert_array_equal(erode(full, radius=2), np.ones((5, 6)))

@@ -18,7 +18,10 @@ _COMMANDS = {
     "export": ("models", "Write a model's weights back as a PyTorch or safetensors file."),
     "info": ("models", "Devices, versions and caches; or what a model is."),
     "train": ("train", "Train a small network on images with masks."),
+    "evaluate": ("evaluate", "Hold maps against the masks of several raters."),
+    "tune": ("tune", "Choose settings for your own network on validation cases."),
     "report": ("report", "Build report.html again from a run folder."),
+    "benchmark": ("benchmark", "Measure speed against PyTorch, from a source checkout."),
 }
 
 

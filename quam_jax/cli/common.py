@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..config import PRESETS, Config, change, fields_of, load_config
+from ..process import keep_freed_memory
 
 PATH = click.Path(path_type=Path)
 
@@ -23,7 +24,8 @@ def cache_folder() -> Path:
 
 
 def start_jax() -> None:
-    """Import JAX with a persistent compilation cache."""
+    """Import JAX with a persistent compilation cache, in a process that keeps its memory."""
+    keep_freed_memory()
     import jax
 
     folder = cache_folder()

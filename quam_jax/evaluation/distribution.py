@@ -61,17 +61,10 @@ def ged_squared(
     if statistic not in ("V", "U"):
         raise ValueError(f"statistic: expected 'V' or 'U', got {statistic!r}")
     share = _shares(weights, len(samples))
-    alike = np.full(len(raters), 1 / len(raters))
     if np.shape(samples)[1:] != np.shape(raters)[1:]:
         raise ValueError(f"ged: expected maps of one shape, got {np.shape(samples)} and {np.shape(raters)}")
     both = np.concatenate([samples, raters])
-    distance = 1 - pairwise_iou(both, both, classes=classes, empty=empty)
-    count = len(samples)
-    return float(
-        2 * share @ distance[:count, count:] @ alike
-        - _spread(distance[:count, :count], share, statistic)
-        - _spread(distance[count:, count:], alike, statistic)
-    )
+    return _energy(pairwise_iou(both, both, classes=classes, empty=empty), share, statistic)
 
 
 def d_max_raters(
@@ -109,11 +102,31 @@ def hm_iou(
 
     Kohl et al. 2019 (arXiv 1905.13077). Every sample counts alike; weights have no place in a matching.
     """
-    table = pairwise_iou(samples, raters, classes=classes, empty=empty)
-    length = math.lcm(*table.shape)
-    tiled = np.tile(table, (length // table.shape[0], length // table.shape[1]))
-    rows, columns = linear_sum_assignment(1 - tiled)
-    return float(tiled[rows, columns].mean())
+    return _matched(pairwise_iou(samples, raters, classes=classes, empty=empty))
+
+
+def distribution_figures(
+    samples: Integer[np.ndarray, " n *space"],
+    raters: Integer[np.ndarray, " a *space"],
+    *,
+    classes: int,
+    weights: Real[np.ndarray, " n"] | None = None,
+    empty: float = 1.0,
+) -> dict[str, float]:
+    """Every figure above by name, from one count of all pairs: GED (V and U), D_max (both), HM-IoU."""
+    share, count = _shares(weights, len(samples)), len(samples)
+    both = np.concatenate([samples, raters])
+    shared, sizes, others = _counts(both, both, classes)
+    total = sizes[:, None] + others[None]
+    iou = np.where(total > shared, shared / np.maximum(total - shared, 1), empty).mean(axis=-1)
+    dice = np.where(total > 0, 2 * shared / np.maximum(total, 1), empty).mean(axis=-1)[:count, count:]
+    return {
+        "ged_v": _energy(iou, share, "V"),
+        "ged_u": _energy(iou, share, "U"),
+        "d_max_raters": float(dice.max(axis=0).mean()),
+        "d_max_samples": float(share @ dice.max(axis=1)),
+        "hm_iou": _matched(iou[:count, count:]),
+    }
 
 
 def qubiq_score(
@@ -137,6 +150,24 @@ def qubiq_score(
         total = np.count_nonzero(in_q) + np.count_nonzero(in_p)
         scores.append(2 * np.count_nonzero(in_q & in_p) / total if total else empty)
     return float(np.mean(scores))
+
+
+def _energy(iou: np.ndarray, share: np.ndarray, statistic: str) -> float:
+    """The energy distance from the IoU of all pairs of samples and raters, samples first."""
+    distance, count = 1 - iou, len(share)
+    alike = np.full(len(iou) - count, 1 / (len(iou) - count))
+    return float(
+        2 * share @ distance[:count, count:] @ alike
+        - _spread(distance[:count, :count], share, statistic)
+        - _spread(distance[count:, count:], alike, statistic)
+    )
+
+
+def _matched(table: np.ndarray) -> float:
+    length = math.lcm(*table.shape)
+    tiled = np.tile(table, (length // table.shape[0], length // table.shape[1]))
+    rows, columns = linear_sum_assignment(1 - tiled)
+    return float(tiled[rows, columns].mean())
 
 
 def _shares(weights: np.ndarray | None, count: int) -> Float[np.ndarray, " n"]:

@@ -50,8 +50,9 @@ def evaluate(
     maps: Mapping[str, Real[np.ndarray, "*space"]],
     raters: Integer[np.ndarray, " a *space"],
     *,
-    probabilities: Real[np.ndarray, "*space c"],
-    segmentation: Integer[np.ndarray, "*space"],
+    probabilities: Real[np.ndarray, "*space c"] | None = None,
+    segmentation: Integer[np.ndarray, "*space"] | None = None,
+    classes: int = 2,
     samples: Integer[np.ndarray, " n *space"] | None = None,
     sample_weights: Real[np.ndarray, " n"] | None = None,
     spacing: Sequence[float] | None = None,
@@ -64,19 +65,22 @@ def evaluate(
     """All figures of one case, in 2-D or 3-D.
 
     `maps` are uncertainty maps by name, with controls such as "boundary" and "softmax" among them;
-    `samples` are label maps of the model's draws (their figures are left out without them). `band` and
+    `samples` are label maps of the model's draws. Figures of what is not given (samples, probabilities,
+    segmentation) are left out; `classes` counts only without probabilities. `band` and
     `tolerance` are in the unit of `spacing`, pixels without one. `empty` is what Dice, IoU and surface
     figures get where both masks are empty. With a single rater the agreement columns are left out and the
     row holds a text under "note". Raises ValueError, naming the array, for shapes that do not fit, labels
     outside 0..c-1, or values that are not finite.
     """
-    raters, segmentation = _as_labels(raters, "raters"), _as_labels(segmentation, "segmentation")
+    raters = _as_labels(raters, "raters")
+    segmentation = None if segmentation is None else _as_labels(segmentation, "segmentation")
     samples = None if samples is None else _as_labels(samples, "samples")
-    probabilities = np.asarray(probabilities)
-    classes = probabilities.shape[-1]
-    _check(maps, raters, probabilities, segmentation, samples)
+    if probabilities is not None:
+        probabilities = np.asarray(probabilities)
+        classes = probabilities.shape[-1]
+    _check(maps, raters, probabilities, segmentation, samples, classes)
     # Whatever the precision of the network, figures are float64 from here on.
-    probabilities = probabilities.astype(np.float64)
+    probabilities = None if probabilities is None else probabilities.astype(np.float64)
     mean = rater_mean(raters, classes=classes)
     truth = consensus(mean)
     distance = contour_distance(truth, spacing=spacing)
@@ -84,11 +88,14 @@ def evaluate(
 
     row: Row = {"n_raters": float(len(raters))}
     settings = SegmentationSettings(classes, spacing, tolerance, empty)
-    row |= segmentation_figures(segmentation, truth[None], settings=settings, suffix="consensus")
-    row |= segmentation_figures(segmentation, raters, settings=settings, suffix="raters")
-    row |= _calibration(probabilities, raters, mean, near, bins)
-    row |= _against_raters(probabilities, raters, mean, samples, sample_weights, spacing)
-    wrong = segmentation != truth
+    if segmentation is not None:
+        row |= segmentation_figures(segmentation, truth[None], settings=settings, suffix="consensus")
+        row |= segmentation_figures(segmentation, raters, settings=settings, suffix="raters")
+    if probabilities is not None:
+        row |= _calibration(probabilities, raters, mean, near, bins)
+        row |= _expectation(probabilities, raters, mean, spacing)
+    if samples is not None:
+        row |= _distribution(samples, raters, classes, sample_weights, spacing)
     references = {"entropy": entropy_map, "variance": variance_map}
     if reference not in references:
         raise ValueError(f"reference: expected one of {sorted(references)}, got {reference!r}")
@@ -101,7 +108,8 @@ def evaluate(
             if "boundary" in maps and name != "boundary":
                 control = np.asarray(maps["boundary"])[None]
                 figures["partial_pcc_boundary"] = agree.partial_pcc(values, disagreement, control)
-        figures |= _failures(values, wrong, near, segmentation, truth, classes)
+        if segmentation is not None:
+            figures |= _failures(values, segmentation != truth, near, segmentation, truth, classes)
         row |= {f"{name}/{figure}": value for figure, value in figures.items()}
     if len(raters) == 1:
         row["note"] = ONE_RATER
@@ -121,43 +129,38 @@ def _calibration(
     return {f"{figure}_{kind}": value for kind, table in tables.items() for figure, value in table.items()}
 
 
-def _against_raters(
-    probabilities: np.ndarray,
+def _expectation(
+    probabilities: np.ndarray, raters: np.ndarray, mean: np.ndarray, spacing: Sequence[float] | None
+) -> dict[str, float]:
+    """The QUBIQ score of the probabilities, and the expected volume against the raters' (CURVAS)."""
+    classes = range(1, probabilities.shape[-1])
+    voxel = float(voxel_size(spacing, raters.ndim - 1).prod())
+    crps = []
+    for label in classes:
+        drawn = _volumes(raters, label, voxel)
+        expected = float(probabilities[..., label].sum()) * voxel
+        crps.append(volume.crps_gaussian(expected, mean=float(np.mean(drawn)), sd=float(np.std(drawn))))
+    scores = [distribution.qubiq_score(probabilities[..., label], mean[..., label]) for label in classes]
+    return {"qubiq": mean_of_known(scores), "volume_crps_curvas": mean_of_known(crps)}
+
+
+def _volumes(labels: np.ndarray, label: int, voxel: float) -> np.ndarray:
+    return np.array([np.count_nonzero(one == label) * voxel for one in labels])
+
+
+def _distribution(
+    samples: np.ndarray,
     raters: np.ndarray,
-    mean: np.ndarray,
-    samples: np.ndarray | None,
+    classes: int,
     weights: np.ndarray | None,
     spacing: Sequence[float] | None,
 ) -> dict[str, float]:
-    """Distribution and volume figures: of the probabilities alone, and of the samples where there are any."""
-    classes = range(1, probabilities.shape[-1])
-    count = probabilities.shape[-1]
+    """How the drawn label maps and their volumes are distributed, against the raters'."""
     voxel = float(voxel_size(spacing, raters.ndim - 1).prod())
-    drawn = [[np.count_nonzero(one == label) * voxel for one in raters] for label in classes]
-    expected = [float(probabilities[..., label].sum()) * voxel for label in classes]
-    row = {
-        "qubiq": mean_of_known(
-            [distribution.qubiq_score(probabilities[..., label], mean[..., label]) for label in classes]
-        ),
-        "volume_crps_curvas": mean_of_known(
-            [
-                volume.crps_gaussian(one, mean=float(np.mean(truth)), sd=float(np.std(truth)))
-                for one, truth in zip(expected, drawn, strict=True)
-            ]
-        ),
-    }
-    if samples is None:
-        return row
-    row |= {
-        "ged_v": distribution.ged_squared(samples, raters, classes=count, weights=weights),
-        "ged_u": distribution.ged_squared(samples, raters, classes=count, weights=weights, statistic="U"),
-        "d_max_raters": distribution.d_max_raters(samples, raters, classes=count),
-        "d_max_samples": distribution.d_max_samples(samples, raters, classes=count, weights=weights),
-        "hm_iou": distribution.hm_iou(samples, raters, classes=count),
-    }
+    row = dict(distribution.distribution_figures(samples, raters, classes=classes, weights=weights))
     empirical, gaussian, covered = [], [], []
-    for label, truth in zip(classes, drawn, strict=True):
-        volumes = np.array([np.count_nonzero(one == label) * voxel for one in samples])
+    for label in range(1, classes):
+        volumes, truth = _volumes(samples, label, voxel), _volumes(raters, label, voxel)
         centre = float(np.average(volumes, weights=weights))
         sd = float(np.sqrt(np.average(np.square(volumes - centre), weights=weights)))
         empirical.append(
@@ -166,14 +169,13 @@ def _against_raters(
         gaussian.append(mean_of_known([volume.crps_gaussian(one, mean=centre, sd=sd) for one in truth]))
         low, high = volume.volume_interval(volumes, weights=weights)
         covered.append(mean_of_known([float(low <= one <= high) for one in truth]))
-        name = "volume" if count == 2 else f"volume_class{label}"
+        name = "volume" if classes == 2 else f"volume_class{label}"
         row |= {f"{name}_low": low, f"{name}_high": high}
-    row |= {
+    return row | {
         "volume_crps_empirical": mean_of_known(empirical),
         "volume_crps_gaussian": mean_of_known(gaussian),
         "volume_covered": mean_of_known(covered),
     }
-    return row
 
 
 def _yardstick(disagreement: np.ndarray, near: np.ndarray, distance: np.ndarray) -> _Yardstick:
@@ -248,39 +250,38 @@ def _as_labels(array: np.ndarray, name: str) -> np.ndarray:
 def _check(
     maps: Mapping[str, np.ndarray],
     raters: np.ndarray,
-    probabilities: np.ndarray,
-    segmentation: np.ndarray,
+    probabilities: np.ndarray | None,
+    segmentation: np.ndarray | None,
     samples: np.ndarray | None,
+    classes: int,
 ) -> None:
-    space = segmentation.shape
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-        "raters": (raters.shape[1:], space),
-        "probabilities": (probabilities.shape[:-1], space),
-        **{f"map {name}": (np.shape(values), space) for name, values in maps.items()},
-    }
+    given: dict[str, tuple[int, ...]] = {}
+    if segmentation is not None:
+        given["segmentation"] = segmentation.shape
+    given["raters"] = raters.shape[1:]
+    if probabilities is not None:
+        given["probabilities"] = probabilities.shape[:-1]
+    given |= {f"map {name}": np.shape(values) for name, values in maps.items()}
     if samples is not None:
-        shapes["samples"] = (np.shape(samples)[1:], space)
-    for name, (got, expected) in shapes.items():
-        if got != expected:
-            raise ValueError(
-                f"{name}: expected pixels of shape {expected} as the segmentation has, got {got}"
-            )
-    classes = probabilities.shape[-1]
+        given["samples"] = np.shape(samples)[1:]
+    first, space = next(iter(given.items()))
+    for name, got in given.items():
+        if got != space:
+            raise ValueError(f"{name}: expected pixels of shape {space} as the {first} has, got {got}")
     if classes < 2:
         raise ValueError(f"probabilities: expected at least 2 classes in the last axis, got {classes}")
-    for name, values in {
-        "probabilities": probabilities,
-        **{f"map {name}": values for name, values in maps.items()},
-    }.items():
+    numbers = {f"map {name}": values for name, values in maps.items()}
+    for name, values in (numbers if probabilities is None else {"probabilities": probabilities, **numbers}).items():
         if not np.isfinite(values).all():
             raise ValueError(
                 f"{name}: expected finite numbers, got {np.count_nonzero(~np.isfinite(values))} that are not"
             )
-    sums = probabilities.sum(axis=-1, dtype=np.float64)
-    if probabilities.min() < 0 or np.abs(sums - 1).max() > 1e-3:
-        raise ValueError(
-            f"probabilities: expected >= 0 with sum 1 a pixel, got sums {sums.min():.4g}..{sums.max():.4g}"
-        )
+    if probabilities is not None:
+        sums = probabilities.sum(axis=-1, dtype=np.float64)
+        if probabilities.min() < 0 or np.abs(sums - 1).max() > 1e-3:
+            raise ValueError(
+                f"probabilities: expected >= 0 with sum 1 a pixel, got sums {sums.min():.4g}..{sums.max():.4g}"
+            )
     for name, labels in {"segmentation": segmentation, "samples": samples}.items():
         if labels is not None and np.size(labels) and (np.min(labels) < 0 or np.max(labels) >= classes):
             raise ValueError(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, BatchNorm, Conv, Mode, max_pool
+from .layers import EVAL, BatchNorm, Conv, Mode, conv_norm, max_pool
 from .published_blocks import TripleBlock, UpBlock
 
 
@@ -23,11 +23,8 @@ class AttentionGate(nnx.Module):
 
     def __call__(self, gate: Float[Array, "b h w g"], x: Float[Array, "b h w c"],
                  mode: Mode) -> Float[Array, "b h w c"]:
-        def normed(pair: nnx.List, value: Array) -> Array:
-            conv, norm = pair
-            return norm(conv(value), mode)
-
-        return x * jax.nn.sigmoid(normed(self.psi, jax.nn.relu(normed(self.W_g, gate) + normed(self.W_x, x))))
+        inner = jax.nn.relu(conv_norm(*self.W_g, gate, mode) + conv_norm(*self.W_x, x, mode))
+        return x * jax.nn.sigmoid(conv_norm(*self.psi, inner, mode))
 
 
 class AttUNet(nnx.Module):

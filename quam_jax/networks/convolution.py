@@ -1,12 +1,14 @@
 """Convolutions in the forms that XLA runs fast; the numbers are those of a plain convolution.
 
-On a CPU two things are slow and are avoided here (measured, float32): the weight gradient of a large feature map, whose
-operands leave the cache, so it is summed over strips of rows (2 to 3 times faster); and any convolution over three axes, so
-the first axis goes to the batch and its taps to the channels (4 times, with stride 2 even 30 times in all gradients). On
-other backends a convolution is one XLA operation.
+On a CPU two things are slow and are avoided here (measured, float32): the weight gradient of a feature map, which XLA
+computes as a convolution with a kernel as large as the map, so it is one matrix product of shifted copies (2 to 4 times
+faster), or, where these would leave the cache, a sum over strips of rows (2 to 3 times); and any convolution over three
+axes, so the first axis goes to the batch and its taps to the channels (4 times, with stride 2 even 30 times in all
+gradients). On other backends a convolution is one XLA operation.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -16,6 +18,8 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 STRIP = 300_000  # numbers of a strip: about a megabyte, the size of a second-level cache
+SHIFTED = 16_000_000  # numbers of the shifted copies up to which one matrix product is faster than strips
+SMALL_MAP = 500  # pixels of a map below which XLA's own weight gradient is as fast
 
 
 def convolution(x: Float[Array, "b *space i"], weight: Float[Array, "*kernel j o"], *, stride: Sequence[int],
@@ -63,9 +67,40 @@ def _striped_jvp(stride: tuple[int, ...], padding: tuple[int, ...], dilation: tu
     terms = []
     if not isinstance(tangents[0], SymbolicZero):
         terms.append(_plain(tangents[0], weight, stride, padding, dilation))
-    if not isinstance(tangents[1], SymbolicZero):  # transposed, this is a sum of weight gradients over strips
-        terms.append(_in_strips(x, tangents[1], stride, padding, dilation))
+    if not isinstance(tangents[1], SymbolicZero):  # only its transpose is ever run: the weight gradient
+        terms.append(_for_weight(x, tangents[1], stride, padding, dilation))
     return y, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(y)
+
+
+def _for_weight(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...],
+                dilation: tuple[int, ...]) -> Array:
+    """The convolution in a form whose transpose in the weight is fast."""
+    taps, channels = sum(weight.shape[:2]), min(weight.shape[2:])
+    if len(stride) == 2 and set(stride) == {1} and channels >= 8 and x.shape[1] * x.shape[2] >= SMALL_MAP:
+        if math.prod(x.shape[:3]) * taps * max(weight.shape[2:]) <= SHIFTED:
+            return _by_shifts(x, weight, padding, dilation)
+    return _in_strips(x, weight, stride, padding, dilation)
+
+
+def _by_shifts(x: Array, weight: Array, padding: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
+    """The convolution as one matrix product, of stride 1 over two axes.
+
+    In the padded image as one list of pixels every tap is a shift. The horizontal taps are shifted copies of the input on
+    the channel axis, the vertical ones stand on the channels of the product and are shifted after it; what a shift carries
+    from one row or image to the next falls on padding and is cut off.
+    """
+    rows, columns, _, outputs = weight.shape
+    x = jnp.pad(x, [(0, 0), *((p, p) for p in padding), (0, 0)])
+    count, height, width, channels = x.shape
+    flat, size = x.reshape(-1, channels), count * height * width
+    across, down = dilation[1], dilation[0] * width
+    flat = jnp.pad(flat, [(0, across * (columns - 1)), (0, 0)])
+    shifted = jnp.concatenate([flat[across * t:across * t + size] for t in range(columns)], 1)
+    product = shifted @ weight.transpose(1, 2, 0, 3).reshape(columns * channels, rows * outputs)
+    product = jnp.pad(product, [(0, down * (rows - 1)), (0, 0)])
+    pieces = [product[down * t:down * t + size, outputs * t:outputs * (t + 1)] for t in range(rows)]
+    y = sum(pieces[1:], pieces[0]).reshape(count, height, width, outputs)
+    return y[:, :height - dilation[0] * (rows - 1), :width - across * (columns - 1)]
 
 
 def _in_strips(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...],

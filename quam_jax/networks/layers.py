@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from .convolution import convolution
 
@@ -100,14 +100,27 @@ class Conv(Layer):
         self.bias = nnx.Param(_uniform(rngs, (outputs,), fan_in)) if bias else None
 
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
-        weight = self.weight[...]
+        return self.apply(x, self.weight[...], None if self.bias is None else self.bias[...])
+
+    def apply(self, x: Float[Array, "b *space i"], weight: Float[Array, "*kernel j o"],
+              bias: Float[Array, " o"] | None) -> Float[Array, "b *out o"]:
+        """The convolution with other numbers in place of its own."""
         pointwise = all(n == 1 for n in (*self.kernel, *self.stride, self.groups)) and not any(self.padding)
         if pointwise:
             y = x @ weight.reshape(weight.shape[-2:])
         else:
             y = convolution(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation,
                             groups=self.groups)
-        return y if self.bias is None else y + self.bias[...]
+        return y if bias is None else y + bias
+
+
+def conv_norm(conv: Conv, norm: "BatchNorm", x: Float[Array, "b *space i"], mode: Mode) -> Float[Array, "b *out o"]:
+    """BatchNorm of a convolution; with running statistics it is folded into weight and bias, which saves passes over x."""
+    if mode.batch_statistics:
+        return norm(conv(x), mode)
+    scale, shift = norm.affine()
+    bias = shift if conv.bias is None else conv.bias[...] * scale + shift
+    return conv.apply(x, conv.weight[...] * scale, bias)
 
 
 class ConvTranspose(Layer):
@@ -191,6 +204,14 @@ class BatchNorm(Layer):
         self.bias = nnx.Param(jnp.zeros(channels)) if affine else None
         self.running_mean = nnx.BatchStat(jnp.zeros(channels))
         self.running_var = nnx.BatchStat(jnp.ones(channels))
+
+    def affine(self) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        """Scale and shift of the normalisation by running statistics."""
+        scale = lax.rsqrt(self.running_var[...] + self.epsilon)
+        if self.weight is None or self.bias is None:
+            return scale, -self.running_mean[...] * scale
+        scale = scale * self.weight[...]
+        return scale, self.bias[...] - self.running_mean[...] * scale
 
     def __call__(self, x: Float[Array, "b *space c"], mode: Mode = EVAL) -> Float[Array, "b *space c"]:
         mean, var = self.running_mean[...], self.running_var[...]
@@ -314,11 +335,3 @@ def resize_linear(x: Float[Array, "b *space c"], size: Sequence[int], *,
 def space_size(x: Float[Array, "b *space c"]) -> tuple[int, ...]:
     """The spatial shape of a batch."""
     return x.shape[1:-1]
-
-
-def max_pool_indices(x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b u v c"], Int[Array, "b u v c"]]:
-    """2x2 maximum and its place (0..3) inside the window, first on ties: what SegNet's unpooling needs."""
-    h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    blocks = x[:, :h, :w].reshape(x.shape[0], h // 2, 2, w // 2, 2, x.shape[-1])
-    blocks = blocks.transpose(0, 1, 3, 5, 2, 4).reshape(x.shape[0], h // 2, w // 2, x.shape[-1], 4)
-    return blocks.max(-1), jnp.argmax(blocks, -1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import BatchNorm, ChannelDropout, Conv, ConvTranspose, Mode, resize_linear, space_size
+from .layers import BatchNorm, ChannelDropout, Conv, ConvTranspose, Mode, conv_norm, resize_linear, space_size
 
 
 class TripleBlock(nnx.Module):
@@ -23,9 +23,7 @@ class TripleBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
         for stage in (self.conv1, self.conv2, self.conv3):
-            x = stage[0](x)
-            if len(stage) == 2:
-                x = stage[1](x, mode)
+            x = conv_norm(*stage, x, mode) if len(stage) == 2 else stage[0](x)
             x = self.dropout(jax.nn.relu(x), mode)
         return x
 
@@ -42,8 +40,9 @@ class UpBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"], skips: Sequence[Float[Array, "b u v o"]],
                  mode: Mode) -> Float[Array, "b u v o"]:
-        if self.up is None:
-            up = resize_linear(x, [2 * n for n in space_size(x)], align_corners=True)
-        else:
-            up = self.up(x)
-        return self.conv(jnp.concatenate([up, *skips], -1) if skips else up, mode)
+        return self.conv(self.join(x, skips), mode)
+
+    def join(self, x: Float[Array, "b h w i"], skips: Sequence[Float[Array, "b u v o"]]) -> Float[Array, "b u v j"]:
+        """The input of the triple block: [doubled input, *skips] on channels."""
+        up = resize_linear(x, [2 * n for n in space_size(x)], align_corners=True) if self.up is None else self.up(x)
+        return jnp.concatenate([up, *skips], -1) if skips else up

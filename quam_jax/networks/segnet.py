@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from .layers import EVAL, BatchNorm, Conv, Mode
+from .layers import EVAL, BatchNorm, Conv, Mode, conv_norm
 from .unpool import max_pool_place, unpool
 
 DEPTH = 5
@@ -23,7 +23,7 @@ class ConvStack(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
         for conv, norm in self.layers:
-            x = jax.nn.relu(norm(conv(x), mode))
+            x = jax.nn.relu(conv_norm(conv, norm, x, mode))
         return x
 
 

@@ -4,20 +4,11 @@ The cut `last_block` lies behind the last up-sampling and concatenation, so that
 at full resolution.
 """
 
-from collections.abc import Sequence
-
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Conv, Mode, max_pool, resize_linear, space_size
+from .layers import EVAL, Conv, Mode, max_pool
 from .published_blocks import TripleBlock, UpBlock
-
-
-def join(block: UpBlock, x: Float[Array, "b h w i"], skips: Sequence[Float[Array, "b u v o"]]) -> Float[Array, "b u v j"]:
-    """The first half of an up block: [doubled input, *skips] on channels, in front of its triple block."""
-    up = resize_linear(x, [2 * n for n in space_size(x)], align_corners=True) if block.up is None else block.up(x)
-    return jnp.concatenate([up, *skips], -1)
 
 
 class UNet(nnx.Module):
@@ -50,7 +41,7 @@ class UNet(nnx.Module):
         e4 = self.conv4(max_pool(e3, 2), mode)
         d4 = self.up_concat4(self.center(max_pool(e4, 2), mode), [e4], mode)
         d3 = self.up_concat3(d4, [e3], mode)
-        last = join(self.up_concat1, self.up_concat2(d3, [e2], mode), [e1])
+        last = self.up_concat1.join(self.up_concat2(d3, [e2], mode), [e1])
         return last if cut == "last_block" else self.up_concat1.conv(last, mode)
 
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from .layers import EVAL, Conv, Mode, max_pool
 from .published_blocks import TripleBlock, UpBlock
-from .unet import join
 
 DEPTH = 4
 
@@ -48,7 +47,7 @@ class UNetpp(nnx.Module):
             for i in range(DEPTH + 1 - j):
                 skips = [nodes[i, k] for k in range(j)]
                 nodes[i, j] = getattr(self, f"up_concat{i}{j}")(nodes[i + 1, j - 1], skips, mode)
-        last = join(self.up_concat04, nodes[1, DEPTH - 1], [nodes[0, k] for k in range(DEPTH)])
+        last = self.up_concat04.join(nodes[1, DEPTH - 1], [nodes[0, k] for k in range(DEPTH)])
         return last if cut == "last_block" else self._features(last, mode)
 
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:

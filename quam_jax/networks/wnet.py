@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, BatchNorm, Conv, ConvTranspose, Mode, max_pool
+from .layers import EVAL, BatchNorm, Conv, ConvTranspose, Mode, conv_norm, max_pool
 
 
 class ConvBlock(nnx.Module):
@@ -25,7 +25,7 @@ class ConvBlock(nnx.Module):
         y = self.block["2"](jax.nn.relu(self.block["0"](x)), mode)
         y = self.block["5"](jax.nn.relu(self.block["3"](y)), mode)
         conv, norm = self.shortcut
-        return y + norm(conv(x), mode)
+        return y + conv_norm(conv, norm, x, mode)
 
 
 class BridgeBlock(nnx.Module):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ..convolution import convolution
 from ..layers import max_pool, transposed_convolution
 from .values import Last, kernel, last, plain, register
 
@@ -48,8 +49,9 @@ def convolve(x: Any, weight: Any, bias: Any = None, stride: Sizes = 1, padding: 
     elif groups == x.shape[-1] == weight.shape[-1] and groups > 1:
         y = _depthwise(x, weight, stride=stride, pairs=pairs, dilation=dilation)
     else:
-        y = lax.conv_general_dilated(x, weight, stride, pairs, rhs_dilation=dilation,
-                                     dimension_numbers=_numbers(count), feature_group_count=groups)
+        if any(a != b for a, b in pairs):
+            x, pairs = jnp.pad(x, [(0, 0), *pairs, (0, 0)]), [(0, 0)] * count
+        y = convolution(x, weight, stride=stride, padding=[p for p, _ in pairs], dilation=dilation, groups=groups)
     return Last(y if bias is None else y + plain(bias))
 
 

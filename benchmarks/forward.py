@@ -1,0 +1,160 @@
+"""Every network against its PyTorch twin: a forward pass, and a forward and backward pass, on CPU in float32.
+
+Claims: forward and backward together cost at most 1.5 times PyTorch's, or a reason is written beside the figure; a graph that
+`from_torch` imported from the twin costs at most 1.2 times our own network. Both sides have the same weights, whose logits are
+compared first, run in eval mode in one process with as many threads, and take turns, so that a drifting machine hits all of
+them; PyTorch runs with the channels second and last and the faster one counts. Times are medians; compilation is apart.
+`python -m benchmarks.forward` (or `quam-jax benchmark forward`) prints the ratios and writes benchmarks/results/forward.json;
+names restrict it, and then nothing is written.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .forward_networks import CASES, Case
+from .record import write_result
+
+LIMIT = 1.5
+TOLERANCE = 1e-4
+REASONS: dict[str, str] = {}
+
+
+def take_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of every call, after one unmeasured round."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def torch_sides(module: Any, images: Any, labels: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
+    """Forward passes, and forward and backward passes, for both orders of the axes."""
+    import copy
+
+    import torch
+
+    last = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+    forward: dict[str, Callable[[], Any]] = {}
+    both: dict[str, Callable[[], Any]] = {}
+    for name, order in (("channels second", torch.contiguous_format), ("channels last", last)):
+        net, x = copy.deepcopy(module).to(memory_format=order), images.contiguous(memory_format=order)
+
+        def infer(net: Any = net, x: Any = x) -> None:
+            with torch.inference_mode():
+                net(x)
+
+        def descend(net: Any = net, x: Any = x) -> None:
+            for parameter in net.parameters():
+                parameter.grad = None
+            torch.nn.functional.cross_entropy(net(x), labels).backward()
+
+        forward[name], both[name] = infer, descend
+    return forward, both
+
+
+def jax_sides(model: Any, x: Any, labels: Any) -> tuple[Callable[[], Any], Callable[[], Any], float]:
+    """A forward pass, a forward and backward pass, and the seconds that compiling both took."""
+    import jax
+
+    from quam_jax.search import cross_entropy
+
+    network = model.network
+    forward = jax.jit(lambda params, stats, images: network.apply(params, stats, images)[0])
+
+    def loss(params: Any, stats: Any, images: Any, labels: Any) -> Any:
+        return cross_entropy(network.apply(params, stats, images)[0], labels)
+
+    both = jax.jit(jax.value_and_grad(loss))
+    arguments = (model.params, model.stats, x)
+    start = time.perf_counter()
+    infer, descend = forward.lower(*arguments).compile(), both.lower(*arguments, labels).compile()
+    seconds = time.perf_counter() - start
+    return (lambda: jax.block_until_ready(infer(*arguments)),
+            lambda: jax.block_until_ready(descend(*arguments, labels)), seconds)
+
+
+def measure(name: str, case: Case, *, repeats: int) -> dict[str, Any]:
+    """One network: check that twin and imported graph have our logits, then time all of them in turns."""
+    import jax
+    import numpy as np
+    import torch
+
+    from converters.exported import from_torch
+    from converters.mapping import to_torch
+    from quam_jax.model import Network, SegmentationModel
+
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal(case.shape).astype(np.float32)
+    labels = rng.integers(0, 2, (case.shape[0], *case.shape[2:]))
+    network = Network.create(case.architecture, **case.arguments)
+    model = SegmentationModel(network, *network.initialise(jax.random.key(0)))
+    module = case.twin(**case.twin_arguments).eval()
+    state = {k: torch.from_numpy(v) for k, v in to_torch(network, model.params, model.stats).items()}
+    missing = module.load_state_dict(state, strict=False).missing_keys
+    if any(not key.endswith("num_batches_tracked") for key in missing):
+        raise ValueError(f"{name}: the twin has more weights: {missing}")
+    imported = from_torch(module, torch.from_numpy(images), dynamic=case.dynamic)
+
+    x = jax.numpy.asarray(np.moveaxis(images, 1, -1))
+    with torch.inference_mode():
+        wanted = np.moveaxis(module(torch.from_numpy(images)).numpy(), 1, -1)
+    for side in (model, imported):
+        difference = np.abs(np.asarray(side(x)) - wanted).max() / np.ptp(wanted)
+        if not difference <= TOLERANCE:
+            raise ValueError(f"{name}: logits of {side.network.architecture} differ from the twin's by {difference:.1e}")
+
+    torch_forward, torch_both = torch_sides(module, torch.from_numpy(images), torch.from_numpy(labels))
+    own_forward, own_both, compile_seconds = jax_sides(model, x, jax.numpy.asarray(labels))
+    graph_forward, graph_both, _ = jax_sides(imported, x, jax.numpy.asarray(labels))
+    row: dict[str, Any] = {"name": name, "images": list(case.shape), "weights": model.parameter_count}
+    for kind, theirs, ours, graph in (("forward", torch_forward, own_forward, graph_forward),
+                                      ("both", torch_both, own_both, graph_both)):
+        medians = take_turns({**theirs, "own": ours, "imported": graph}, repeats)
+        fastest = min(theirs, key=lambda order: medians[order])
+        row |= {f"{kind}_seconds": medians["own"], f"{kind}_torch_seconds": medians[fastest],
+                f"{kind}_ratio": medians["own"] / medians[fastest], f"{kind}_torch_order": fastest,
+                f"{kind}_imported_ratio": medians["imported"] / medians["own"]}
+    row |= {"compile_seconds": compile_seconds, "torch_threads": torch.get_num_threads()}
+    if row["both_ratio"] > LIMIT:
+        row["reason"] = REASONS.get(name, "none written")
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; default all")
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in CASES]
+    if unknown:
+        parser.error(f"no network {', '.join(unknown)}; expected of {', '.join(CASES)}")
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    import jax
+    import torch
+
+    jax.config.update("jax_platforms", "cpu")
+    torch.set_num_threads(threads)
+    rows = []
+    for name in options.names or CASES:
+        rows.append(measure(name, CASES[name], repeats=options.repeats))
+        row = rows[-1]
+        sys.stdout.write(f"{name}: forward {row['forward_ratio']:.2f} of PyTorch's, with backward {row['both_ratio']:.2f}; "
+                         f"imported graph {row['forward_imported_ratio']:.2f} and {row['both_imported_ratio']:.2f} of ours\n")
+        sys.stdout.flush()
+    if not options.names:
+        write_result("forward", rows, threads=threads, repeats=options.repeats, precision="float32 on both sides",
+                     mode="eval")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Deep ensemble (Lakshminarayanan et al. 2017): several checkpoints of one task, such as the folds of nnU-Net."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..model import SegmentationModel
+from ..types import Samples
+from .records import as_samples, check_image, predict_batch
+
+
+def ensemble(models: Sequence[SegmentationModel], image: Float[Array, "*space i"]) -> Samples:
+    """One sample a model; ValueError without two models, or where they differ in classes or channels."""
+    if len(models) < 2:
+        raise ValueError(f"ensemble: expected at least two models, got {len(models)}")
+    kinds = {(m.network.in_channels, m.network.classes, m.network.rank) for m in models}
+    if len(kinds) > 1:
+        raise ValueError(f"ensemble: expected models of equal channels, classes and rank, got {sorted(kinds)}")
+    return as_samples(jnp.concatenate([predict_batch(m, check_image(m, image)[None]) for m in models]))

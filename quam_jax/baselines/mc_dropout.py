@@ -1,0 +1,70 @@
+"""Monte Carlo dropout (Gal and Ghahramani 2016): passes with the network's own dropout switched on.
+
+BatchNorm stays on its running statistics unless the published variant is asked for. A network without dropout can have one
+injected: value dropout on the activation in front of the head, so that the trunk runs once.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
+from ..networks.layers import DrawnNoise, Mode
+from ..types import Samples
+from .records import as_samples, check_image, head_features, head_logits
+
+
+class _Counted:
+    """A source of noise that only counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def keep(self, shape: tuple[int, ...], rate: float) -> Float[Array, "..."]:
+        self.count += 1
+        return jnp.ones(shape)
+
+
+def dropout_layers(network: Network) -> int:
+    """How many dropout layers with a rate above 0 a forward pass meets."""
+    counted = _Counted()
+    multiple = network.size_multiple
+    sides = (multiple,) * network.rank if isinstance(multiple, int) else multiple
+    params, stats = ({n: jax.ShapeDtypeStruct(s, jnp.float32) for n, s in shapes.items()} for shapes in network.shapes())
+    image = jax.ShapeDtypeStruct((1, *(4 * n for n in sides), network.in_channels), jnp.float32)
+    jax.eval_shape(lambda p, s, x: network.apply(p, s, x, Mode(noise=counted))[0], params, stats, image)
+    return counted.count
+
+
+def mc_dropout(model: SegmentationModel, image: Float[Array, "*space i"], *, samples: int = 16, key: Key[Array, ""],
+               inject: float = 0.0, batch_statistics: bool = False) -> Samples:
+    """`samples` stochastic passes of equal weight; sample n uses `fold_in(key, n)`.
+
+    `inject` > 0 drops values in front of the head at that rate instead of the network's own dropout. `batch_statistics`
+    normalises by the image itself, as the published code does. ValueError for a network without dropout, unless injected.
+    """
+    x = check_image(model, image)
+    if samples < 1:
+        raise ValueError(f"mc_dropout: expected at least one sample, got {samples}")
+    if not 0.0 <= inject < 1.0:
+        raise ValueError(f"mc_dropout: --inject-dropout: expected a rate 0 <= rate < 1, got {inject}")
+    keys = [jax.random.fold_in(key, n) for n in range(samples)]
+    if inject:
+        features = head_features(model, x[None])
+        kept = (jax.random.bernoulli(k, 1.0 - inject, features.shape) / (1.0 - inject) for k in keys)
+        return as_samples(jnp.concatenate([jax.nn.softmax(head_logits(model, features * keep)) for keep in kept]))
+    if dropout_layers(model.network) == 0:
+        raise ValueError(f"mc_dropout: {model.network.architecture}: expected a network with dropout, got one without; "
+                         "--inject-dropout RATE drops values in front of its head")
+    padded = pad_to_multiple(x[None], model.network, leading=1)
+    crop = tuple(slice(n) for n in (1, *x.shape[:-1]))
+    passes = [_pass(model.network, batch_statistics, model.params, model.stats, padded, k)[crop] for k in keys]
+    return as_samples(jnp.concatenate(passes))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _pass(network: Network, batch_statistics: bool, params: Parameters, stats: Parameters, image: Array, key: Any) -> Array:
+    return jax.nn.softmax(network.apply(params, stats, image, Mode(batch_statistics, DrawnNoise(key)))[0])

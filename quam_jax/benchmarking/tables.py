@@ -1,0 +1,160 @@
+"""From cells to tables: the mean over networks of every case, then over cases with intervals and paired tests.
+
+The case is the unit of every interval and test, since networks that saw the same cases are no independent observations;
+how far networks differ stands beside it as the standard deviation of their means.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from ..evaluation.statistics import compare, summarise_column
+from .study import Cell
+
+AGREEMENT = ("r2_pearson", "pcc", "sdice_product_minmax")
+KINDS = ("epistemic", "aleatoric", "total")
+PUBLISHED = tuple(f"{kind}/{figure}" for kind in KINDS for figure in AGREEMENT)
+FURTHER = ("total/partial_pcc_distance", "total/pcc_band", "total/auroc_image", "epistemic/auroc_image", "total/aurc_image",
+           "ece_soft", "nll_raters", "ged_v", "dice_mean", "forward", "backward", "seconds")
+TESTED = ("total/pcc", "aleatoric/pcc", "epistemic/pcc", "total/partial_pcc_distance", "total/auroc_image",
+          "epistemic/auroc_image", "total/aurc_image", "nll_raters", "ged_v")
+NAMES = {"r2_pearson": "R²", "pcc": "PCC", "sdice_product_minmax": "SDice", "partial_pcc_distance": "PCC beyond the contour",
+         "pcc_band": "PCC in the band", "auroc_image": "AUROC of errors", "aurc_image": "AURC", "ece_soft": "ECE",
+         "nll_raters": "NLL", "ged_v": "GED²", "dice_mean": "Dice", "forward": "forward", "backward": "backward",
+         "seconds": "seconds"}
+
+
+def case_means(cells: Sequence[Cell], *, condition: str) -> dict[str, dict[str, dict[str, float]]]:
+    """method -> case -> figure, averaged over the networks that have it (NaN where none has)."""
+    gathered: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for cell in cells:
+        if cell.condition == condition:
+            figures = gathered.setdefault(cell.method, {}).setdefault(cell.case, {})
+            for name, value in cell.figures.items():
+                figures.setdefault(name, []).append(value)
+    return {method: {case: {name: _mean(values) for name, values in figures.items()} for case, figures in table.items()}
+            for method, table in gathered.items()}
+
+
+def summarise_methods(cells: Sequence[Cell], *, condition: str = "none", baseline: str = "softmax",
+                      figures: Sequence[str] = (*PUBLISHED, *FURTHER)) -> dict[str, Any]:
+    """Everything a table needs: per method and figure the mean, interval, counts, spread over networks, and paired tests.
+
+    A comparison is a method minus the baseline over the cases that both have; Holm's correction covers all methods of one
+    figure. `case_spearman` is the rank correlation over cases of the map's mass over the predicted area with 1 - Dice.
+    ValueError where the baseline is not among the methods.
+    """
+    table = case_means(cells, condition=condition)
+    if baseline not in table:
+        raise ValueError(f"baseline: expected one of {', '.join(table) or 'the methods that ran'}, got {baseline!r}")
+    cases = sorted({case for rows in table.values() for case in rows})
+    summary: dict[str, Any] = {}
+    for method, rows in table.items():
+        columns: dict[str, Any] = {}
+        for figure in figures:
+            values = _column(rows, cases, figure)
+            networks = _network_means(cells, method, condition, figure)
+            spread = float(np.std(networks, ddof=1)) if len(networks) > 1 else float("nan")
+            columns[figure] = summarise_column(values)._asdict() | {"sd_networks": spread}
+        summary[method] = {"figures": columns, "cases": len(rows), "case_spearman": case_ranking(rows)}
+    for figure in TESTED:
+        columns = {method: _column(rows, cases, figure) for method, rows in table.items()}
+        reference = baseline if not np.isnan(columns[baseline]).all() else ""
+        if reference:
+            for method, comparison in compare(columns, baseline=reference).items():
+                summary[method].setdefault("against_baseline", {})[figure] = comparison._asdict()
+    return {"condition": condition, "baseline": baseline, "cases": len(cases),
+            "networks": sorted({cell.network for cell in cells}), "methods": summary}
+
+
+def case_ranking(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Does a case's uncertainty rank its Dice? Spearman of each map's mass over the predicted area with 1 - Dice."""
+    found = {}
+    for kind in KINDS:
+        pairs = np.array([(row.get(f"{kind}/sum_over_foreground", np.nan), 1 - row.get("dice_consensus", np.nan))
+                          for row in rows.values()])
+        pairs = pairs[~np.isnan(pairs).any(1)]
+        varied = len(pairs) > 2 and np.ptp(pairs, axis=0).min() > 0
+        found[kind] = float(stats.spearmanr(pairs[:, 0], pairs[:, 1]).statistic) if varied else float("nan")
+    return found
+
+
+def long_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """One row a cell, for a CSV file."""
+    return [{"network": c.network, "method": c.method, "condition": c.condition, "case": c.case, **c.figures} for c in cells]
+
+
+def markdown(summary: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+    """The published layout (epistemic, aleatoric, total x R², PCC, soft Dice) and a second table of everything else."""
+    methods = summary["methods"]
+    text = (f"{summary['cases']} cases, {len(summary['networks'])} networks, condition `{summary['condition']}`. Mean over cases "
+            "of the mean over networks; [95 % bootstrap interval over cases]; * differs from "
+            f"`{summary['baseline']}` with Holm-corrected p < 0.05 (Wilcoxon).\n\n")
+    text += _markdown(["method", *(f"{kind} {NAMES[f]}" for kind in KINDS for f in AGREEMENT)],
+                      [[name, *(_cell(row, figure, interval=figure.endswith("/pcc")) for figure in PUBLISHED)]
+                       for name, row in methods.items()])
+    text += "\n\n" + _markdown(["method", *(_title(f) for f in FURTHER), "case ranking (total)", "settings"],
+                               [[name, *(_cell(row, figure) for figure in FURTHER), _number(row["case_spearman"]["total"]),
+                                 settings.get(name, "")] for name, row in methods.items()])
+    return text + "\n"
+
+
+def latex(summary: Mapping[str, Any]) -> str:
+    """The published layout as a LaTeX table body (booktabs)."""
+    lines = [r"\begin{tabular}{l" + "ccc" * len(KINDS) + "}", r"\toprule",
+             " & " + " & ".join(rf"\multicolumn{{3}}{{c}}{{{kind.capitalize()}}}" for kind in KINDS) + r" \\",
+             "Method" + r" & $R^2$ & PCC & SDice" * len(KINDS) + r" \\", r"\midrule"]
+    for name, row in summary["methods"].items():
+        cells = " & ".join(_number(row["figures"][figure]["mean"]) for figure in PUBLISHED)
+        lines.append(name.replace("_", r"\_") + " & " + cells + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _cell(row: Mapping[str, Any], figure: str, *, interval: bool = False) -> str:
+    column = row["figures"][figure]
+    text = _number(column["mean"])
+    if interval and not np.isnan(column["low"]):
+        text += f" [{column['low']:.3f}, {column['high']:.3f}]"
+    tested = row.get("against_baseline", {}).get(figure)
+    if tested and tested["p_holm"] < 0.05:
+        text += " *"
+    if column["n"] and column["n_nan"]:
+        text += f" ({column['n_nan']} missing)"
+    return text
+
+
+def _number(value: float) -> str:
+    if value is None or np.isnan(value):
+        return "-"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _title(figure: str) -> str:
+    kind, _, name = figure.rpartition("/")
+    return f"{kind} {NAMES[name]}".strip() if kind != "total" else NAMES[name]
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _column(rows: Mapping[str, Mapping[str, float]], cases: Sequence[str], figure: str) -> Float[np.ndarray, " n"]:
+    return np.array([rows.get(case, {}).get(figure, np.nan) for case in cases], np.float64)
+
+
+def _network_means(cells: Sequence[Cell], method: str, condition: str, figure: str) -> list[float]:
+    values: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell.method == method and cell.condition == condition:
+            values.setdefault(cell.network, []).append(cell.figures.get(figure, np.nan))
+    means = [_mean(column) for column in values.values()]
+    return [m for m in means if not np.isnan(m)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if not np.isnan(v)]
+    return float(np.mean(known)) if known else float("nan")

@@ -1,0 +1,242 @@
+"""What an nnU-Net plan does to an image before the network and to its prediction after it.
+
+On the way in: axes as nnU-Net's reader has them (z y x), the plan's transposition, the box of non-zero voxels, one
+normalisation a channel, the plan's voxel size. On the way back the same in reverse, slab by slab. Arrays are
+`[*space i]`; a two-dimensional image is a volume of one slice.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from scipy import ndimage
+
+from .geometry import Geometry
+from .resampling import Scheme, coarse_axis, resample_image, resample_labels, resample_rows, resampled_shape
+
+RESAMPLING = "resample_data_or_seg_to_shape"  # the only resampling that the rules of resampling.py are those of
+FILE_READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO", None)
+SLICE_SPACING = 999.0  # of the largest in-plane spacing: the third spacing of a two-dimensional image
+SLAB = 2**24  # numbers of a slab on the way back: 64 MiB
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of an nnU-Net model; axes are the reader's (z y x) after `transpose`.
+
+    `normalisation` has one entry a channel (`scheme`, `use_mask`, `intensity`). `table[label]` is the network's class of a
+    label, and `regions_order` the labels that regions write in turn, None for a model of exclusive classes.
+    """
+
+    patch: tuple[int, ...]
+    spacing: tuple[float, ...]
+    transpose: tuple[int, ...]
+    normalisation: tuple[Mapping[str, Any], ...]
+    image_orders: tuple[int, int]
+    logit_orders: tuple[int, int]
+    mirror_axes: tuple[int, ...]
+    reorient: bool
+    labels: int
+    ignore_label: int | None
+    regions: tuple[tuple[int, ...], ...] | None
+    regions_order: tuple[int, ...] | None
+
+    @staticmethod
+    def of(manifest: Mapping[str, Any], *, where: str) -> "Plan":
+        """The plan in a model's manifest; ValueError naming `where` if it asks for something that is not known here."""
+        record = manifest["nnunet"]
+        orders = {}
+        for what in ("data", "probabilities"):
+            settings = record["resampling"][what]
+            function, apart = settings.get("function"), settings.get("force_separate_z")
+            if function not in (RESAMPLING, None) or apart is not None:
+                raise ValueError(f"{where}: expected resampling by {RESAMPLING} that decides for itself which axis goes apart, "
+                                 f"got {function} with force_separate_z {apart}")
+            orders[what] = (int(settings.get("order", 3 if what == "data" else 1)), int(settings.get("order_z", 0)))
+        if max(orders["probabilities"]) > 1:
+            raise ValueError(f"{where}: expected probabilities resampled by order 0 or 1, got {orders['probabilities']}")
+        if record.get("reader") not in FILE_READERS:
+            raise ValueError(f"{where}: expected a model that read its images with one of "
+                             f"{', '.join(r for r in FILE_READERS if r)}, got {record['reader']}")
+        for channel in record["normalisation"]:
+            if channel["scheme"] == "CTNormalization" and not channel["intensity"]:
+                raise ValueError(f"{where}: expected the intensities of the foreground for CTNormalization, got none")
+        regions = record.get("regions")
+        values = [v for given in record["labels"].values() for v in (given if isinstance(given, list) else [given])]
+        known = [v for v in values if v != record.get("ignore_label")]
+        return Plan(
+            patch=tuple(record["patch_size"]), spacing=tuple(record["spacing"]), transpose=tuple(record["transpose_forward"]),
+            normalisation=tuple(record["normalisation"]), image_orders=orders["data"], logit_orders=orders["probabilities"],
+            mirror_axes=tuple(record.get("mirror_axes", ())), reorient=record.get("reader") == "NibabelIOWithReorient",
+            labels=max(known) + 1, ignore_label=record.get("ignore_label"),
+            regions=None if regions is None else tuple(map(tuple, regions)),
+            regions_order=None if regions is None else tuple(record["regions_class_order"]))
+
+    @property
+    def rank(self) -> int:
+        """Spatial axes of the network."""
+        return len(self.patch)
+
+    def target_spacing(self, spacing: Sequence[float]) -> tuple[float, ...]:
+        """The voxel size of the network's grid; a two-dimensional network keeps the distance of the slices."""
+        return (*spacing[:3 - len(self.spacing)], *self.spacing)
+
+
+class Grid(NamedTuple):
+    """Where the network's grid lies in an image; `shape` and `spacing` are those of the network's grid."""
+
+    geometry: Geometry
+    plan: Plan
+    full: tuple[int, ...]
+    box: tuple[slice, ...]
+    native_spacing: tuple[float, ...]
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+
+    @property
+    def native_shape(self) -> tuple[int, ...]:
+        """The shape of the box in the image's own voxels."""
+        return tuple(s.stop - s.start for s in self.box)
+
+    @property
+    def image_scheme(self) -> Scheme:
+        """How the image is resampled to the network's grid."""
+        apart = coarse_axis(self.native_spacing, self.spacing)
+        return Scheme(self.plan.image_orders[0], apart, self.plan.image_orders[1])
+
+    @property
+    def logit_scheme(self) -> Scheme:
+        """How logits are resampled back; here the network's spacing is the current one."""
+        apart = coarse_axis(self.spacing, self.native_spacing)
+        return Scheme(self.plan.logit_orders[0], apart, self.plan.logit_orders[1])
+
+
+def to_grid(image: Float[np.ndarray, "*space i"], geometry: Geometry, plan: Plan) -> tuple[Float[np.ndarray, "*grid i"], Grid]:
+    """An image as the network takes it, on the plan's grid, and the way back.
+
+    ValueError for another number of channels than the plan has.
+    """
+    if image.shape[-1] != len(plan.normalisation):
+        raise ValueError(f"image: expected {len(plan.normalisation)} channels as the model has, got {image.shape[-1]}")
+    volume, spacing = _forward(image, geometry, plan), _spacing(geometry, plan)
+    full = volume.shape[:-1]
+    inside = ndimage.binary_fill_holes((volume != 0).any(-1))
+    box = _bounding_box(inside)
+    volume, inside = volume[box], inside[box]
+    volume = np.stack([_normalise(volume[..., c], inside, **channel) for c, channel in enumerate(plan.normalisation)], -1)
+    target = plan.target_spacing(spacing)
+    shape = resampled_shape(volume.shape[:-1], spacing, target)
+    if min(shape) < 1:
+        raise ValueError(f"image: {geometry.size} voxels of {geometry.spacing} mm are less than one voxel of the model's "
+                         f"{target} mm")
+    grid = Grid(geometry, plan, full, box, spacing, shape, target)
+    return resample_image(volume, shape, grid.image_scheme), grid
+
+
+def labels_to_grid(labels: Int[np.ndarray, "*space"], grid: Grid) -> Int[np.ndarray, "*grid"]:
+    """Labels of the image on the network's grid."""
+    volume = _forward(labels[..., None], grid.geometry, grid.plan)[..., 0][grid.box]
+    return resample_labels(volume, grid.shape, grid.logit_scheme._replace(apart=grid.image_scheme.apart))
+
+
+def from_grid(array: Num[np.ndarray, "*grid c"], grid: Grid, finish: Callable[[np.ndarray], np.ndarray], *,
+              outside: float | Sequence[float], dtype: Any = np.float32) -> np.ndarray:
+    """An array of the network's grid on the image's own, `finish`ed slab by slab; `outside` stands beyond the box.
+
+    `finish` takes resampled slabs `[*slab c]` and gives what is kept of them, with any last axes.
+    """
+    result: np.ndarray | None = None
+    scheme, native = grid.logit_scheme, grid.native_shape
+    for rows in _slabs(native, array.shape[-1]):
+        slab = finish(resample_rows(array, native, scheme, rows=rows))
+        if result is None:
+            result = np.empty((*grid.full, *slab.shape[3:]), dtype)
+            result[...] = outside
+        start = grid.box[0].start
+        result[start + rows.start:start + rows.stop, grid.box[1], grid.box[2]] = slab
+    assert result is not None
+    return _backward(result, grid)
+
+
+def _slabs(shape: Sequence[int], channels: int) -> Iterator[slice]:
+    rows = max(1, SLAB // (math.prod(shape[1:]) * channels))
+    for start in range(0, shape[0], rows):
+        yield slice(start, min(start + rows, shape[0]))
+
+
+def _orientation(geometry: Geometry) -> np.ndarray:
+    """From the file's axes to the nearest right-anterior-superior ones."""
+    return ornt_transform(io_orientation(geometry.affine), axcodes2ornt("RAS"))
+
+
+def _forward(array: Num[np.ndarray, "*space i"], geometry: Geometry, plan: Plan) -> Num[np.ndarray, "z y x i"]:
+    """Axes as the plan has them."""
+    volume = array if geometry.rank == 3 else array[:, :, None] if geometry.kind == "nifti" else array.swapaxes(0, 1)[:, :, None]
+    if plan.reorient and geometry.rank == 3:
+        volume = apply_orientation(volume, _orientation(geometry))
+    volume = volume.transpose(2, 1, 0, 3)
+    return volume.transpose(*plan.transpose, 3)
+
+
+def _backward(array: Num[np.ndarray, "z y x *rest"], grid: Grid) -> Num[np.ndarray, "..."]:
+    geometry, plan = grid.geometry, grid.plan
+    rest = tuple(range(3, array.ndim))
+    volume = array.transpose(*np.argsort(plan.transpose), *rest).transpose(2, 1, 0, *rest)
+    if plan.reorient and geometry.rank == 3:
+        back = ornt_transform(axcodes2ornt("RAS"), io_orientation(geometry.affine))
+        volume = apply_orientation(volume, back)
+    if geometry.rank == 2:
+        volume = volume[:, :, 0] if geometry.kind == "nifti" else volume[:, :, 0].swapaxes(0, 1)
+    return np.ascontiguousarray(volume)
+
+
+def _spacing(geometry: Geometry, plan: Plan) -> tuple[float, ...]:
+    """The spacing of the plan's axes, as the file states it: single precision where the affine only repeats it."""
+    spacing = list(geometry.spacing)
+    if geometry.header is not None:
+        stated = [float(s) for s in geometry.header["pixdim"][1:len(spacing) + 1]]
+        spacing = [s if abs(s - own) <= 1e-4 * own else own for s, own in zip(stated, spacing, strict=True)]
+    if geometry.kind == "raster":
+        spacing = spacing[::-1]
+    if len(spacing) == 2:
+        spacing = [*spacing, max(spacing) * SLICE_SPACING]
+    elif plan.reorient:
+        order = np.argsort(_orientation(geometry)[:, 0])
+        spacing = [spacing[int(axis)] for axis in order]
+    zyx = spacing[::-1]
+    return tuple(zyx[axis] for axis in plan.transpose)
+
+
+def _bounding_box(inside: Bool[np.ndarray, "*space"]) -> tuple[slice, ...]:
+    """The smallest box around the set voxels; everything where none is set."""
+    box = []
+    for axis in range(inside.ndim):
+        found = np.flatnonzero(inside.any(tuple(a for a in range(inside.ndim) if a != axis)))
+        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, inside.shape[axis]))
+    return tuple(box)
+
+
+def _normalise(values: Float[np.ndarray, "*space"], inside: Bool[np.ndarray, "*space"], *, scheme: str, use_mask: bool,
+               intensity: Mapping[str, float] | None) -> Float[np.ndarray, "*space"]:
+    """One channel by nnU-Net's scheme of this name, float32."""
+    values = values.astype(np.float32)
+    if scheme == "CTNormalization":
+        assert intensity is not None
+        clipped = np.clip(values, intensity["percentile_00_5"], intensity["percentile_99_5"])
+        return ((clipped - intensity["mean"]) / max(intensity["std"], 1e-8)).astype(np.float32)
+    if scheme == "ZScoreNormalization":
+        chosen = values[inside] if use_mask and inside.any() else values
+        scaled = (values - chosen.mean(dtype=np.float64)) / max(chosen.std(dtype=np.float64), 1e-8)
+        return (np.where(inside, scaled, values) if use_mask else scaled).astype(np.float32)
+    if scheme == "RescaleTo01Normalization":
+        shifted = values - values.min()
+        return shifted / np.float32(max(float(shifted.max()), 1e-8))
+    if scheme == "RGBTo01Normalization":
+        if values.min() < 0 or values.max() > 255:
+            raise ValueError(f"image: expected values 0..255 for RGBTo01Normalization, got {values.min():g} to {values.max():g}")
+        return values / np.float32(255)
+    return values

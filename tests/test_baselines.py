@@ -1,0 +1,232 @@
+"""Baselines: hand-computed cases, laws of samples, exact inverses on an equivariant network, closed form against brute force."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quam_jax.baselines import BASELINES, blur, blurred_mask, boundary, ensemble, laplace, mc_dropout, random_directions, softmax
+from quam_jax.baselines import temperature as scale_temperature
+from quam_jax.baselines.laplace import _gauss_newton, fit_posterior
+from quam_jax.baselines.mc_dropout import dropout_layers
+from quam_jax.baselines.random_directions import fit_directions
+from quam_jax.baselines.records import as_samples, head_features, head_logits, mean_probabilities
+from quam_jax.baselines.temperature import fit_temperature
+from quam_jax.baselines.tta import ALL, GEOMETRIC, transforms, tta
+from quam_jax.config import SearchConfig
+from quam_jax.execution import prepare
+from quam_jax.model import Network, SegmentationModel
+from quam_jax.predict import fit_data, predict
+from quam_jax.types import FitData
+from tests.small_run import disc, picture, small_model
+
+KEY = jax.random.key(3)
+
+
+def image(seed: int = 0, size: tuple[int, ...] = (12, 14)) -> np.ndarray:
+    values = picture(seed, size)[..., None].astype(np.float32)
+    return (values - values.mean()) / values.std()
+
+
+def fit_of(model: SegmentationModel, count: int = 2) -> FitData:
+    images = np.stack([image(seed) for seed in range(count)])[None]
+    return fit_data(model, images, np.stack([disc(seed, 4.0, (12, 14)) for seed in range(count)])[None].astype(np.int32))
+
+
+def pixelwise() -> SegmentationModel:
+    """Kernels of one pixel and no strides, so every permutation of pixels commutes with the network."""
+    network = Network.create("nnunet_plain", in_channels=1, n_classes=2, features_per_stage=(3, 3), rank=2, n_conv_per_stage=1,
+                             n_conv_per_stage_decoder=1, kernel_sizes=((1, 1), (1, 1)), strides=((1, 1), (1, 1)))
+    params, stats = network.initialise(jax.random.key(0))
+    return SegmentationModel(network, params, stats)
+
+
+@pytest.mark.parametrize("name", sorted(set(BASELINES) - {"ensemble", "boundary"}))
+def test_every_baseline_gives_probabilities_with_weights_that_sum_to_one(name: str) -> None:
+    model = small_model()
+    settings = {
+        "temperature": {"temperature": 2.0}, "blur": {"width": 1.0}, "blurred_mask": {"width": 1.0}, "tta": {"key": KEY},
+        "mc_dropout": {"key": KEY, "samples": 3, "inject": 0.5},
+        "random_directions": {"directions": fit_directions(prepare(model, fit_of(model), SearchConfig()), count=1, key=KEY)},
+        "laplace": {"posterior": fit_posterior(model, fit_of(model)), "samples": 3, "key": KEY},
+    }.get(name, {})
+    samples = BASELINES[name](model, image(), **settings)
+    count = samples.probs.shape[1]
+    assert samples.probs.shape == (1, count, 12 * 14, 2) and samples.weights.shape == (1, count)
+    np.testing.assert_allclose(samples.probs.sum(-1), 1, atol=1e-5)
+    assert float(samples.probs.min()) >= 0
+    np.testing.assert_allclose(samples.weights.sum(), 1, atol=1e-6)
+    assert mean_probabilities(samples, (12, 14)).shape == (12, 14, 2)
+    with pytest.raises(ValueError, match="image: expected 2 spatial axes and 1 channels"):
+        BASELINES[name](model, image()[..., 0], **settings)
+    with pytest.raises(ValueError, match="image: expected finite values, got 1"):
+        bad = image()
+        bad[0, 0] = np.nan
+        BASELINES[name](model, bad, **settings)
+
+
+def test_samples_of_unequal_weight_average_by_hand() -> None:
+    samples = as_samples(jnp.array([[[[1.0, 0.0]]], [[[0.2, 0.8]]]]), jnp.array([1.0, 3.0]))
+    np.testing.assert_allclose(mean_probabilities(samples, (1, 1)), [[[0.4, 0.6]]])  # (1 + 3*0.2)/4
+
+
+def test_softmax_is_the_prediction_and_temperature_one_too() -> None:
+    model = small_model()
+    reference = predict(model, jnp.asarray(image())).reshape(-1, 2)
+    np.testing.assert_allclose(softmax(model, image()).probs[0, 0], reference, atol=1e-6)
+    np.testing.assert_allclose(scale_temperature(model, image(), temperature=1.0).probs[0, 0], reference, atol=1e-6)
+    hot = scale_temperature(model, image(), temperature=1e6).probs[0, 0]
+    np.testing.assert_allclose(hot, 0.5, atol=1e-4)
+    with pytest.raises(ValueError, match="temperature: expected a number > 0"):
+        scale_temperature(model, image(), temperature=0.0)
+
+
+def test_the_fitted_temperature_is_the_one_by_hand() -> None:
+    # logits (0, 4) where three of four labels are 1: sigmoid(4/T) = 3/4 at 4/T = ln 3
+    logits = [np.tile([0.0, 4.0], (4, 1))]
+    targets = [np.array([[0.0, 1.0]] * 3 + [[1.0, 0.0]])]
+    assert fit_temperature(logits, targets) == pytest.approx(4 / math.log(3), rel=1e-3)
+    assert fit_temperature(logits, [np.tile([0.25, 0.75], (4, 1))]) == pytest.approx(4 / math.log(3), rel=1e-3)
+    with pytest.raises(ValueError, match="temperature: expected as many"):
+        fit_temperature([], [])
+
+
+def test_blur_spreads_and_keeps_the_sum() -> None:
+    model = small_model()
+    np.testing.assert_array_equal(blur(model, image(), width=0.0).probs, softmax(model, image()).probs)
+    wide = blur(model, image(), width=50.0).probs[0, 0].reshape(12, 14, 2)
+    assert float(wide[..., 1].max() - wide[..., 1].min()) < 0.02
+    hard = blurred_mask(model, image(), width=0.0).probs
+    assert set(np.unique(hard)) <= {0.0, 1.0}
+    with pytest.raises(ValueError, match="blur: expected a width >= 0"):
+        blur(model, image(), width=-1.0)
+
+
+def test_boundary_is_a_gaussian_of_the_distance() -> None:
+    model = small_model()
+    labels = np.asarray(predict(model, jnp.asarray(image()))).argmax(-1)
+    control = boundary(model, image(), sigma=2.0)
+    changes = np.zeros(labels.shape, bool)
+    changes[1:] |= labels[1:] != labels[:-1]
+    if changes.any():
+        np.testing.assert_allclose(control[changes], math.exp(-1 / 8))  # one pixel from the other label
+    else:
+        assert not control.any()
+
+
+def test_every_change_of_place_is_inverted_exactly_on_an_equivariant_network() -> None:
+    model, x = pixelwise(), image(size=(9, 12))
+    plain = softmax(model, x).probs[0, 0]
+    for name in GEOMETRIC:
+        np.testing.assert_allclose(tta(model, x, key=KEY, names=(name,)).probs[0, 0], plain, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", [*sorted(set(ALL) - {"noise", "brighter", "darker", "blur"})])
+@pytest.mark.parametrize("shape", [(5, 8, 2), (4, 4, 1), (3, 4, 2, 2)])
+def test_inverse_of_every_transform_of_place(name: str, shape: tuple[int, ...]) -> None:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    transform = transforms()[name]
+    moved = transform.apply(x, KEY)
+    np.testing.assert_array_equal(transform.invert(moved), x)
+    pixel_network = jnp.tanh  # commutes with every permutation, and with interpolation at the original pixels
+    np.testing.assert_array_equal(transform.invert(pixel_network(moved)), pixel_network(x))
+    if name.startswith("rotate") and name != "rotate2":
+        assert moved.shape[:2] == x.shape[1::-1][:2] and not (shape[0] == shape[1] and np.array_equal(moved, x))
+    if name == "zoom":
+        assert moved.shape[:-1] == tuple(2 * n - 1 for n in shape[:-1])
+        between = (x[0, 0, ..., 0].ravel()[0] + x[1, 0, ..., 0].ravel()[0]) / 2
+        assert moved[1, 0, ..., 0].ravel()[0] == pytest.approx(float(between), abs=1e-6)
+
+
+def test_changes_of_light() -> None:
+    x = jnp.zeros((5, 5, 1)).at[2, 2].set(4.0)
+    known = transforms(strength=0.5)
+    np.testing.assert_allclose(known["brighter"].apply(x, KEY) - x, 0.5)
+    np.testing.assert_allclose(known["darker"].apply(x, KEY) - x, -0.5)
+    assert float(known["blur"].apply(x, KEY)[2, 2, 0]) == 1.0  # 4 * 1/2 * 1/2
+    assert float(known["blur"].apply(x, KEY).sum()) == 4.0
+    assert 0.2 < float((known["noise"].apply(x, KEY) - x).std()) < 0.8
+    with pytest.raises(ValueError, match="tta: expected transforms among .* got flip2"):
+        tta(small_model(), image(), key=KEY, names=("flip2",))
+
+
+def test_dropout_is_counted_and_its_absence_is_an_error_that_names_the_way_out() -> None:
+    without = small_model()
+    assert dropout_layers(without.network) == 0
+    with pytest.raises(ValueError, match="mc_dropout: att_unet: expected a network with dropout.*--inject-dropout"):
+        mc_dropout(without, image(), key=KEY)
+    network = Network.create("att_unet", in_channels=1, n_classes=2, channels=2, is_batchnorm=False, drop=0.0, decoder_drop=0.3)
+    assert dropout_layers(network) > 0
+    params, stats = network.initialise(jax.random.key(1))
+    model = SegmentationModel(network, params, stats)
+    many = mc_dropout(model, image(), key=KEY, samples=3)
+    assert float(jnp.abs(many.probs[0, 0] - many.probs[0, 1]).max()) > 1e-4
+    np.testing.assert_array_equal(mc_dropout(model, image(), key=KEY, samples=2).probs, many.probs[:, :2])  # keys by index
+    with pytest.raises(ValueError, match="--inject-dropout: expected a rate"):
+        mc_dropout(model, image(), key=KEY, inject=1.0)
+
+
+def test_injected_dropout_is_right_on_average() -> None:
+    model = small_model()
+    features = head_features(model, jnp.asarray(image())[None])
+    np.testing.assert_allclose(head_logits(model, features)[0], model(image()[None])[0], atol=1e-5)
+    tiny = mc_dropout(model, image(), key=KEY, samples=1, inject=1e-7)
+    np.testing.assert_allclose(tiny.probs, softmax(model, image()).probs, atol=1e-4)
+
+
+def test_ensembles_hold_every_model_once() -> None:
+    models = [small_model(seed) for seed in range(3)]
+    samples = ensemble(models, image())
+    for n, model in enumerate(models):
+        np.testing.assert_allclose(samples.probs[:, n], softmax(model, image()).probs[:, 0], atol=1e-6)
+    with pytest.raises(ValueError, match="at least two models"):
+        ensemble(models[:1], image())
+    other = Network.create("att_unet", in_channels=3, n_classes=2, channels=2)
+    params, stats = other.initialise(KEY)
+    with pytest.raises(ValueError, match="equal channels"):
+        ensemble([models[0], SegmentationModel(other, params, stats)], image())
+
+
+@pytest.mark.parametrize("slack", [0.05, 0.5])
+def test_random_directions_use_up_the_slack_and_keep_it(slack: float) -> None:
+    model = small_model()
+    prepared = prepare(model, fit_of(model), SearchConfig(slack=slack))
+    found = fit_directions(prepared, count=2, key=KEY)
+    assert found.fit_loss.shape == (4, 1)
+    assert (found.fit_loss <= found.bound).all()
+    reference = float(prepared.reference_loss[0])
+    used = (found.fit_loss[:, 0] - reference) / (slack * reference)
+    assert (used[found.steps < 2.0] > 0.9).all()  # unless the largest step was reached, the bound is
+    samples = random_directions(model, image(), directions=found)
+    assert samples.probs.shape[1] == 4
+    none = fit_directions(prepare(model, fit_of(model), SearchConfig(slack=0.0)), count=1, key=KEY)
+    np.testing.assert_array_less(none.fit_loss[:, 0], reference * (1 + 1e-6))
+
+
+def test_the_gauss_newton_matrix_is_the_hessian_of_the_cross_entropy() -> None:
+    rng = np.random.default_rng(0)
+    rows, head = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=(3, 3)).astype(np.float32)
+    labels = jnp.array([0, 2, 1, 1, 0])
+    labelled = jnp.array([1.0, 1.0, 0.0, 1.0, 1.0])
+
+    def loss(flat: jax.Array) -> jax.Array:
+        logs = jax.nn.log_softmax(rows @ flat.reshape(3, 3))
+        return -jnp.sum(labelled * jnp.take_along_axis(logs, labels[:, None], 1)[:, 0])
+
+    np.testing.assert_allclose(_gauss_newton(rows, head, labelled), jax.hessian(loss)(head.ravel()), atol=1e-4)
+
+
+def test_laplace_draws_have_the_covariance_of_the_posterior() -> None:
+    model = small_model()
+    posterior = fit_posterior(model, fit_of(model), prior_precision=10.0)
+    draws = np.linalg.solve(posterior.factor.T, np.random.default_rng(0).normal(size=(posterior.mean.size, 40000)))
+    precision = posterior.factor @ posterior.factor.T
+    np.testing.assert_allclose(np.cov(draws), np.linalg.inv(precision), atol=0.01 * np.abs(np.linalg.inv(precision)).max() * 5)
+    still = laplace(model, image(), posterior=posterior, samples=2, scale=0.0, key=KEY)
+    np.testing.assert_allclose(still.probs[0, 1], softmax(model, image()).probs[0, 0], atol=1e-5)
+    moved = laplace(model, image(), posterior=posterior, samples=4, scale=3.0, key=KEY)
+    assert float(jnp.abs(moved.probs[0, 0] - moved.probs[0, 1]).max()) > 1e-5
+    with pytest.raises(ValueError, match="prior precision > 0"):
+        fit_posterior(model, fit_of(model), prior_precision=0.0)
