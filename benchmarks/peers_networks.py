@@ -83,7 +83,7 @@ PEERS: dict[str, Peer] = {
     "monai DynUNet 2d": Peer(monai("DynUNet", **_dynunet(2)), (1, 2, 32, 24), (2, 2, 40, 48)),
     "monai DynUNet 3d": Peer(monai("DynUNet", **_dynunet(3)), (1, 2, 16, 16, 8), (2, 2, 24, 16, 8)),
     "monai SwinUNETR 2d": Peer(monai("SwinUNETR", **_unet(2, **_SWIN)), (1, 2, 64, 64), (3, 2, 64, 64), "batch"),
-    "monai SwinUNETR 3d": Peer(monai("SwinUNETR", **_unet(3, **_SWIN, use_v2=True)), (1, 2, 32, 32, 32), (2, 2, 32, 32, 32),
+    "monai SwinUNETR 3d": Peer(monai("SwinUNETR", **_unet(3, **_SWIN, use_v2=True)), (1, 2, 64, 64, 32), (2, 2, 64, 64, 32),
                                "batch"),
     "smp Unet": Peer(smp("Unet", decoder_channels=(16, 12, 8, 8, 4)), (1, 3, 64, 64), (2, 3, 64, 96)),
     "smp UnetPlusPlus": Peer(smp("UnetPlusPlus", decoder_channels=(16, 12, 8, 8, 4)), (1, 3, 64, 64), (2, 3, 64, 96)),

@@ -1,6 +1,7 @@
-"""The tables of README.md from the committed results, so that no figure there is typed by hand.
+"""The tables of README.md and docs/ from the committed results, so that no figure there is typed by hand.
 
-`python -m benchmarks.tables` rewrites what stands between the `<!-- NAME -->` and `<!-- /NAME -->` marks.
+`python -m benchmarks.tables` rewrites what stands between the `<!-- NAME -->` and `<!-- /NAME -->` marks; a table whose result
+is not there yet is left alone.
 """
 
 import argparse
@@ -12,10 +13,12 @@ from typing import Any
 
 from .record import RESULTS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 NAMES = {"att_unet": "Attention U-Net", "unet": "U-Net", "unet_dropout": "U-Net with dropout", "unetpp": "U-Net++",
          "unetppp": "U-Net 3+", "segnet": "SegNet", "swin_unet": "Swin-Unet", "swin_unet_wrapper": "Swin-Unet (wrapper)",
-         "wnet": "W-Net, little U-Net (lwnet)"}
+         "wnet": "W-Net, little U-Net (lwnet)", "plain_unet": "plain U-Net (orobix/retina-unet)",
+         "nnunet_plain": "nnU-Net v2, plain", "nnunet_residual": "nnU-Net v2, residual encoder"}
+PACKAGES = {"monai": "MONAI", "smp": "segmentation_models_pytorch", "torchvision": "torchvision", "transformers": "transformers"}
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -34,25 +37,58 @@ def demo_table(result: dict[str, Any]) -> str:
 
 def networks_table(result: dict[str, Any]) -> str:
     """What converts, and the largest difference of the logits from PyTorch's relative to their range."""
-    rows = [[NAMES[r["name"]], f"`{r['name']}`", str(r["checkpoints"]), f"{r['max_relative_difference']:.1e}"]
-            for r in result["rows"]]
+    rows = []
+    for row in result["rows"]:
+        architecture, _, rank = row["name"].partition(" ")
+        rows.append([f"{NAMES[architecture]} {rank.upper()}".strip(), f"`{architecture}`", str(row["checkpoints"]),
+                     f"{row['max_relative_difference']:.1e}"])
     return _markdown(["network", "`--arch`", "checkpoints", "largest difference"], rows) + f"\n\n`{result['command']}`"
 
 
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "demo table": ("demo", demo_table), "networks table": ("conversions", networks_table)}
+def peers_table(result: dict[str, Any]) -> str:
+    """Imported networks of other packages: the largest difference of logits and of a loss's gradient from PyTorch's."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        package, name, *_ = row["name"].split()
+        found.setdefault((package, name), []).append(row)
+    rows = []
+    for (package, name), group in found.items():
+        ranks = [r["name"].split()[2].upper() for r in group if len(r["name"].split()) > 2]
+        rows.append([PACKAGES[package], f"{name} {', '.join(ranks)}".strip(), group[0]["free"],
+                     f"{max(r['max_relative_difference'] for r in group):.1e}",
+                     f"{max(r['gradient_relative_difference'] for r in group):.1e}"])
+    versions = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
+    return _markdown(["package", "network", "left free", "logits", "gradient"], rows) + f"\n\n`{result['command']}` ({versions})"
+
+
+def forward_table(result: dict[str, Any]) -> str:
+    """Seconds beside PyTorch's, and of the imported graph beside our own network."""
+    rows = [[f"`{r['name']}`", "x".join(map(str, r["images"])), f"{r['forward_seconds']:.3f}", f"{r['forward_ratio']:.2f}",
+             f"{r['both_seconds']:.3f}", f"{r['both_ratio']:.2f}", f"{r['both_imported_ratio']:.2f}",
+             f"{r['compile_seconds']:.0f}", r.get("reason", "")] for r in result["rows"]]
+    header = ["network", "images", "forward s", "/ PyTorch", "+ backward s", "/ PyTorch", "imported / own", "compile s", "why"]
+    return _markdown(header, rows) + (f"\n\n`{result['command']}`, {result['device']['processor']}, {result['threads']} threads, "
+                                      f"{result['precision']}, median of {result['repeats']}, {result['date']}.")
+
+
+# mark -> file, result, table
+TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
+    "demo table": ("README.md", "demo", demo_table), "networks table": ("README.md", "conversions", networks_table),
+    "peers table": ("README.md", "peers", peers_table), "forward table": ("docs/networks.md", "forward", forward_table)}
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    text = README.read_text()
-    for name, (result, table) in TABLES.items():
+    for name, (file, result, table) in TABLES.items():
+        if not (RESULTS / f"{result}.json").is_file():
+            continue
         body = table(json.loads((RESULTS / f"{result}.json").read_text()))
         pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
-        text, count = re.subn(pattern, lambda _, n=name, b=body: f"<!-- {n} -->\n{b}\n<!-- /{n} -->", text, flags=re.DOTALL)
+        text, count = re.subn(pattern, lambda _, n=name, b=body: f"<!-- {n} -->\n{b}\n<!-- /{n} -->",
+                              (ROOT / file).read_text(), flags=re.DOTALL)
         if count != 1:
-            raise ValueError(f"{README}: expected one place for {name}, got {count}")
-    README.write_text(text)
+            raise ValueError(f"{file}: expected one place for {name}, got {count}")
+        (ROOT / file).write_text(text)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from .config import Config, SampleConfig
 from .decomposition import decompose, entropy
 from .execution import Prepared, prepare, search_prepared
+from .many_targets import member_counts, quantify_targets, reference_loss_of
 from .model import SegmentationModel
 from .predict import predict
 from .published import published_uncertainty
@@ -28,8 +29,10 @@ from .weighting import feasible, finite, to_samples, trajectory_weights
 class MemberAudit:
     """Whether one adversarial model kept the constraint, and how far it came. Losses are in nats a labelled pixel.
 
-    `fit_loss` and `bound` belong to the kept iterate: the feasible one of smallest objective, or the last where none is
-    feasible (`held` is false, and it has no weight unless the weighting takes infeasible samples too).
+    Of pixels and regions a row stands for the same member of all targets: `searched` of them, of which `kept` held; the
+    numbers of steps are sums, the losses means over targets. `fit_loss` and `bound` belong to the kept iterate: the
+    feasible one of smallest objective, or the last where none is feasible (`held` is false, and it has no weight unless the
+    weighting takes infeasible samples too).
     """
 
     target: int
@@ -45,6 +48,8 @@ class MemberAudit:
     objective_first: float
     objective_last: float
     changed_pixels: int
+    searched: int = 1
+    kept: int = 0
     slice: int | None = None
 
 
@@ -69,6 +74,8 @@ class Quantified(NamedTuple):
     bound: Float[np.ndarray, "... s"]
     penalty: Float[np.ndarray, "... s"]
     feasible: Bool[np.ndarray, "... s"]
+    fragility: dict[str, np.ndarray] = {}  # maps of pixel and region targets; see fragility.fragility_maps
+    regions: Int[np.ndarray, "..."] | None = None
 
     @property
     def maps(self) -> dict[str, np.ndarray]:
@@ -110,6 +117,8 @@ def _quantify_image(prepared: Prepared, image: np.ndarray, *, config: Config, ke
     space = image.shape[:-1]
     reference = predict(prepared.model, jnp.asarray(image))
     segmentation = jnp.argmax(reference, -1)
+    if config.targets.target != "mask":
+        return _quantify_many(prepared, image, reference, config=config, key=key, place=place)
     targets = case_targets(segmentation, reference, config=config, key=key)
     trajectory = search_prepared(prepared, jnp.asarray(image), targets, key=key, execution=config.execution)
     flat = reference.reshape(1, -1, reference.shape[-1])
@@ -127,6 +136,39 @@ def _quantify_image(prepared: Prepared, image: np.ndarray, *, config: Config, ke
         feasible=np.asarray(feasible(trajectory) & finite(trajectory))[0])
 
 
+def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array, "*space c"], *, config: Config,
+                   key: Key[Array, ""], place: int | None) -> Quantified:
+    probabilities = np.asarray(reference)
+    segmentation = probabilities.argmax(-1).astype(np.int32)
+    masks = [np.asarray(mask) for mask in _wanted_masks(jnp.asarray(segmentation), reference, config=config, key=key)]
+    found = quantify_targets(prepared, image, probabilities, segmentation, wanted=masks, config=config, key=key)
+    trajectory, points = found.trajectory, np.asarray(found.targets.points)
+    asked = np.asarray(found.targets.weights) > 0
+    audit, adversarial = [], []
+    for m in range(config.search.members):
+        kept, label_maps = _kept_models(Trajectory(*(np.swapaxes(leaf[:, m:m + 1], 0, 1) for leaf in trajectory)))
+        moved = segmentation.reshape(-1).copy()
+        moved[points[asked]] = np.asarray(label_maps)[asked]
+        counts, rows = member_counts(trajectory, m), np.arange(len(points))
+        fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[:, m] for n in ("fit_loss", "bound", "objective"))
+        reference_loss = reference_loss_of(trajectory, config.search)[:, m]
+        audit.append(MemberAudit(
+            target=-1, member=m, wanted=f"{config.targets.target} {m}", held=counts.kept > 0, nan=counts.nan > 0,
+            fit_loss=float(np.nanmean(fit_loss[rows, kept])), bound=float(bound[rows, kept].mean()),
+            reference_loss=float(reference_loss[rows, kept].mean()), steps=int(fit_loss.size),
+            feasible_steps=counts.feasible_steps, objective_first=float(np.nanmean(objective[:, 0])),
+            objective_last=float(np.nanmean(objective[rows, kept])),
+            changed_pixels=int((moved != segmentation.reshape(-1)).sum()), searched=len(points), kept=counts.kept, slice=place))
+        adversarial.append(moved.reshape(segmentation.shape))
+    traces = {n: np.nanmean(np.asarray(getattr(trajectory, n), np.float64), 0).astype(np.float32)
+              for n in ("objective", "fit_loss", "bound", "penalty")}
+    return Quantified(
+        reference=probabilities, segmentation=segmentation, total=found.uncertainty.total,
+        aleatoric=found.uncertainty.aleatoric, epistemic=found.uncertainty.epistemic, softmax=np.asarray(entropy(reference)),
+        adversarial=np.stack(adversarial), adversarial_names=tuple(a.wanted for a in audit), audit=tuple(audit), **traces,
+        feasible=np.asarray(feasible(trajectory) & finite(trajectory)).all(0), fragility=found.maps, regions=found.regions)
+
+
 def wanted_names(config: Config) -> tuple[str, ...]:
     """The wanted mask of every member, in order."""
     shapes = config.targets.shapes
@@ -136,11 +178,15 @@ def wanted_names(config: Config) -> tuple[str, ...]:
 def case_targets(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], *, config: Config,
                  key: Key[Array, ""]) -> Targets:
     """The mask targets of one case."""
+    return mask_targets(_wanted_masks(segmentation, reference, config=config, key=key), members=config.search.members)
+
+
+def _wanted_masks(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], *, config: Config,
+                  key: Key[Array, ""]) -> list[Int[Array, "*space"]]:
     settings = config.targets
-    wanted = [wanted_mask(segmentation, shape, radius=settings.radius, classes=reference.shape[-1],
-                          element=settings.element, outside=settings.outside, probs=reference,
-                          key=jax.random.fold_in(key, index)) for index, shape in enumerate(settings.shapes)]
-    return mask_targets(wanted, members=config.search.members)
+    return [wanted_mask(segmentation, shape, radius=settings.radius, classes=reference.shape[-1],
+                        element=settings.element, outside=settings.outside, probs=reference,
+                        key=jax.random.fold_in(key, index)) for index, shape in enumerate(settings.shapes)]
 
 
 def _decompose(trajectory: Trajectory, reference: Float[Array, "t p c"], *, samples: SampleConfig) -> Uncertainty:
@@ -156,7 +202,7 @@ _decompose_jit = jax.jit(decompose, static_argnames="setting")
 
 
 def _kept_models(trajectory: Trajectory) -> tuple[np.ndarray, Int[Array, "m p"]]:
-    """The kept step of every member (see MemberAudit) and the label map there."""
+    """The kept step of every member of the first target (see MemberAudit) and the label map there."""
     counts = feasible(trajectory)[0] & finite(trajectory)[0]
     best = jnp.argmin(jnp.where(counts, trajectory.objective[0], jnp.inf), 1)
     kept = jnp.where(jnp.any(counts, 1), best, counts.shape[1] - 1)
@@ -177,7 +223,8 @@ def _audit(prepared: Prepared, trajectory: Trajectory, kept: np.ndarray, label_m
                     fit_loss=float(fit_loss[m, k]), bound=float(bound[m, k]),
                     reference_loss=float(reference_loss[batches[k]]), steps=counts.shape[1],
                     feasible_steps=int(counts[m].sum()), objective_first=float(objective[m, 0]),
-                    objective_last=float(objective[m, k]), changed_pixels=int((label_maps[m] != labels).sum()), slice=place)
+                    objective_last=float(objective[m, k]), changed_pixels=int((label_maps[m] != labels).sum()),
+                    kept=int(counts[m].any()), slice=place)
         for m, (k, wanted) in enumerate(zip(kept, wanted_names(config), strict=True)))
 
 
@@ -186,8 +233,10 @@ def _join_slices(slices: Sequence[Quantified]) -> Quantified:
                for name in ("reference", "segmentation", "total", "aleatoric", "epistemic", "softmax")}
     leading = {name: np.stack([getattr(s, name) for s in slices])
                for name in ("objective", "fit_loss", "bound", "penalty", "feasible")}
-    return Quantified(**stacked, **leading, adversarial=np.stack([s.adversarial for s in slices], 3),
-                      adversarial_names=slices[0].adversarial_names, audit=tuple(a for s in slices for a in s.audit))
+    fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
+    regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)
+    return Quantified(**stacked, **leading, fragility=fragility, regions=regions,
+                      adversarial=np.stack([s.adversarial for s in slices], 3), adversarial_names=slices[0].adversarial_names, audit=tuple(a for s in slices for a in s.audit))
 
 
 def audit_rows(quantified: Quantified) -> list[dict]:

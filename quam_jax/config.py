@@ -88,7 +88,7 @@ class SearchConfig:
     steps: int = setting(6, "optimiser steps, when epochs is 0")
     epochs: int = setting(0, "passes over the fit batches, instead of steps (published: 3)")
     batch_stride: int = setting(1, "with epochs: use every n-th fit batch (published: 50)")
-    optimizer: Literal["adam", "sgd"] = setting("adam", "first-order optimiser")
+    optimizer: str = setting("adam", "adam, sgd, or the NAME of an optax.scale_by_NAME: lion, rms, adabelief, ...")
     learning_rate: float = setting(1e-4, "learning rate; 0 is the control that shows what the search itself adds")
     mode: Literal["eval", "train"] = setting("eval", "eval: no dropout, running statistics; train: as published")
     penalty: Literal["hinge", "linear"] = setting("hinge", "hinge: max(0, violation); linear: rewards slack (published)")
@@ -101,6 +101,13 @@ class SearchConfig:
     slack_unit: Literal["relative", "nats"] = setting("relative", "what slack is measured in")
     record: Literal["same", "after"] = setting(
         "same", "same: prediction and losses of the same weights; after: the prediction one step later (published)")
+    solver: Literal["penalty", "backtrack", "line_search"] = setting(
+        "penalty", "penalty: objective plus penalty; backtrack: steps on the objective, halfway back to the last feasible "
+        "weights where the bound is broken; line_search: closed direction and exact line search (head of pixels and regions)")
+    stop: Literal["never", "flipped"] = setting("never", "flipped: a target rests once a feasible model has all it wants")
+    fit_points: int = setting(2048, "fit points drawn for each step of a head search of pixels or regions; 0: the whole batch")
+    fit_patches: int = setting(64, "fit patches drawn for each step of a last-block search of pixels")
+    damping: float = setting(1e-3, "of the Fisher matrix of line_search, as a fraction of its mean diagonal")
 
     def __post_init__(self) -> None:
         _require(self.members >= 1, "members", "a whole number >= 1", self.members)
@@ -110,6 +117,10 @@ class SearchConfig:
         _require(self.learning_rate >= 0, "learning_rate", "a number >= 0", self.learning_rate)
         _require(self.coefficient >= 0, "coefficient", "a number >= 0", self.coefficient)
         _require(self.schedule_every >= 1, "schedule_every", "a whole number >= 1", self.schedule_every)
+        _require(self.fit_points >= 0, "fit_points", "a whole number >= 0", self.fit_points)
+        _require(self.fit_patches >= 1, "fit_patches", "a whole number >= 1", self.fit_patches)
+        _require(0 < self.damping < float("inf"), "damping", "a number > 0", self.damping)
+        _require(self.solver == "penalty" or self.record == "same", "solver", "penalty with record after", self.solver)
         _require(self.slack >= 0 or self.slack_unit == "nats", "slack", "a fraction >= 0, or nats", self.slack)
 
     @staticmethod
@@ -171,9 +182,13 @@ class ExecutionConfig:
     chunk: int = setting(0, "members that run together; 0: chosen from the memory")
     precision: Literal["highest", "high", "default"] = setting(
         "highest", "of matrix products; default allows TF32 or bfloat16 where the hardware has them")
+    compute: Literal["float32", "bfloat16"] = setting(
+        "float32", "type of weights and activations inside a search; losses, constraint and optimiser stay in float32")
+    devices: int = setting(0, "devices of this machine that share the members of a mapped plan; 0: all")
 
     def __post_init__(self) -> None:
         _require(self.chunk >= 0, "chunk", "a whole number >= 0", self.chunk)
+        _require(self.devices >= 0, "devices", "a whole number >= 0", self.devices)
 
 
 @dataclass(frozen=True)

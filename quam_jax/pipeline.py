@@ -246,7 +246,8 @@ def _one_case(case: Case, method: Method, request: RunRequest, run_digest: str) 
     distance = contour_distance(quantified.segmentation, spacing=spacing)
     maps = {**quantified.maps, "boundary": boundary_map(distance, sigma=BOUNDARY_SIGMA)}
     row: dict[str, Any] = {"case": case.name, "status": "ok", "seconds": 0.0,
-                           "members": len(quantified.audit), "held": sum(a.held for a in quantified.audit)}
+                           "members": sum(a.searched for a in quantified.audit),
+                           "held": sum(a.kept if a.searched > 1 else a.held for a in quantified.audit)}
     metrics = {}
     if raters:
         metrics = evaluate(maps, np.stack(list(raters.values())), probabilities=quantified.reference,
@@ -291,6 +292,11 @@ def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image,
     for kind in ("total", "aleatoric", "epistemic"):
         files[kind] = write_map(folder / f"{name}_desc-{kind}_uncertainty", getattr(quantified, kind), geometry,
                                 kind="uncertainty", vmax=highest)
+    if "slack" in quantified.fragility:
+        cost = quantified.fragility["slack"]
+        highest = float(np.max(cost, where=np.isfinite(cost), initial=0.0)) or 1.0
+        files["flipcost"] = write_map(folder / f"{name}_desc-flipcost_uncertainty", cost, geometry, kind="uncertainty",
+                                      vmax=highest)
     return {key if i == 0 else f"{key}_picture" + (f"_{i}" if i > 1 else ""): path.name
             for key, paths in files.items() for i, path in enumerate(paths)}
 
@@ -303,6 +309,8 @@ def _write_report_data(path: Path, quantified: Quantified, image: Image, raters:
         **{name: values.astype(np.float32) for name, values in quantified.maps.items()},
         adversarial=quantified.adversarial.astype(np.int8), adversarial_names=np.array(quantified.adversarial_names),
         **{name: getattr(quantified, name) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")})
+    if "slack" in quantified.fragility:
+        arrays["flipcost"] = quantified.fragility["slack"]
     if raters:
         arrays |= {"raters": np.stack(list(raters.values())).astype(np.uint8), "rater_names": np.array(list(raters))}
     np.savez_compressed(path, **arrays)

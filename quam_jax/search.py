@@ -7,8 +7,10 @@ fit batches and learning rate are data and one compiled step serves them all.
 """
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +20,23 @@ from jaxtyping import Array, Float, Int
 
 from .config import SearchConfig
 from .model import Network, Parameters
+from .networks.convolution import on_patches
 from .networks.layers import EVAL, DrawnNoise, GivenNoise, Mode
 from .space import Moving, Space
 
 
 class Setup(NamedTuple):
-    """What is fixed at compile time."""
+    """What is fixed at compile time.
+
+    With `patches` the fit batch is one of patches, whose logits are those of their middles, and so is a target's own image
+    if it is an `inner` one; a `border` one is padded like the whole image.
+    """
 
     network: Network
     space: Space
     procedure: "Procedure"
     shape: tuple[int, ...]
+    patches: Literal["", "inner", "border"] = ""
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,18 @@ class Procedure:
     train: bool
     hinge: bool
     record_after: bool
+    solver: str = "penalty"
+    stop: bool = False
+    half: bool = False  # bfloat16 inside the network
 
     @staticmethod
-    def of(config: SearchConfig) -> "Procedure":
-        return Procedure(config.optimizer, config.mode == "train", config.penalty == "hinge", config.record == "after")
+    def of(config: SearchConfig, *, compute: str = "float32") -> "Procedure":
+        """The choices of a config; ValueError for an optimiser that optax does not have."""
+        if config.optimizer not in ("adam", "sgd") and not hasattr(optax, f"scale_by_{config.optimizer}"):
+            known = sorted(n.removeprefix("scale_by_") for n in dir(optax) if n.startswith("scale_by_"))
+            raise ValueError(f"optimizer: expected adam, sgd or one of {', '.join(known)}, got {config.optimizer!r}")
+        return Procedure(config.optimizer, config.mode == "train", config.penalty == "hinge", config.record == "after",
+                         config.solver, config.stop == "flipped", compute == "bfloat16")
 
 
 class Frozen(NamedTuple):
@@ -58,11 +74,12 @@ class Frozen(NamedTuple):
 
 
 class Target(NamedTuple):
-    """One target as one member sees it."""
+    """One target as one member sees it; `image` are activations of its own, a patch, in place of the case's."""
 
     points: Int[Array, " p"]
     labels: Int[Array, " p"]
     weights: Float[Array, " p"]
+    image: Any = None
 
 
 class StepInputs(NamedTuple):
@@ -75,11 +92,13 @@ class StepInputs(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a member carries from step to step."""
+    """What a member carries from step to step: for backtracking its last feasible `z`, for an early stop whether it rests."""
 
     z: Moving
     optimizer: optax.OptState
     stats: Parameters
+    held: Moving = ()
+    done: Any = ()
 
 
 class Record(NamedTuple):
@@ -150,46 +169,60 @@ def _passes(setup: Setup, inputs: StepInputs) -> tuple[Mode, Mode, Mode]:
 
 def _optimizer(procedure: Procedure) -> optax.GradientTransformation:
     # the learning rate is applied by the step, so that changing it (the control with 0) compiles nothing anew
-    return optax.scale_by_adam() if procedure.optimizer == "adam" else optax.identity()
+    return optax.identity() if procedure.optimizer == "sgd" else getattr(optax, f"scale_by_{procedure.optimizer}")()
 
 
 def begin(setup: Setup, frozen: Frozen) -> State:
     """The state before the first step: the reference model."""
     z = setup.space.start(setup.network, frozen.params, frozen.image)
-    return State(z, _optimizer(setup.procedure).init(z), frozen.stats)
+    return State(z, _optimizer(setup.procedure).init(z), frozen.stats,
+                 held=z if setup.procedure.solver == "backtrack" else (),
+                 done=jnp.zeros((), bool) if setup.procedure.stop else ())
 
 
 def _at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Array, " p"]) -> Float[Array, "p c"]:
     image = logits[(0, *(slice(n) for n in setup.shape))].reshape(-1, logits.shape[-1])
-    if points.shape[0] == math.prod(setup.shape):
+    if points.shape[0] == math.prod(setup.shape) > 1:
         return image  # a target of all pixels lists them in order; a gather would only cost time
     return image[points]
 
 
-def _logits(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen,
+def _run(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, activation: Any,
+         mode: Mode) -> tuple[Array, Parameters]:
+    """One pass under `z`; in bfloat16, where asked, between float32 weights and float32 logits."""
+    if not setup.procedure.half:
+        return setup.space.logits(setup.network, z, frozen.params, stats, activation, mode)
+    half = partial(jax.tree.map, lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x)
+    logits, after = setup.space.logits(setup.network, half(z), half(frozen.params), half(stats), half(activation), mode)
+    return logits.astype(jnp.float32), jax.tree.map(lambda x, old: x.astype(old.dtype), after, stats)
+
+
+def _logits(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target,
             inputs: StepInputs) -> tuple[Array | None, Array, Parameters]:
     """Logits of the fit batch (None where the space cannot change them) and of the image, and the statistics after."""
-    def run(activation: Any, mode: Mode, stats: Parameters) -> tuple[Array, Parameters]:
-        return setup.space.logits(setup.network, z, frozen.params, stats, activation, mode)
-
+    run = partial(_run, setup, z, frozen=frozen)
     fit_mode, image_mode, _ = _passes(setup, inputs)
+    image = frozen.image if target.image is None else target.image
     if not setup.space.constrained:
-        logits, stats = run(frozen.image, image_mode, stats)
+        logits, stats = run(stats, activation=image, mode=image_mode)
         return None, logits, stats
     batch = jax.tree.map(lambda x: x[inputs.batch], frozen.fit)
-    alike = jax.tree.map(lambda x: x.shape[1:], batch) == jax.tree.map(lambda x: x.shape[1:], frozen.image)
-    if alike and not setup.procedure.train:  # in eval mode images do not see each other: one pass is cheaper than two
-        joined, stats = run(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), batch, frozen.image), EVAL, stats)
+    alike = jax.tree.map(lambda x: x.shape[1:], batch) == jax.tree.map(lambda x: x.shape[1:], image)
+    # in eval mode images do not see each other: one pass is cheaper than two, unless the fit batch is shared by many patches
+    if alike and target.image is None and not setup.procedure.train:
+        joined, stats = run(stats, activation=jax.tree.map(lambda a, b: jnp.concatenate([a, b]), batch, image), mode=EVAL)
         return joined[:-1], joined[-1:], stats
-    fit_logits, stats = run(batch, fit_mode, stats)
-    logits, stats = run(frozen.image, image_mode, stats)
+    with on_patches() if setup.patches else nullcontext():
+        fit_logits, stats = run(stats, activation=batch, mode=fit_mode)
+    with on_patches() if setup.patches == "inner" else nullcontext():
+        logits, stats = run(stats, activation=image, mode=image_mode)
     return fit_logits, logits, stats
 
 
 def _losses(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target,
             inputs: StepInputs) -> tuple[Float[Array, ""], tuple[Record, Parameters]]:
     bound = frozen.bound[inputs.batch]
-    fit_logits, logits, stats = _logits(setup, z, stats, frozen, inputs)
+    fit_logits, logits, stats = _logits(setup, z, stats, frozen, target, inputs)
     if fit_logits is None:
         fit_loss = frozen.reference_loss[inputs.batch]
     else:
@@ -200,7 +233,7 @@ def _losses(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: 
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, target.labels)
     objective = jnp.sum(target.weights * losses) / jnp.sum(target.weights)
     record = Record(jax.nn.softmax(logits), objective, fit_loss, bound, penalty)
-    return objective + penalty, (record, stats)
+    return objective if setup.procedure.solver == "backtrack" else objective + penalty, (record, stats)
 
 
 def measure(setup: Setup, frozen: Frozen, target: Target, state: State, inputs: StepInputs) -> Record:
@@ -216,10 +249,24 @@ def step(setup: Setup, frozen: Frozen, target: Target, state: State, inputs: Ste
     """
     gradient, (record, stats) = jax.grad(_losses, argnums=1, has_aux=True)(
         setup, state.z, state.stats, frozen, target, inputs)
-    direction, optimizer = _optimizer(setup.procedure).update(gradient, state.optimizer)
+    direction, optimizer = _optimizer(setup.procedure).update(gradient, state.optimizer, state.z)
     z = jax.tree.map(lambda value, d: value - inputs.learning_rate * d, state.z, direction)
+    held, done = state.held, state.done
+    feasible = record.fit_loss <= record.bound
+    if setup.procedure.solver == "backtrack":
+        halfway = jax.tree.map(lambda a, b: (a + b) / 2, state.z, held)
+        z, optimizer = _where(feasible, (z, optimizer), (halfway, state.optimizer))
+        held = _where(feasible, state.z, held)
+    if setup.procedure.stop:
+        has_all = jnp.all((jnp.argmax(record.probs, -1) == target.labels) | (target.weights == 0))
+        done = done | (feasible & has_all)
+        z, optimizer = _where(done, (state.z, state.optimizer), (z, optimizer))
     if setup.procedure.record_after:
         mode = _passes(setup, inputs)[2]
-        logits, stats = setup.space.logits(setup.network, z, frozen.params, stats, frozen.image, mode)
+        logits, stats = _run(setup, z, stats, frozen, frozen.image, mode)
         record = record._replace(probs=jax.nn.softmax(_at_points(setup, logits, target.points)))
-    return State(z, optimizer, stats), record
+    return State(z, optimizer, stats, held, done), record
+
+
+def _where(condition: Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax import execution
 from quam_jax.config import ExecutionConfig, SearchConfig
 from quam_jax.decomposition import decompose
-from quam_jax.execution import choose_plan, prepare, search, search_prepared
+from quam_jax.execution import choose_plan, members, prepare, search, search_prepared
 from quam_jax.model import Network, SegmentationModel
 from quam_jax.predict import fit_data, predict
 from quam_jax.types import Targets, Trajectory
@@ -82,10 +81,10 @@ def test_noise_depends_on_the_member_and_the_step_but_not_on_the_plan() -> None:
 
 def test_plans_that_are_chosen() -> None:
     auto = ExecutionConfig()
-    assert choose_plan(auto, members=8, backend="cpu") == ("loop", "loop", 2)
-    assert choose_plan(auto, members=8, backend="gpu") == ("vmap", "scan", 8)
-    assert choose_plan(auto, members=40, backend="gpu") == ("vmap", "scan", 16)
-    assert choose_plan(ExecutionConfig("unroll", "scan", 5), members=3, backend="gpu") == ("unroll", "scan", 3)
+    assert choose_plan(auto, members=8, backend="cpu") == ("loop", "loop", 2, 1)
+    assert choose_plan(auto, members=8, backend="gpu") == ("vmap", "scan", 8, 1)
+    assert choose_plan(auto, members=40, backend="gpu") == ("vmap", "scan", 16, 1)
+    assert choose_plan(ExecutionConfig("unroll", "scan", 5), members=3, backend="gpu") == ("unroll", "scan", 3, 1)
 
 
 @pytest.mark.long
@@ -221,7 +220,7 @@ def test_a_second_case_and_other_numbers_compile_nothing(model: SegmentationMode
 
 
 def test_when_memory_runs_out_the_chunk_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, whole = dataclasses.replace(EVAL, members=4), execution._run_chunk
+    config, whole = dataclasses.replace(EVAL, members=4), members._run_chunk
     tried = []
 
     def small(*arguments: Any, **settings: Any) -> Any:
@@ -235,7 +234,7 @@ def test_when_memory_runs_out_the_chunk_halves(monkeypatch: pytest.MonkeyPatch) 
     targets = tiny_targets(members=4)
     arguments = dict(targets=targets, config=config, key=jax.random.key(0), execution=ExecutionConfig("loop", "loop", 4))
     expected = search(model, tiny_image(), tiny_fit(model), **arguments)
-    monkeypatch.setattr(execution, "_run_chunk", small)
+    monkeypatch.setattr(members, "_run_chunk", small)
     found = search(model, tiny_image(), tiny_fit(model), **arguments)
     assert tried == [4, 2, 1, 1, 1, 1]
     for a, b in zip(found, expected, strict=True):
@@ -247,6 +246,6 @@ def test_other_failures_are_not_hidden(monkeypatch: pytest.MonkeyPatch, chunk: i
     def failing(*arguments: Any, **settings: Any) -> Any:
         raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr(execution, "_run_chunk", failing)
+    monkeypatch.setattr(members, "_run_chunk", failing)
     with pytest.raises(jax.errors.JaxRuntimeError, match=message):
         run.__wrapped__(EVAL, "loop", "loop", chunk)

@@ -23,7 +23,7 @@ from .common import PATH, cache_folder, say, start_jax
 @click.option("--verify", type=PATH, help="NPZ with `input` and `logits` [b c *space] of the original network.")
 @click.pass_context
 def convert(context: click.Context, source: Path, out: Path, arch: str | None, **options: Any) -> int:
-    """Turn a PyTorch checkpoint into a model folder."""
+    """Turn a PyTorch checkpoint, an exported graph (.pt2) or an nnU-Net folder into a model folder."""
     start_jax()
     return convert_checkpoint(context, source, out, arch=arch, **options)
 
@@ -57,6 +57,9 @@ def convert_checkpoint(context: click.Context, source: Path, out: Path, *, arch:
         code = 0 if parity["verdict"] == "equal" else 1
         say(context, f"parity with {verify.name}: {parity['verdict']}, largest difference {parity['max_abs']:.3g} "
                      f"({parity['relative']:.3g} of the logit range)")
+    elif (live := model.manifest.get("parity", {})).get("kind") == "live PyTorch":
+        say(context, f"parity with the graph in PyTorch: {live['verdict']}, largest difference {live['max_abs']:.3g} "
+                     f"({live['relative']:.3g} of the logit range)")
     save_model(out, model)
     say(context, f"{source.name}: {model.network.architecture}, {model.network.in_channels} channels in, "
                  f"{model.network.classes} classes, {model.parameter_count:,} weights, every name and shape used -> {out}")

@@ -7,9 +7,12 @@ axes, so the first axis goes to the batch and its taps to the channels (4 times,
 gradients). On other backends a convolution is one XLA operation.
 """
 
+import contextlib
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,7 @@ from jaxtyping import Array, Float
 
 STRIP = 300_000  # numbers of a strip: about a megabyte, the size of a second-level cache
 SHIFTED = 16_000_000  # numbers of the shifted copies up to which one matrix product is faster than strips
+_ON_PATCHES: ContextVar[bool] = ContextVar("on_patches", default=False)
 SMALL_MAP = 500  # pixels of a map below which XLA's own weight gradient is as fast
 
 
@@ -26,6 +30,8 @@ def convolution(x: Float[Array, "b *space i"], weight: Float[Array, "*kernel j o
                 padding: Sequence[int], dilation: Sequence[int], groups: int = 1) -> Float[Array, "b *out o"]:
     """Convolution with zero padding, over one, two or three axes."""
     settings = (tuple(stride), tuple(padding), tuple(dilation))
+    if _ON_PATCHES.get():
+        return _on_patches(x, weight, *settings, groups)
     if jax.default_backend() != "cpu" or groups > 1:
         return _plain(x, weight, *settings, groups)
     if len(stride) == 3:
@@ -119,3 +125,33 @@ def _in_strips(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[
         piece = lax.slice_in_dim(x, start * stride[0], (stop - 1) * stride[0] + reach, axis=1)
         pieces.append(_plain(piece, weight, stride, (0, *padding[1:]), dilation))
     return jnp.concatenate(pieces, 1)
+
+
+@contextlib.contextmanager
+def on_patches() -> Iterator[None]:
+    """While functions are traced here, convolutions of stride 1 drop the border that their padding would have reached.
+
+    A patch as wide as a receptive field then shrinks to the logits of its middle, and nothing else is computed. Each
+    convolution is a matrix product: with mapped weights XLA would make grouped convolutions, which are slow, and where many
+    heads see one batch of patches it joins their products into one. ValueError, at tracing, for what does not keep the size.
+    """
+    token = _ON_PATCHES.set(True)
+    try:
+        yield
+    finally:
+        _ON_PATCHES.reset(token)
+
+
+def _on_patches(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...],
+                groups: int) -> Array:
+    taps = weight.shape[:-2]
+    if set(stride) != {1} or groups > 1 or any(2 * p != d * (k - 1) for p, d, k in zip(padding, dilation, taps, strict=True)):
+        raise ValueError("on patches: expected convolutions that keep the size")
+    size = [n - 2 * p for n, p in zip(x.shape[1:-1], padding, strict=True)]
+    shifted = []
+    for tap in itertools.product(*map(range, taps)):
+        start = [t * d for t, d in zip(tap, dilation, strict=True)]
+        stop = [b + n for b, n in zip(start, size, strict=True)]
+        shifted.append(lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1])))
+    patches = jnp.concatenate(shifted, -1).reshape(-1, weight[..., 0].size)
+    return (patches @ weight.reshape(-1, weight.shape[-1])).reshape(x.shape[0], *size, weight.shape[-1])

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import convolution, elementwise, norms, resize, shapes
+from .fold import convolve_normalised, find_folds
 from .program import Node, Program, Ref, Weight, parse, references
 from .values import OPERATIONS, is_array, register
 
@@ -92,16 +93,26 @@ def inputs(node: Node) -> list[Ref]:
     return [r for r in references([*node.args, *node.kwargs.values()]) if isinstance(r, Ref)]
 
 
-def run(program: Program, weights: Mapping[str, Any], values: dict[str, Any], nodes: Sequence[Node]) -> dict[str, Any]:
-    """Run nodes in order, adding their values to those that are given; ValueError names the node that fails."""
+def run(program: Program, weights: Mapping[str, Any], values: dict[str, Any], nodes: Sequence[Node], *,
+        fold: bool = True) -> dict[str, Any]:
+    """Run nodes in order, adding their values to those that are given; ValueError names the node that fails.
+
+    A convolution that only a normalisation needs has no value of its own unless `fold` is off.
+    """
+    folds = find_folds(program, nodes, values) if fold else {}
+    inside = {convolution.name for convolution in folds.values()}
     for node in nodes:
-        if node.name in values:
+        if node.name in values or node.name in inside:
             continue
         function = OPERATIONS.get(node.op)
         if function is None:
             raise ValueError(f"graph: {node.name}: unknown operation {node.op}" + _where(node))
-        args, kwargs = _fill(list(node.args), values, weights), _fill(node.kwargs, values, weights)
         try:
+            if node.name in folds:
+                first = _fill(list(folds[node.name].args), values, weights)
+                values[node.name] = convolve_normalised(first, [None, *_fill(list(node.args[1:]), values, weights)])
+                continue
+            args, kwargs = _fill(list(node.args), values, weights), _fill(node.kwargs, values, weights)
             values[node.name] = function(*args, **kwargs)
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, zlib.error) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -133,7 +144,7 @@ def abstract_sizes(program: Program, weights: Mapping[str, Any], image: Blank, n
     found: dict[str, Any] = {}
 
     def trace(x: jax.Array) -> None:
-        for name, value in run(program, weights, {program.image: x}, nodes).items():
+        for name, value in run(program, weights, {program.image: x}, nodes, fold=False).items():
             found[name] = Blank(shapes.shape(value)) if is_array(value) else value
 
     jax.eval_shape(trace, jax.ShapeDtypeStruct(image.shape, jnp.float32))

@@ -1,0 +1,47 @@
+"""Which members go together and how steps follow each other on this hardware."""
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+
+from ..config import ExecutionConfig
+
+SHARE = 0.5  # of the memory that a chunk may take
+
+
+class Plan(NamedTuple):
+    """How members and steps are laid out, how many members are in flight, and over how many devices they are split."""
+
+    members: str
+    steps: str
+    chunk: int
+    devices: int = 1
+
+
+def choose_plan(execution: ExecutionConfig, *, members: int, backend: str | None = None) -> Plan:
+    """The plan for a backend; fields that are not `auto` are kept."""
+    cpu = (backend or jax.default_backend()) == "cpu"
+    member_plan = execution.member_plan if execution.member_plan != "auto" else ("loop" if cpu else "vmap")
+    step_plan = execution.step_plan if execution.step_plan != "auto" else ("loop" if cpu else "scan")
+    devices = (execution.devices or jax.local_device_count()) if member_plan == "vmap" else 1
+    chunk = execution.chunk or (2 if cpu and member_plan == "loop" else 16 * devices)
+    return Plan(member_plan, step_plan, min(chunk, members), min(devices, members))
+
+
+def memory_budget() -> int:
+    """Bytes that the temporary arrays of a chunk may take: half of the device's limit, or of the machine's free memory."""
+    device = jax.local_devices()[0]
+    statistics: dict[str, Any] = (device.memory_stats() or {}) if device.platform != "cpu" else {}
+    if "bytes_limit" in statistics:
+        return int(SHARE * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
+    try:
+        return int(SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return 2**30
+
+
+def backend_name() -> str:
+    """The backend that a search runs on, with its device kind: for reports."""
+    device = jax.devices()[0]
+    return f"{device.platform} ({device.device_kind})" if device.platform != "cpu" else "cpu"

@@ -1,0 +1,94 @@
+"""The iterative solvers on the head: the steps of search.py for thousands of heads at once, with the same numbers.
+
+A step of one head is the step of `search.step` in the space `head`, on the fit points of the step. For two classes the two
+columns of a head move oppositely by equal amounts, under gradient descent as under Adam, so that the margin moves by twice
+the step of a column.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..search import Procedure
+from .loss import class_probabilities, fit_loss, point_loss
+from .problem import HeadProblem
+
+DECAY, DECAY_SQUARE, EPSILON = 0.9, 0.999, 1e-8  # optax.scale_by_adam
+
+
+class Asked(NamedTuple):
+    """What the heads of a chunk are asked for: their points' features, one-hot wanted labels (one column: class 1), weights."""
+
+    features: Float[Array, "f p t"]
+    labels: Float[Array, "p k t"]
+    weights: Float[Array, "p t"]
+
+
+class HeadRecord(NamedTuple):
+    """One record of every head; see types.Trajectory."""
+
+    probs: Float[Array, "s t p c"]
+    objective: Float[Array, "s t"]
+    fit_loss: Float[Array, "s t"]
+    penalty: Float[Array, "s t"]
+
+
+class _State(NamedTuple):
+    theta: Array
+    first: Array
+    second: Array
+    count: Array
+    held: Array  # the last feasible theta, for backtracking
+
+
+def _move(state: _State, gradient: Array, rate: Array, *, procedure: Procedure) -> _State:
+    step = rate * (2.0 if gradient.shape[1] == 1 else 1.0)
+    if procedure.optimizer == "sgd":
+        return state._replace(theta=state.theta - step * gradient)
+    count = state.count + 1
+    first = DECAY * state.first + (1 - DECAY) * gradient
+    second = DECAY_SQUARE * state.second + (1 - DECAY_SQUARE) * gradient**2
+    direction = first / (1 - DECAY**count) / (jnp.sqrt(second / (1 - DECAY_SQUARE**count)) + EPSILON)
+    return state._replace(theta=state.theta - step * direction, first=first, second=second, count=count)
+
+
+def _step(state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *,
+          procedure: Procedure) -> tuple[_State, HeadRecord]:
+    bound, coefficient, rate = numbers
+    loss, fit_gradient = fit_loss(problem.features, problem.transposed, problem.wanted, state.theta)
+    logits, objective, gradient = point_loss(*asked, state.theta)
+    violation = loss - bound
+    active = violation > 0 if procedure.hinge else jnp.ones_like(violation, bool)
+    penalty = coefficient * jnp.where(active, violation, 0.0)
+    record = HeadRecord(class_probabilities(logits), objective, loss, penalty)
+    if procedure.solver == "penalty":
+        gradient = gradient + jnp.where(active, coefficient, 0.0) * fit_gradient
+        return _move(state, gradient, rate, procedure=procedure), record
+    feasible = violation <= 0
+    moved = _move(state, gradient, rate, procedure=procedure)
+    back = state._replace(theta=(state.theta + state.held) / 2)
+    chosen = jax.tree.map(lambda a, b: jnp.where(feasible, a, b), moved, back)
+    return chosen._replace(held=jnp.where(feasible, state.theta, state.held)), record
+
+
+def search_heads(problem: HeadProblem, asked: Asked, *, bound: Float[Array, " s"], coefficient: Float[Array, " s"],
+                 rate: Float[Array, ""], procedure: Procedure) -> HeadRecord:
+    """Search all heads of a chunk; the records belong to the weights after steps 1, 2, ..., s - 1.
+
+    `problem` has one set of fit points a record: the first is that of the reference, which is not recorded, so that its
+    last set serves the measurement of the last iterate.
+    """
+    targets = asked.features.shape[-1]
+    theta = jnp.broadcast_to(problem.theta[..., None], (*problem.theta.shape, targets))
+    zeros = jnp.zeros_like(theta)
+    count = jnp.zeros(targets if procedure.solver == "backtrack" else ())
+    state = _State(theta, zeros, zeros, count, theta)
+    records = []
+    steps = len(problem.reference_loss)
+    for s in range(steps):
+        here = HeadProblem(*(leaf[s] for leaf in problem[:3]), problem.theta, problem.reference_loss[s])
+        state, record = _step(state, asked, here, (bound[s], coefficient[s], rate), procedure=procedure)
+        records.append(record)
+    return HeadRecord(*(jnp.stack(leaves) for leaves in zip(*records[1:], strict=True)))

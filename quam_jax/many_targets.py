@@ -1,0 +1,119 @@
+"""Pixels and regions of one image: every target has its own adversarial models, samples and uncertainty.
+
+A point gets the uncertainty of the target that asked for it, the mean where targets overlap (a pyramid). Where nobody
+asked, the given network is the only sample: total and aleatoric are the entropy of its prediction, epistemic is 0.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, Key
+
+from .config import Config, SampleConfig, SearchConfig
+from .decomposition import decompose, entropy
+from .execution import Prepared, search_prepared
+from .fragility import Fragility, fragility_maps, measure_fragility
+from .pixels import chosen_pixels, pixel_targets
+from .regions import region_maps, region_targets
+from .types import Samples, Targets, Trajectory, Uncertainty
+from .weighting import feasible, finite, to_samples, trajectory_weights
+
+BLOCK = 2**22  # probabilities that are decomposed at a time
+
+
+class ManyTargets(NamedTuple):
+    """What the targets of one image gave: maps on its grid, and what flips cost."""
+
+    targets: Targets
+    trajectory: Trajectory
+    uncertainty: Uncertainty  # [*space]
+    fragility: Fragility
+    maps: dict[str, Float[np.ndarray, "*space"]]
+    regions: Int[np.ndarray, "..."] | None  # region maps, -1 outside
+
+
+def choose_targets(image: Float[np.ndarray, "*space i"], reference: Float[np.ndarray, "*space c"],
+                   segmentation: Int[np.ndarray, "*space"], *, wanted: list[Int[np.ndarray, "*space"]],
+                   config: Config) -> tuple[Targets, Int[np.ndarray, "..."] | None]:
+    """The pixels or regions that the settings ask for, and the region maps; ValueError if there is none."""
+    settings, members = config.targets, config.search.members
+    if settings.target == "pixel":
+        points = chosen_pixels(settings, segmentation, reference, seed=config.seed)
+        if len(points) == 0:
+            raise ValueError(f"target: no pixel to ask; pixels {settings.pixels} found none in this segmentation")
+        return pixel_targets(points, reference, members=members), None
+    maps = region_maps(settings, image, segmentation)
+    targets = region_targets(maps, segmentation, wanted, probs=reference, members=members)
+    if targets.points.shape[0] == 0:
+        raise ValueError(f"target: no region to ask; regions {settings.regions} found none in this segmentation")
+    return targets, np.stack(maps)
+
+
+def quantify_targets(prepared: Prepared, image: Float[np.ndarray, "*space i"], reference: Float[np.ndarray, "*space c"],
+                     segmentation: Int[np.ndarray, "*space"], *, wanted: list[Int[np.ndarray, "*space"]], config: Config,
+                     key: Key[jax.Array, ""]) -> ManyTargets:
+    """Search every target of an image, decompose each, and put the results back on the grid."""
+    targets, regions = choose_targets(image, reference, segmentation, wanted=wanted, config=config)
+    trajectory = search_prepared(prepared, image, targets, key=key, execution=config.execution)
+    flat = reference.reshape(-1, reference.shape[-1])
+    points = np.asarray(targets.points)
+    given = flat[points]
+    per_point = decompose_targets(trajectory, given, samples=config.samples)
+    base = np.asarray(entropy(flat))
+    asked = np.asarray(targets.weights) > 0
+    counts = np.bincount(points[asked], minlength=len(flat))
+    shape = segmentation.shape
+    maps = [np.where(counts > 0, np.bincount(points[asked], values[asked], len(flat)) / np.maximum(counts, 1), rest)
+            .astype(np.float32).reshape(shape)
+            for values, rest in zip(per_point, (base, base, np.zeros_like(base)), strict=True)]
+    fragility = measure_fragility(trajectory, given, targets, reference_loss=reference_loss_of(trajectory, config.search))
+    return ManyTargets(targets, trajectory, Uncertainty(*maps), fragility, fragility_maps(fragility, targets, shape), regions)
+
+
+def reference_loss_of(trajectory: Trajectory, config: SearchConfig) -> Float[np.ndarray, "t m s"]:
+    """The given network's fit loss beside each record: the bound less the slack."""
+    bound = np.asarray(trajectory.bound)
+    return bound / (1 + config.slack) if config.slack_unit == "relative" else bound - config.slack
+
+
+def decompose_targets(trajectory: Trajectory, reference: Float[np.ndarray, "t p c"], *,
+                      samples: SampleConfig) -> tuple[Float[np.ndarray, "t p"], ...]:
+    """Total, aleatoric and epistemic of every point of every target, a block of targets at a time."""
+    targets = trajectory.objective.shape[0]
+    block = min(targets, max(1, BLOCK // max(1, trajectory.probs[0].size)))
+    parts = []
+    for start in range(0, targets, block):
+        rows = np.minimum(np.arange(start, start + block), targets - 1)  # the last block is filled up: one compilation
+        part = Trajectory(*(leaf[rows] for leaf in trajectory))
+        parts.append([np.asarray(u) for u in _decompose_block(part, reference[rows], samples)])
+    joined = (np.concatenate(leaves)[:targets] for leaves in zip(*parts, strict=True))
+    return tuple(joined)
+
+
+def _weigh(trajectory: Trajectory, reference: jax.Array, samples: SampleConfig) -> Samples:
+    weights = trajectory_weights(trajectory, rule=samples.weighting, feasible_only=samples.feasible_only,
+                                 temperature=samples.temperature, effective_size=samples.effective_size)
+    return to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)
+
+
+def _block(trajectory: Trajectory, reference: jax.Array, samples: SampleConfig) -> Uncertainty:
+    return decompose(_weigh(trajectory, reference, samples), reference, setting=samples.decomposition)
+
+
+_decompose_block = jax.jit(_block, static_argnames="samples")
+
+
+class MemberCounts(NamedTuple):
+    """One member of all targets together."""
+
+    kept: int
+    nan: int
+    feasible_steps: int
+
+
+def member_counts(trajectory: Trajectory, member: int) -> MemberCounts:
+    """How many targets' member kept the constraint in some step, met NaN, and how many steps were feasible."""
+    counts = np.asarray(feasible(trajectory) & finite(trajectory))[:, member]
+    usable = np.asarray(finite(trajectory))[:, member]
+    return MemberCounts(int(counts.any(1).sum()), int((~usable.all(1)).sum()), int(counts.sum()))

@@ -1,0 +1,9 @@
+"""A checkpoint of more than 100 MB converts in under three times its size of memory beyond that of importing."""
+
+from benchmarks.conversions_large import measure
+
+
+def test_memory_of_a_large_conversion() -> None:
+    row = measure(".pth", repeats=1)
+    assert row["megabytes"] > 100
+    assert row["memory_ratio"] < 3
