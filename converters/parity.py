@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from quam_jax.model import SegmentationModel
 from quam_jax.networks import NETWORKS
+from quam_jax.networks.layers import Mode
 
 TOLERANCE = 1e-4
 
@@ -146,7 +147,8 @@ def _our_activations(
         jax.default_matmul_precision("highest"),
         _recorded_calls(NETWORKS[model.network.architecture], found),
     ):
-        model.network.apply(model.params, model.stats, jnp.asarray(np.moveaxis(example, 1, -1), jnp.float32))
+        images = jnp.asarray(np.moveaxis(example, 1, -1), jnp.float32)
+        model.network.apply(model.params, model.stats, images, Mode(folded=False))
     return found, logits
 
 

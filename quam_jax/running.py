@@ -22,7 +22,7 @@ from .weighting import Rule, feasible, finite
 class RunningSums(NamedTuple):
     """Sums over samples of one target, all under weights relative to `exp(top)`.
 
-    `top` is the largest log-weight so far, `weight` the sum of weights, `count` the samples of weight > 0; `probs` sums
+    `top` is the largest log-weight so far, `weight` the sum of weights, `count` the samples that count; `probs` sums
     w p, `entropy` w H(p), `from_anchor` w KL(p | anchor), `to_anchor` w KL(anchor | p), in nats.
     """
 
@@ -61,7 +61,7 @@ def add_samples(sums: RunningSums, probs: Float[Array, "n p c"], log_weight: Flo
     top = jnp.maximum(sums.top, jnp.max(log_weight))
     origin = jnp.where(jnp.isfinite(top), top, 0.0)  # all -inf so far
     weight = jnp.exp(log_weight - origin)
-    counts = weight > 0
+    counts = log_weight > -jnp.inf  # a weight that underflows beside a larger one still counts as a sample
     probs = jnp.where(counts[:, None, None], probs, anchor)
     floor = jnp.finfo(probs.dtype).tiny
     anchor = jnp.maximum(anchor, floor)

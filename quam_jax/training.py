@@ -34,6 +34,7 @@ from .networks.layers import DrawnNoise, Mode
 from .training_config import TrainConfig as TrainConfig
 
 Case = tuple[Float[np.ndarray, "*space i"], Num[np.ndarray, "..."]]
+Loss = Callable[..., Array]
 _LARGEST_NORM = 1.0  # of the gradient; Adam ignores its scale, so this only cuts bursts
 _WARM_UP = 0.05  # of the steps
 
@@ -60,31 +61,33 @@ class Numbers(NamedTuple):
 
 
 def train(network: Network, cases: Sequence[Case], *, config: TrainConfig | None = None, checkpoint: Path | None = None,
-          validation: Sequence[Case] = (), progress: Callable[[int, float], None] | None = None) -> SegmentationModel:
+          validation: Sequence[Case] = (), progress: Callable[[int, float], None] | None = None,
+          loss: Loss | None = None) -> SegmentationModel:
     """Train a network from scratch, or go on from the state at `checkpoint`.
 
     A case is a prepared image `[*space i]` with labels `[*space]` (integers, -1: ignored) or class probabilities
     `[*space c]` (all zero: ignored). Sizes may differ: every image is padded to the largest size by its border values,
     without loss there. `progress` is called with the number of steps done and the loss of the last one. Dice on
     `validation` is measured whenever the state is written; it stands in the manifest under `training`, with the settings.
+    `loss` replaces `segmentation_loss` (logits, targets and dice_weight to a number), as the evidential network needs.
     ValueError for cases that do not fit the network, a state of another run, and a loss that is not finite.
     """
-    config = config or TrainConfig()
+    config, objective = config or TrainConfig(), loss or segmentation_loss
     prepared = check_cases(network, cases, what="training case")
     held_out = check_cases(network, validation, what="validation case") if validation else []
     shape = batch_shape(network, prepared, crop=config.crop)
     key = jax.random.key(config.seed)
     state, start = begin(network, config.seed), 0
     history: list[tuple[int, float]] = []
-    identity = _identity(network, config, [prepared, held_out])
+    identity = _identity(network, config, [prepared, held_out], objective)
     if checkpoint is not None and Path(checkpoint).exists():
         state, start, history = read_state(Path(checkpoint), like=state, identity=identity)
     for step in range(start, config.steps):
         images, targets = batch(prepared, config, step=step, shape=shape)
-        state, loss, norm = _update(network, _warps(config), config.flips, state, images, targets,
-                                    _numbers(config, step), jax.random.fold_in(key, step))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise ValueError(f"training: step {step + 1}: expected a finite loss and gradient, got {float(loss):.4g} and "
+        state, value, norm = _update(network, _warps(config), config.flips, objective, state, images, targets,
+                                     _numbers(config, step), jax.random.fold_in(key, step))
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise ValueError(f"training: step {step + 1}: expected a finite loss and gradient, got {float(value):.4g} and "
                              f"{float(norm):.4g}; lower the learning rate ({config.learning_rate:g})")
         done = step + 1
         if done % config.checkpoint_every == 0 or done == config.steps:
@@ -94,7 +97,7 @@ def train(network: Network, cases: Sequence[Case], *, config: TrainConfig | None
             if checkpoint is not None:
                 write_state(Path(checkpoint), state, step=done, history=history, identity=identity)
         if progress is not None:
-            progress(done, float(loss))
+            progress(done, float(value))
     about = {"settings": dataclasses.asdict(config), "cases": len(prepared), "validation_dice": history}
     return SegmentationModel(network, state.params, state.stats, {"training": about})
 
@@ -193,8 +196,8 @@ def _warps(config: TrainConfig) -> bool:
     return config.rotation > 0 or config.scaling > 0
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
-def _update(network: Network, warp: bool, flips: bool, state: State, images: Array, targets: Array, numbers: Numbers,
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
+def _update(network: Network, warp: bool, flips: bool, loss: Loss, state: State, images: Array, targets: Array, numbers: Numbers,
             key: Key[Array, ""]) -> tuple[State, Array, Array]:
     """One AdamW step (Loshchilov & Hutter 2019); the loss and the gradient's norm are those before it."""
     noise, changes = jax.random.split(key)
@@ -204,15 +207,15 @@ def _update(network: Network, warp: bool, flips: bool, state: State, images: Arr
 
     def objective(params: Parameters) -> tuple[Array, Parameters]:
         logits, stats = network.apply(params, state.stats, images, Mode(batch_statistics=True, noise=DrawnNoise(noise)))
-        return segmentation_loss(logits, targets, dice_weight=numbers.dice_weight), stats
+        return loss(logits, targets, dice_weight=numbers.dice_weight), stats
 
-    (loss, stats), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (value, stats), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
     gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, _LARGEST_NORM / jnp.maximum(norm, 1e-12)), gradient)
     direction, optimizer = optax.scale_by_adam().update(gradient, state.optimizer)
-    params = jax.tree.map(lambda value, d: value - numbers.learning_rate * (d + numbers.weight_decay * value),
+    params = jax.tree.map(lambda x, d: x - numbers.learning_rate * (d + numbers.weight_decay * x),
                           state.params, direction)
-    return State(params, stats, optimizer), loss, norm
+    return State(params, stats, optimizer), value, norm
 
 
 def segmentation_loss(logits: Float[Array, "b *space c"], targets: Float[Array, "b *space c"], *,
@@ -306,10 +309,12 @@ def read_state(path: Path, *, like: State, identity: str) -> tuple[State, int, l
     return jax.tree.unflatten(tree, values), about["step"], [(int(s), float(d)) for s, d in about["history"]]
 
 
-def _identity(network: Network, config: TrainConfig, groups: Sequence[Sequence[Case]]) -> str:
+def _identity(network: Network, config: TrainConfig, groups: Sequence[Sequence[Case]], loss: Loss) -> str:
     """A hash of what decides the weights: architecture, settings and cases."""
     settings = {**dataclasses.asdict(config), "checkpoint_every": None}
     digest = hashlib.sha256(repr((network, sorted(settings.items()))).encode())
+    if loss is not segmentation_loss:
+        digest.update(loss.__name__.encode())
     for group in groups:
         digest.update(f"{len(group)} cases".encode())
         for array in (array for case in group for array in case):

@@ -65,9 +65,11 @@ class TileAudit:
     objective_first: float
     objective_last: float
     changed_pixels: int
+    kept: int
     tile: int
     start: tuple[int, ...]
     fold: str
+    searched: int = 1
 
 
 class VolumeResult(NamedTuple):
@@ -90,7 +92,7 @@ class VolumeResult(NamedTuple):
 class _Found(NamedTuple):
     """What the search of one patch found; `kept` are the probabilities of the kept adversarial models."""
 
-    maps: Float[np.ndarray, "maps *patch"]
+    maps: Float[np.ndarray, " u *patch"]
     kept: Float[np.ndarray, "n *patch c"]
     trajectories: list[Trajectory]
     references: list[Float[np.ndarray, "*patch c"]]
@@ -215,7 +217,9 @@ def _leave_tile(study: Study, patch: np.ndarray, *, config: Config) -> _Found:
 def _chunks(targets: Targets, config: Config) -> Iterator[tuple[int, Targets]]:
     """The members that run together; all of them where the published combination needs all samples at once."""
     members = targets.labels.shape[1]
-    together = members if config.samples == SampleConfig.published() else choose_plan(config.execution, members=members).chunk
+    together = choose_plan(config.execution, members=members).chunk or members
+    if config.samples == SampleConfig.published():
+        together = members
     for first in range(0, members, together):
         yield first, targets._replace(labels=targets.labels[:, first:first + together])
 
@@ -270,7 +274,7 @@ def _audit(prepared: Prepared, trajectory: Trajectory, kept: np.ndarray, referen
                       feasible_steps=int(counts[m].sum()), objective_first=float(objective[m, 0]),
                       objective_last=float(objective[m, k]),
                       changed_pixels=int((inside & (np.argmax(kept[m], -1) != own)).sum()),
-                      tile=index, start=start, fold=fold) for m, k in enumerate(steps)]
+                      kept=int(counts[m].any()), tile=index, start=start, fold=fold) for m, k in enumerate(steps)]
 
 
 def _volume_change(study: Study, found: _Found, share: np.ndarray, inner: tuple[slice, ...],

@@ -9,6 +9,7 @@ import pytest
 
 from quam_jax.baselines import BASELINES, blur, blurred_mask, boundary, ensemble, laplace, mc_dropout, random_directions, softmax
 from quam_jax.baselines import temperature as scale_temperature
+from quam_jax.baselines.evidential import evidential, evidential_loss, flat_divergence
 from quam_jax.baselines.laplace import _gauss_newton, fit_posterior
 from quam_jax.baselines.mc_dropout import dropout_layers
 from quam_jax.baselines.random_directions import fit_directions
@@ -19,6 +20,7 @@ from quam_jax.config import SearchConfig
 from quam_jax.execution import prepare
 from quam_jax.model import Network, SegmentationModel
 from quam_jax.predict import fit_data, predict
+from quam_jax.training import TrainConfig, train
 from quam_jax.types import FitData
 from tests.small_run import disc, picture, small_model
 
@@ -50,6 +52,7 @@ def test_every_baseline_gives_probabilities_with_weights_that_sum_to_one(name: s
         "temperature": {"temperature": 2.0}, "blur": {"width": 1.0}, "blurred_mask": {"width": 1.0}, "tta": {"key": KEY},
         "mc_dropout": {"key": KEY, "samples": 3, "inject": 0.5},
         "random_directions": {"directions": fit_directions(prepare(model, fit_of(model), SearchConfig()), count=1, key=KEY)},
+        "evidential": {"samples": 3, "key": KEY},
         "laplace": {"posterior": fit_posterior(model, fit_of(model)), "samples": 3, "key": KEY},
     }.get(name, {})
     samples = BASELINES[name](model, image(), **settings)
@@ -230,3 +233,28 @@ def test_laplace_draws_have_the_covariance_of_the_posterior() -> None:
     assert float(jnp.abs(moved.probs[0, 0] - moved.probs[0, 1]).max()) > 1e-5
     with pytest.raises(ValueError, match="prior precision > 0"):
         fit_posterior(model, fit_of(model), prior_precision=0.0)
+
+
+def test_the_evidential_loss_by_hand() -> None:
+    # logits of -1e9 are no evidence: alpha = (1, 1), E[-ln p] = digamma(2) - digamma(1) = 1, no divergence from flat
+    none = jnp.full((1, 1, 1, 2), -1e9)
+    target = jnp.array([[[[0.0, 1.0]]]])
+    assert float(evidential_loss(none, target, dice_weight=0.0)) == pytest.approx(1.0, abs=1e-5)
+    # soft Dice of the mean 1/2: (2*0.5 + 1)/(0.5 + 1 + 1) = 0.8
+    assert float(evidential_loss(none, target, dice_weight=1.0)) == pytest.approx(1.2, abs=1e-5)
+    # Dirichlet(2, 1) has the density 2p on [0, 1]: its divergence from flat is E ln 2p = ln 2 - 1/2
+    assert float(flat_divergence(jnp.array([2.0, 1.0]))) == pytest.approx(math.log(2) - 0.5, abs=1e-5)
+    assert float(evidential_loss(none, jnp.zeros_like(none), dice_weight=0.0)) == 0
+
+
+def test_an_evidential_network_trains_and_draws_around_its_mean() -> None:
+    cases = [(image(seed), disc(seed, 4.0, (12, 14)).astype(np.int32)) for seed in range(2)]
+    network = pixelwise().network
+    losses: list[float] = []
+    model = train(network, cases, config=TrainConfig(steps=30, batch_size=2, learning_rate=3e-2), loss=evidential_loss,
+                  progress=lambda step, loss: losses.append(loss))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    many = evidential(model, image(), samples=200, key=KEY)
+    alpha = jax.nn.softplus(model(image()[None])[0]) + 1
+    expected = np.asarray(alpha / alpha.sum(-1, keepdims=True))
+    np.testing.assert_allclose(mean_probabilities(many, (12, 14)), expected, atol=0.12)  # 200 draws: sd of a mean <= 0.02

@@ -82,8 +82,8 @@ def test_noise_depends_on_the_member_and_the_step_but_not_on_the_plan() -> None:
 def test_plans_that_are_chosen() -> None:
     auto = ExecutionConfig()
     assert choose_plan(auto, members=8, backend="cpu") == ("loop", "loop", 2, 1)
-    assert choose_plan(auto, members=8, backend="gpu") == ("vmap", "scan", 8, 1)
-    assert choose_plan(auto, members=40, backend="gpu") == ("vmap", "scan", 16, 1)
+    assert choose_plan(auto, members=8, backend="gpu") == ("vmap", "scan", 0, 1)
+    assert choose_plan(auto, members=40, backend="gpu") == ("vmap", "scan", 0, 1)
     assert choose_plan(ExecutionConfig("unroll", "scan", 5), members=3, backend="gpu") == ("unroll", "scan", 3, 1)
 
 

@@ -13,9 +13,10 @@ import pytest
 from quam_jax.checkpoint import restore_model, save_model
 from quam_jax.loading import load_model
 from quam_jax.model import Network, SegmentationModel
+from quam_jax.networks.graph.fold import find_folds
 from quam_jax.networks.graph.program import Node, Ref, Weight, bind_sizes, evaluate_size, parse, write_node
-from quam_jax.networks.graph.run import split_at
-from quam_jax.networks.graph.values import Last, physical, plain
+from quam_jax.networks.graph.run import run, split_at
+from quam_jax.networks.graph.values import Last, Stored, physical, plain
 
 PROGRAM = (
     "image = input('b', 1, 'h', 'w')",
@@ -146,3 +147,23 @@ def test_a_torch_file_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_model(tmp_path / "net.pt2")
     with pytest.raises(ValueError, match="expected the arguments output and resize_logits, got channels"):
         load_model(tmp_path / "net.pt2", channels=3)
+
+
+def test_a_norm_behind_a_convolution_is_folded_only_where_nothing_else_needs_the_convolution() -> None:
+    def program(last_line: str) -> tuple[str, ...]:
+        return ("image = input('b', 2, 'h', 'w')", "c = conv2d(image, weight['k'], weight['b'], [1, 1], [1, 1])",
+                "n = batch_norm_inference(c, weight['g'], weight['s'], weight['m'], weight['v'], 1e-05)", last_line, "return y")
+
+    rng = np.random.default_rng(0)
+    weights = {n: jnp.asarray(rng.uniform(0.5, 1.5, s), jnp.float32)
+               for n, s in (("b", 3), ("g", 3), ("s", 3), ("m", 3), ("v", 3))}
+    stored: dict[str, Any] = {n: Stored(v, "plain") for n, v in weights.items()}
+    stored["k"] = Stored(jnp.asarray(rng.standard_normal((3, 3, 2, 3)), jnp.float32), "conv")
+    x = jnp.asarray(rng.standard_normal((2, 2, 5, 6)), jnp.float32)
+    for line, folded in (("y = relu(n)", True), ("y = add(n, c)", False)):
+        parsed = parse(program(line))
+        assert list(find_folds(parsed, parsed.nodes, {})) == ["n"] * folded
+        found, wanted = (run(parsed, stored, {"image": x}, parsed.nodes, fold=fold) for fold in (True, False))
+        assert ("c" in found) != folded and "c" in wanted
+        np.testing.assert_allclose(plain(found["y"]), plain(wanted["y"]), rtol=1e-5, atol=1e-5)
+    assert find_folds(parse(program("y = relu(n)")), parse(program("y = relu(n)")).nodes, {"c": x}) == {}

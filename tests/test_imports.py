@@ -42,13 +42,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "execution": {"config", "head", "model", "networks", "search", "space", "types", "compilation"},
     "predict": {"model", "search", "types"},
     "report": {"types"},
+    "baselines": {"evaluation", "execution", "model", "networks", "search", "space", "training", "types"},
+    "benchmarking": {"__init__", "baselines", "case", "config", "data", "decomposition", "evaluation", "execution", "model",
+                     "predict", "published", "run_folder", "targets", "types", "weighting"},
 }
 # Computations on arrays, which know neither files nor figures.
 PURE = ("types", "targets", "weighting", "decomposition", "published", "evaluation", "networks", "model", "space", "search",
         "execution", "head", "many_targets", "predict", "case", "pixels", "regions", "fragility")
 NO_FILES = {"os", "pathlib", "logging", "io", "shutil", "tempfile", "matplotlib", "PIL", "nibabel"}
 NEVER = {"torch", "torchvision", "tensorflow", "benchmarks", "tests"}
-MAY_EXECUTE = {"__init__", "case", "many_targets", "pipeline", "cli", "baselines"}
+MAY_EXECUTE = {"__init__", "benchmarking", "case", "many_targets", "volume_case", "volume_study", "pipeline", "cli", "baselines"}
 MAY_CONVERT = {"loading", "cli"}
 
 

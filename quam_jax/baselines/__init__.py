@@ -8,6 +8,7 @@ from .blur import blur as blur
 from .blur import blurred_mask as blurred_mask
 from .boundary import boundary as boundary
 from .ensemble import ensemble as ensemble
+from .evidential import evidential as evidential
 from .laplace import laplace as laplace
 from .mc_dropout import mc_dropout as mc_dropout
 from .random_directions import random_directions as random_directions
@@ -19,5 +20,5 @@ from .tta import tta as tta
 BASELINES = {
     "softmax": softmax, "temperature": temperature, "blur": blur, "blurred_mask": blurred_mask,
     "random_directions": random_directions, "mc_dropout": mc_dropout, "tta": tta, "ensemble": ensemble, "laplace": laplace,
-    "boundary": boundary,
+    "evidential": evidential, "boundary": boundary,
 }

@@ -12,9 +12,15 @@ import click
 
 import quam_jax
 
+from .methods import methods
+
 # command -> module of benchmarks, and what it measures
 BENCHMARKS = {
     "forward": ("forward", "Every network against PyTorch: forward pass, and forward and backward pass."),
+    "search-step": ("search_step", "One search step of the attention U-Net against PyTorch."),
+    "search-masks": ("search_masks", "Masks in the full space against the published procedure and the best PyTorch."),
+    "search-pixels": ("search_pixels", "Every pixel in the head and the last block against PyTorch."),
+    "scaling": ("scaling", "Seconds and memory from a thousand to a million targets."),
 }
 
 
@@ -48,5 +54,6 @@ def _command(name: str, module: str, text: str) -> click.Command:
                          context_settings={"ignore_unknown_options": True, "help_option_names": []})
 
 
+benchmark.add_command(methods)
 for _name, (_module, _text) in BENCHMARKS.items():
     benchmark.add_command(_command(_name, _module, _text))

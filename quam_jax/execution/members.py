@@ -15,7 +15,7 @@ import numpy as np
 from ..compilation import jit
 from ..config import SearchConfig
 from ..search import Frozen, Record, Setup, State, StepInputs, StepPlan, Target, begin, measure, step
-from .plan import Plan
+from .plan import PROBE, Plan, memory_budget
 
 Job = tuple[int, int]  # target and member
 
@@ -28,7 +28,7 @@ def run_members(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]], 
     targets of some jobs along a leading axis, `draw` gives the noise of a job in a step.
     """
     parts: list[Record] = []
-    start, chunk = 0, plan.chunk
+    start, chunk = 0, plan.chunk or _fitting_chunk(setup, frozen, targets_of, jobs, plan=plan, draw=draw)
     while start < len(jobs):
         part = jobs[start:start + chunk]
         count = len(part)
@@ -44,6 +44,22 @@ def run_members(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]], 
         parts.append(jax.tree.map(lambda leaf, n=count: leaf[:n], record))
         start += count
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _fitting_chunk(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]], Target], jobs: list[Job], *, plan: Plan,
+                   draw: Callable[[Job, int], Any]) -> int:
+    """How many members' temporary arrays the memory takes, by the compiled step of a few, each device with its share."""
+    count = min(len(jobs), PROBE)
+    if count == len(jobs):
+        return count
+    inputs = StepInputs(jnp.asarray(0), jnp.float32(0), jnp.float32(0), _stack([draw(job, 0) for job in jobs[:count]]))
+    compiled = jax.jit(functools.partial(_mapped, step), static_argnums=0).lower(
+        setup, frozen, targets_of(jobs[:count]), _begin(setup, frozen, count, True), inputs).compile()
+    analysis = compiled.memory_analysis()
+    each = max(1, (analysis.temp_size_in_bytes + analysis.output_size_in_bytes) // count)
+    chunk = max(1, memory_budget() // each) * plan.devices
+    chunks = -(-len(jobs) // chunk)
+    return -(-len(jobs) // chunks)  # chunks of equal size
 
 
 def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], steps: StepPlan, *, config: SearchConfig,

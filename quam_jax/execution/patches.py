@@ -2,7 +2,7 @@
 
 What a pixel's logits depend on behind the cut is a window as wide as the block's receptive field; the convolutions run
 over it without padding, so that it shrinks to the one pixel. Where the image ends, the window is moved inside and padded as
-the whole image is. Fit points are drawn where a window fits.
+the whole image is. A fit patch explains CROP x CROP pixels.
 """
 
 import functools
@@ -25,7 +25,8 @@ from .members import Job, run_members
 from .plan import choose_plan
 
 PROBE = 33  # pixels a side of the activation on which the receptive field is read off
-CHUNK = 128  # pixels side by side
+CHUNK = 64  # pixels side by side
+CROP = 4  # pixels a side that a fit patch explains: neighbours share most of what is computed
 TOO_WIDE = 11  # windows of more pixels a side than 2 * this + 1 save nothing
 
 
@@ -70,39 +71,35 @@ def patch_radius(space: Space, network: Network, config: SearchConfig, targets: 
     if not isinstance(activation, jax.Array):
         return None
     radius = receptive_radius(network, space.cut, activation.shape[-1])
-    return radius if radius is not None and min(activation.shape[1:-1]) >= 2 * radius + 1 else None
+    return radius if radius is not None and min(activation.shape[1:-1]) >= 2 * radius + CROP else None
 
 
-def _windows(images: Float[Array, "n *space f"], image: Int[Array, " t"], place: Int[Array, "t rank"], *,
-             radius: int) -> tuple[Float[Array, "t *window f"], Int[Array, "t rank"]]:
-    """The window around each place, moved inside its image, and the place within it."""
-    sides = images.shape[1:-1]
-    window = (2 * radius + 1,) * len(sides)
-    start = jnp.clip(place - radius, 0, jnp.asarray(sides) - jnp.asarray(window))
+def _windows(images: Float[Array, "n *space f"], image: Int[Array, " t"], place: Int[Array, "t rank"], *, before: int,
+             side: int) -> tuple[Float[Array, "t *window f"], Int[Array, "t rank"]]:
+    """Windows of `side` pixels that begin `before` pixels in front of each place, moved inside the image, and their corners."""
+    window = (side,) * place.shape[1]
+    corner = jnp.clip(place - before, 0, jnp.asarray(images.shape[1:-1]) - side)
 
-    def cut(index: Array, corner: Array) -> Array:
-        return jax.lax.dynamic_slice(images, (index, *corner, 0), (1, *window, images.shape[-1]))[0]
+    def cut(index: Array, start: Array) -> Array:
+        return jax.lax.dynamic_slice(images, (index, *start, 0), (1, *window, images.shape[-1]))[0]
 
-    return jax.vmap(cut)(image, start), place - start
+    return jax.vmap(cut)(image, corner), corner
 
 
 def fit_patches(fit: FitData, batch: Int[np.ndarray, " s"], *, radius: int, count: int,
-                key: Key[Array, ""]) -> tuple[Float[Array, "s b *window f"], Int[Array, "s b *one"]]:
-    """Windows around drawn fit points of every step's batch, and their labels; ValueError if no labelled point has one."""
+                key: Key[Array, ""]) -> tuple[Float[Array, "s b *window f"], Int[Array, "s b *crop"]]:
+    """Windows around drawn fit points of every step's batch, and the labels of the CROP pixels a side that they explain."""
     labels = np.asarray(fit.labels)
-    sides = labels.shape[2:]
-    inner = np.full(labels.shape, -1, labels.dtype)
-    inside = (slice(None), slice(None), *(slice(radius, n - radius) for n in sides))
-    inner[inside] = labels[inside]
-    if not (inner >= 0).reshape(len(labels), -1).any(1).all():
-        raise ValueError(f"fit data: expected labelled pixels {radius} from the border in every fit batch, got a batch without")
-    flat = fit_points(inner, batch, count=count, key=key)
-    image, *place = np.unravel_index(flat.reshape(-1), (labels.shape[0] * labels.shape[1], *sides))
-    windows, _ = _windows(fit.images.reshape(-1, *fit.images.shape[2:]), jnp.asarray(image),
-                          jnp.asarray(np.stack(place, -1)), radius=radius)
-    ones = (1,) * len(sides)
-    return (windows.reshape(*flat.shape, *windows.shape[1:]),
-            jnp.asarray(labels.reshape(-1)[flat].reshape(*flat.shape, *ones)))
+    flat = fit_points(labels, batch, count=count, key=key)
+    image, *place = np.unravel_index(flat.reshape(-1), (labels.shape[0] * labels.shape[1], *labels.shape[2:]))
+    windows, corners = _windows(fit.images.reshape(-1, *fit.images.shape[2:]), jnp.asarray(image),
+                                jnp.asarray(np.stack(place, -1)), before=radius + CROP // 2, side=2 * radius + CROP)
+    grid = np.indices((CROP,) * len(place))
+    explained = [np.asarray(corners)[:, a].reshape(-1, *(1,) * len(place)) + radius + grid[a] for a in range(len(place))]
+    crops = labels.reshape(-1, *labels.shape[2:])[(image.reshape(-1, *(1,) * len(place)), *explained)]
+    if not (crops >= 0).reshape(len(flat), -1).any(1).all():
+        raise ValueError("fit data: expected labelled pixels around the drawn points of every step, got none; raise fit_patches")
+    return windows.reshape(*flat.shape, *windows.shape[1:]), jnp.asarray(crops.reshape(*flat.shape, *crops.shape[1:]))
 
 
 @jit(static_argnames=("network", "space"))
@@ -121,7 +118,7 @@ def search_patches(setup: Setup, frozen: Frozen, fit: FitData, targets: Targets,
                                 for x, y in zip(patches, labels, strict=True)])
     image, wanted = frozen.image, np.asarray(targets.labels)
     place = np.stack(np.unravel_index(np.asarray(targets.points)[:, 0], setup.shape), -1)
-    frozen = frozen._replace(image=patches[0, :1], fit=patches, fit_labels=labels, reference_loss=reference_loss,
+    frozen = frozen._replace(image=image[:, :1], fit=patches, fit_labels=labels, reference_loss=reference_loss,
                              bound=slack_bound(reference_loss, config))
     jobs = [(t, m) for t in range(wanted.shape[0]) for m in range(wanted.shape[1])]
     at_border = np.any((place < radius) | (place >= np.array(image.shape[1:-1]) - radius), 1)
@@ -130,14 +127,17 @@ def search_patches(setup: Setup, frozen: Frozen, fit: FitData, targets: Targets,
 
     def targets_of(part: list[Job], shape: tuple[int, ...]) -> Target:
         rows, members = np.array(part).T
-        windows, inside = _windows(image, jnp.zeros(len(rows), int), jnp.asarray(place[rows]), radius=radius)
-        points = np.zeros(len(rows), int) if math.prod(shape) == 1 else np.ravel_multi_index(np.asarray(inside).T, shape)
+        windows, corners = _windows(image, jnp.zeros(len(rows), int), jnp.asarray(place[rows]), before=radius,
+                                    side=2 * radius + 1)
+        inside = place[rows] - np.asarray(corners)
+        points = np.zeros(len(rows), int) if math.prod(shape) == 1 else np.ravel_multi_index(inside.T, shape)
         return Target(points[:, None], wanted[rows, members], np.ones((len(rows), 1), np.float32), windows[:, None])
 
     def run(part: list[Job], setup: Setup) -> Record:
         plan = choose_plan(execution, members=len(part))
+        devices = min(execution.devices or jax.local_device_count(), len(part))
         if execution.member_plan == "auto":
-            plan = plan._replace(members="vmap", chunk=min(execution.chunk or CHUNK * plan.devices, len(part)))
+            plan = plan._replace(members="vmap", devices=devices, chunk=min(execution.chunk or CHUNK * devices, len(part)))
         return run_members(setup, frozen, lambda some: targets_of(some, setup.shape), part, own_steps, config=config, plan=plan,
                            draw=lambda job, s: None)
 

@@ -1,6 +1,5 @@
 """Which members go together and how steps follow each other on this hardware."""
 
-import os
 from typing import Any, NamedTuple
 
 import jax
@@ -8,10 +7,14 @@ import jax
 from ..config import ExecutionConfig
 
 SHARE = 0.5  # of the memory that a chunk may take
+PROBE = 8  # members that are compiled to see how much memory one takes
 
 
 class Plan(NamedTuple):
-    """How members and steps are laid out, how many members are in flight, and over how many devices they are split."""
+    """How members and steps are laid out, how many members are in flight, and over how many devices they are split.
+
+    A chunk of 0 is found when the step is compiled: as many as the memory takes.
+    """
 
     members: str
     steps: str
@@ -25,20 +28,19 @@ def choose_plan(execution: ExecutionConfig, *, members: int, backend: str | None
     member_plan = execution.member_plan if execution.member_plan != "auto" else ("loop" if cpu else "vmap")
     step_plan = execution.step_plan if execution.step_plan != "auto" else ("loop" if cpu else "scan")
     devices = (execution.devices or jax.local_device_count()) if member_plan == "vmap" else 1
-    chunk = execution.chunk or (2 if cpu and member_plan == "loop" else 16 * devices)
+    if member_plan == "vmap" and not execution.chunk:
+        return Plan(member_plan, step_plan, 0, min(devices, members))
+    chunk = execution.chunk or 2  # two in flight keep the device busy while Python prepares the next step
     return Plan(member_plan, step_plan, min(chunk, members), min(devices, members))
 
 
 def memory_budget() -> int:
-    """Bytes that the temporary arrays of a chunk may take: half of the device's limit, or of the machine's free memory."""
+    """Bytes that the temporary arrays of a chunk may take: half of what the device has left, 1 GiB on a CPU."""
     device = jax.local_devices()[0]
     statistics: dict[str, Any] = (device.memory_stats() or {}) if device.platform != "cpu" else {}
     if "bytes_limit" in statistics:
         return int(SHARE * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
-    try:
-        return int(SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return 2**30
+    return 2**30
 
 
 def backend_name() -> str:

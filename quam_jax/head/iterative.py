@@ -54,10 +54,13 @@ def _move(state: _State, gradient: Array, rate: Array, *, procedure: Procedure) 
     return state._replace(theta=state.theta - step * direction, first=first, second=second, count=count)
 
 
-def _step(state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *,
-          procedure: Procedure) -> tuple[_State, HeadRecord]:
+def _step(state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *, procedure: Procedure,
+          first: bool) -> tuple[_State, HeadRecord]:
     bound, coefficient, rate = numbers
-    loss, fit_gradient = fit_loss(problem.features, problem.transposed, problem.wanted, state.theta)
+    # before the first step all heads are the given one
+    theta = problem.theta[..., None] if first else state.theta
+    loss, fit_gradient = fit_loss(problem.features, problem.transposed, problem.wanted, theta)
+    loss = jnp.broadcast_to(loss, state.theta.shape[-1:])
     logits, objective, gradient = point_loss(*asked, state.theta)
     violation = loss - bound
     active = violation > 0 if procedure.hinge else jnp.ones_like(violation, bool)
@@ -89,6 +92,7 @@ def search_heads(problem: HeadProblem, asked: Asked, *, bound: Float[Array, " s"
     steps = len(problem.reference_loss)
     for s in range(steps):
         here = HeadProblem(*(leaf[s] for leaf in problem[:3]), problem.theta, problem.reference_loss[s])
-        state, record = _step(state, asked, here, (bound[s], coefficient[s], rate), procedure=procedure)
+        state, record = _step(state, asked, here, (bound[s], coefficient[s], rate), procedure=procedure,
+                              first=s == 0)
         records.append(record)
     return HeadRecord(*(jnp.stack(leaves) for leaves in zip(*records[1:], strict=True)))

@@ -19,7 +19,8 @@ from .loss import class_probabilities, point_loss, probabilities
 from .problem import HeadProblem
 
 FURTHEST = 40.0  # a margin that moves by this many logits is settled, however little the fit loss minds
-EVALUATIONS = 12
+EVALUATIONS = 20
+TOLERANCE = 1e-3  # of the slack: what may be left of it unused
 
 
 class Factor(NamedTuple):
@@ -59,7 +60,7 @@ def line_search(problem: HeadProblem, factor: Factor, asked: Asked, against: Flo
     """The head at the bound, along the direction of every target: one record a target.
 
     The step returned is the largest one evaluated whose true fit loss is within the bound (0 where even the reference
-    is not), so that every record is feasible.
+    is not), so that every record is feasible; it leaves at most TOLERANCE of the slack unused, or is FURTHEST.
     """
     features, theta = problem.features[0], problem.theta
     count, (_, columns) = features.shape[0], theta.shape
@@ -71,27 +72,34 @@ def line_search(problem: HeadProblem, factor: Factor, asked: Asked, against: Flo
     gain = jnp.maximum(gain, jnp.finfo(gain.dtype).tiny)
     slack = jnp.maximum(bound - problem.reference_loss[0], 0.0)
     furthest = FURTHEST / gain
+    goal = bound - slack * TOLERANCE / 2  # Newton's method comes from above: aimed a little lower it ends inside
 
     def loss_and_slope(step: Array) -> tuple[Array, Array]:
         probs, partition = probabilities(base + step * moved)
         slope = jnp.einsum("qkt,qkt->t", probs, moved) / count - linear
         return partition / count - start - step * linear, slope
 
-    def narrow(_: int, found: tuple) -> tuple:
+    def narrow(found: tuple) -> tuple:
         step, low, low_loss, high = found
         loss, slope = loss_and_slope(step)
         inside = loss <= bound
         low_loss = jnp.where(inside, loss, low_loss)
         low, high = jnp.where(inside, step, low), jnp.where(inside, high, jnp.minimum(step, high))
-        newton = step + (bound - loss) / slope
+        newton = step + (goal - loss) / slope
         middle = jnp.where(jnp.isfinite(high), (low + high) / 2, 2 * low)
         usable = (newton > low) & (newton < jnp.minimum(high, 4 * step)) & (slope > 0)
         return jnp.minimum(jnp.where(usable, newton, middle), furthest), low, low_loss, high
 
+    def open_yet(state: tuple) -> Array:
+        (step, low, low_loss, _), count = state
+        settled = (bound - low_loss <= TOLERANCE * slack) | (low >= furthest) | (step <= low)
+        return (count < EVALUATIONS) & ~jnp.all(settled)
+
     first = jnp.minimum(jnp.sqrt(2 * slack / gain), furthest)
     zeros = jnp.zeros_like(gain)
-    _, step, loss, _ = jax.lax.fori_loop(
-        0, EVALUATIONS, narrow, (first, zeros, zeros + problem.reference_loss[0], zeros + jnp.inf))
+    (_, step, loss, _), _ = jax.lax.while_loop(
+        open_yet, lambda state: (narrow(state[0]), state[1] + 1),
+        ((first, zeros, zeros + problem.reference_loss[0], zeros + jnp.inf), 0))
     logits, objective, _ = point_loss(*asked, theta[..., None] + step * direction)
     record = HeadRecord(class_probabilities(logits), objective, loss, zeros)
     return HeadRecord(*(leaf[None] for leaf in record))

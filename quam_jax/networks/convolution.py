@@ -148,6 +148,8 @@ def _on_patches(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple
     if set(stride) != {1} or groups > 1 or any(2 * p != d * (k - 1) for p, d, k in zip(padding, dilation, taps, strict=True)):
         raise ValueError("on patches: expected convolutions that keep the size")
     size = [n - 2 * p for n, p in zip(x.shape[1:-1], padding, strict=True)]
+    if math.prod(taps) > 1:
+        x = lax.optimization_barrier(x)  # else what made x is computed again for every tap
     shifted = []
     for tap in itertools.product(*map(range, taps)):
         start = [t * d for t, d in zip(tap, dilation, strict=True)]

@@ -59,10 +59,14 @@ class GivenNoise:
 
 
 class Mode(NamedTuple):
-    """How a forward pass runs: the default is PyTorch's eval(); batch statistics and noise together are its train()."""
+    """How a forward pass runs: the default is PyTorch's eval(); batch statistics and noise together are its train().
+
+    Without `folded` every normalisation is a layer of its own, so that layers can be compared one by one.
+    """
 
     batch_statistics: bool = False
     noise: Noise | None = None
+    folded: bool = True
 
 
 EVAL = Mode()
@@ -116,7 +120,7 @@ class Conv(Layer):
 
 def conv_norm(conv: Conv, norm: "BatchNorm", x: Float[Array, "b *space i"], mode: Mode) -> Float[Array, "b *out o"]:
     """BatchNorm of a convolution; with running statistics it is folded into weight and bias, which saves passes over x."""
-    if mode.batch_statistics:
+    if mode.batch_statistics or not mode.folded:
         return norm(conv(x), mode)
     scale, shift = norm.affine()
     bias = shift if conv.bias is None else conv.bias[...] * scale + shift

@@ -97,7 +97,7 @@ class GraphNetwork(nnx.Module):
 
 
 def _check_mode(mode: Mode) -> None:
-    if mode != EVAL:
+    if mode.batch_statistics or mode.noise is not None:
         raise ValueError("graph: an imported graph is fixed in eval mode; expected mode eval, got train")
 
 

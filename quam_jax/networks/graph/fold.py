@@ -26,9 +26,9 @@ def find_folds(program: Program, nodes: Sequence[Node], known: Mapping[str, Any]
 
 
 def convolve_normalised(convolution: Sequence[Any], norm: Sequence[Any]) -> Last:
-    """The two operations as one convolution, from the arguments of both."""
+    """The two operations as one convolution, from the arguments of both, the norm's without its input."""
     x, weight, *rest = convolution
-    _, scale_, shift_, mean, var, epsilon = norm
+    scale_, shift_, mean, var, epsilon = norm
     scale = lax.rsqrt(plain(var) + epsilon)
     scale = scale if scale_ is None else scale * plain(scale_)
     shift = -plain(mean) * scale

@@ -107,12 +107,10 @@ def run(program: Program, weights: Mapping[str, Any], values: dict[str, Any], no
         function = OPERATIONS.get(node.op)
         if function is None:
             raise ValueError(f"graph: {node.name}: unknown operation {node.op}" + _where(node))
+        args, kwargs = _fill(list(node.args[node.name in folds:]), values, weights), _fill(node.kwargs, values, weights)
+        if node.name in folds:
+            function, args = convolve_normalised, [_fill(list(folds[node.name].args), values, weights), args]
         try:
-            if node.name in folds:
-                first = _fill(list(folds[node.name].args), values, weights)
-                values[node.name] = convolve_normalised(first, [None, *_fill(list(node.args[1:]), values, weights)])
-                continue
-            args, kwargs = _fill(list(node.args), values, weights), _fill(node.kwargs, values, weights)
             values[node.name] = function(*args, **kwargs)
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, zlib.error) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,184 @@
+"""Masks in the full space: one image searched by us, by the published procedure in PyTorch, and by the best PyTorch we can.
+
+Claim (CPU, AttUNet-16, 96x96, 2 members x 6 steps, 100 fit batches of 4): at least 5 times as fast as the published
+procedure without its data loading, and at least as fast as the best PyTorch. The published procedure runs every fit batch
+through the given network for every member of every image, and the test image once more after each step. The best PyTorch
+caches the reference losses, joins fit batch and image in one pass, uses channels_last, and runs members one after the other
+or mapped by torch.func.vmap, whichever is faster.
+`python -m benchmarks.search_masks` prints the ratios and writes benchmarks/results/search_masks.json.
+"""
+
+import argparse
+
+from .record import write_result
+from .timing import alternate, matmul_rate, threads
+
+COEFFICIENTS = (1.0, 33.0, 67.0, 99.0, 133.0, 167.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--batches", type=int, default=100, help="fit batches of 4")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--members", type=int, default=2)
+    parser.add_argument("--compute", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--name", default="search_masks", help="of the result file")
+    options = parser.parse_args()
+
+    from quam_jax.process import keep_freed_memory
+
+    keep_freed_memory()  # as the command line does; all sides gain
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import torch
+    from torch.func import functional_call, grad, stack_module_state, vmap
+
+    from converters.mapping import to_torch
+    from quam_jax.config import ExecutionConfig, SearchConfig
+    from quam_jax.execution import prepare, search_prepared
+    from quam_jax.model import Network, SegmentationModel
+    from quam_jax.predict import fit_data
+    from quam_jax.targets import dilate, erode, mask_targets
+
+    from .torch_att_unet import AttUNet
+
+    torch.set_num_threads(threads())
+    device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    size, members, steps = options.size, options.members, len(COEFFICIENTS)
+    rng = np.random.default_rng(0)
+    fit_images = rng.normal(size=(options.batches, 4, size, size, 1)).astype(np.float32)
+    fit_labels = (fit_images[..., 0] > 0.5).astype(np.int32)
+    images = rng.normal(size=(options.images, size, size, 1)).astype(np.float32)
+    place = np.indices((size, size)) - size / 2
+    mask = jnp.asarray((place**2).sum(0) < (size / 4) ** 2, jnp.int32)
+    wanted = [dilate(mask, radius=3), erode(mask, radius=3)]
+    arguments = dict(in_channels=1, n_classes=2, channels=options.channels, is_batchnorm=False, drop=0.0, decoder_drop=0.0)
+    network = Network.create("att_unet", **arguments)
+    model = SegmentationModel(network, *network.initialise(jax.random.key(0, impl="rbg")))
+
+    # ours
+    config = SearchConfig(members=members, steps=steps, learning_rate=5e-4, mode="eval")
+    prepared = prepare(model, fit_data(model, fit_images, fit_labels), config)
+    targets = mask_targets(wanted, members=members)
+    execution = ExecutionConfig(compute=options.compute)
+
+    def ours() -> None:
+        for image in images:
+            jax.block_until_ready(search_prepared(prepared, image, targets, key=jax.random.key(0), execution=execution))
+
+    # PyTorch
+    module = AttUNet(**arguments)
+    state = {k: torch.from_numpy(np.array(v)) for k, v in to_torch(network, model.params, model.stats).items()}
+    module.load_state_dict(state, strict=False)
+    module.to(device).eval()
+
+    def channels_last(x: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.moveaxis(x, -1, 1).copy()).to(device).contiguous(memory_format=torch.channels_last)
+
+    tests, fits = channels_last(images), [channels_last(x) for x in fit_images]
+    labels = [torch.from_numpy(y.astype(np.int64)).to(device) for y in fit_labels]
+    asked = [torch.from_numpy(np.array(w, np.int64))[None].to(device) for w in wanted]
+    entropy = torch.nn.functional.cross_entropy
+    used = [(s * 50 + 49) % options.batches for s in range(steps)]
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def fresh() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        copy = AttUNet(**arguments).to(device).eval()
+        copy.load_state_dict(module.state_dict())
+        return copy, torch.optim.Adam(copy.parameters(), lr=5e-4)
+
+    def published(count: int = 1) -> None:
+        for image in tests[:count]:
+            for m in range(members):
+                with torch.no_grad():
+                    reference = [entropy(module(x), y) for x, y in zip(fits, labels, strict=True)]
+                copy, optimizer = fresh()
+                for s, coefficient in enumerate(COEFFICIENTS):
+                    fit_loss = entropy(copy(fits[used[s]]), labels[used[s]])
+                    objective = entropy(copy(image[None]), asked[m % 2])
+                    optimizer.zero_grad()
+                    (objective + coefficient * (fit_loss - reference[used[s]] - 0.05)).backward()
+                    optimizer.step()
+                    with torch.no_grad():
+                        copy(image[None]).softmax(1)
+        wait()
+
+    bound = 0.5
+
+    def looped() -> None:
+        for image in tests:
+            for m in range(members):
+                copy, optimizer = fresh()
+                for s in range(steps):
+                    logits = copy(torch.cat([fits[used[s]], image[None]]))
+                    total = entropy(logits[4:], asked[m % 2]) + 10.0 * torch.relu(entropy(logits[:4], labels[used[s]]) - bound)
+                    optimizer.zero_grad()
+                    total.backward()
+                    optimizer.step()
+                with torch.no_grad():
+                    copy(torch.cat([fits[used[0]], image[None]]))
+        wait()
+
+    def mapped_loss(params: dict, buffers: dict, x: torch.Tensor, y: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
+        logits = functional_call(module, (params, buffers), (x,))
+        return entropy(logits[4:], want) + 10.0 * torch.relu(entropy(logits[:4], y) - bound)
+
+    step_of_all = vmap(grad(mapped_loss), in_dims=(0, 0, None, None, 0))
+    wants = torch.stack([asked[m % 2] for m in range(members)])
+
+    def mapped() -> None:
+        for image in tests:
+            params, buffers = stack_module_state([fresh()[0] for _ in range(members)])
+            optimizer = torch.optim.Adam(params.values(), lr=5e-4)
+            for s in range(steps):
+                found = step_of_all(params, buffers, torch.cat([fits[used[s]], image[None]]), labels[used[s]], wants)
+                for name, value in params.items():
+                    value.grad = found[name]
+                optimizer.step()
+            with torch.no_grad():
+                joined = torch.cat([fits[used[0]], image[None]])
+                vmap(lambda p, b, x=joined: functional_call(module, (p, b), (x,)))(params, buffers)
+        wait()
+
+    times = alternate({"ours": ours, "looped": looped, "mapped": mapped})
+    published_seconds = alternate({"published": published}, rounds=2)["published"]
+    ours_seconds = times["ours"] / options.images
+    best = min(times["looped"], times["mapped"]) / options.images
+    cost = _step_cost(prepared, images[0], targets)
+    rate = matmul_rate()
+    row = {"name": "masks-full", "seconds": ours_seconds, "ratio_published": published_seconds / ours_seconds,
+           "ratio_best": best / ours_seconds, "floor_fraction": cost["flops"] * members * steps / rate / ours_seconds,
+           "peak_bytes": cost["temporary_bytes"], "seconds_published": published_seconds,
+           "seconds_torch_loop": times["looped"] / options.images, "seconds_torch_vmap": times["mapped"] / options.images,
+           "threads": threads(), "precision": f"float32 in PyTorch, {options.compute} in JAX", "matmul_gflops": rate / 1e9}
+    write_result(options.name, [row], setting=vars(options))
+
+
+def _step_cost(prepared: object, image: object, targets: object) -> dict[str, float]:
+    """Operations and temporary bytes of one compiled step, as the compiler counts them."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from quam_jax.search import Frozen, Procedure, Setup, StepInputs, Target, begin, step
+
+    model = prepared.model
+    frozen = Frozen(model.params, model.stats, jnp.asarray(np.asarray(image)[None]), prepared.fit, prepared.fit_labels,
+                    prepared.reference_loss, prepared.bound)
+    setup = Setup(model.network, prepared.space, Procedure.of(prepared.config), np.asarray(image).shape[:-1])
+    target = Target(targets.points[0], targets.labels[0, 0], targets.weights[0])
+    inputs = StepInputs(jnp.asarray(0), jnp.float32(1), jnp.float32(1e-4), None)
+    compiled = jax.jit(step, static_argnums=0).lower(setup, frozen, target, begin(setup, frozen), inputs).compile()
+    analysis = compiled.cost_analysis()
+    return {"flops": float(analysis["flops"]), "temporary_bytes": int(compiled.memory_analysis().temp_size_in_bytes)}
+
+
+if __name__ == "__main__":
+    main()

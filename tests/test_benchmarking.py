@@ -1,0 +1,267 @@
+"""The study: splits, shifts, tuning, cache, tables by hand, and the three commands from files to files."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from quam_jax.benchmarking import tables
+from quam_jax.benchmarking.cases import parse_dataset
+from quam_jax.benchmarking.shifts import parse_shift, shifted
+from quam_jax.benchmarking.splits import Identity, check_disjoint, patient_of
+from quam_jax.benchmarking.study import Cell, risk_curve
+from quam_jax.benchmarking.tuning import best
+from quam_jax.checkpoint import save_model
+from quam_jax.cli import main
+from quam_jax.cli.methods import parse_seeds, spread
+from quam_jax.cli.tune import search_grid
+from quam_jax.data.rendered import nodule_opacity, render
+from quam_jax.evaluation.ranking import augrc, count_errors
+from tests.small_run import disc, picture, small_model
+
+SIZE = (16, 16)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["quam-jax", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
+def write_part(folder: Path, names: list[str], *, start: int, raters: int) -> None:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for place, name in enumerate(names, start=start):
+        Image.fromarray(picture(place, SIZE)).save(folder / "images" / f"{name}.png")
+        for rater in range(raters):
+            mask = disc(place, radius=3.5 + rater, size=SIZE) * 255
+            Image.fromarray(mask).save(folder / "masks" / (f"{name}_r{rater}.png" if raters > 1 else f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("study")
+    write_part(root / "fit", ["p1-a", "p1-b"], start=0, raters=1)
+    write_part(root / "val", ["p2-a", "p2-b"], start=10, raters=2)
+    write_part(root / "test", ["p3-a", "p4-a"], start=20, raters=2)
+    for seed in range(2):
+        save_model(root / f"net_{seed}", small_model(seed))
+    return root
+
+
+# Splits and shifts
+
+
+def test_parts_that_share_an_image_a_name_or_a_patient_are_refused_by_name() -> None:
+    one, other = Identity("a", "p1", "11"), Identity("b", "p2", "22")
+    check_disjoint({"train": [one], "fit": [one], "test": [other]})  # training cases may be fit cases
+    for wrong, what in ((other._replace(sha256="11"), "image"), (other._replace(name="a"), "case name"),
+                        (other._replace(patient="p1"), "patient")):
+        with pytest.raises(ValueError, match=f"fit and test cases: expected no overlap, got the same {what} in a"):
+            check_disjoint({"fit": [one], "test": [wrong]})
+    with pytest.raises(ValueError, match="validation and test"):
+        check_disjoint({"validation": [one], "test": [one]})
+
+
+def test_patients_come_from_the_name() -> None:
+    assert patient_of("LIDC-0001-n7", r"^(LIDC-\d+)-") == "LIDC-0001"
+    assert patient_of("LIDC-0001-n7", r"LIDC-\d+") == "LIDC-0001"
+    assert patient_of("x", None) == "x"
+    with pytest.raises(ValueError, match="case x: expected a patient"):
+        patient_of("x", r"\d+")
+
+
+def test_shifts_by_hand() -> None:
+    x = np.array([[[0.0], [2.0]]], np.float32)  # mean 1, standard deviation 1
+    np.testing.assert_array_equal(shifted(x, "none", seed=0), x)
+    np.testing.assert_allclose(shifted(x, "brightness:2", seed=0), x + 1)
+    np.testing.assert_allclose(shifted(x, "contrast:2", seed=0)[..., 0], [[0.5, 1.5]])  # deviations halved
+    large = np.random.default_rng(0).normal(size=(64, 64, 1)).astype(np.float32)
+    assert shifted(large, "noise:2", seed=1).std() == pytest.approx(np.sqrt(1 + 0.25), rel=0.03)
+    np.testing.assert_array_equal(shifted(large, "noise:2", seed=1), shifted(large, "noise:2", seed=1))
+    assert shifted(large, "blur:1", seed=0).std() < 0.6
+    for wrong in ("fog:1", "noise", "noise:0", "noise:x"):
+        with pytest.raises(ValueError, match="shift: expected KIND:STRENGTH"):
+            parse_shift(wrong)
+
+
+# Tables
+
+
+def _cell(network: str, method: str, case: str, value: float) -> Cell:
+    return Cell(network, method, "none", case, {"total/pcc": value, "dice_consensus": 1 - value,
+                                                "total/sum_over_foreground": value * 2}, {})
+
+
+def test_a_table_averages_networks_first_and_cases_then() -> None:
+    cells = [_cell("n0", "softmax", "a", 0.1), _cell("n1", "softmax", "a", 0.3), _cell("n0", "softmax", "b", 0.4),
+             _cell("n1", "softmax", "b", 0.6), _cell("n0", "quam", "a", 0.5), _cell("n0", "quam", "b", 0.7)]
+    summary = tables.summarise_methods(cells, figures=("total/pcc",))
+    softmax = summary["methods"]["softmax"]["figures"]["total/pcc"]
+    assert softmax["mean"] == pytest.approx(0.35)  # cases 0.2 and 0.5
+    assert softmax["sd_networks"] == pytest.approx(np.std([0.25, 0.45], ddof=1))
+    against = summary["methods"]["quam"]["against_baseline"]["total/pcc"]
+    assert against["difference"] == pytest.approx(0.25) and against["n"] == 2  # 0.5 - 0.2 and 0.7 - 0.5
+    with pytest.raises(ValueError, match="baseline: expected one of softmax, quam, got 'tta'"):
+        tables.summarise_methods(cells, baseline="tta", figures=("total/pcc",))
+
+
+def test_case_ranking_by_hand() -> None:
+    rows = {name: {"total/sum_over_foreground": u, "dice_consensus": d}
+            for name, u, d in (("a", 1.0, 0.9), ("b", 2.0, 0.8), ("c", 3.0, 0.7), ("d", 4.0, 0.75))}
+    assert tables.case_ranking(rows)["total"] == pytest.approx(0.8)  # ranks 1 2 3 4 against 1 2 4 3
+    assert np.isnan(tables.case_ranking(rows)["epistemic"])
+
+
+def test_markdown_and_latex_hold_every_method_and_a_dash_for_what_is_missing() -> None:
+    cells = [_cell("n0", method, case, value) for method, value in (("softmax", 0.25), ("a_b", 0.5)) for case in "xyz"]
+    summary = tables.summarise_methods(cells)
+    text = tables.markdown(summary, {"a_b": "{}"})
+    assert "| softmax | - | - | - |" in text and "0.250 [0.250, 0.250]" in text
+    assert text.count("| a_b |") == 2
+    assert r"a\_b & - & - & -" in tables.latex(summary)
+
+
+def test_the_risk_curve_has_the_area_of_augrc() -> None:
+    rng = np.random.default_rng(0)
+    u, wrong = rng.random((40, 40)), rng.random((40, 40)) < 0.1
+    curve = risk_curve(u, wrong)
+    assert curve[0] == 0 and curve[-1] == pytest.approx(wrong.mean())
+    assert np.trapezoid(curve, dx=1 / 40) == pytest.approx(augrc(count_errors(u, wrong)), abs=1e-3)
+
+
+def test_the_best_setting_is_the_first_of_the_largest_score_or_the_smallest_risk() -> None:
+    rows = [{"settings": n, "score": s} for n, s in enumerate((0.2, float("nan"), 0.5, 0.5))]
+    assert best(rows)["settings"] == 2
+    assert best(rows, score="total/aurc_image")["settings"] == 0
+    assert search_grid({"radius": "1,2", "slack": "0.2"}) == ({"radius": 1, "slack": 0.2}, {"radius": 2, "slack": 0.2})
+    with pytest.raises(ValueError, match="--learning-rate: expected a list of numbers"):
+        search_grid({"learning_rate": "fast"})
+    assert spread(list(range(10)), 3) == [0, 3, 6] and spread([1, 2], 0) == [1, 2]
+    with pytest.raises(ValueError, match="--seeds"):
+        parse_seeds("a")
+
+
+# Rendered pictures
+
+
+def test_renderings_show_the_mean_or_the_majority() -> None:
+    raters = np.zeros((4, 32, 32), int)
+    raters[:, 8:24, 8:16] = 1
+    raters[:1, 8:24, 16:24] = 1  # one of four drew the right half
+    raters[:2, 24:28, 8:16] = 1  # two of four: a tie is majority
+    crisp = nodule_opacity(raters, rendering="crisp")
+    assert set(np.unique(crisp)) == {0, 1} and crisp[26, 10] == 1 and crisp[12, 20] == 0
+    assert nodule_opacity(raters, rendering="soft")[14, 19] == pytest.approx(0.25, abs=0.05)
+    one, same = (render(raters, rendering="soft", seed=1) for _ in range(2))
+    np.testing.assert_array_equal(one, same)
+    assert one[8:24, 8:16].mean() > one[8:24, 17:23].mean() > one[:, 28:].mean() - 40
+    with pytest.raises(ValueError, match="rendering: expected soft or crisp"):
+        render(raters, rendering="sharp", seed=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="raters: expected masks of 0 and 1"):
+        render(raters * 2, rendering="soft", seed=0)
+
+
+# Commands
+
+
+def test_datasets_are_named_by_layout(study: Path) -> None:
+    assert [c.name for c in parse_dataset(f"folders:{study / 'test'}")] == ["p3-a", "p4-a"]
+    for wrong in ("nowhere:x", str(study), "folders:", f"folders:{study / 'test'},split=1"):
+        with pytest.raises(ValueError, match="dataset: "):
+            parse_dataset(wrong)
+
+
+def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(study: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    out = study / "out"
+    val, test = f"folders:{study / 'val'}", f"folders:{study / 'test'}"
+    arguments = ["-q", "benchmark", "methods", "--dataset", test, "--validation", val,
+                 "--fit", f"folders:{study / 'fit'}", "--model", f"{study}/net_{{seed}}", "--seeds", "0,1", "--patient", r"p\d",
+                 "--inject-dropout", "0.5", "--methods", "softmax,mc_dropout,ensemble,blur,boundary,quam", "--shift", "noise:2",
+                 "--out", str(out)]
+    assert call(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "| quam |" in printed and "| boundary |" in printed
+    written = json.loads((out / "methods.json").read_text())
+    assert set(written["summaries"]) == {"none", "noise:2"} and not written["failed"]
+    quam = written["summaries"]["none"]["methods"]["quam"]["figures"]
+    assert quam["forward"]["mean"] == 1 + 2 * 6 * 3 + 2 * 3 and quam["backward"]["mean"] == 2 * 6 * 3  # two fit cases, one image
+    rows = (out / "methods.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 6 * 2 * 2  # networks, methods, conditions, cases
+    for name in ("methods.md", "methods.tex", "curves-none.png", "scatter.png", "strip-p3-a.png", "tuning.png"):
+        assert (out / name).stat().st_size > 100
+    cached = sorted((out / "cache").rglob("*.json"))
+    times = [p.stat().st_mtime_ns for p in cached]
+    cached[0].unlink()
+    assert call(monkeypatch, *arguments) == 0
+    assert [p.stat().st_mtime_ns for p in cached[1:]] == times[1:] and cached[0].exists()  # only what was missing is done again
+
+
+def test_bad_requests_are_one_line_and_exit_code_2(study: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["benchmark", "methods", "--fit", f"folders:{study / 'fit'}", "--model", str(study / "net_0"), "--out",
+            str(study / "bad"), "--methods", "softmax"]
+    val, test = f"folders:{study / 'val'}", f"folders:{study / 'test'}"
+    assert call(monkeypatch, *base, "--dataset", test, "--validation", test) == 2
+    assert "expected no overlap, got the same image in p3-a" in capsys.readouterr().err
+    assert call(monkeypatch, *base, "--dataset", f"folders:{study / 'fit'}", "--validation", val) == 2
+    assert "case p1-a: expected at least 2 raters, got 1" in capsys.readouterr().err
+    assert call(monkeypatch, *base, "--dataset", test, "--validation", val, "--methods", "magic") == 2
+    assert "methods: expected some of softmax" in capsys.readouterr().err
+    assert call(monkeypatch, *base, "--dataset", test, "--validation", val, "--baseline", "tta") == 2
+    assert "--baseline: expected one of softmax" in capsys.readouterr().err
+    assert call(monkeypatch, *base, "--dataset", test, "--validation", val, "--methods", "softmax,mc_dropout") == 1
+    assert "--inject-dropout RATE" in capsys.readouterr().err
+
+
+def test_tune_writes_settings_and_the_curve(study: Path, monkeypatch: pytest.MonkeyPatch,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    from quam_jax.config import load_config
+
+    out = study / "tuned"
+    assert call(monkeypatch, "-q", "tune", "--model", str(study / "net_0"), "--validation", f"folders:{study / 'val'}",
+                "--fit",
+                f"folders:{study / 'fit'}", "--methods", "quam_tuned,blur", "--learning-rate", "1e-4,1e-2", "--out",
+                str(out)) == 0
+    assert "quam_tuned: " in capsys.readouterr().out
+    written = json.loads((out / "tuning.json").read_text())
+    scores = [row["score"] for row in written["curves"]["quam_tuned"]]
+    chosen = written["chosen"]["quam_tuned"]
+    assert len(scores) == 2 and chosen["score"] == max(scores)
+    assert load_config(out / "tuned.yaml").search.learning_rate == chosen["settings"]["learning_rate"]
+    assert (out / "tuning.png").stat().st_size > 1000 and len((out / "tuning.csv").read_text().splitlines()) == 1 + 2 + 7
+
+
+def test_evaluate_reads_map_files_and_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "maps").mkdir()
+    shares = []
+    for rater in range(2):
+        mask = disc(0, radius=4.0 + rater, size=SIZE)
+        shares.append(mask)
+        Image.fromarray(mask * 255).save(tmp_path / "masks" / f"a_r{rater}.png")
+    Image.fromarray(disc(1, size=SIZE) * 255).save(tmp_path / "masks" / "b.png")
+    mean = np.mean(shares, 0)
+    for name, values in (("a", np.where(mean == 0.5, 0.7, 0.1)), ("b", mean), ("c", mean)):
+        np.savez(tmp_path / "maps" / f"{name}.npz", data=values.astype(np.float32))
+    arguments = ["evaluate", "--map", f"own={tmp_path / 'maps'}", "--masks", str(tmp_path / "masks"), "--out",
+                 str(tmp_path / "out")]
+    assert call(monkeypatch, *arguments) == 1  # case c has no raters
+    done = capsys.readouterr()
+    assert "failed: c: case c: expected the masks of its raters, got none" in done.err
+    assert "1 of 2 cases: one rater: agreement with rater disagreement is not defined" in done.err
+    assert "own" in done.out
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert written["columns"]["own/pcc"]["mean"] == pytest.approx(1.0)  # entropy is an affine map of these two values
+    assert written["columns"]["own/pcc"]["n"] == 1
+    assert call(monkeypatch, "evaluate", "--map", "own", "--masks", str(tmp_path / "masks")) == 2
+    assert "--map: expected NAME=FOLDER" in capsys.readouterr().err
+    assert call(monkeypatch, "evaluate") == 2
+    assert call(monkeypatch, "evaluate", str(tmp_path)) == 2
+    assert "expected the folder of a run" in capsys.readouterr().err
