@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 PAGE = ROOT / "docs" / "choosing.md"
 CASE = "B07"
+PATIENCE = 40.0  # processor seconds; what takes longer is not searched a second time, and its time includes compilation
 
 
 class Choice(NamedTuple):
@@ -41,10 +42,10 @@ CHOICES = [
     Choice("mask", "full", "dilated, eroded", {"learning_rate": 1e-4}),
     Choice("mask", "last_block", "dilated, eroded", {"learning_rate": 1e-3}),
     Choice("mask", "head", "dilated, eroded", {"learning_rate": 3e-2}),
-    Choice("region", "full", "tiles of 32", {"region_size": 32, "learning_rate": 1e-4}),
+    Choice("region", "full", "tiles of 48", {"region_size": 48, "learning_rate": 1e-4}),
     Choice("region", "last_block", "tiles of 16", {"region_size": 16, "learning_rate": 1e-3}),
     Choice("region", "head", "super-pixels of 8", {"regions": "superpixels", "region_size": 8, "learning_rate": 3e-2}),
-    Choice("pixel", "full", "a stratified sample", {"pixels": "stratified", "pixel_count": 48, "members": 1,
+    Choice("pixel", "full", "a stratified sample", {"pixels": "stratified", "pixel_count": 24, "members": 1,
                                                     "learning_rate": 1e-4}),
     Choice("pixel", "last_block", "boundary band of 3", {"pixels": "band", "band_width": 3, "members": 1,
                                                          "learning_rate": 1e-3}),
@@ -62,17 +63,19 @@ class Result(NamedTuple):
 
 
 def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarray) -> Result:
-    """Search the image twice; the second time, without compilation, is the time of the row."""
+    """Search the image twice, unless it takes long; the second time, without compilation, is the time of the row."""
     from quam_jax.case import quantify_prepared
     from quam_jax.config import Config, change
     from quam_jax.execution import prepare
 
     config = change(Config(), {"target": choice.target, "space": choice.space, **choice.settings})
     prepared = prepare(known.model, known.fit, config.search)
-    for _ in range(2):
+    times: list[tuple[float, float]] = []
+    while len(times) < 2 and (not times or times[0][1] < PATIENCE):
         start, start_work = time.perf_counter(), time.process_time()
         quantified = quantify_prepared(prepared, image, config=config)
-        seconds, work = time.perf_counter() - start, time.process_time() - start_work
+        times.append((time.perf_counter() - start, time.process_time() - start_work))
+    seconds, work = times[-1]
     searched = sum(a.searched for a in quantified.audit)
     asked = asked_pixels(quantified)
     agreement = np.corrcoef(quantified.total[asked], entropy[asked])[0, 1]
@@ -80,7 +83,8 @@ def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarr
     return Result(choice, quantified, {
         "target": choice.target, "asked": choice.asked, "space": choice.space, "solver": choice.solver,
         "members": config.search.members, "steps": 1 if choice.solver == "line_search" else config.search.steps,
-        "models": searched, "seconds": seconds, "processor_seconds": work, "seconds_a_model": seconds / searched,
+        "models": searched, "seconds": seconds, "processor_seconds": work, "compiled_before": len(times) > 1,
+        "processor_seconds_a_model": work / searched,
         "models_held": sum(a.kept if a.searched > 1 else a.held for a in quantified.audit) / searched,
         "pixels_asked": int(asked.sum()), "pixels_changed": float(flipped.any(0)[asked].mean()),
         "pcc_total_asked": float(agreement)})
@@ -153,17 +157,18 @@ def draw_fragility(results: list[Result]) -> None:
 
 def table(result: dict[str, Any]) -> str:
     """The rows of the result as a Markdown table."""
-    header = ["target", "asked", "space", "solver", "models x steps", "pixels asked", "seconds", "ms a model", "models held",
+    header = ["target", "asked", "space", "solver", "models x steps", "pixels asked", "processor s", "ms a model", "models held",
               "pixels changed", "PCC"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for r in result["rows"]:
         solver = r["solver"].replace("_", " ")
+        star = "" if r["compiled_before"] else "*"
         lines.append(f"| {r['target']} | {r['asked']} | `{r['space']}` | {solver} | {r['models']} x {r['steps']} | "
-                     f"{r['pixels_asked']} | {r['seconds']:.2g} | {1000 * r['seconds_a_model']:.2g} | "
+                     f"{r['pixels_asked']} | {r['processor_seconds']:.2g}{star} | {1000 * r['processor_seconds_a_model']:.2g} | "
                      f"{100 * r['models_held']:.0f} % | {100 * r['pixels_changed']:.1f} % | {r['pcc_total_asked']:.2f} |")
     device = result["device"]
     return "\n".join(lines) + (f"\n\n`{result['command']}`, case {result['case']} ({result['shape'][0]} x {result['shape'][1]} "
-                               f"pixels), {device['processor']}, {device['cores']} cores, {result['date']}.")
+                               f"pixels), {device['processor']}, {device['cores']} cores, {result['date']}; * with compilation.")
 
 
 def write_table(result: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def write_rendering(masks: np.ndarray, patients: list[str], out: Path, *, render
     for index, (raters, patient) in enumerate(zip(masks, patients, strict=True)):
         part, name = part_of(patient), f"{patient}-n{index:03d}"
         picture = render(raters, rendering=rendering, seed=index)  # type: ignore[arg-type]
-        majority = raters.mean(0) >= 0.5
+        majority = raters.mean(0) > 0.5  # as the consensus that errors are counted against
         for target in (part, "fit") if part == "train" and counts.get("fit", 0) < FIT else (part,):
             counts[target] = counts.get(target, 0) + 1
             _save(out / target / "images" / f"{name}.png", picture)

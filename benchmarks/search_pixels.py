@@ -14,7 +14,7 @@ from typing import Any
 from .record import write_result
 from .timing import alternate, matmul_rate, threads
 
-FEATURES, FIT_POINTS, STEPS, FIT_PATCHES, CROP = 64, 2048, 20, 8, 4
+FEATURES, FIT_POINTS, STEPS, FIT_PATCHES, CROP = 64, 2048, 20, 4, 4
 
 
 def main() -> None:
@@ -151,7 +151,6 @@ def torch_heads(features: Any, wanted: Any, fit_features: Any, fit_labels: Any, 
 def last_block_row(options: argparse.Namespace) -> dict[str, Any]:
     """Pixels in the last block of AttUNet-16, on the patches that they see."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
     import torch
 

@@ -106,7 +106,7 @@ class SearchConfig:
         "weights where the bound is broken; line_search: closed direction and exact line search (head of pixels and regions)")
     stop: Literal["never", "flipped"] = setting("never", "flipped: a target rests once a feasible model has all it wants")
     fit_points: int = setting(2048, "fit points drawn for each step of a head search of pixels or regions; 0: the whole batch")
-    fit_patches: int = setting(8, "fit patches, of 4x4 pixels, drawn for each step of a last-block search of pixels")
+    fit_patches: int = setting(4, "fit patches, of 4x4 pixels, drawn for each step of a last-block search of pixels")
     damping: float = setting(1e-3, "of the Fisher matrix of line_search, as a fraction of its mean diagonal")
 
     def __post_init__(self) -> None:

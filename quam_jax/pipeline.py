@@ -225,7 +225,7 @@ def load_fit(model: SegmentationModel, images: Path, masks: Path, *, preprocessi
 def _read_fit_case(case: Case, classes: int) -> tuple[Image, np.ndarray]:
     image = read_channels(case.files)
     raters = [read_labels(path, classes=classes, like=image.geometry) for path in case.raters.values()]
-    return image, consensus(np.stack(raters), classes, ties="foreground" if classes == 2 else "smallest")
+    return image, consensus(np.stack(raters), classes, ties="smallest")
 
 
 def _one_case(case: Case, method: Method, request: RunRequest, run_digest: str) -> tuple[dict[str, Any], list[str]]:

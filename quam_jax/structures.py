@@ -49,8 +49,8 @@ def volume_columns(volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, float]
     """The figures of `structure_volumes` as columns of a table."""
     columns: dict[str, float] = {}
     for name, row in volumes.items():
-        columns[f"volume_ml/{name}"] = float(row["volume_ml"])
-        columns[f"volume_low_ml/{name}"], columns[f"volume_high_ml/{name}"] = map(float, row["adversarial_interval"])
+        columns[f"volume_ml:{name}"] = float(row["volume_ml"])
+        columns[f"volume_low_ml:{name}"], columns[f"volume_high_ml:{name}"] = map(float, row["adversarial_interval"])
         if "crps" in row:
-            columns[f"volume_crps_ml/{name}"] = float(row["crps"])
+            columns[f"volume_crps_ml:{name}"] = float(row["crps"])
     return columns

@@ -67,7 +67,7 @@ def load_study(models: Sequence[SegmentationModel], images: Path, masks: Path, *
     for number, case in enumerate(chosen):
         image = read_channels(case.files)
         raters = np.stack([read_labels(path, classes=stored, like=image.geometry) for path in case.raters.values()])
-        labels = consensus(raters, stored, ties="foreground" if stored == 2 else "smallest")
+        labels = consensus(raters, stored, ties="smallest")
         try:
             patches += fit_patches(FitVolume(image.array, labels, image.geometry), plan, coding,
                                    count=patches_a_case(len(chosen), config.fit.fit_cases), seed=number)

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "predict": {"model", "search", "types"},
     "report": {"types"},
     "baselines": {"evaluation", "execution", "model", "networks", "search", "space", "training", "types"},
-    "benchmarking": {"__init__", "baselines", "case", "config", "data", "decomposition", "evaluation", "execution", "model",
+    "benchmarking": {"__version__", "baselines", "case", "config", "data", "decomposition", "evaluation", "execution", "model",
                      "predict", "published", "run_folder", "targets", "types", "weighting"},
 }
 # Computations on arrays, which know neither files nor figures.

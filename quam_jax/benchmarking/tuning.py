@@ -24,7 +24,8 @@ def tune(network: Network, method: Method, cases: Sequence[StudyCase], *, score:
          progress: Callable[[str, int, int], None] = lambda *_: None) -> list[dict[str, Any]]:
     """Every setting of a method's grid with its mean score on validation cases; read back where it was computed before.
 
-    ValueError without validation cases, or for a figure that no setting has.
+    A figure that no case has (a map that is constant everywhere) leaves every score NaN, and the default stands. ValueError
+    without validation cases.
     """
     if not cases:
         raise ValueError(f"tune: {method.name}: expected validation cases, got none")
@@ -33,7 +34,7 @@ def tune(network: Network, method: Method, cases: Sequence[StudyCase], *, score:
     path = None if out is None else out / "tuning" / f"{method.name}-{identity[:16]}.json"
     stored = read_json(path) if path else {}
     if stored.get("digest") == identity:
-        return [{**row, "score": float("nan") if row["score"] is None else row["score"]} for row in stored["rows"]]
+        return [{name: float("nan") if value is None else value for name, value in row.items()} for row in stored["rows"]]
     rows = []
     for place, settings in enumerate(method.grid):
         started = time.perf_counter()
@@ -48,8 +49,6 @@ def tune(network: Network, method: Method, cases: Sequence[StudyCase], *, score:
                      "standard_error": float(known.std(ddof=1) / np.sqrt(known.size)) if known.size > 1 else float("nan"),
                      "cases": int(known.size), "missing": len(scores) - int(known.size),
                      "seconds": time.perf_counter() - started})
-    if all(np.isnan(row["score"]) for row in rows):
-        raise ValueError(f"tune: {method.name}: expected the figure {score} of some validation case, got none")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"digest": identity, "network": network.name, "method": method.name, "score": score, "rows": rows})

@@ -53,6 +53,9 @@ def tune(context: click.Context, score: str, out: Path, radius: str | None, lear
             tables[name] = [{**rows[0], "score": float(np.mean([r["score"] for r in rows])),
                              "standard_error": float(np.mean([r["standard_error"] for r in rows]))}
                             for rows in zip(*runs, strict=True)]
+    unknown = [name for name, rows in tables.items() if all(np.isnan(row["score"]) for row in rows)]
+    if unknown:
+        raise ValueError(f"tune: {unknown[0]}: expected the figure {score} of some validation case, got none")
     chosen_settings = {name: best(rows, score=score) for name, rows in tables.items()}
     if "quam_tuned" in tables:
         (out / "tuned.yaml").write_text(dump_config(change(Config(), chosen_settings["quam_tuned"]["settings"])))

@@ -46,9 +46,9 @@ def render(raters: Integer[np.ndarray, " a h w"], *, rendering: Rendering, seed:
 
 
 def nodule_opacity(raters: Integer[np.ndarray, " a h w"], *, rendering: Rendering) -> Float[np.ndarray, "h w"]:
-    """How much of each pixel is nodule: the raters' mean, slightly smoothed, or their majority (half and more)."""
+    """How much of each pixel is nodule: the raters' mean, slightly smoothed, or their majority (more than half)."""
     mean = np.asarray(raters).mean(0)
-    return ndimage.gaussian_filter(mean, 0.8) if rendering == "soft" else (mean >= 0.5).astype(np.float64)
+    return ndimage.gaussian_filter(mean, 0.8) if rendering == "soft" else (mean > 0.5).astype(np.float64)
 
 
 def _over(field: np.ndarray, opacity: np.ndarray, density: float | np.ndarray) -> np.ndarray:

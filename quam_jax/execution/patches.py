@@ -25,7 +25,7 @@ from .members import Job, run_members
 from .plan import choose_plan
 
 PROBE = 33  # pixels a side of the activation on which the receptive field is read off
-CHUNK = 64  # pixels side by side
+CHUNK = 128  # pixels side by side
 CROP = 4  # pixels a side that a fit patch explains: neighbours share most of what is computed
 TOO_WIDE = 11  # windows of more pixels a side than 2 * this + 1 save nothing
 

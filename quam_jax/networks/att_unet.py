@@ -23,8 +23,8 @@ class AttentionGate(nnx.Module):
 
     def __call__(self, gate: Float[Array, "b h w g"], x: Float[Array, "b h w c"],
                  mode: Mode) -> Float[Array, "b h w c"]:
-        inner = jax.nn.relu(conv_norm(*self.W_g, gate, mode) + conv_norm(*self.W_x, x, mode))
-        return x * jax.nn.sigmoid(conv_norm(*self.psi, inner, mode))
+        inner = jax.nn.relu(conv_norm(self.W_g, gate, mode) + conv_norm(self.W_x, x, mode))
+        return x * jax.nn.sigmoid(conv_norm(self.psi, inner, mode))
 
 
 class AttUNet(nnx.Module):

@@ -13,7 +13,7 @@ interpolation is one small matrix product an axis.
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -118,8 +118,10 @@ class Conv(Layer):
         return y if bias is None else y + bias
 
 
-def conv_norm(conv: Conv, norm: "BatchNorm", x: Float[Array, "b *space i"], mode: Mode) -> Float[Array, "b *out o"]:
-    """BatchNorm of a convolution; with running statistics it is folded into weight and bias, which saves passes over x."""
+def conv_norm(pair: nnx.List, x: Float[Array, "b *space i"], mode: Mode) -> Float[Array, "b *out o"]:
+    """A pair of Conv and BatchNorm; with running statistics it is folded into weight and bias, which saves passes over x."""
+    conv: Any = pair[0]
+    norm: Any = pair[1]
     if mode.batch_statistics or not mode.folded:
         return norm(conv(x), mode)
     scale, shift = norm.affine()

@@ -23,7 +23,7 @@ class TripleBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
         for stage in (self.conv1, self.conv2, self.conv3):
-            x = conv_norm(*stage, x, mode) if len(stage) == 2 else stage[0](x)
+            x = conv_norm(stage, x, mode) if len(stage) == 2 else stage[0](x)
             x = self.dropout(jax.nn.relu(x), mode)
         return x
 

@@ -22,8 +22,8 @@ class ConvStack(nnx.Module):
                                 for i, o in zip(widths[:-1], widths[1:], strict=True)])
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
-        for conv, norm in self.layers:
-            x = jax.nn.relu(conv_norm(conv, norm, x, mode))
+        for pair in self.layers:
+            x = jax.nn.relu(conv_norm(pair, x, mode))
         return x
 
 

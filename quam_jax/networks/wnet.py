@@ -24,8 +24,7 @@ class ConvBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
         y = self.block["2"](jax.nn.relu(self.block["0"](x)), mode)
         y = self.block["5"](jax.nn.relu(self.block["3"](y)), mode)
-        conv, norm = self.shortcut
-        return y + conv_norm(conv, norm, x, mode)
+        return y + conv_norm(self.shortcut, x, mode)
 
 
 class BridgeBlock(nnx.Module):

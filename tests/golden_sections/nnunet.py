@@ -22,7 +22,7 @@ from quam_jax.sliding_window import predict_logits
 FOLDER = "N_nnunet"
 INDEX = f"{FOLDER}/README.md"
 EXACT, LABELS = 1e-3, 0.9999
-LOOSE, LOOSE_LABELS = 0.1, 0.999  # nnU-Net's float16 sums: .08 at most, in few voxels
+NEAR, MOST = 0.01, 0.995  # nnU-Net's float16 sums: this share of voxels is near, single ones at corners are far
 PREPARED = 1e-5  # of normalised intensities, float32
 
 
@@ -70,10 +70,12 @@ def check(golden: Path, case: str) -> None:
     if segmentation is None:
         segmentation = read_channels([folder / f"{image_name}.nii.gz"]).array[..., 0]
     assert probs.shape == wanted.shape
-    gap = float(np.abs(probs - wanted).max())
-    assert gap <= (EXACT if exact else LOOSE), f"probabilities differ by {gap:.2g}"
+    gap = np.abs(probs - wanted)
+    if exact:
+        assert gap.max() <= EXACT, f"probabilities differ by {gap.max():.2g}"
+    assert (near := float((gap <= NEAR).mean())) >= MOST, f"{near:.3%} of probabilities are near"
     equal = float((labels == segmentation).mean())
-    assert equal >= (LABELS if exact else LOOSE_LABELS), f"{equal:.5%} of labels are equal"
+    assert equal >= LABELS, f"{equal:.5%} of labels are equal"
 
 
 def _configurations(golden: Path) -> dict[str, _Configuration]:
