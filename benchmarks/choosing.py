@@ -108,11 +108,11 @@ def _panel(axes: Any, values: np.ndarray, title: str, *, unit: str, colours: str
     axes.set_title(f"{title}\n0 to {top:.2g} {unit}".rstrip(), fontsize=8)
 
 
-def _figure(rows: int, columns: int) -> tuple[Any, Any]:
+def _figure(rows: int, columns: int, *, height: float = 2.25) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.3 * columns, 2.25 * rows), layout="constrained")
+    figure = Figure(figsize=(2.3 * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for one in axes.ravel():
@@ -147,12 +147,19 @@ def draw_fragility(results: list[Result]) -> None:
               ("pixel", "last_block", "steps", "steps until a pixel flips", "steps"),
               ("pixel", "head", "steps", "steps until a pixel flips", "steps"),
               ("pixel", "head", "slack", "slack of the flip", "nats")]
-    figure, axes = _figure(1, len(wanted))
+    figure, axes = _figure(1, len(wanted), height=2.6)
     for one, (target, space, name, title, unit) in zip(axes[0], wanted, strict=True):
         result = next(r for r in results if (r.choice.target, r.choice.space) == (target, space))
         _panel(one, result.quantified.fragility[name], f"{target}, {space.replace('_', ' ')}:\n{title}", unit=unit,
                colours="viridis")
+        one.set_axis_on()  # a frame, because white means something here
+        one.set(xticks=[], yticks=[])
     figure.savefig(PICTURES / "choosing_fragility.png", dpi=110)
+
+
+def _number(value: float) -> str:
+    """Two figures, without an exponent."""
+    return f"{float(f'{value:.2g}'):.10g}"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -164,7 +171,8 @@ def table(result: dict[str, Any]) -> str:
         solver = r["solver"].replace("_", " ")
         star = "" if r["compiled_before"] else "*"
         lines.append(f"| {r['target']} | {r['asked']} | `{r['space']}` | {solver} | {r['models']} x {r['steps']} | "
-                     f"{r['pixels_asked']} | {r['processor_seconds']:.2g}{star} | {1000 * r['processor_seconds_a_model']:.2g} | "
+                     f"{r['pixels_asked']} | {_number(r['processor_seconds'])}{star} | "
+                     f"{_number(1000 * r['processor_seconds_a_model'])} | "
                      f"{100 * r['models_held']:.0f} % | {100 * r['pixels_changed']:.1f} % | {r['pcc_total_asked']:.2f} |")
     device = result["device"]
     return "\n".join(lines) + (f"\n\n`{result['command']}`, case {result['case']} ({result['shape'][0]} x {result['shape'][1]} "

@@ -236,7 +236,8 @@ def _join_slices(slices: Sequence[Quantified]) -> Quantified:
     fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
     regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)
     return Quantified(**stacked, **leading, fragility=fragility, regions=regions,
-                      adversarial=np.stack([s.adversarial for s in slices], 3), adversarial_names=slices[0].adversarial_names, audit=tuple(a for s in slices for a in s.audit))
+                      adversarial=np.stack([s.adversarial for s in slices], 3),
+                      adversarial_names=slices[0].adversarial_names, audit=tuple(a for s in slices for a in s.audit))
 
 
 def audit_rows(quantified: Quantified) -> list[dict]:

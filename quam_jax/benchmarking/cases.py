@@ -73,8 +73,7 @@ def read_case(case: Case, *, preprocessing: Preprocessing, classes: int, patient
 def case_fit_data(model: SegmentationModel, cases: Sequence[StudyCase], *, batch_size: int = 0) -> FitData:
     """The fit data of a search from cases, their raters' majority as labels, in batches of `batch_size` (0: one batch)."""
     classes = model.network.classes
-    ties = "foreground" if classes == 2 else "smallest"
-    labels = [consensus(case.raters, classes, ties=ties) for case in cases]  # type: ignore[arg-type]
+    labels = [consensus(case.raters, classes) for case in cases]
     stacked = stack_fit_batches([case.image for case in cases], labels, batch_size=batch_size or len(cases),
                                 multiple=model.network.size_multiple)
     return fit_data(model, *stacked)
