@@ -146,7 +146,8 @@ def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array
     asked = np.asarray(found.targets.weights) > 0
     audit, adversarial = [], []
     for m in range(config.search.members):
-        kept, label_maps = _kept_models(Trajectory(*(np.swapaxes(leaf[:, m:m + 1], 0, 1) for leaf in trajectory)))
+        one = Trajectory(*(np.swapaxes(leaf[:, m:m + 1], 0, 1) for leaf in trajectory))  # type: ignore[arg-type]
+        kept, label_maps = _kept_models(one)
         moved = segmentation.reshape(-1).copy()
         moved[points[asked]] = np.asarray(label_maps)[asked]
         counts, rows = member_counts(trajectory, m), np.arange(len(points))
@@ -163,10 +164,12 @@ def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array
     traces = {n: np.nanmean(np.asarray(getattr(trajectory, n), np.float64), 0).astype(np.float32)
               for n in ("objective", "fit_loss", "bound", "penalty")}
     return Quantified(
-        reference=probabilities, segmentation=segmentation, total=found.uncertainty.total,
-        aleatoric=found.uncertainty.aleatoric, epistemic=found.uncertainty.epistemic, softmax=np.asarray(entropy(reference)),
+        reference=probabilities, segmentation=segmentation, total=np.asarray(found.uncertainty.total),
+        aleatoric=np.asarray(found.uncertainty.aleatoric), epistemic=np.asarray(found.uncertainty.epistemic),
+        softmax=np.asarray(entropy(reference)),
         adversarial=np.stack(adversarial), adversarial_names=tuple(a.wanted for a in audit), audit=tuple(audit), **traces,
-        feasible=np.asarray(feasible(trajectory) & finite(trajectory)).all(0), fragility=found.maps, regions=found.regions)
+        feasible=np.asarray(np.asarray(feasible(trajectory) & finite(trajectory)).all(0)), fragility=found.maps,
+        regions=found.regions)
 
 
 def wanted_names(config: Config) -> tuple[str, ...]:
@@ -234,7 +237,7 @@ def _join_slices(slices: Sequence[Quantified]) -> Quantified:
     leading = {name: np.stack([getattr(s, name) for s in slices])
                for name in ("objective", "fit_loss", "bound", "penalty", "feasible")}
     fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
-    regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)
+    regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)  # type: ignore[misc]  # all or none
     return Quantified(**stacked, **leading, fragility=fragility, regions=regions,
                       adversarial=np.stack([s.adversarial for s in slices], 3),
                       adversarial_names=slices[0].adversarial_names, audit=tuple(a for s in slices for a in s.audit))

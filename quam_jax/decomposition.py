@@ -9,7 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr, rel_entr
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .types import Samples, Uncertainty
 
@@ -17,7 +17,7 @@ SERIES = 0.1  # relative difference below which the divergence is summed as a se
 ROUNDINGS = 64  # relative difference, in units of rounding, up to which two probabilities count as equal
 
 
-def entropy(probs: Float[Array, "*batch c"]) -> Float[Array, "*batch"]:
+def entropy(probs: Float[ArrayLike, "*batch c"]) -> Float[Array, "*batch"]:
     """Shannon entropy -sum p ln p over the last axis, in nats, with 0 ln 0 = 0."""
     return jnp.sum(entr(probs), -1)
 

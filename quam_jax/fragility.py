@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .types import Targets, Trajectory
 from .weighting import feasible, finite
@@ -36,8 +36,8 @@ class Fragility(NamedTuple):
     half_slack: Float[Array, " t"]
 
 
-def measure_fragility(trajectory: Trajectory, reference: Float[Array, "t p c"], targets: Targets, *,
-                      reference_loss: Float[Array, "..."]) -> Fragility:
+def measure_fragility(trajectory: Trajectory, reference: Float[ArrayLike, "t p c"], targets: Targets, *,
+                      reference_loss: Float[ArrayLike, "..."]) -> Fragility:
     """Read flips and their costs off the recorded steps of a search.
 
     `reference` are the given network's probabilities at the targets' points; `reference_loss` is its loss on the fit batch

@@ -68,7 +68,8 @@ def quantify_targets(prepared: Prepared, image: Float[np.ndarray, "*space i"], r
             .astype(np.float32).reshape(shape)
             for values, rest in zip(per_point, (base, base, np.zeros_like(base)), strict=True)]
     fragility = measure_fragility(trajectory, given, targets, reference_loss=reference_loss_of(trajectory, config.search))
-    return ManyTargets(targets, trajectory, Uncertainty(*maps), fragility, fragility_maps(fragility, targets, shape), regions)
+    uncertainty = Uncertainty(*maps)  # type: ignore[arg-type]  # a record of NumPy maps
+    return ManyTargets(targets, trajectory, uncertainty, fragility, fragility_maps(fragility, targets, shape), regions)
 
 
 def reference_loss_of(trajectory: Trajectory, config: SearchConfig) -> Float[np.ndarray, "t m s"]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from .networks import NETWORKS
 from .networks.layers import EVAL, Layer, Mode
@@ -194,7 +194,7 @@ class SegmentationModel:
     stats: Parameters
     manifest: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, images: Float[Array, "b *space i"]) -> Float[Array, "b *space c"]:
+    def __call__(self, images: Float[ArrayLike, "b *space i"]) -> Float[Array, "b *space c"]:
         x = jnp.asarray(images, jnp.float32)
         rank, channels = self.network.rank, self.network.in_channels
         if x.ndim != rank + 2 or x.shape[-1] != channels:

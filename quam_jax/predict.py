@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .model import Network, Parameters, SegmentationModel, pad_to_multiple
@@ -24,7 +25,7 @@ def _softmax(logits: Array) -> Array:
     return jax.nn.softmax(logits)
 
 
-def predict(model: SegmentationModel, image: Float[Array, "*space i"]) -> Float[Array, "*space c"]:
+def predict(model: SegmentationModel, image: Float[Array | np.ndarray, "*space i"]) -> Float[Array, "*space c"]:
     """Class probabilities of one prepared image."""
     return _softmax(model(image[None]))[0]
 

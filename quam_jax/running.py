@@ -28,7 +28,7 @@ class RunningSums(NamedTuple):
 
     top: Float[Array, ""]
     weight: Float[Array, ""]
-    count: Float[Array, ""]
+    count: Float[Array, ""]  # type: ignore[assignment]  # tuple.count is not used
     probs: Float[Array, "p c"]
     entropy: Float[Array, " p"]
     from_anchor: Float[Array, " p"]

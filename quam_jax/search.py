@@ -76,9 +76,9 @@ class Frozen(NamedTuple):
 class Target(NamedTuple):
     """One target as one member sees it; `image` are activations of its own, a patch, in place of the case's."""
 
-    points: Int[Array, " p"]
-    labels: Int[Array, " p"]
-    weights: Float[Array, " p"]
+    points: Int[Array | np.ndarray, " p"]
+    labels: Int[Array | np.ndarray, " p"]
+    weights: Float[Array | np.ndarray, " p"]
     image: Any = None
 
 
@@ -180,7 +180,7 @@ def begin(setup: Setup, frozen: Frozen) -> State:
                  done=jnp.zeros((), bool) if setup.procedure.stop else ())
 
 
-def _at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Array, " p"]) -> Float[Array, "p c"]:
+def _at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Array | np.ndarray, " p"]) -> Float[Array, "p c"]:
     image = logits[(0, *(slice(n) for n in setup.shape))].reshape(-1, logits.shape[-1])
     if points.shape[0] == math.prod(setup.shape) > 1:
         return image  # a target of all pixels lists them in order; a gather would only cost time

@@ -154,7 +154,7 @@ def _search_tiles(study: Study, volume: np.ndarray, tiling: Tiling, labels: Int[
         if moves:
             found = _search_tile(study, patch, tiling, index, wanted, config=config, key=jax.random.fold_in(key, index))
             searched += 1
-            traces.append([t._replace(probs=None) for t in found.trajectories])
+            traces.append([t._replace(probs=None) for t in found.trajectories])  # type: ignore[arg-type]  # not kept
             audit += found.audit
             change += _volume_change(study, found, share, inner, config.samples)
         else:
@@ -315,7 +315,7 @@ def _on_image(study: Study, logits: Float[np.ndarray, "*grid k"], grid: Grid, jo
     quantified = Quantified(
         reference=reference, segmentation=segmentation, total=maps[..., 0], aleatoric=maps[..., 1], epistemic=maps[..., 2],
         softmax=_entropy(channels, coding), adversarial=np.stack(adversarial), adversarial_names=tuple(labelled),
-        audit=tuple(joined.audit), **_traces(joined, study, config))
+        audit=tuple(joined.audit), **_traces(joined, study, config))  # type: ignore[arg-type]  # TileAudit for MemberAudit
     sample_ml = np.vstack([expected + joined.change * scale * voxel, expected])
     return VolumeResult(quantified, channels, coding.regions is not None, sample_ml, weights, joined.searched, joined.tiles)
 

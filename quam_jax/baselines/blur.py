@@ -5,7 +5,7 @@ validation cases.
 """
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import ArrayLike, Float
 from scipy import ndimage
 
 from ..model import SegmentationModel
@@ -13,12 +13,12 @@ from ..types import Samples
 from .records import as_samples, check_image, predict_batch
 
 
-def blur(model: SegmentationModel, image: Float[Array, "*space i"], *, width: float) -> Samples:
+def blur(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, width: float) -> Samples:
     """The class probabilities, each blurred by a Gaussian of `width` pixels, as one sample; ValueError unless width >= 0."""
     return as_samples(_blurred(np.asarray(predict_batch(model, check_image(model, image)[None])[0]), width)[None])
 
 
-def blurred_mask(model: SegmentationModel, image: Float[Array, "*space i"], *, width: float) -> Samples:
+def blurred_mask(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, width: float) -> Samples:
     """The same of the predicted mask, which has no probabilities left: where the contour is, and a width."""
     probs = np.asarray(predict_batch(model, check_image(model, image)[None])[0])
     hard = (probs.argmax(-1)[..., None] == np.arange(probs.shape[-1])).astype(np.float32)

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import ArrayLike, Float
 
 from ..evaluation.reference_maps import boundary_map, contour_distance
 from ..model import SegmentationModel
 from .records import check_image, predict_batch
 
 
-def boundary(model: SegmentationModel, image: Float[Array, "*space i"], *, sigma: float,
+def boundary(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, sigma: float,
              spacing: Sequence[float] | None = None) -> Float[np.ndarray, "*space"]:
     """exp(-d^2 / 2 sigma^2) around the contour of the prediction, in the unit of `spacing` (pixels without one).
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import ArrayLike, Float
 
 from ..model import SegmentationModel
 from ..types import Samples
 from .records import as_samples, check_image, predict_batch
 
 
-def ensemble(models: Sequence[SegmentationModel], image: Float[Array, "*space i"]) -> Samples:
+def ensemble(models: Sequence[SegmentationModel], image: Float[ArrayLike, "*space i"]) -> Samples:
     """One sample a model; ValueError without two models, or where they differ in classes or channels."""
     if len(models) < 2:
         raise ValueError(f"ensemble: expected at least two models, got {len(models)}")

@@ -7,7 +7,7 @@ Any architecture serves: concentrations are alpha = softplus(logits) + 1. It mus
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..model import SegmentationModel
 from ..types import Samples
@@ -21,7 +21,8 @@ def concentration(logits: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
     return jax.nn.softplus(logits) + 1.0
 
 
-def evidential(model: SegmentationModel, image: Float[Array, "*space i"], *, samples: int = 16, key: Key[Array, ""]) -> Samples:
+def evidential(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, samples: int = 16,
+               key: Key[Array, ""]) -> Samples:
     """Draws of the class probabilities of every pixel from its Dirichlet, of equal weight; sample n uses `fold_in(key, n)`.
 
     The network must have been trained with `evidential_loss`; pixels are drawn independently, as the model has them.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..model import SegmentationModel
 from ..types import FitData, Samples
@@ -49,7 +49,7 @@ def fit_posterior(model: SegmentationModel, fit: FitData, *, prior_precision: fl
     return HeadPosterior(mean, np.linalg.cholesky(precision), biased)
 
 
-def laplace(model: SegmentationModel, image: Float[Array, "*space i"], *, posterior: HeadPosterior, samples: int = 16,
+def laplace(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, posterior: HeadPosterior, samples: int = 16,
             scale: float = 1.0, key: Key[Array, ""]) -> Samples:
     """`samples` draws of the head, of equal weight; `scale` multiplies the posterior's standard deviation.
 

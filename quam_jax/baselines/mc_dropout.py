@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
 from ..networks.layers import DrawnNoise, Mode
@@ -39,7 +39,7 @@ def dropout_layers(network: Network) -> int:
     return counted.count
 
 
-def mc_dropout(model: SegmentationModel, image: Float[Array, "*space i"], *, samples: int = 16, key: Key[Array, ""],
+def mc_dropout(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, samples: int = 16, key: Key[Array, ""],
                inject: float = 0.0, batch_statistics: bool = False) -> Samples:
     """`samples` stochastic passes of equal weight; sample n uses `fold_in(key, n)`.
 

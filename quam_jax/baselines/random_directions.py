@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..execution import Prepared
 from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
@@ -76,7 +76,7 @@ def fit_directions(prepared: Prepared, *, count: int = 8, key: Key[Array, ""], l
     return Directions(space, tuple(moved), np.array(steps), np.stack(fit_losses), bound, passes)
 
 
-def random_directions(model: SegmentationModel, image: Float[Array, "*space i"], *, directions: Directions) -> Samples:
+def random_directions(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, directions: Directions) -> Samples:
     """One sample a moved model, of equal weight."""
     x = check_image(model, image)
     activation = _prepare(model.network, directions.space, model.params, model.stats,

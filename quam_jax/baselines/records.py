@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
 from ..types import Samples
@@ -20,7 +20,7 @@ class Compute(NamedTuple):
     seconds: float
 
 
-def as_samples(probs: Float[Array, "n *space c"], weights: Float[Array, " n"] | None = None) -> Samples:
+def as_samples(probs: Float[ArrayLike, "n *space c"], weights: Float[ArrayLike, " n"] | None = None) -> Samples:
     """Probability maps as Samples `[1 n p c]`, of equal weight unless weights are given (they are scaled to sum to 1)."""
     probs = jnp.asarray(probs)
     count = probs.shape[0]
@@ -34,7 +34,7 @@ def mean_probabilities(samples: Samples, shape: tuple[int, ...]) -> Float[np.nda
     return (mean / mean.sum(-1, keepdims=True)).reshape(*shape, -1)
 
 
-def check_image(model: SegmentationModel, image: Float[Array, "*space i"]) -> Float[Array, "*space i"]:
+def check_image(model: SegmentationModel, image: Float[ArrayLike, "*space i"]) -> Float[Array, "*space i"]:
     """The image as float32; ValueError unless it has the axes and channels of the network and is finite."""
     x = np.asarray(image, np.float32)
     rank, channels = model.network.rank, model.network.in_channels
@@ -45,7 +45,7 @@ def check_image(model: SegmentationModel, image: Float[Array, "*space i"]) -> Fl
     return jnp.asarray(x)
 
 
-def predict_batch(model: SegmentationModel, images: Float[Array, "b *space i"]) -> Float[Array, "b *space c"]:
+def predict_batch(model: SegmentationModel, images: Float[ArrayLike, "b *space i"]) -> Float[Array, "b *space c"]:
     """Class probabilities of a batch in eval mode."""
     return jax.nn.softmax(model(images))
 

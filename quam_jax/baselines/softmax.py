@@ -1,12 +1,12 @@
 """The given network's own prediction: one sample, whose entropy is all the uncertainty there is."""
 
-from jaxtyping import Array, Float
+from jaxtyping import ArrayLike, Float
 
 from ..model import SegmentationModel
 from ..types import Samples
 from .records import as_samples, check_image, predict_batch
 
 
-def softmax(model: SegmentationModel, image: Float[Array, "*space i"]) -> Samples:
+def softmax(model: SegmentationModel, image: Float[ArrayLike, "*space i"]) -> Samples:
     """Class probabilities of the network in eval mode, as one sample."""
     return as_samples(predict_batch(model, check_image(model, image)[None]))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import ArrayLike, Float
 from scipy import optimize, special
 
 from ..model import SegmentationModel
@@ -14,7 +14,7 @@ from .records import as_samples, check_image
 RANGE = (0.05, 20.0)
 
 
-def temperature(model: SegmentationModel, image: Float[Array, "*space i"], *, temperature: float) -> Samples:
+def temperature(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, temperature: float) -> Samples:
     """softmax(logits / T) as one sample; ValueError unless T > 0."""
     if not temperature > 0:
         raise ValueError(f"temperature: expected a number > 0, got {temperature}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..model import SegmentationModel
 from ..types import Samples
@@ -34,11 +34,13 @@ def transforms(*, strength: float = 0.1) -> dict[str, Transform]:
     def same(probs: Array) -> Array:
         return probs
 
-    found = {f"flip{axis}": Transform(lambda x, key, a=axis: jnp.flip(x, a), lambda y, a=axis: jnp.flip(y, a))
-             for axis in range(3)}
-    found |= {f"rotate{k}": Transform(lambda x, key, k=k: jnp.rot90(x, k), lambda y, k=k: jnp.rot90(y, -k))
-              for k in (1, 2, 3)}
-    return found | {
+    def flip(axis: int) -> Transform:
+        return Transform(lambda x, key: jnp.flip(x, axis), lambda y: jnp.flip(y, axis))
+
+    def rotate(k: int) -> Transform:
+        return Transform(lambda x, key: jnp.rot90(x, k), lambda y: jnp.rot90(y, -k))
+
+    return {f"flip{axis}": flip(axis) for axis in range(3)} | {f"rotate{k}": rotate(k) for k in (1, 2, 3)} | {
         "identity": Transform(lambda x, key: x, same),
         "noise": Transform(lambda x, key: x + strength * jax.random.normal(key, x.shape), same),
         "brighter": Transform(lambda x, key: x + strength, same),
@@ -48,7 +50,7 @@ def transforms(*, strength: float = 0.1) -> dict[str, Transform]:
     }
 
 
-def tta(model: SegmentationModel, image: Float[Array, "*space i"], *, key: Key[Array, ""], names: Sequence[str] = GEOMETRIC,
+def tta(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, key: Key[Array, ""], names: Sequence[str] = GEOMETRIC,
         strength: float = 0.1) -> Samples:
     """One sample a transform, of equal weight; ValueError for an unknown transform, or a flip of an axis that is not there.
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from .cases import StudyCase
 from .study import COVERAGE, Cell, rater_entropy
 
-_STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 120}
+_STYLE: dict[Any, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 120}
 
 
 def draw_curves(cells: Sequence[Cell], path: Path, *, condition: str = "none") -> None:

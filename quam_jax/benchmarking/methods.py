@@ -209,11 +209,11 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
             maps = {name: found.maps[name] for name in ("total", "aleatoric", "epistemic")}
             return Outcome(maps, found.reference, labels, np.full(len(labels), 1 / len(labels)), forward, members * steps * each)
         samples, trajectory = quam_samples(prepared, image, config=config, key=key)
-        found = outcome_of(samples, image.shape[:-1], forward=forward, backward=members * steps * each)
+        outcome = outcome_of(samples, image.shape[:-1], forward=forward, backward=members * steps * each)
         if config.samples == SampleConfig.published():
             maps = published_uncertainty(trajectory)._asdict()
-            return found._replace(maps={n: np.asarray(v).reshape(image.shape[:-1]) for n, v in maps.items()})
-        return found
+            return outcome._replace(maps={n: np.asarray(v).reshape(image.shape[:-1]) for n, v in maps.items()})
+        return outcome
     return run
 
 

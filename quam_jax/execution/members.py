@@ -56,7 +56,7 @@ def _fitting_chunk(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]
     compiled = jax.jit(functools.partial(_mapped, step), static_argnums=0).lower(
         setup, frozen, targets_of(jobs[:count]), _begin(setup, frozen, count, True), inputs).compile()
     analysis = compiled.memory_analysis()
-    each = max(1, (analysis.temp_size_in_bytes + analysis.output_size_in_bytes) // count)
+    each = max(1, (analysis.temp_size_in_bytes + analysis.output_size_in_bytes) // count)  # type: ignore[union-attr]
     chunk = max(1, memory_budget() // each) * plan.devices
     chunks = -(-len(jobs) // chunk)
     return -(-len(jobs) // chunks)  # chunks of equal size
@@ -123,7 +123,7 @@ def _stack(rows: Any) -> Any:
 
 def _mapped(function: Callable[..., Any], setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: StepInputs) -> Any:
     one = functools.partial(function, setup, frozen)
-    return jax.vmap(one, (0, 0, StepInputs(None, None, None, 0)))(targets, states, inputs)
+    return jax.vmap(one, (0, 0, StepInputs(None, None, None, 0)))(targets, states, inputs)  # type: ignore[arg-type]  # axes
 
 
 def _unrolled(function: Callable[..., Any], setup: Setup, frozen: Frozen, *batched: Any) -> Any:

@@ -54,7 +54,7 @@ def prepare(model: SegmentationModel, fit: FitData, config: SearchConfig) -> Pre
                     fit.reference_loss, slack_bound(fit.reference_loss, config), plan_steps(config, images.shape[0]))
 
 
-def search(model: SegmentationModel, image: Float[Array, "*space i"], fit: FitData, *, targets: Targets,
+def search(model: SegmentationModel, image: Float[Array | np.ndarray, "*space i"], fit: FitData, *, targets: Targets,
            config: SearchConfig, key: Key[Array, ""], execution: ExecutionConfig | None = None) -> Trajectory:
     """Search adversarial models for every target of one image.
 
@@ -64,8 +64,8 @@ def search(model: SegmentationModel, image: Float[Array, "*space i"], fit: FitDa
     return search_prepared(prepare(model, fit, config), image, targets, key=key, execution=execution)
 
 
-def search_prepared(prepared: Prepared, image: Float[Array, "*space i"], targets: Targets, *, key: Key[Array, ""],
-                    execution: ExecutionConfig | None = None, noise: Any = None) -> Trajectory:
+def search_prepared(prepared: Prepared, image: Float[Array | np.ndarray, "*space i"], targets: Targets, *,
+                    key: Key[Array, ""], execution: ExecutionConfig | None = None, noise: Any = None) -> Trajectory:
     """`search` with the shared part already prepared.
 
     Pixels and regions in the space `head` run as linear heads side by side, pixels in `last_block` on patches, where the

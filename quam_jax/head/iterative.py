@@ -39,7 +39,7 @@ class _State(NamedTuple):
     theta: Array
     first: Array
     second: Array
-    count: Array
+    count: Array  # type: ignore[assignment]  # tuple.count is not used
     held: Array  # the last feasible theta, for backtracking
 
 
@@ -91,7 +91,8 @@ def search_heads(problem: HeadProblem, asked: Asked, *, bound: Float[Array, " s"
     records = []
     steps = len(problem.reference_loss)
     for s in range(steps):
-        here = HeadProblem(*(leaf[s] for leaf in problem[:3]), problem.theta, problem.reference_loss[s])
+        here = HeadProblem(problem.features[s], problem.transposed[s], problem.wanted[s], problem.theta,
+                           problem.reference_loss[s])
         state, record = _step(state, asked, here, (bound[s], coefficient[s], rate), procedure=procedure,
                               first=s == 0)
         records.append(record)
