@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
@@ -38,7 +39,8 @@ def versions() -> dict[str, str]:
 
 
 def write_result(name: str, rows: list[dict[str, Any]], **extra: Any) -> Path:
-    """Print the rows and write results/NAME.json."""
+    """Print the rows and write results/NAME.json; a figure that does not exist (NaN) becomes null."""
+    rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
     for row in rows:
         sys.stdout.write("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()) + "\n")
     command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--members", type=int, default=2)
     parser.add_argument("--compute", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--chunk", type=int, default=0, help="members in flight; 0: as the plan chooses")
     parser.add_argument("--name", default="search_masks", help="of the result file")
     options = parser.parse_args()
 
@@ -64,7 +65,7 @@ def main() -> None:
     config = SearchConfig(members=members, steps=steps, learning_rate=5e-4, mode="eval")
     prepared = prepare(model, fit_data(model, fit_images, fit_labels), config)
     targets = mask_targets(wanted, members=members)
-    execution = ExecutionConfig(compute=options.compute)
+    execution = ExecutionConfig(compute=options.compute, chunk=options.chunk)
 
     def ours() -> None:
         for image in images:

@@ -26,10 +26,15 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
 def demo_table(result: dict[str, Any]) -> str:
     """Agreement of each map with the raters in every setting."""
-    rows = [[r["setting"], r["map"], f"{r['pcc']:.3f} [{r['pcc_low']:.3f}, {r['pcc_high']:.3f}]", f"{r['r2_pearson']:.3f}",
-             f"{r['sdice_product_minmax']:.3f}", f"{r['partial_pcc_distance']:.3f}", f"{r['auroc_image']:.3f}"]
+    rows = [[r["setting"], r["map"],
+             "–" if r["pcc"] is None else f"{r['pcc']:.3f} [{r['pcc_low']:.3f}, {r['pcc_high']:.3f}]",
+             *(_figure(r[name]) for name in ("r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "auroc_image"))]
             for r in result["rows"] if r["map"] not in ("softmax", "boundary") or r["setting"] == "default"]
     return _markdown(["setting", "map", "PCC [95 %]", "R² (Pearson)", "soft Dice", "PCC beyond the contour", "AUROC of errors"],
                      rows) + f"\n\n{result['rows'][0]['cases']} cases; `{result['command']}`, {result['date']}."
