@@ -77,9 +77,37 @@ def forward_table(result: dict[str, Any]) -> str:
 
 
 # mark -> file, result, table
+def search_table(result: dict[str, Any]) -> str:
+    """A search against PyTorch: seconds, and how many times as fast as the loop or the published procedure, and the best."""
+    rows = [[r["name"], f"{r['seconds']:.2f}", f"{r['ratio_published']:.2f}", f"{r['ratio_best']:.2f}",
+             f"{100 * r['floor_fraction']:.0f} %", f"{r['peak_bytes'] / 1e6:.0f}"] for r in result["rows"]]
+    device = result["device"]
+    return _markdown(["search", "seconds", "x published or loop", "x best PyTorch", "of a large matrix product's rate", "MB"],
+                     rows) + (f"\n\n`{result['command']}`, {device['processor']}, {device['cores']} cores, JAX "
+                              f"{result['versions']['jax']}, PyTorch {result['versions']['torch']}, {result['date']}.")
+
+
+def step_table(result: dict[str, Any]) -> str:
+    """One search step of the attention U-Net against PyTorch."""
+    rows = [[r["name"], f"{1e3 * r['seconds']:.0f}", f"{1e3 * r['torch_seconds']:.0f}", f"{r['ratio']:.2f}",
+             f"{r['compile_seconds']:.1f}"] for r in result["rows"]]
+    header = ["step", "ms", "PyTorch, ms", "ratio", "first call, s"]
+    return _markdown(header, rows) + f"\n\n`{result['command']}`, {result['date']}."
+
+
+def scaling_table(result: dict[str, Any]) -> str:
+    """Seconds a target over the number of targets."""
+    rows = [[f"{r['targets']:,}", f"{r['seconds']:.2f}", f"{r['microseconds_a_target']:.1f}"] for r in result["rows"]
+            if "targets" in r]
+    return _markdown(["targets", "seconds", "microseconds a target"], rows) + f"\n\n`{result['command']}`, {result['date']}."
+
+
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "demo table": ("README.md", "demo", demo_table), "networks table": ("README.md", "conversions", networks_table),
-    "peers table": ("README.md", "peers", peers_table), "forward table": ("docs/networks.md", "forward", forward_table)}
+    "peers table": ("README.md", "peers", peers_table), "forward table": ("docs/networks.md", "forward", forward_table),
+    "pixels table": ("docs/speed.md", "search_pixels", search_table),
+    "masks table": ("docs/speed.md", "search_masks", search_table),
+    "step table": ("docs/speed.md", "search_step", step_table), "scaling table": ("docs/speed.md", "scaling", scaling_table)}
 
 
 def main() -> None:
