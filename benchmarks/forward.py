@@ -10,7 +10,6 @@ names restrict it, and then nothing is written.
 
 import argparse
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -18,22 +17,11 @@ from typing import Any
 
 from .forward_networks import CASES, Case
 from .record import write_result
+from .timing import alternate
 
 LIMIT = 1.5
 TOLERANCE = 1e-4
 REASONS: dict[str, str] = {}
-
-
-def take_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of every call, after one unmeasured round."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def torch_sides(module: Any, images: Any, labels: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
@@ -118,7 +106,7 @@ def measure(name: str, case: Case, *, repeats: int) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "images": list(case.shape), "weights": model.parameter_count}
     for kind, theirs, ours, graph in (("forward", torch_forward, own_forward, graph_forward),
                                       ("both", torch_both, own_both, graph_both)):
-        medians = take_turns({**theirs, "own": ours, "imported": graph}, repeats)
+        medians = alternate({**theirs, "own": ours, "imported": graph}, rounds=repeats)
         fastest = min(theirs, key=lambda order: medians[order])
         row |= {f"{kind}_seconds": medians["own"], f"{kind}_torch_seconds": medians[fastest],
                 f"{kind}_ratio": medians["own"] / medians[fastest], f"{kind}_torch_order": fastest,

@@ -5,22 +5,11 @@ Claim: on CPU one step (16 channels, 96x96, fit batch 4 + 1 image, Adam, float32
 """
 
 import argparse
-import os
 import statistics
 import time
-from collections.abc import Callable
 
 from .record import write_result
-
-
-def _median(call: Callable[[], None], repeats: int) -> float:
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+from .timing import seconds, threads
 
 
 def main() -> None:
@@ -30,7 +19,6 @@ def main() -> None:
     parser.add_argument("--fit-batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     from quam_jax.process import keep_freed_memory
 
@@ -49,7 +37,7 @@ def main() -> None:
 
     from .torch_att_unet import AttUNet
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads())
     size, batch = options.size, options.fit_batch
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch + 1, size, size, 1)).astype(np.float32)
@@ -93,11 +81,11 @@ def main() -> None:
     compile_seconds = time.perf_counter() - start
     ours, theirs = [], []
     for _ in range(3):  # alternate the sides, so that a drifting machine hits both
-        theirs.append(_median(torch_steps, options.repeats // 3))
-        ours.append(_median(jax_steps, options.repeats // 3))
+        theirs.append(seconds(torch_steps, options.repeats // 3))
+        ours.append(seconds(jax_steps, options.repeats // 3))
     jax_seconds, torch_seconds = statistics.median(ours) / steps, statistics.median(theirs) / steps
     row = {"name": f"step-att_unet-{options.channels}-{size}", "seconds": jax_seconds, "torch_seconds": torch_seconds,
-           "ratio": jax_seconds / torch_seconds, "compile_seconds": compile_seconds, "threads": threads,
+           "ratio": jax_seconds / torch_seconds, "compile_seconds": compile_seconds, "threads": threads(),
            "precision": "float32 on both sides", "fit_batch": batch}
     write_result("search_step", [row])
 

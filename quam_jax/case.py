@@ -5,7 +5,7 @@ whole images of the network's rank. No files here.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import NamedTuple
 
 import jax
@@ -13,44 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from .audit import MemberAudit, audit_members, kept_probs, kept_steps
 from .config import Config, SampleConfig
-from .decomposition import decompose, entropy
+from .decomposition import entropy
 from .execution import Prepared, prepare, search_prepared
-from .many_targets import member_counts, quantify_targets, reference_loss_of
+from .many_targets import decompose_weighted, quantify_targets, reference_loss_of
 from .model import SegmentationModel
 from .predict import predict
 from .published import published_uncertainty
 from .targets import mask_targets, wanted_mask
 from .types import FitData, Targets, Trajectory, Uncertainty
-from .weighting import feasible, finite, to_samples, trajectory_weights
-
-
-@dataclass(frozen=True)
-class MemberAudit:
-    """Whether one adversarial model kept the constraint, and how far it came. Losses are in nats a labelled pixel.
-
-    Of pixels and regions a row stands for the same member of all targets: `searched` of them, of which `kept` held; the
-    numbers of steps are sums, the losses means over targets. `fit_loss` and `bound` belong to the kept iterate: the
-    feasible one of smallest objective, or the last where none is feasible (`held` is false, and it has no weight unless the
-    weighting takes infeasible samples too).
-    """
-
-    target: int
-    member: int
-    wanted: str
-    held: bool
-    nan: bool
-    fit_loss: float
-    bound: float
-    reference_loss: float
-    steps: int
-    feasible_steps: int
-    objective_first: float
-    objective_last: float
-    changed_pixels: int
-    searched: int = 1
-    kept: int = 0
-    slice: int | None = None
+from .weighting import counted, finite
 
 
 class Quantified(NamedTuple):
@@ -123,17 +96,19 @@ def _quantify_image(prepared: Prepared, image: np.ndarray, *, config: Config, ke
     trajectory = search_prepared(prepared, jnp.asarray(image), targets, key=key, execution=config.execution)
     flat = reference.reshape(1, -1, reference.shape[-1])
     uncertainty = _decompose(trajectory, flat, samples=config.samples)
-    kept, label_maps = _kept_models(trajectory)
+    counts = np.asarray(counted(trajectory))
+    label_maps = kept_probs(trajectory, kept_steps(trajectory, counts))[0].argmax(-1)
     labels = np.asarray(segmentation)
     total, aleatoric, epistemic = (np.asarray(u).reshape(space) for u in uncertainty)
     return Quantified(
         reference=np.asarray(reference), segmentation=labels.astype(np.int32), total=total, aleatoric=aleatoric,
-        epistemic=epistemic, softmax=np.asarray(entropy(reference)), adversarial=np.asarray(label_maps).reshape(-1, *space),
+        epistemic=epistemic, softmax=np.asarray(entropy(reference)), adversarial=label_maps.reshape(-1, *space),
         adversarial_names=wanted_names(config),
-        audit=_audit(prepared, trajectory, kept, np.asarray(label_maps), labels.reshape(-1), config, place),
+        audit=tuple(audit_members(MemberAudit, trajectory, reference_loss=prepared.recorded_loss, names=wanted_names(config),
+                                  changed=(label_maps != labels.reshape(-1)).sum(-1), slice=place)),
         objective=np.asarray(trajectory.objective)[0], fit_loss=np.asarray(trajectory.fit_loss)[0],
         bound=np.asarray(trajectory.bound)[0], penalty=np.asarray(trajectory.penalty)[0],
-        feasible=np.asarray(feasible(trajectory) & finite(trajectory))[0])
+        feasible=counts[0])
 
 
 def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array, "*space c"], *, config: Config,
@@ -144,22 +119,23 @@ def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array
     found = quantify_targets(prepared, image, probabilities, segmentation, wanted=masks, config=config, key=key)
     trajectory, points = found.trajectory, np.asarray(found.targets.points)
     asked = np.asarray(found.targets.weights) > 0
+    counts, usable = np.asarray(counted(trajectory)), np.asarray(finite(trajectory))
+    kept_all, all_losses = kept_steps(trajectory, counts), reference_loss_of(trajectory, config.search)
+    label_maps = kept_probs(trajectory, kept_all).argmax(-1)
+    rows = np.arange(len(points))
     audit, adversarial = [], []
     for m in range(config.search.members):
-        one = Trajectory(*(np.swapaxes(leaf[:, m:m + 1], 0, 1) for leaf in trajectory))  # type: ignore[arg-type]
-        kept, label_maps = _kept_models(one)
         moved = segmentation.reshape(-1).copy()
-        moved[points[asked]] = np.asarray(label_maps)[asked]
-        counts, rows = member_counts(trajectory, m), np.arange(len(points))
+        moved[points[asked]] = label_maps[:, m][asked]
         fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[:, m] for n in ("fit_loss", "bound", "objective"))
-        reference_loss = reference_loss_of(trajectory, config.search)[:, m]
+        kept, reference_loss, held = kept_all[:, m], all_losses[:, m], int(counts[:, m].any(1).sum())
         audit.append(MemberAudit(
-            target=-1, member=m, wanted=f"{config.targets.target} {m}", held=counts.kept > 0, nan=counts.nan > 0,
+            target=-1, member=m, wanted=f"{config.targets.target} {m}", held=held > 0, nan=not bool(usable[:, m].all()),
             fit_loss=float(np.nanmean(fit_loss[rows, kept])), bound=float(bound[rows, kept].mean()),
             reference_loss=float(reference_loss[rows, kept].mean()), steps=int(fit_loss.size),
-            feasible_steps=counts.feasible_steps, objective_first=float(np.nanmean(objective[:, 0])),
+            feasible_steps=int(counts[:, m].sum()), objective_first=float(np.nanmean(objective[:, 0])),
             objective_last=float(np.nanmean(objective[rows, kept])),
-            changed_pixels=int((moved != segmentation.reshape(-1)).sum()), searched=len(points), kept=counts.kept, slice=place))
+            changed_pixels=int((moved != segmentation.reshape(-1)).sum()), searched=len(points), kept=held, slice=place))
         adversarial.append(moved.reshape(segmentation.shape))
     traces = {n: np.nanmean(np.asarray(getattr(trajectory, n), np.float64), 0).astype(np.float32)
               for n in ("objective", "fit_loss", "bound", "penalty")}
@@ -168,7 +144,7 @@ def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array
         aleatoric=np.asarray(found.uncertainty.aleatoric), epistemic=np.asarray(found.uncertainty.epistemic),
         softmax=np.asarray(entropy(reference)),
         adversarial=np.stack(adversarial), adversarial_names=tuple(a.wanted for a in audit), audit=tuple(audit), **traces,
-        feasible=np.asarray(np.asarray(feasible(trajectory) & finite(trajectory)).all(0)), fragility=found.maps,
+        feasible=np.asarray(counts.all(0)), fragility=found.maps,
         regions=found.regions)
 
 
@@ -195,40 +171,7 @@ def _wanted_masks(segmentation: Int[Array, "*space"], reference: Float[Array, "*
 def _decompose(trajectory: Trajectory, reference: Float[Array, "t p c"], *, samples: SampleConfig) -> Uncertainty:
     if samples == SampleConfig.published():
         return published_uncertainty(trajectory)
-    weights = trajectory_weights(trajectory, rule=samples.weighting, feasible_only=samples.feasible_only,
-                                 temperature=samples.temperature, effective_size=samples.effective_size)
-    weighted = to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)
-    return _decompose_jit(weighted, reference, setting=samples.decomposition)
-
-
-_decompose_jit = jax.jit(decompose, static_argnames="setting")
-
-
-def _kept_models(trajectory: Trajectory) -> tuple[np.ndarray, Int[Array, "m p"]]:
-    """The kept step of every member of the first target (see MemberAudit) and the label map there."""
-    counts = feasible(trajectory)[0] & finite(trajectory)[0]
-    best = jnp.argmin(jnp.where(counts, trajectory.objective[0], jnp.inf), 1)
-    kept = jnp.where(jnp.any(counts, 1), best, counts.shape[1] - 1)
-    probs = jnp.take_along_axis(trajectory.probs[0], kept[:, None, None, None], 1)[:, 0]
-    return np.asarray(kept), jnp.argmax(probs, -1)
-
-
-def _audit(prepared: Prepared, trajectory: Trajectory, kept: np.ndarray, label_maps: np.ndarray, labels: np.ndarray,
-           config: Config, place: int | None) -> tuple[MemberAudit, ...]:
-    counts = np.asarray(feasible(trajectory) & finite(trajectory))[0]
-    usable = np.asarray(finite(trajectory))[0]
-    fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[0] for n in ("fit_loss", "bound", "objective"))
-    first = 0 if config.search.record == "after" else 1  # the record of step s was measured on the batch of step s + first
-    batches = np.append(prepared.steps.batch, (prepared.steps.batch[-1] + 1) % len(prepared.reference_loss))[first:]
-    reference_loss = np.asarray(prepared.reference_loss)
-    return tuple(
-        MemberAudit(target=0, member=m, wanted=wanted, held=bool(counts[m].any()), nan=not bool(usable[m].all()),
-                    fit_loss=float(fit_loss[m, k]), bound=float(bound[m, k]),
-                    reference_loss=float(reference_loss[batches[k]]), steps=counts.shape[1],
-                    feasible_steps=int(counts[m].sum()), objective_first=float(objective[m, 0]),
-                    objective_last=float(objective[m, k]), changed_pixels=int((label_maps[m] != labels).sum()),
-                    kept=int(counts[m].any()), slice=place)
-        for m, (k, wanted) in enumerate(zip(kept, wanted_names(config), strict=True)))
+    return decompose_weighted(trajectory, reference, samples)
 
 
 def _join_slices(slices: Sequence[Quantified]) -> Quantified:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .types import Targets, Trajectory
-from .weighting import feasible, finite
+from .weighting import counted
 
 HALF = 0.5 - 1e-6  # weights of 1/p do not add up to exactly one half
 
@@ -44,7 +44,7 @@ def measure_fragility(trajectory: Trajectory, reference: Float[ArrayLike, "t p c
     that each record was measured on, in nats, of a shape that broadcasts to `[t m s]`. Records that are not finite or not
     feasible do not count.
     """
-    counts = feasible(trajectory) & finite(trajectory)
+    counts = counted(trajectory)
     differs = jnp.argmax(trajectory.probs, -1) != jnp.argmax(reference, -1)[:, None, None]
     flips = differs & counts[..., None]
     used = jnp.where(counts, trajectory.fit_loss - reference_loss, jnp.inf)

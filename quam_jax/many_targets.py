@@ -4,6 +4,7 @@ A point gets the uncertainty of the target that asked for it, the mean where tar
 asked, the given network is the only sample: total and aleatoric are the entropy of its prediction, epistemic is 0.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,8 +17,8 @@ from .execution import Prepared, search_prepared
 from .fragility import Fragility, fragility_maps, measure_fragility
 from .pixels import chosen_pixels, pixel_targets
 from .regions import region_maps, region_targets
-from .types import Samples, Targets, Trajectory, Uncertainty
-from .weighting import feasible, finite, to_samples, trajectory_weights
+from .types import Targets, Trajectory, Uncertainty
+from .weighting import to_samples, trajectory_weights
 
 BLOCK = 2**22  # probabilities that are decomposed at a time
 
@@ -87,34 +88,15 @@ def decompose_targets(trajectory: Trajectory, reference: Float[np.ndarray, "t p 
     for start in range(0, targets, block):
         rows = np.minimum(np.arange(start, start + block), targets - 1)  # the last block is filled up: one compilation
         part = Trajectory(*(leaf[rows] for leaf in trajectory))
-        parts.append([np.asarray(u) for u in _decompose_block(part, reference[rows], samples)])
+        parts.append([np.asarray(u) for u in decompose_weighted(part, reference[rows], samples)])
     joined = (np.concatenate(leaves)[:targets] for leaves in zip(*parts, strict=True))
     return tuple(joined)
 
 
-def _weigh(trajectory: Trajectory, reference: jax.Array, samples: SampleConfig) -> Samples:
+@partial(jax.jit, static_argnames="samples")
+def decompose_weighted(trajectory: Trajectory, reference: Float[jax.Array, "t p c"], samples: SampleConfig) -> Uncertainty:
+    """Weigh the recorded samples of every target as the settings say, and decompose their points."""
     weights = trajectory_weights(trajectory, rule=samples.weighting, feasible_only=samples.feasible_only,
                                  temperature=samples.temperature, effective_size=samples.effective_size)
-    return to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)
-
-
-def _block(trajectory: Trajectory, reference: jax.Array, samples: SampleConfig) -> Uncertainty:
-    return decompose(_weigh(trajectory, reference, samples), reference, setting=samples.decomposition)
-
-
-_decompose_block = jax.jit(_block, static_argnames="samples")
-
-
-class MemberCounts(NamedTuple):
-    """One member of all targets together."""
-
-    kept: int
-    nan: int
-    feasible_steps: int
-
-
-def member_counts(trajectory: Trajectory, member: int) -> MemberCounts:
-    """How many targets' member kept the constraint in some step, met NaN, and how many steps were feasible."""
-    counts = np.asarray(feasible(trajectory) & finite(trajectory))[:, member]
-    usable = np.asarray(finite(trajectory))[:, member]
-    return MemberCounts(int(counts.any(1).sum()), int((~usable.all(1)).sum()), int(counts.sum()))
+    weighted = to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)
+    return decompose(weighted, reference, setting=samples.decomposition)

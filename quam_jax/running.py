@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from .decomposition import divergence_terms, entropy
 from .types import Trajectory, Uncertainty
-from .weighting import Rule, feasible, finite
+from .weighting import Rule, counted
 
 
 class RunningSums(NamedTuple):
@@ -44,7 +44,7 @@ def no_samples(points: int, classes: int) -> RunningSums:
 def log_weights(trajectory: Trajectory, *, rule: Rule, feasible_only: bool, temperature: float,
                 effective_size: float) -> Float[Array, "t m s"]:
     """Logarithms of the weights of weighting.py before they are normalised over members; -inf where nothing counts."""
-    counts = finite(trajectory) & (feasible(trajectory) if feasible_only else True)
+    counts = counted(trajectory, feasible_only=feasible_only)
     if rule == "last":
         counts &= (jnp.cumsum(counts[..., ::-1], -1)[..., ::-1] - counts) == 0
     elif rule == "best":

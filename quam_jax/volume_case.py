@@ -15,9 +15,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 from scipy.special import entr, softmax
 
+from .audit import MemberAudit, audit_members, kept_probs, kept_steps
 from .case import Quantified, wanted_names
 from .coding import Coding
 from .config import Config, SampleConfig
@@ -32,7 +33,7 @@ from .running import RunningSums, add_samples, close_sums, decompose_sums, log_w
 from .sliding_window import predict_logits, weight_sum
 from .types import Targets, Trajectory, Uncertainty
 from .volume_targets import wanted_volume
-from .weighting import feasible, finite
+from .weighting import counted
 
 IN_MEMORY = 2**28  # bytes; a larger array over a volume lies in a temporary file
 LEAST = 1e-30  # floor of probabilities whose logarithms are averaged
@@ -49,27 +50,12 @@ class Study(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TileAudit:
-    """Whether one adversarial model of one patch kept the constraint (see case.MemberAudit); `start` is in grid voxels."""
+class TileAudit(MemberAudit):
+    """The audit of a member in one patch; `start` is in grid voxels."""
 
-    target: int
-    member: int
-    wanted: str
-    held: bool
-    nan: bool
-    fit_loss: float
-    bound: float
-    reference_loss: float
-    steps: int
-    feasible_steps: int
-    objective_first: float
-    objective_last: float
-    changed_pixels: int
-    kept: int
-    tile: int
-    start: tuple[int, ...]
-    fold: str
-    searched: int = 1
+    tile: int = 0
+    start: tuple[int, ...] = ()
+    fold: str = ""
 
 
 class VolumeResult(NamedTuple):
@@ -189,11 +175,15 @@ def _search_tile(study: Study, patch: np.ndarray, tiling: Tiling, index: int, wa
             trajectory = search_prepared(prepared, image, part, key=jax.random.fold_in(jax.random.fold_in(key, f), first),
                                          execution=config.execution)
             sums = _add(sums, trajectory, anchor, samples=config.samples)
-            best = _kept(trajectory)
+            best = kept_probs(trajectory, kept_steps(trajectory, np.asarray(counted(trajectory))))[0]
             kept += list(best)
             parts.append(trajectory)
-            audit += _audit(prepared, trajectory, best, references[f], inside.reshape(-1), config, first=first,
-                            fold=study.folds[f], index=index, start=_start(tiling, index))
+            own = np.argmax(np.asarray(references[f]), -1)
+            audit += audit_members(
+                TileAudit, trajectory, reference_loss=prepared.recorded_loss,
+                names=wanted_names(config)[first:first + len(best)], first=first,
+                changed=(inside.reshape(-1) & (np.argmax(best, -1) != own)).sum(-1), fold=study.folds[f], tile=index,
+                start=_start(tiling, index))
         trajectories.append(_joined_trajectory(parts))
         closed.append(close_sums(sums, references[f], anchor, include_reference=config.samples.include_reference))
     uncertainty = _decompose(closed, trajectories, anchor, samples=config.samples)
@@ -244,45 +234,12 @@ def _joined_trajectory(parts: Sequence[Trajectory]) -> Trajectory:
     return parts[0] if len(parts) == 1 else jax.tree.map(lambda *values: jnp.concatenate(values, 1), *parts)
 
 
-def _counted(trajectory: Trajectory, *, feasible_only: bool = True) -> Bool[np.ndarray, "m s"]:
-    return np.asarray((finite(trajectory) & (feasible(trajectory) if feasible_only else True))[0])
-
-
-def _kept_steps(trajectory: Trajectory) -> Int[np.ndarray, " m"]:
-    """The feasible step of smallest objective, or the last where none is feasible."""
-    counts = _counted(trajectory)
-    best = np.argmin(np.where(counts, np.asarray(trajectory.objective[0]), np.inf), 1)
-    return np.where(counts.any(1), best, counts.shape[1] - 1)
-
-
-def _kept(trajectory: Trajectory) -> Float[np.ndarray, "m p c"]:
-    steps = _kept_steps(trajectory)
-    return np.asarray(trajectory.probs[0, np.arange(len(steps)), steps])
-
-
-def _audit(prepared: Prepared, trajectory: Trajectory, kept: np.ndarray, reference: Array, inside: np.ndarray, config: Config, *,
-           first: int, fold: str, index: int, start: tuple[int, ...]) -> list[TileAudit]:
-    counts, usable, steps = _counted(trajectory), np.asarray(finite(trajectory))[0], _kept_steps(trajectory)
-    fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[0] for n in ("fit_loss", "bound", "objective"))
-    later = 0 if config.search.record == "after" else 1  # the record of step s was measured on the batch of step s + later
-    batches = np.append(prepared.steps.batch, (prepared.steps.batch[-1] + 1) % len(prepared.reference_loss))[later:]
-    reference_loss, own = np.asarray(prepared.reference_loss), np.argmax(np.asarray(reference), -1)
-    names = wanted_names(config)
-    return [TileAudit(target=0, member=first + m, wanted=names[first + m], held=bool(counts[m].any()),
-                      nan=not bool(usable[m].all()), fit_loss=float(fit_loss[m, k]), bound=float(bound[m, k]),
-                      reference_loss=float(reference_loss[batches[k]]), steps=counts.shape[1],
-                      feasible_steps=int(counts[m].sum()), objective_first=float(objective[m, 0]),
-                      objective_last=float(objective[m, k]),
-                      changed_pixels=int((inside & (np.argmax(kept[m], -1) != own)).sum()),
-                      kept=int(counts[m].any()), tile=index, start=start, fold=fold) for m, k in enumerate(steps)]
-
-
 def _volume_change(study: Study, found: _Found, share: np.ndarray, inner: tuple[slice, ...],
                    samples: SampleConfig) -> Float[np.ndarray, "n labels"]:
     """How much each recorded sample moves the volume of each label in one patch, in voxels; 0 where it does not count."""
     rows = []
     for trajectory, reference in zip(found.trajectories, found.references, strict=True):
-        counts = _counted(trajectory, feasible_only=samples.feasible_only)
+        counts = np.asarray(counted(trajectory, feasible_only=samples.feasible_only))[0]
         before = study.coding.class_to_label_probs(reference[inner])
         for m, s in np.ndindex(*counts.shape):
             if counts[m, s]:
@@ -315,7 +272,7 @@ def _on_image(study: Study, logits: Float[np.ndarray, "*grid k"], grid: Grid, jo
     quantified = Quantified(
         reference=reference, segmentation=segmentation, total=maps[..., 0], aleatoric=maps[..., 1], epistemic=maps[..., 2],
         softmax=_entropy(channels, coding), adversarial=np.stack(adversarial), adversarial_names=tuple(labelled),
-        audit=tuple(joined.audit), **_traces(joined, study, config))  # type: ignore[arg-type]  # TileAudit for MemberAudit
+        audit=tuple(joined.audit), **_traces(joined, study, config))  # type: ignore[arg-type]  # field by field
     sample_ml = np.vstack([expected + joined.change * scale * voxel, expected])
     return VolumeResult(quantified, channels, coding.regions is not None, sample_ml, weights, joined.searched, joined.tiles)
 

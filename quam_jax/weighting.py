@@ -57,10 +57,15 @@ def finite(trajectory: Trajectory) -> Bool[Array, "t m s"]:
             & jnp.isfinite(trajectory.fit_loss) & jnp.isfinite(trajectory.objective))
 
 
+def counted(trajectory: Trajectory, *, feasible_only: bool = True) -> Bool[Array, "t m s"]:
+    """Samples that may have a weight: finite, and within the bound unless infeasible ones count too."""
+    return finite(trajectory) & (feasible(trajectory) if feasible_only else True)
+
+
 def trajectory_weights(trajectory: Trajectory, *, rule: Rule = "all", feasible_only: bool = True,
                        temperature: float = 1.0, effective_size: float = 1.0) -> Float[Array, "t m s"]:
     """Weights of every recorded sample by one rule; a target without any sample that counts gets zeros."""
-    counts = finite(trajectory) & (feasible(trajectory) if feasible_only else True)
+    counts = counted(trajectory, feasible_only=feasible_only)
     loss = jnp.where(counts, trajectory.fit_loss, 0.0)
     if rule == "all":
         return jax.vmap(uniform_weights)(counts)

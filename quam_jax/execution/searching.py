@@ -33,6 +33,13 @@ class Prepared(NamedTuple):
     bound: Array
     steps: StepPlan
 
+    @property
+    def recorded_loss(self) -> Float[np.ndarray, " s"]:
+        """The given network's loss on the fit batch that each record of a search is measured on."""
+        later = 0 if self.config.record == "after" else 1  # the record of step s was measured on the batch of step s + later
+        batches = np.append(self.steps.batch, (self.steps.batch[-1] + 1) % len(self.reference_loss))[later:]
+        return np.asarray(self.reference_loss)[batches]
+
 
 @jit(static_argnames=("network", "space"))
 def _activations(network: Network, space: Space, params: Parameters, stats: Parameters, images: Array) -> Array:

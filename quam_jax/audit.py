@@ -1,0 +1,72 @@
+"""The audit of a search: which step of every adversarial model is kept, and whether it held the constraint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .types import Trajectory
+from .weighting import counted, finite
+
+
+@dataclass(frozen=True)
+class MemberAudit:
+    """Whether one adversarial model kept the constraint, and how far it came. Losses are in nats a labelled pixel.
+
+    Of pixels and regions a row stands for the same member of all targets: `searched` of them, of which `kept` held; the
+    numbers of steps are sums, the losses means over targets. `fit_loss` and `bound` belong to the kept iterate: the
+    feasible one of smallest objective, or the last where none is feasible (`held` is false, and it has no weight unless the
+    weighting takes infeasible samples too).
+    """
+
+    target: int
+    member: int
+    wanted: str
+    held: bool
+    nan: bool
+    fit_loss: float
+    bound: float
+    reference_loss: float
+    steps: int
+    feasible_steps: int
+    objective_first: float
+    objective_last: float
+    changed_pixels: int
+    searched: int = 1
+    kept: int = 0
+    slice: int | None = None
+
+
+Kind = TypeVar("Kind", bound=MemberAudit)
+
+
+def kept_steps(trajectory: Trajectory, counts: Bool[np.ndarray, "t m s"]) -> Int[np.ndarray, "t m"]:
+    """The step of smallest objective among those that count, or the last where none does."""
+    best = np.argmin(np.where(counts, np.asarray(trajectory.objective), np.inf), -1)
+    return np.where(counts.any(-1), best, counts.shape[-1] - 1)
+
+
+def kept_probs(trajectory: Trajectory, kept: Int[np.ndarray, "t m"]) -> Float[np.ndarray, "t m p c"]:
+    """The predictions of the kept steps."""
+    targets, members = np.indices(kept.shape)
+    return np.asarray(trajectory.probs[targets, members, kept])
+
+
+def audit_members(kind: type[Kind], trajectory: Trajectory, *, reference_loss: Float[np.ndarray, " s"], names: Sequence[str],
+                  changed: Int[np.ndarray, " m"], first: int = 0, **place: Any) -> list[Kind]:
+    """One row a member of the trajectory's only target; `changed` pixels each, `place` what the kind adds.
+
+    `reference_loss` is the given network's on the batch of each record, `first` the number of the first member, where a
+    target's members are searched in parts.
+    """
+    counts = np.asarray(counted(trajectory))
+    kept = kept_steps(trajectory, counts)[0]
+    counts, usable = counts[0], np.asarray(finite(trajectory))[0]
+    fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[0] for n in ("fit_loss", "bound", "objective"))
+    return [kind(target=0, member=first + m, wanted=name, held=bool(counts[m].any()), nan=not bool(usable[m].all()),
+                 fit_loss=float(fit_loss[m, k]), bound=float(bound[m, k]), reference_loss=float(reference_loss[k]),
+                 steps=counts.shape[1], feasible_steps=int(counts[m].sum()), objective_first=float(objective[m, 0]),
+                 objective_last=float(objective[m, k]), changed_pixels=int(changed[m]), kept=int(counts[m].any()), **place)
+            for m, (k, name) in enumerate(zip(kept, names, strict=True))]
