@@ -3,21 +3,21 @@
 Claims: forward and backward together cost at most 1.5 times PyTorch's, or a reason is written beside the figure; a graph that
 `from_torch` imported from the twin costs at most 1.2 times our own network. Both sides have the same weights, whose logits are
 compared first, run in eval mode in one process with as many threads, and take turns, so that a drifting machine hits all of
-them; PyTorch runs with the channels second and last and the faster one counts. Times are medians; compilation is apart.
+them; PyTorch runs with the channels second and last and the faster one counts. Times are medians; everything is compiled
+before anything is timed.
 `python -m benchmarks.forward` (or `quam-jax benchmark forward`) prints the ratios and writes benchmarks/results/forward.json;
 names restrict it, and then nothing is written.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .forward_networks import CASES, Case
 from .record import write_result
-from .timing import alternate
+from .timing import alternate, threads
 
 LIMIT = 1.5
 TOLERANCE = 1e-4
@@ -53,15 +53,17 @@ def jax_sides(model: Any, x: Any, labels: Any) -> tuple[Callable[[], Any], Calla
     """A forward pass, a forward and backward pass, and the seconds that compiling both took."""
     import jax
 
+    from quam_jax.compilation import compiler_options
     from quam_jax.search import cross_entropy
 
     network = model.network
-    forward = jax.jit(lambda params, stats, images: network.apply(params, stats, images)[0])
+    options = {"compiler_options": compiler_options()}
+    forward = jax.jit(lambda params, stats, images: network.apply(params, stats, images)[0], **options)
 
     def loss(params: Any, stats: Any, images: Any, labels: Any) -> Any:
         return cross_entropy(network.apply(params, stats, images)[0], labels)
 
-    both = jax.jit(jax.value_and_grad(loss))
+    both = jax.jit(jax.value_and_grad(loss), **options)
     arguments = (model.params, model.stats, x)
     start = time.perf_counter()
     infer, descend = forward.lower(*arguments).compile(), both.lower(*arguments, labels).compile()
@@ -70,8 +72,15 @@ def jax_sides(model: Any, x: Any, labels: Any) -> tuple[Callable[[], Any], Calla
             lambda: jax.block_until_ready(descend(*arguments, labels)), seconds)
 
 
-def measure(name: str, case: Case, *, repeats: int) -> dict[str, Any]:
-    """One network: check that twin and imported graph have our logits, then time all of them in turns."""
+class Ready(NamedTuple):
+    """A network whose sides are compiled: `calls[kind][side]`, to be timed."""
+
+    row: dict[str, Any]
+    calls: dict[str, dict[str, Callable[[], Any]]]
+
+
+def compile_sides(name: str, case: Case) -> Ready:
+    """One network: check that twin and imported graph have our logits, and compile all sides."""
     import jax
     import numpy as np
     import torch
@@ -103,17 +112,23 @@ def measure(name: str, case: Case, *, repeats: int) -> dict[str, Any]:
     torch_forward, torch_both = torch_sides(module, torch.from_numpy(images), torch.from_numpy(labels))
     own_forward, own_both, compile_seconds = jax_sides(model, x, jax.numpy.asarray(labels))
     graph_forward, graph_both, _ = jax_sides(imported, x, jax.numpy.asarray(labels))
-    row: dict[str, Any] = {"name": name, "images": list(case.shape), "weights": model.parameter_count}
-    for kind, theirs, ours, graph in (("forward", torch_forward, own_forward, graph_forward),
-                                      ("both", torch_both, own_both, graph_both)):
-        medians = alternate({**theirs, "own": ours, "imported": graph}, rounds=repeats)
-        fastest = min(theirs, key=lambda order: medians[order])
+    row: dict[str, Any] = {"name": name, "images": list(case.shape), "weights": model.parameter_count,
+                           "compile_seconds": compile_seconds}
+    return Ready(row, {"forward": {**torch_forward, "own": own_forward, "imported": graph_forward},
+                       "both": {**torch_both, "own": own_both, "imported": graph_both}})
+
+
+def measure(ready: Ready, *, repeats: int) -> dict[str, Any]:
+    """The sides of one network timed in turns."""
+    row = dict(ready.row)
+    for kind, sides in ready.calls.items():
+        medians = alternate(sides, rounds=repeats)
+        fastest = min((side for side in sides if side not in ("own", "imported")), key=lambda side: medians[side])
         row |= {f"{kind}_seconds": medians["own"], f"{kind}_torch_seconds": medians[fastest],
                 f"{kind}_ratio": medians["own"] / medians[fastest], f"{kind}_torch_order": fastest,
                 f"{kind}_imported_ratio": medians["imported"] / medians["own"]}
-    row |= {"compile_seconds": compile_seconds, "torch_threads": torch.get_num_threads()}
     if row["both_ratio"] > LIMIT:
-        row["reason"] = REASONS.get(name, "none written")
+        row["reason"] = REASONS.get(row["name"], "none written")
     return row
 
 
@@ -125,22 +140,27 @@ def main() -> None:
     unknown = [name for name in options.names if name not in CASES]
     if unknown:
         parser.error(f"no network {', '.join(unknown)}; expected of {', '.join(CASES)}")
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from quam_jax.process import keep_freed_memory
 
+    keep_freed_memory()  # as the command line does; both sides gain
     import jax
     import torch
 
     jax.config.update("jax_platforms", "cpu")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads())
+    networks = [compile_sides(name, CASES[name]) for name in options.names or CASES]
+    sys.stdout.write(f"{len(networks)} networks compiled\n")
+    sys.stdout.flush()
     rows = []
-    for name in options.names or CASES:
-        rows.append(measure(name, CASES[name], repeats=options.repeats))
-        row = rows[-1]
+    for ready in networks:
+        row = measure(ready, repeats=options.repeats)
+        name = row["name"]
+        rows.append(row)
         sys.stdout.write(f"{name}: forward {row['forward_ratio']:.2f} of PyTorch's, with backward {row['both_ratio']:.2f}; "
                          f"imported graph {row['forward_imported_ratio']:.2f} and {row['both_imported_ratio']:.2f} of ours\n")
         sys.stdout.flush()
     if not options.names:
-        write_result("forward", rows, threads=threads, repeats=options.repeats, precision="float32 on both sides",
+        write_result("forward", rows, threads=threads(), repeats=options.repeats, precision="float32 on both sides",
                      mode="eval")
 
 

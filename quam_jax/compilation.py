@@ -1,7 +1,9 @@
 """How functions are compiled: `jax.jit` with the options that suit the backend, decided when a function first runs.
 
-On a CPU XLA schedules for concurrency by default, which keeps more intermediate arrays alive than two or four cores can
-use; with the schedule that saves memory a search step of the attention U-Net takes 126 instead of 206 MB.
+On a CPU two defaults of XLA cost time. It schedules for concurrency, which keeps more intermediate arrays alive than two or four
+cores can use; with the schedule that saves memory a search step of the attention U-Net takes 126 instead of 206 MB. And it hands
+convolutions to a library (YNNPACK) that is up to two times slower on feature maps than XLA's own, at 100 instead of 200 Gflop/s
+with 64 channels; matrix products stay with it. `benchmarks/forward.py` measures what comes of both.
 """
 
 import functools
@@ -10,32 +12,42 @@ from typing import Any
 
 import jax
 
-_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+                "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
 @functools.cache
 def compiler_options() -> dict[str, Any]:
-    """Options for the default backend; empty where this version of XLA does not know them."""
+    """Options for the default backend; those that this version of XLA does not know are left out."""
     if jax.default_backend() != "cpu":
         return {}
+    return {name: value for name, value in _CPU_OPTIONS.items() if _known(name, value)}
+
+
+def _known(name: str, value: str) -> bool:
     try:
-        jax.jit(lambda x: x, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
+        jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:
-        return {}
-    return _CPU_OPTIONS
+        return False
+    return True
 
 
 def jit(function: Callable[..., Any] | None = None, **arguments: Any) -> Callable[..., Any]:
-    """`jax.jit` with `compiler_options`; importing a module that uses it starts no backend."""
+    """`jax.jit` with `compiler_options`; importing a module that uses it starts no backend.
+
+    While another function is traced the options are left to that one, as JAX demands.
+    """
     if function is None:
         return functools.partial(jit, **arguments)
+    inner = jax.jit(function, **arguments)
 
     @functools.cache
-    def compiled() -> Callable[..., Any]:
+    def outermost() -> Callable[..., Any]:
         return jax.jit(function, compiler_options=compiler_options(), **arguments)
 
     @functools.wraps(function)
     def call(*values: Any, **named: Any) -> Any:
-        return compiled()(*values, **named)
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((values, named)))
+        return (inner if traced else outermost())(*values, **named)
 
     return call

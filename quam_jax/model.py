@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx, traverse_util
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from .compilation import jit
 from .networks import NETWORKS
 from .networks.layers import EVAL, Layer, Mode
 
@@ -176,7 +177,7 @@ def pad_to_multiple(images: Float[Array, "*shape"], network: Network, *, leading
     return jnp.pad(images, [*((0, 0),) * leading, *padding, (0, 0)], mode="edge")
 
 
-@functools.partial(jax.jit, static_argnames="network")
+@jit(static_argnames="network")
 def _logits(network: Network, params: Parameters, stats: Parameters, x: Array) -> Array:
     return network.apply(params, stats, x)[0]
 

@@ -3,19 +3,18 @@
 The reference losses do not depend on the case that is searched, so they are computed once a model and fit set.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from .compilation import jit
 from .model import Network, Parameters, SegmentationModel, pad_to_multiple
 from .search import cross_entropy
 from .types import FitData
 
 
-@functools.partial(jax.jit, static_argnames="network")
+@jit(static_argnames="network")
 def _batch_loss(network: Network, params: Parameters, stats: Parameters, images: Array, labels: Array) -> Array:
     return cross_entropy(network.apply(params, stats, images)[0], labels)
 

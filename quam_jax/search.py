@@ -83,12 +83,16 @@ class Target(NamedTuple):
 
 
 class StepInputs(NamedTuple):
-    """What changes from step to step; `noise` is a key, recorded dropout masks of three passes, or None."""
+    """What changes from step to step; `noise` is a key, recorded dropout masks of three passes, or None.
+
+    `fit_loss` is given where it is known, by `fit_loss_of`, that the weights keep the bound: the fit batch is then not run.
+    """
 
     batch: Int[Array, ""]
     coefficient: Float[Array, ""]
     learning_rate: Float[Array, ""]
     noise: Any
+    fit_loss: Any = None
 
 
 class State(NamedTuple):
@@ -199,11 +203,11 @@ def _run(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, activation:
 
 def _logits(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target,
             inputs: StepInputs) -> tuple[Array | None, Array, Parameters]:
-    """Logits of the fit batch (None where the space cannot change them) and of the image, and the statistics after."""
+    """Logits of the fit batch (None where they are not asked for) and of the image, and the statistics after."""
     run = partial(_run, setup, z, frozen=frozen)
     fit_mode, image_mode, _ = _passes(setup, inputs)
     image = frozen.image if target.image is None else target.image
-    if not setup.space.constrained:
+    if not setup.space.constrained or inputs.fit_loss is not None:
         logits, stats = run(stats, activation=image, mode=image_mode)
         return None, logits, stats
     batch = jax.tree.map(lambda x: x[inputs.batch], frozen.fit)
@@ -223,17 +227,34 @@ def _losses(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: 
             inputs: StepInputs) -> tuple[Float[Array, ""], tuple[Record, Parameters]]:
     bound = frozen.bound[inputs.batch]
     fit_logits, logits, stats = _logits(setup, z, stats, frozen, target, inputs)
-    if fit_logits is None:
-        fit_loss = frozen.reference_loss[inputs.batch]
-    else:
+    if fit_logits is not None:
         fit_loss = cross_entropy(fit_logits, frozen.fit_labels[inputs.batch])
+    else:
+        fit_loss = frozen.reference_loss[inputs.batch] if inputs.fit_loss is None else inputs.fit_loss
     violation = fit_loss - bound
-    penalty = inputs.coefficient * (jnp.maximum(violation, 0.0) if setup.procedure.hinge else violation)
+    penalty = inputs.coefficient * (jax.nn.relu(violation) if setup.procedure.hinge else violation)
     logits = _at_points(setup, logits, target.points)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, target.labels)
     objective = jnp.sum(target.weights * losses) / jnp.sum(target.weights)
     record = Record(jax.nn.softmax(logits), objective, fit_loss, bound, penalty)
     return objective if setup.procedure.solver == "backtrack" else objective + penalty, (record, stats)
+
+
+def may_skip_fit(setup: Setup) -> bool:
+    """Whether the fit batch has no part in a step from weights that keep the bound: its penalty and gradient are 0 there.
+
+    The image's pass must not depend on it either, as it does in train mode through running statistics.
+    """
+    procedure = setup.procedure
+    return (setup.space.constrained and not setup.patches and not procedure.train and procedure.hinge
+            and procedure.solver == "penalty")
+
+
+def fit_loss_of(setup: Setup, frozen: Frozen, state: State, inputs: StepInputs) -> Float[Array, ""]:
+    """The fit loss at the state's weights in eval mode, in nats a pixel."""
+    batch = jax.tree.map(lambda x: x[inputs.batch], frozen.fit)
+    logits, _ = _run(setup, state.z, state.stats, frozen, batch, EVAL)
+    return cross_entropy(logits, frozen.fit_labels[inputs.batch])
 
 
 def measure(setup: Setup, frozen: Frozen, target: Target, state: State, inputs: StepInputs) -> Record:

@@ -27,6 +27,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, Num
 
+from .compilation import jit
 from .data.preprocess import pad_to_shape
 from .evaluation.overlap import class_dice, confusion
 from .model import Network, Parameters, SegmentationModel
@@ -69,7 +70,8 @@ def train(network: Network, cases: Sequence[Case], *, config: TrainConfig | None
     `[*space c]` (all zero: ignored). Sizes may differ: every image is padded to the largest size by its border values,
     without loss there. `progress` is called with the number of steps done and the loss of the last one. Dice on
     `validation` is measured whenever the state is written; it stands in the manifest under `training`, with the settings.
-    `loss` replaces `segmentation_loss` (logits, targets and dice_weight to a number), as the evidential network needs.
+    `loss` replaces `segmentation_loss` (logits, targets and dice_weight to a number), as the evidential network needs; one with
+    the attribute `of_network` takes network, weights and images instead of logits and gives the statistics too (prob_unet_loss).
     ValueError for cases that do not fit the network, a state of another run, and a loss that is not finite.
     """
     config, objective = config or TrainConfig(), loss or segmentation_loss
@@ -196,7 +198,7 @@ def _warps(config: TrainConfig) -> bool:
     return config.rotation > 0 or config.scaling > 0
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
+@jit(static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def _update(network: Network, warp: bool, flips: bool, loss: Loss, state: State, images: Array, targets: Array, numbers: Numbers,
             key: Key[Array, ""]) -> tuple[State, Array, Array]:
     """One AdamW step (Loshchilov & Hutter 2019); the loss and the gradient's norm are those before it."""
@@ -206,7 +208,10 @@ def _update(network: Network, warp: bool, flips: bool, loss: Loss, state: State,
         keys, images, targets)
 
     def objective(params: Parameters) -> tuple[Array, Parameters]:
-        logits, stats = network.apply(params, state.stats, images, Mode(batch_statistics=True, noise=DrawnNoise(noise)))
+        mode = Mode(batch_statistics=True, noise=DrawnNoise(noise))
+        if getattr(loss, "of_network", False):
+            return loss(network, params, state.stats, images, targets, key=noise, mode=mode, dice_weight=numbers.dice_weight)
+        logits, stats = network.apply(params, state.stats, images, mode)
         return loss(logits, targets, dice_weight=numbers.dice_weight), stats
 
     (value, stats), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)

@@ -69,6 +69,20 @@ def test_every_plan_gives_the_same_numbers(config: SearchConfig, members: str, s
     assert np.abs(found.probs[:, :, 0] - found.probs[:, :, -1]).max() > 1e-2  # and the search moved
 
 
+def test_members_that_keep_the_bound_are_spared_the_gradient_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(EVAL, steps=8, slack=0.02, learning_rate=0.1)
+    expected = run(config, "vmap", "scan", 3)
+    spared, original = [], members._step
+    monkeypatch.setattr(members, "_step", lambda *a: spared.append(a[4][0].fit_loss is not None) or original(*a))
+    found = run(config, "loop", "loop", 1)
+    assert_equal(found, expected)
+    kept = (found.fit_loss <= found.bound)[0, :, :-1]
+    kept = np.concatenate([np.ones((3, 1), bool), kept], 1)  # at the weights that a step starts from
+    assert not kept.all() and kept.mean() > 0.5  # both ways are taken
+    since = np.concatenate([kept[:, :1], kept[:, 1:] & kept[:, :-1]], 1)
+    np.testing.assert_array_equal(np.reshape(spared, kept.shape), since)
+
+
 def test_noise_depends_on_the_member_and_the_step_but_not_on_the_plan() -> None:
     still = dataclasses.replace(TRAIN, learning_rate=0.0)
     probs = run(still).probs[0]

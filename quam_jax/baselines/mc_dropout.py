@@ -4,13 +4,13 @@ BatchNorm stays on its running statistics unless the published variant is asked 
 injected: value dropout on the activation in front of the head, so that the trunk runs once.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from ..compilation import jit
 from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
 from ..networks.layers import DrawnNoise, Mode
 from ..types import Samples
@@ -65,6 +65,6 @@ def mc_dropout(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *,
     return as_samples(jnp.concatenate(passes))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@jit(static_argnums=(0, 1))
 def _pass(network: Network, batch_statistics: bool, params: Parameters, stats: Parameters, image: Array, key: Any) -> Array:
     return jax.nn.softmax(network.apply(params, stats, image, Mode(batch_statistics, DrawnNoise(key)))[0])

@@ -5,7 +5,6 @@ of the search. The control of every adversarial claim: what it finds needs no ad
 fit data alone, so they are found once a model.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from ..compilation import jit
 from ..execution import Prepared
 from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
 from ..search import cross_entropy
@@ -20,7 +20,7 @@ from ..space import Moving, Space
 from ..types import Samples
 from .records import as_samples, check_image
 
-BISECTIONS = 12  # the step is found to one part in 4096 of its bracket
+BISECTIONS = 7  # the step is found to one part in 128 of its bracket
 
 
 class Directions(NamedTuple):
@@ -100,17 +100,17 @@ def _along(start: Moving, direction: Moving, step: float) -> Moving:
     return jax.tree.map(lambda value, d: value + step * d, start, direction)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@jit(static_argnums=(0, 1))
 def _fit_loss(network: Network, space: Space, z: Moving, params: Parameters, stats: Parameters, batch: Array,
               labels: Array) -> Array:
     return cross_entropy(space.logits(network, z, params, stats, batch)[0], labels)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@jit(static_argnums=(0, 1))
 def _prepare(network: Network, space: Space, params: Parameters, stats: Parameters, image: Array) -> Array:
     return space.prepare(network, params, stats, image)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@jit(static_argnums=(0, 1))
 def _probs(network: Network, space: Space, z: Moving, params: Parameters, stats: Parameters, activation: Array) -> Array:
     return jax.nn.softmax(space.logits(network, z, params, stats, activation)[0])

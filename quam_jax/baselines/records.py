@@ -1,6 +1,5 @@
 """What every baseline gives back: Samples, and what they cost."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from ..compilation import jit
 from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
 from ..types import Samples
 
@@ -50,7 +50,7 @@ def predict_batch(model: SegmentationModel, images: Float[ArrayLike, "b *space i
     return jax.nn.softmax(model(images))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jit(static_argnums=0)
 def _features(network: Network, params: Parameters, stats: Parameters, images: Array) -> Array:
     return network.trunk(params, stats, images, cut="head")
 
@@ -63,7 +63,7 @@ def head_features(model: SegmentationModel, images: Float[Array, "b *space i"]) 
     return features[tuple(slice(n) for n in x.shape[:-1])]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jit(static_argnums=0)
 def _logits(network: Network, params: Parameters, stats: Parameters, features: Array) -> Array:
     return network.tail(params, stats, features, cut="head")[0]
 

@@ -2,6 +2,10 @@
 
 On a CPU a convolution inside a scan or with mapped weights is many times slower than in a plain compiled step, so members
 and steps are dispatched from Python there; on accelerators they are mapped and scanned. All ways give the same numbers.
+
+One by one, a member that keeps the bound is spared the gradient of its fit loss, which is 0 there: its fit loss is computed
+first, and where it is below the bound only the image takes part in the step. After a step that broke the bound the next one
+runs whole at once. What a member does depends on its own steps alone.
 """
 
 import functools
@@ -14,7 +18,20 @@ import numpy as np
 
 from ..compilation import jit
 from ..config import SearchConfig
-from ..search import Frozen, Record, Setup, State, StepInputs, StepPlan, Target, begin, measure, step
+from ..search import (
+    Frozen,
+    Record,
+    Setup,
+    State,
+    StepInputs,
+    StepPlan,
+    Target,
+    begin,
+    fit_loss_of,
+    may_skip_fit,
+    measure,
+    step,
+)
 from .plan import PROBE, Plan, memory_budget
 
 Job = tuple[int, int]  # target and member
@@ -87,9 +104,18 @@ def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], s
         states.append(_begin(setup, frozen, len(group), mapped))
     recorded: list[list[Any]] = [[] for _ in groups]
     if plan.steps == "loop":
+        bounds = np.asarray(frozen.bound)
+        lazy = plan.members == "loop" and may_skip_fit(setup)
         for s in range(total):
-            for g, group in enumerate(groups):
-                states[g], record = _step(setup, frozen, chosen[g], states[g], inputs(group, s), advance)
+            now = [inputs(group, s) for group in groups]
+            losses: list[Any] = [None] * len(groups)
+            for g in range(len(groups)):
+                if lazy and not (recorded[g] and _broken(recorded[g][-1][0])):
+                    losses[g] = _fit_loss(setup, frozen, states[g][0], now[g][0])
+            for g in range(len(groups)):
+                if losses[g] is not None and float(losses[g]) <= bounds[steps.batch[s]]:
+                    now[g] = (now[g][0]._replace(fit_loss=losses[g]),)
+                states[g], record = _step(setup, frozen, chosen[g], states[g], now[g], advance)
                 recorded[g].append(record)
     else:
         for g, group in enumerate(groups):
@@ -103,6 +129,10 @@ def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], s
     rows = [_rows(tuple(steps[first:])) if mapped else _stack([_stack([r[i] for r in steps[first:]]) for i in range(len(group))])
             for group, steps in zip(groups, recorded, strict=True)]
     return rows[0] if len(rows) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
+
+
+def _broken(record: Record) -> bool:
+    return not float(record.fit_loss) <= float(record.bound)
 
 
 def _shared_out(targets: Target, devices: int) -> Target:
@@ -143,6 +173,11 @@ def _begin(setup: Setup, frozen: Frozen, count: int, mapped: bool) -> Any:
     if mapped:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), state)
     return (state,) * count
+
+
+@jit(static_argnames="setup")
+def _fit_loss(setup: Setup, frozen: Frozen, state: State, inputs: StepInputs) -> Any:
+    return fit_loss_of(setup, frozen, state, inputs)
 
 
 @jit(static_argnames=("setup", "advance"), donate_argnames="states")

@@ -100,10 +100,12 @@ def _by_shifts(x: Array, weight: Array, padding: tuple[int, ...], dilation: tupl
     count, height, width, channels = x.shape
     flat, size = x.reshape(-1, channels), count * height * width
     across, down = dilation[1], dilation[0] * width
-    flat = jnp.pad(flat, [(0, across * (columns - 1)), (0, 0)])
-    shifted = jnp.concatenate([flat[across * t:across * t + size] for t in range(columns)], 1)
-    product = shifted @ weight.transpose(1, 2, 0, 3).reshape(columns * channels, rows * outputs)
-    product = jnp.pad(product, [(0, down * (rows - 1)), (0, 0)])
+    half = -(-size // 2)  # halves side by side: XLA gives each product of a batch to a core, and splits a long one badly
+    flat = jnp.pad(flat, [(0, across * (columns - 1) + 2 * half - size), (0, 0)])
+    shifted = jnp.concatenate([flat[across * t:across * t + 2 * half] for t in range(columns)], 1)
+    matrix = weight.transpose(1, 2, 0, 3).reshape(columns * channels, rows * outputs)
+    product = jnp.matmul(shifted.reshape(2, half, -1), jnp.broadcast_to(matrix, (2, *matrix.shape)))
+    product = jnp.pad(product.reshape(2 * half, -1), [(0, down * (rows - 1)), (0, 0)])
     pieces = [product[down * t:down * t + size, outputs * t:outputs * (t + 1)] for t in range(rows)]
     y = sum(pieces[1:], pieces[0]).reshape(count, height, width, outputs)
     return y[:, :height - dilation[0] * (rows - 1), :width - across * (columns - 1)]
