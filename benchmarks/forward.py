@@ -21,7 +21,13 @@ from .timing import alternate, threads
 
 LIMIT = 1.5
 TOLERANCE = 1e-4
-REASONS: dict[str, str] = {}
+_CONVOLUTIONS = ("XLA's gradients of convolutions in their weight, and its convolutions of few channels, run at a part of the "
+                 "rate of PyTorch's (oneDNN): benchmarks/results/convolution.json")
+# why forward and backward together may cost more than LIMIT times PyTorch's
+REASONS = dict.fromkeys(("att_unet", "unet", "unet_dropout", "unetpp", "unetppp", "segnet", "plain_unet", "wnet", "nnunet_plain",
+                         "nnunet_plain_3d", "nnunet_residual", "nnunet_residual_3d"), _CONVOLUTIONS)
+REASONS |= dict.fromkeys(("swin_unet", "swin_unet_wrapper"), "a third of the time goes into transpositions between windows and "
+                         "attention heads, which XLA writes out and PyTorch reads in place")
 
 
 def torch_sides(module: Any, images: Any, labels: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:

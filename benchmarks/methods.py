@@ -1,28 +1,38 @@
-"""A finished study as a committed result: benchmarks/results/methods_NAME.json and methods_NAME.md.
+"""A finished study as a committed result: benchmarks/results/methods_NAME.json, .md, .csv, .tex and pictures.
 
 `quam-jax benchmark methods ... --out STUDY`, then `python -m benchmarks.methods --study STUDY --name NAME`. Every number is
-copied from STUDY/methods.json, which names networks, cases (by SHA-256), settings and the command.
+copied from STUDY/methods.json, which names networks, cases (by SHA-256), settings and the command; the CSV has a row for every
+network, method, condition and case.
 """
 
 import argparse
+import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from .record import RESULTS, write_result
 
+INTERVALS = ("total/pcc", "aleatoric/pcc", "epistemic/pcc", "total/pcc_halves", "total/partial_pcc_distance",
+             "total/auroc_image", "epistemic/auroc_image", "total/aurc_image", "epistemic/mean", "nll_raters", "ged_v")
+PICTURES = {"strips.png": "strip", "curves-none.png": "curves", "tuning.png": "tuning"}
+
 
 def rows_of(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a method and condition: the mean of every figure, and the interval of the total's correlation."""
+    """One row a method and condition: the mean of every figure, intervals of the main ones, and what it was tested against."""
     rows = []
     for condition, summary in study["summaries"].items():
         for method, about in summary["methods"].items():
-            figures = {name: column["mean"] for name, column in about["figures"].items()}
-            total = about["figures"]["total/pcc"]
+            figures: dict[str, Any] = {}
+            for name, column in about["figures"].items():
+                figures[name] = column["mean"]
+                if name in INTERVALS:
+                    figures |= {f"{name}_low": column["low"], f"{name}_high": column["high"],
+                                f"{name}_sd_networks": column["sd_networks"]}
             rows.append({"condition": condition, "method": method, "cases": about["cases"], **figures,
-                         "total/pcc_low": total["low"], "total/pcc_high": total["high"],
-                         "total/pcc_sd_networks": total["sd_networks"], "case_spearman_total": about["case_spearman"]["total"],
-                         "against_baseline": about.get("against_baseline", {})})
+                         "case_spearman": about["case_spearman"], "against_baseline": about.get("against_baseline", {}),
+                         "search_against": about.get("search_against", {})})
     return rows
 
 
@@ -39,6 +49,30 @@ def main() -> None:
     text = (options.study / "methods.md").read_text()
     note = f"{options.note}\n\n" if options.note else ""
     (RESULTS / f"methods_{options.name}.md").write_text(f"{note}`{study['command']}`\n\n{text}")
+    shutil.copyfile(options.study / "methods.tex", RESULTS / f"methods_{options.name}.tex")
+    write_rows(options.study / "methods.csv", RESULTS / f"methods_{options.name}.csv")
+    for picture, name in PICTURES.items():
+        if (options.study / picture).exists():
+            shutil.copyfile(options.study / picture, RESULTS / f"methods_{options.name}_{name}.png")
+
+
+def write_rows(source: Path, target: Path) -> None:
+    """The rows of every case with the figures of INTERVALS, the Dice and the cost, to six significant digits."""
+    kept = ("network", "method", "condition", "case", *INTERVALS, "dice_consensus", "ece_soft", "seconds")
+    with source.open(newline="") as stream, target.open("w", newline="") as out:
+        rows = csv.DictReader(stream)
+        writer = csv.DictWriter(out, [name for name in kept if name in (rows.fieldnames or ())], extrasaction="ignore",
+                                lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: _short(value) for name, value in row.items()})
+
+
+def _short(text: str) -> str:
+    try:
+        return f"{float(text):.6g}"
+    except ValueError:
+        return text
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import evidence
 from .record import RESULTS
 
 ROOT = Path(__file__).parent.parent
@@ -113,15 +114,19 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     for name, (file, result, table) in TABLES.items():
-        if not (RESULTS / f"{result}.json").is_file():
-            continue
-        body = table(json.loads((RESULTS / f"{result}.json").read_text()))
-        pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
-        text, count = re.subn(pattern, lambda _, n=name, b=body: f"<!-- {n} -->\n{b}\n<!-- /{n} -->",
-                              (ROOT / file).read_text(), flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"{file}: expected one place for {name}, got {count}")
-        (ROOT / file).write_text(text)
+        if (RESULTS / f"{result}.json").is_file():
+            put(file, name, table(json.loads((RESULTS / f"{result}.json").read_text())))
+    put("docs/evidence.md", "studies", evidence.studies(RESULTS))
+
+
+def put(file: str, name: str, body: str) -> None:
+    """Write a text between its marks in a file; ValueError unless the file has them once."""
+    pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
+    marked = f"<!-- {name} -->\n{body}\n<!-- /{name} -->"
+    text, count = re.subn(pattern, lambda _: marked, (ROOT / file).read_text(), flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"{file}: expected one place for {name}, got {count}")
+    (ROOT / file).write_text(text)
 
 
 if __name__ == "__main__":

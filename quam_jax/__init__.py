@@ -1,34 +1,72 @@
 """Where could a trained segmentation network as well have seen something else? Adversarial-model search in JAX.
 
-    model = quam_jax.load_model("net.pth")
-    fit = quam_jax.fit_data(model, images, labels)
-    maps = quam_jax.quantify(model, image, fit)        # .total, .aleatoric, .epistemic in nats
-    row = quam_jax.evaluate(maps.maps, raters, probabilities=maps.reference, segmentation=maps.segmentation)
-
 Names are imported on first use, so that `import quam_jax` and the command line's help stay fast.
+
+Examples:
+    A model, an image as the network takes it, and known data that an adversarial model must still explain:
+
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import quam_jax
+    >>> data = Path(quam_jax.__file__).parent / "demo_data"
+    >>> model = quam_jax.load_model(data / "model" / "att_unet.pth", arch="att_unet")
+    >>> prepare = quam_jax.preprocessing_of(model)
+    >>> image = prepare.apply(quam_jax.read_image(data / "images" / "B07.png").array)
+    >>> known = prepare.apply(quam_jax.read_image(data / "fit_images" / "B04.png").array)
+    >>> labels = quam_jax.read_labels(data / "fit_masks" / "B04.png", classes=2, like=None)
+    >>> fit = quam_jax.fit_data(model, known[None, None], labels[None, None])  # one batch of one image
+
+    The maps are arrays in nats on the image's own pixels. A notebook shows them as pictures. Here only the last layer moves,
+    which takes a second; the default moves every weight.
+
+    >>> settings = quam_jax.Config(search=quam_jax.SearchConfig(space="head", learning_rate=0.03))
+    >>> maps = quam_jax.quantify(model, image, fit, config=settings)
+    >>> maps.epistemic.shape, maps.segmentation.dtype.name
+    ((101, 128), 'int32')
+    >>> bool(np.allclose(maps.total, maps.aleatoric + maps.epistemic, atol=1e-5))
+    True
+    >>> [row.held for row in maps.audit]  # did the adversarial models keep the constraint?
+    [True, True]
+
+    Held against the masks of eight people:
+
+    >>> masks = sorted((data / "masks").glob("B07_*.png"))
+    >>> raters = np.stack([quam_jax.read_labels(path, classes=2, like=None) for path in masks])
+    >>> row = quam_jax.evaluate(maps.maps, raters, probabilities=maps.reference, segmentation=maps.segmentation)
+    >>> 0.7 < row["dice_consensus"] < 0.8
+    True
+    >>> sorted(name for name in row if name.endswith("/pcc"))
+    ['aleatoric/pcc', 'epistemic/pcc', 'softmax/pcc', 'total/pcc']
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .case import Quantified as Quantified
     from .case import quantify as quantify
     from .checkpoint import save_model as save_model
     from .config import Config as Config
     from .config import SearchConfig as SearchConfig
     from .data.preprocess import Preprocessing as Preprocessing
+    from .data.volumes import read_image as read_image
+    from .data.volumes import read_labels as read_labels
     from .evaluation.evaluate import evaluate as evaluate
     from .loading import load_model as load_model
     from .model import Network as Network
     from .model import SegmentationModel as SegmentationModel
     from .predict import fit_data as fit_data
+    from .review import rank_run as rank_run
+    from .runs.method import preprocessing_of as preprocessing_of
+    from .types import FitData as FitData
 
 __version__ = "0.1.0"
 
 _PLACES = {
     "save_model": "checkpoint", "Config": "config", "SearchConfig": "config", "Preprocessing": "data.preprocess",
     "evaluate": "evaluation.evaluate", "load_model": "loading", "Network": "model", "SegmentationModel": "model",
-    "fit_data": "predict", "quantify": "case",
+    "fit_data": "predict", "quantify": "case", "Quantified": "case", "read_image": "data.volumes", "read_labels": "data.volumes",
+    "rank_run": "review", "preprocessing_of": "runs.method", "FitData": "types",
 }
 
 __all__ = [*_PLACES, "__version__"]

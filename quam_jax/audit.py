@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,53 @@ def kept_probs(trajectory: Trajectory, kept: Int[np.ndarray, "t m"]) -> Float[np
     """The predictions of the kept steps."""
     targets, members = np.indices(kept.shape)
     return np.asarray(trajectory.probs[targets, members, kept])
+
+
+class TargetFacts(NamedTuple):
+    """What the audit of many targets of one search needs of it, without the predictions; axes as in a trajectory.
+
+    `counts` are the records that keep the constraint, `usable` those that are finite, `kept` the kept step of each member.
+    """
+
+    counts: Bool[np.ndarray, "t m s"]
+    usable: Bool[np.ndarray, "t m s"]
+    kept: Int[np.ndarray, "t m"]
+    objective: Float[np.ndarray, "t m s"]
+    fit_loss: Float[np.ndarray, "t m s"]
+    bound: Float[np.ndarray, "t m s"]
+    penalty: Float[np.ndarray, "t m s"]
+    reference_loss: Float[np.ndarray, "t m s"]
+
+    @staticmethod
+    def of(trajectory: Trajectory, *, reference_loss: Float[np.ndarray, "t m s"]) -> "TargetFacts":
+        """The facts of a trajectory; `reference_loss` is the given network's beside each record."""
+        counts = np.asarray(counted(trajectory))
+        losses = {n: np.asarray(getattr(trajectory, n)) for n in ("objective", "fit_loss", "bound", "penalty")}
+        return TargetFacts(counts, np.asarray(finite(trajectory)), kept_steps(trajectory, counts),
+                           reference_loss=np.asarray(reference_loss), **losses)
+
+    def means(self) -> dict[str, Float[np.ndarray, "m s"]]:
+        """The recorded losses by name, means over targets."""
+        return {n: np.nanmean(np.asarray(getattr(self, n), np.float64), 0).astype(np.float32)
+                for n in ("objective", "fit_loss", "bound", "penalty")}
+
+
+def audit_targets(kind: type[Kind], facts: TargetFacts, *, names: Sequence[str], changed: Int[np.ndarray, " m"],
+                  **place: Any) -> list[Kind]:
+    """One row a member over all targets of a search, `changed` pixels each; `place` is what the kind adds."""
+    rows = np.arange(len(facts.kept))
+    audit = []
+    for m, name in enumerate(names):
+        kept, counts, objective = facts.kept[:, m], facts.counts[:, m], facts.objective[:, m]
+        fit_loss, held = facts.fit_loss[:, m], int(counts.any(1).sum())
+        audit.append(kind(
+            target=-1, member=m, wanted=name, held=held > 0, nan=not bool(facts.usable[:, m].all()),
+            fit_loss=float(np.nanmean(fit_loss[rows, kept])), bound=float(facts.bound[:, m][rows, kept].mean()),
+            reference_loss=float(facts.reference_loss[:, m][rows, kept].mean()), steps=int(fit_loss.size),
+            feasible_steps=int(counts.sum()), objective_first=float(np.nanmean(objective[:, 0])),
+            objective_last=float(np.nanmean(objective[rows, kept])), changed_pixels=int(changed[m]), searched=len(rows),
+            kept=held, **place))
+    return audit
 
 
 def audit_members(kind: type[Kind], trajectory: Trajectory, *, reference_loss: Float[np.ndarray, " s"], names: Sequence[str],

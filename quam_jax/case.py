@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from .audit import MemberAudit, audit_members, kept_probs, kept_steps
+from .audit import MemberAudit, TargetFacts, audit_members, audit_targets, kept_probs, kept_steps
 from .config import Config, SampleConfig
 from .decomposition import entropy
 from .execution import Prepared, prepare, search_prepared
@@ -23,7 +23,7 @@ from .predict import predict
 from .published import published_uncertainty
 from .targets import mask_targets, wanted_mask
 from .types import FitData, Targets, Trajectory, Uncertainty
-from .weighting import counted, finite
+from .weighting import counted
 
 
 class Quantified(NamedTuple):
@@ -54,6 +54,14 @@ class Quantified(NamedTuple):
     def maps(self) -> dict[str, np.ndarray]:
         """The uncertainty maps by name, the entropy of the given network's prediction among them."""
         return {"total": self.total, "aleatoric": self.aleatoric, "epistemic": self.epistemic, "softmax": self.softmax}
+
+    def _repr_html_(self) -> str:
+        """The maps as pictures with their scales, as a notebook shows them."""
+        from .report.notebook import maps_html  # drawing is the report's
+
+        kept, searched = (sum(a.kept if a.searched > 1 else a.held for a in self.audit), sum(a.searched for a in self.audit))
+        return maps_html(self.maps, self.segmentation, classes=self.reference.shape[-1], adversarial=self.adversarial,
+                         names=self.adversarial_names, facts=f"{kept} of {searched} adversarial models held the constraint.")
 
 
 def quantify(model: SegmentationModel, image: Float[np.ndarray, "*space i"], fit: FitData, *,
@@ -119,32 +127,22 @@ def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array
     found = quantify_targets(prepared, image, probabilities, segmentation, wanted=masks, config=config, key=key)
     trajectory, points = found.trajectory, np.asarray(found.targets.points)
     asked = np.asarray(found.targets.weights) > 0
-    counts, usable = np.asarray(counted(trajectory)), np.asarray(finite(trajectory))
-    kept_all, all_losses = kept_steps(trajectory, counts), reference_loss_of(trajectory, config.search)
-    label_maps = kept_probs(trajectory, kept_all).argmax(-1)
-    rows = np.arange(len(points))
-    audit, adversarial = [], []
+    facts = TargetFacts.of(trajectory, reference_loss=reference_loss_of(trajectory, config.search))
+    label_maps = kept_probs(trajectory, facts.kept).argmax(-1)
+    adversarial = []
     for m in range(config.search.members):
         moved = segmentation.reshape(-1).copy()
         moved[points[asked]] = label_maps[:, m][asked]
-        fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[:, m] for n in ("fit_loss", "bound", "objective"))
-        kept, reference_loss, held = kept_all[:, m], all_losses[:, m], int(counts[:, m].any(1).sum())
-        audit.append(MemberAudit(
-            target=-1, member=m, wanted=f"{config.targets.target} {m}", held=held > 0, nan=not bool(usable[:, m].all()),
-            fit_loss=float(np.nanmean(fit_loss[rows, kept])), bound=float(bound[rows, kept].mean()),
-            reference_loss=float(reference_loss[rows, kept].mean()), steps=int(fit_loss.size),
-            feasible_steps=int(counts[:, m].sum()), objective_first=float(np.nanmean(objective[:, 0])),
-            objective_last=float(np.nanmean(objective[rows, kept])),
-            changed_pixels=int((moved != segmentation.reshape(-1)).sum()), searched=len(points), kept=held, slice=place))
         adversarial.append(moved.reshape(segmentation.shape))
-    traces = {n: np.nanmean(np.asarray(getattr(trajectory, n), np.float64), 0).astype(np.float32)
-              for n in ("objective", "fit_loss", "bound", "penalty")}
+    names = tuple(f"{config.targets.target} {m}" for m in range(config.search.members))
+    changed = np.array([(moved != segmentation).sum() for moved in adversarial])
+    audit = audit_targets(MemberAudit, facts, names=names, changed=changed, slice=place)
     return Quantified(
         reference=probabilities, segmentation=segmentation, total=np.asarray(found.uncertainty.total),
         aleatoric=np.asarray(found.uncertainty.aleatoric), epistemic=np.asarray(found.uncertainty.epistemic),
         softmax=np.asarray(entropy(reference)),
-        adversarial=np.stack(adversarial), adversarial_names=tuple(a.wanted for a in audit), audit=tuple(audit), **traces,
-        feasible=np.asarray(counts.all(0)), fragility=found.maps,
+        adversarial=np.stack(adversarial), adversarial_names=names, audit=tuple(audit), **facts.means(),
+        feasible=np.asarray(facts.counts.all(0)), fragility=found.maps,
         regions=found.regions)
 
 

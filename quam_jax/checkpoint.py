@@ -54,17 +54,23 @@ def restore_model(path: str | Path) -> SegmentationModel:
     manifest = _read_manifest(path / "manifest.json")
     network = Network.create(manifest.pop("architecture"), **manifest.pop("arguments"))
     manifest.pop("format")
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     params, stats = ({n: jax.ShapeDtypeStruct(s, np.float32, sharding=device) for n, s in shapes.items()}
                      for shapes in network.shapes())
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             weights = checkpointer.restore(path / "weights", {"params": params, "stats": stats})
     except Exception as error:  # orbax raises many kinds for a damaged folder; the edge needs one clear line
         reason = str(error).strip().splitlines()
         raise ValueError(f"{path / 'weights'}: cannot be read as the weights of {network.architecture}: "
                          f"{reason[0] if reason else type(error).__name__}") from error
     return SegmentationModel(network, weights["params"], weights["stats"], manifest)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Reading is each process's own affair: joined by jax.distributed it must not wait for others, which may be dead."""
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -77,12 +77,16 @@ class Coding:
 
     def label_probs(self, probs: Float[np.ndarray, "*space k"]) -> Float[np.ndarray, "*space labels"]:
         """Probabilities of labels from those of the channels."""
+        return self.class_to_label_probs(self.class_probs(probs))
+
+    def class_probs(self, probs: Float[np.ndarray, "*space k"]) -> Float[np.ndarray, "*space c"]:
+        """Probabilities of the classes of the search from those of the channels."""
         if self.regions is None:
             return probs
         joint = np.ones((*probs.shape[:-1], len(self.subsets)), probs.dtype)
         for r in range(probs.shape[-1]):
             joint *= np.where(self.subsets[:, r] == 1, probs[..., r:r + 1], 1 - probs[..., r:r + 1])
-        return self.class_to_label_probs(joint)
+        return joint
 
     def class_to_label_probs(self, probs: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space labels"]:
         """Probabilities of labels from those of the classes."""

@@ -2,8 +2,8 @@
 
 On a CPU two defaults of XLA cost time. It schedules for concurrency, which keeps more intermediate arrays alive than two or four
 cores can use; with the schedule that saves memory a search step of the attention U-Net takes 126 instead of 206 MB. And it hands
-convolutions to a library (YNNPACK) that is up to two times slower on feature maps than XLA's own, at 100 instead of 200 Gflop/s
-with 64 channels; matrix products stay with it. `benchmarks/forward.py` measures what comes of both.
+convolutions to a library (YNNPACK) that is up to two times slower on feature maps than XLA's own; matrix products and
+reductions stay with it. `benchmarks/convolution.py` and `benchmarks/forward.py` measure what comes of it.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 _CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-                "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+                "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 @functools.cache

@@ -288,7 +288,10 @@ def from_dict(values: Mapping[str, Any], *, where: str = "config", base: Config 
 def load_config(path: str | Path, *, base: Config | None = None) -> Config:
     """Read a YAML file of settings; ValueError naming the file if it cannot be read or holds something unknown."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text()
+        values = yaml.safe_load(text)
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise yaml.YAMLError("references (*name), which a small file could blow up with")
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path}: expected a YAML file of settings, got {str(error).splitlines()[0]}") from None
     if values is None:

@@ -4,10 +4,12 @@ A point gets the uncertainty of the target that asked for it, the mean where tar
 asked, the given network is the only sample: total and aleatoric are the entropy of its prediction, epistemic is 0.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key
 
@@ -17,7 +19,7 @@ from .execution import Prepared, search_prepared
 from .fragility import Fragility, fragility_maps, measure_fragility
 from .pixels import chosen_pixels, pixel_targets
 from .regions import region_maps, region_targets
-from .types import Targets, Trajectory, Uncertainty
+from .types import Samples, Targets, Trajectory, Uncertainty
 from .weighting import to_samples, trajectory_weights
 
 BLOCK = 2**22  # probabilities that are decomposed at a time
@@ -82,21 +84,42 @@ def reference_loss_of(trajectory: Trajectory, config: SearchConfig) -> Float[np.
 def decompose_targets(trajectory: Trajectory, reference: Float[np.ndarray, "t p c"], *,
                       samples: SampleConfig) -> tuple[Float[np.ndarray, "t p"], ...]:
     """Total, aleatoric and epistemic of every point of every target, a block of targets at a time."""
-    targets = trajectory.objective.shape[0]
-    block = min(targets, max(1, BLOCK // max(1, trajectory.probs[0].size)))
+    return decompose_folds((trajectory,), (reference,), samples=samples)
+
+
+def decompose_folds(trajectories: Sequence[Trajectory], references: Sequence[Float[np.ndarray, "t p c"]], *,
+                    samples: SampleConfig) -> tuple[Float[np.ndarray, "t p"], ...]:
+    """`decompose_targets` for the same targets searched in several networks, whose samples count alike.
+
+    Where a reference is needed it is the mean of the networks'.
+    """
+    targets = trajectories[0].objective.shape[0]
+    block = min(targets, max(1, BLOCK // max(1, trajectories[0].probs[0].size)))
     parts = []
     for start in range(0, targets, block):
         rows = np.minimum(np.arange(start, start + block), targets - 1)  # the last block is filled up: one compilation
-        part = Trajectory(*(leaf[rows] for leaf in trajectory))
-        parts.append([np.asarray(u) for u in decompose_weighted(part, reference[rows], samples)])
+        some = tuple(Trajectory(*(leaf[rows] for leaf in trajectory)) for trajectory in trajectories)
+        parts.append([np.asarray(u) for u in _decompose_mixture(some, tuple(r[rows] for r in references), samples)])
     joined = (np.concatenate(leaves)[:targets] for leaves in zip(*parts, strict=True))
     return tuple(joined)
 
 
 @partial(jax.jit, static_argnames="samples")
+def _decompose_mixture(trajectories: tuple[Trajectory, ...], references: tuple[Float[jax.Array, "t p c"], ...],
+                       samples: SampleConfig) -> Uncertainty:
+    """Weigh the samples of every network by themselves, mix the networks in equal shares, and decompose."""
+    parts = [_weighted_samples(*pair, samples) for pair in zip(trajectories, references, strict=True)]
+    mixed = Samples(jnp.concatenate([part.probs for part in parts], 1),
+                    jnp.concatenate([part.weights for part in parts], 1) / len(parts))
+    return decompose(mixed, sum(references[1:], references[0]) / len(references), setting=samples.decomposition)
+
+
 def decompose_weighted(trajectory: Trajectory, reference: Float[jax.Array, "t p c"], samples: SampleConfig) -> Uncertainty:
     """Weigh the recorded samples of every target as the settings say, and decompose their points."""
+    return _decompose_mixture((trajectory,), (reference,), samples)
+
+
+def _weighted_samples(trajectory: Trajectory, reference: Float[jax.Array, "t p c"], samples: SampleConfig) -> Samples:
     weights = trajectory_weights(trajectory, rule=samples.weighting, feasible_only=samples.feasible_only,
                                  temperature=samples.temperature, effective_size=samples.effective_size)
-    weighted = to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)
-    return decompose(weighted, reference, setting=samples.decomposition)
+    return to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)

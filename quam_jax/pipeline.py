@@ -1,337 +1,269 @@
-"""A whole run, read top to bottom: load the model and the fit data once, then case by case read, quantify, evaluate, write.
+"""A whole run, read top to bottom: load the model and the fit data once, share the cases out, search them, merge the results.
 
 A bad case is recorded with its reason and the others go on. A run that was interrupted goes on where it stopped, because a
-case counts as done when its JSON carries the digest of everything its numbers depend on.
+case counts as done when its JSON carries the digest of everything its numbers depend on and its files are as they were
+written. Any number of processes may run the same request into the same folder: each takes the cases that nobody has taken,
+and whoever is last merges (runs/workers.py). The parts of a run are in `runs`.
 """
 
 import dataclasses
 import datetime
 import importlib.metadata
-import math
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
+import jax
 
 from . import __version__, run_folder
-from .case import Quantified, audit_rows, quantify_prepared
 from .config import Config, to_dict
-from .data.datasets import Case, find_cases
-from .data.preprocess import Preprocessing, consensus, stack_fit_batches, to_slices
-from .data.volumes import Image, read_channels, read_labels, write_map
-from .evaluation.evaluate import evaluate
-from .evaluation.reference_maps import boundary_map, contour_distance
-from .evaluation.statistics import summarise
-from .execution import backend_name, prepare
+from .data.colour_tables import write_colour_tables
+from .data.datasets import Case
+from .execution import backend_name
 from .loading import load_models
 from .model import SegmentationModel
-from .predict import fit_data
-from .report.html import write_report
-from .structures import structure_volumes, volume_columns
-from .types import FitData
-from .volume_case import VolumeResult, quantify_volume
-from .volume_study import find_planned_cases, has_plan, label_names, load_study
+from .runs.cases import BOUNDARY_SIGMA, Loaded, Searched, evaluate_case, read_case, search_case, stage_case
+from .runs.merge import merge, read_outcome, read_result
+from .runs.method import Known, Method, find_method, load_fit, models_digest, on_device, preprocessing_of
+from .runs.request import RunRequest, RunResult, Sharing
+from .runs.stages import Failed, Passed, Times, run_stages
+from .runs.workers import FINAL, SessionOver, Worker, others_at_work
 
-BOUNDARY_SIGMA = 2.0  # pixels; the width of the `boundary` control, in mm for images with a spacing
+__all__ = ["Known", "Method", "RunRequest", "RunResult", "Sharing", "load_fit", "preprocessing_of", "run"]
 
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What a run is asked to do; `masks` and the fit data follow the CASE.ext / CASE_RATER.ext convention."""
-
-    model: Path
-    images: Path
-    out: Path
-    fit_images: Path
-    fit_masks: Path
-    masks: Path | None = None
-    arch: str | None = None
-    config: Config = Config()
-    preprocessing: Preprocessing | None = None
-    overwrite: bool = False
-    command: str = ""
+POLL = 0.2  # seconds between two looks at what the others do, at least
+Progress = Callable[[str, int, int], None]
 
 
-class RunResult(NamedTuple):
-    """What came of a run: one row a finished case, the reason of every failed one, the summary and the report."""
-
-    rows: list[dict[str, Any]]
-    failed: dict[str, str]
-    notes: list[str]
-    summary: dict[str, Any]
-    report: Path
-
-
-class Known(NamedTuple):
-    """The fit data of a run with the hashes of its image files."""
-
-    fit: FitData
-    names: list[str]
-    hashes: list[str]
-
-
-class Method(NamedTuple):
-    """How the cases of a run are found and quantified: as whole images, or as nnU-Net's plan says."""
-
-    cases: list[Case]
-    model: SegmentationModel
-    labels: tuple[str, ...]
-    quantify: Callable[[Image], tuple[Quantified, VolumeResult | None]]
-    fit_names: list[str]
-    fit_hashes: list[str]
-    preparation: dict[str, Any]
-    folds: int
-
-
-def run(request: RunRequest, *, progress: Callable[[str, int, int], None] = lambda *_: None) -> RunResult:
+def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResult:
     """Quantify every case of a folder and write the run folder (names in docs/files.md).
 
-    `progress(name, done, total)` is called before each case and once at the end. Raises ValueError, before anything is
-    written, for a model, fit data, settings or folders that cannot be used, and if every case failed.
+    `progress(text, done, total)` is called before each case and once at the end. Raises ValueError, before anything is
+    written, for a model, fit data, settings or folders that cannot be used, and if every case failed; OSError, with what to
+    do about it, where the output folder cannot be written to.
     """
-    started = time.time()
+    began = datetime.datetime.now(datetime.UTC)
     models = load_models(request.model, arch=request.arch)
-    model_digest = _models_digest(models, request.model)
-    method = (_by_plan if has_plan(models[0]) else _whole_images)(models, request)
-    cases, model = method.cases, method.model
+    model_digest = models_digest(models, request.model)
+    method = find_method(models, request)
     settings = to_dict(dataclasses.replace(request.config, execution=Config().execution))
     run_digest = run_folder.digest(__version__, model_digest, settings, method.fit_hashes, method.preparation)
-    out, fresh = request.out, not request.out.exists()
-    run_folder.claim(out, run_digest, overwrite=request.overwrite)
-    info = {
+    fresh = not request.out.exists()
+    run_folder.claim(request.out, run_digest, overwrite=request.overwrite,
+                     busy=others_at_work(request.out, patience=request.sharing.patience))
+    lanes = _lanes(models, method, request)
+    info = _describe(method, request, run_digest=run_digest, model_digest=model_digest, began=began,
+                     lanes=len(lanes))
+    try:
+        return _share(method, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
+    except OSError as error:
+        raise run_folder.output_error(request.out, error) from error
+
+
+def _share(method: Method, request: RunRequest, run_digest: str, *, lanes: list[Method], info: dict[str, Any], fresh: bool,
+           progress: Progress) -> RunResult:
+    """Take part in the run until all of its cases are done, by whomever, and the results are merged."""
+    out, names = request.out, [case.name for case in method.cases]
+    cases = {case.name: case for case in method.cases}
+    times = Times()
+    while True:
+        with Worker(out, patience=request.sharing.patience) as worker:
+            try:
+                _announce(out, info, alone=not worker.others())
+                while True:
+                    _work(worker, cases, lanes, request, run_digest, times=times, progress=progress)
+                    ended = _wait(worker, names)
+                    if ended is None:
+                        continue
+                    progress("", len(names), len(names))
+                    if worker.claim(FINAL):
+                        outcome = read_outcome(worker.journals(), ended, out, present=[worker.name, *worker.others()])
+                        if len(outcome.failed) == len(names):
+                            _remove(worker, fresh=fresh)
+                            raise _all_failed(outcome.failed)
+                        write_colour_tables(out, method.labels)
+                        merge(out, names, outcome, {**info, **_first_announced(out)})
+                        worker.close_session()
+                        return read_result(out, names)
+                    time.sleep(POLL)
+            except SessionOver:
+                # somebody merged the results, or removed a run that came to nothing
+                stored = run_folder.read_json(out / "run.json")
+                if stored.get("status") == "finished" and stored.get("digest") == run_digest:
+                    return read_result(out, names)
+                if stored.get("digest", run_digest) != run_digest:
+                    raise ValueError(f"{out}: another run has replaced this one") from None
+                if not stored:
+                    raise ValueError(f"{out}: all cases failed, and another process of this run has removed its folder; "
+                                     "that process tells why") from None
+
+
+def _work(worker: Worker, cases: dict[str, Case], lanes: Sequence[Method], request: RunRequest, run_digest: str, *, times: Times,
+          progress: Progress) -> None:
+    """Do every case that is free, or whose owner is dead."""
+    method = lanes[0]
+    worker.refresh()
+    sharing, names = request.sharing, list(cases)
+    begin = len(names) * sharing.index // sharing.hosts
+    if sharing.hosts == 1 and worker.others():
+        begin = int(worker.name[-6:], 16) % len(names)  # so that processes started by hand seldom meet either
+    queue = worker.deal(names, first=begin)
+    first = next(queue, None)
+    if first is None:
+        return
+    before = sum(worker.outcome(name) is not None for name in names) if len(names) <= 10_000 else 0
+    began, worked, done = time.monotonic(), times.worked, 0
+
+    def dealt() -> Iterator[Case]:
+        yield cases[first]
+        yield from (cases[name] for name in queue)
+
+    def read(case: Case) -> Loaded | Passed:
+        loaded = read_case(case, method, request, run_digest)
+        return Passed(loaded) if loaded.done is not None else loaded
+
+    def lane(of: Method) -> Callable[[Loaded], Searched]:
+        def search(loaded: Loaded) -> Searched:
+            progress(_text(loaded.case.name, done, time.monotonic() - began, times.worked - worked, len(lanes)), before + done,
+                     len(names))
+            return search_case(loaded, of)
+
+        return search
+
+    def write(found: Searched | Passed | Failed) -> None:
+        nonlocal done
+        _settle(worker, found, method, request, run_digest)
+        done += 1
+
+    run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, stall=sharing.stall, times=times)
+    worker.write("figures", lanes=len(lanes), worked=times.worked, starved=times.starved, blocked=times.blocked,
+                 first=times.first, wall=times.wall)
+
+
+def _settle(worker: Worker, found: Searched | Passed | Failed, method: Method, request: RunRequest, run_digest: str) -> None:
+    """Publish what came of a case, and write it into the journal; errors of the case itself are recorded with it."""
+    out = request.out
+    if isinstance(found, Passed):
+        worker.write("kept", case=found.value.case.name)
+        return
+    if isinstance(found, Failed):
+        name = found.item.case.name if isinstance(found.item, Loaded) else found.item.name
+        _give_up(worker, out, name, found.reason)
+        return
+    loaded, name = found.loaded, found.loaded.case.name
+    start = time.perf_counter()
+    try:
+        record = evaluate_case(found, method, request, run_digest)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        _give_up(worker, out, name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+        return
+    try:
+        record["outputs"] = stage_case(found, run_folder.staging_folder(out, name, worker=worker.name))
+    except ValueError as error:  # numbers that the format of the image's maps cannot hold
+        _give_up(worker, out, name, str(error))
+        return
+    if not worker.owns(name):  # this process stood still, and another has taken the case over
+        run_folder.discard(out, name, worker=worker.name)
+        return
+    if loaded.why:
+        worker.write("redo", case=name, why=loaded.why)
+    run_folder.publish(out, name, record, worker=worker.name)
+    write = time.perf_counter() - start
+    worker.write("done", case=name, seconds=round(loaded.seconds + found.seconds + write, 3), read=round(loaded.seconds, 3),
+                 search=round(found.seconds, 3), write=round(write, 3),
+                 finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+
+
+def _give_up(worker: Worker, out: Path, name: str, reason: str) -> None:
+    run_folder.discard(out, name, worker=worker.name)
+    if worker.owns(name):
+        run_folder.remove_case(out, name)  # an older result would contradict the table
+        worker.write("failed", case=name, reason=reason)
+
+
+def _wait(worker: Worker, names: Sequence[str]) -> dict[str, dict[str, Any]] | None:
+    """How every case ended, once all have; None as soon as some case can be taken over."""
+    while True:
+        start = time.monotonic()
+        worker.refresh()
+        ended: dict[str, dict[str, Any]] = {}
+        for name in names:
+            outcome = worker.outcome(name)
+            if outcome is not None:
+                ended[name] = outcome
+            elif worker.is_free(name):
+                return None
+        if len(ended) == len(names):
+            return ended
+        time.sleep(max(POLL, 10 * (time.monotonic() - start)))
+
+
+def _lanes(models: Sequence[SegmentationModel], method: Method, request: RunRequest) -> list[Method]:
+    """One method a device where cases are dealt out to devices, else the one there is, whose members share the devices.
+
+    The members of a mask target are few, so that several devices take a case each; pixels and regions fill all devices with one.
+    """
+    devices = jax.local_devices()[:request.config.execution.devices or None]
+    count = min(len(devices), len(method.cases))
+    if count < 2 or request.config.targets.target != "mask":
+        return [method]
+    return [on_device(models, request, device) for device in devices[:count]]
+
+
+def _announce(out: Path, info: dict[str, Any], *, alone: bool) -> None:
+    """Write run.json, unless another process of this run has done so."""
+    stored = run_folder.read_json(out / "run.json")
+    if alone or any(stored.get(key) != info[key] for key in ("status", "digest", "cases")):
+        run_folder.write_json(out / "run.json", info)
+
+
+def _first_announced(out: Path) -> dict[str, Any]:
+    stored = run_folder.read_json(out / "run.json")
+    return {key: stored[key] for key in ("started", "command") if key in stored}
+
+
+def _remove(worker: Worker, *, fresh: bool) -> None:
+    """Leave nothing of a run without a single result."""
+    out = worker.out
+    run_folder.remove_run(out)
+    worker.close_session()
+    if fresh:
+        shutil.rmtree(out)
+
+
+def _all_failed(failed: dict[str, str]) -> ValueError:
+    name, reason = next(iter(failed.items()))
+    return ValueError(reason if len(failed) == 1 else f"all {len(failed)} cases failed; the first, {name}: {reason}")
+
+
+def _text(name: str, done: int, seconds: float, worked: float, lanes: int) -> str:
+    if not done:
+        return name
+    return f"{name} ({done / seconds:.3g} cases/s, device {min(1.0, worked / seconds / lanes):.0%})"
+
+
+def _describe(method: Method, request: RunRequest, *, run_digest: str, model_digest: str,
+              began: datetime.datetime, lanes: int) -> dict[str, Any]:
+    """What run.json says from the first moment on."""
+    model = method.model
+    return {
         "format": run_folder.FORMAT, "status": "running", "digest": run_digest, "command": request.command,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "versions": _versions(),
-        "device": backend_name(), "units": "nats", "method": "adversarial-model search (QUAM-SM)",
+        "started": began.isoformat(timespec="seconds"), "versions": _versions(),
+        "device": backend_name(), "devices": jax.local_device_count(), "lanes": lanes, "hosts": request.sharing.hosts,
+        "units": "nats", "method": "adversarial-model search (QUAM-SM)",
         "setting": request.config.setting, "config": to_dict(request.config), "seed": request.config.seed,
         "model": {"path": str(request.model), "sha256": model_digest, "architecture": model.network.architecture,
                   "classes": model.network.classes, "parameters": model.parameter_count, "folds": method.folds},
-        "preprocessing": method.preparation, "fit_cases": method.fit_names, "cases": [c.name for c in cases],
+        "preprocessing": method.preparation, "fit_cases": method.fit_names, "cases": [c.name for c in method.cases],
         "controls": {"boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
                      "softmax": "entropy of the given network's prediction"},
     }
-    run_folder.write_json(out / "run.json", info)
-    rows: dict[str, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    notes: list[str] = []
-    for index, case in enumerate(cases):
-        progress(case.name, index, len(cases))
-        try:
-            rows[case.name], note = _one_case(case, method, request, run_digest)
-            notes += note
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            run_folder.discard(out, case.name)
-            failed[case.name] = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    progress("", len(cases), len(cases))
-    if not rows:
-        if fresh:
-            shutil.rmtree(out)
-        raise ValueError(next(iter(failed.values())) if len(failed) == 1 else
-                         f"all {len(failed)} cases failed; the first, {next(iter(failed))}: {next(iter(failed.values()))}")
-    table = [rows.get(c.name, {"case": c.name, "status": "failed"}) for c in cases]
-    summary = {"columns": summarise([{k: v for k, v in row.items() if isinstance(v, float)} for row in rows.values()]),
-               "cases": len(rows), "failed": len(failed)}
-    run_folder.write_table(out / "results.csv", table)
-    run_folder.write_json(out / "summary.json", summary)
-    info |= {"status": "finished", "failed": failed, "notes": notes, "seconds": time.time() - started}
-    run_folder.write_json(out / "run.json", info)
-    return RunResult(table, failed, notes, summary, write_report(out))
-
-
-def _whole_images(models: Sequence[SegmentationModel], request: RunRequest) -> Method:
-    """Images of the network's rank, and slices of volumes, each taken whole."""
-    model = models[0]
-    cases = find_cases(request.images, request.masks)
-    preprocessing = request.preprocessing or preprocessing_of(model)
-    known = load_fit(model, request.fit_images, request.fit_masks, preprocessing=preprocessing, config=request.config)
-    prepared = prepare(model, known.fit, request.config.search)
-    names = [str(name) for name in model.manifest.get("class_names") or ()]
-    if len(names) != model.network.classes:
-        names = [f"class {label}" for label in range(model.network.classes)]
-    return Method(cases, model, tuple(names),
-                  lambda image: (quantify_prepared(prepared, preprocessing.apply(image.array), config=request.config), None),
-                  known.names, known.hashes, preprocessing.to_dict(), 1)
-
-
-def _by_plan(models: Sequence[SegmentationModel], request: RunRequest) -> Method:
-    """Volumes (or images) as nnU-Net's plan says: on its grid, in patches, by all folds."""
-    if request.preprocessing is not None:
-        raise ValueError(f"{request.model}: its nnU-Net plan says how images are prepared; expected no --preprocessing")
-    record = models[0].manifest["nnunet"]
-    cases = find_planned_cases(request.images, request.masks, channels=len(record["channel_names"]))
-    study, names, hashes = load_study(models, request.fit_images, request.fit_masks, config=request.config,
-                                      where=str(request.model))
-
-    def quantify(image: Image) -> tuple[Quantified, VolumeResult | None]:
-        try:
-            result = quantify_volume(study, image.array, image.geometry, config=request.config)
-        except ValueError as error:
-            raise ValueError(f"{image.path}: {error}") from None
-        return result.quantified, result
-
-    return Method(cases, models[0], label_names(models[0], study.coding), quantify, names, hashes, {"nnunet": record},
-                  len(models))
-
-
-def preprocessing_of(model: SegmentationModel) -> Preprocessing:
-    """How a model's images are prepared, by its manifest; z-score where it does not say."""
-    stored = {"normalise": "zscore", "channels": model.network.in_channels, **model.manifest.get("preprocessing", {})}
-    return Preprocessing.from_dict(stored)
-
-
-def load_fit(model: SegmentationModel, images: Path, masks: Path, *, preprocessing: Preprocessing,
-             config: Config) -> Known:
-    """The data that an adversarial model must still explain, evenly chosen over the sorted cases.
-
-    Several raters of a case count by their majority. A volume gives a two-dimensional network its slices, those without
-    foreground only where there is nothing else. ValueError if a case has no mask or does not fit the model.
-    """
-    cases = find_cases(images, masks)
-    unlabelled = [c.name for c in cases if not c.raters]
-    if unlabelled:
-        raise ValueError(f"{masks}: expected a mask for every fit image, got none for {', '.join(unlabelled[:5])}")
-    limit = config.fit.fit_cases or len(cases)
-    chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(limit, len(cases))).round().astype(int))]
-    pictures, labels, hashes = [], [], []
-    for case in chosen:
-        image, truth = _read_fit_case(case, model.network.classes)
-        prepared = preprocessing.apply(image.array)
-        if prepared.ndim - 1 == model.network.rank:
-            pictures.append(prepared)
-            labels.append(truth)
-        elif prepared.ndim - 1 == 3:
-            slices, slice_labels = to_slices(prepared), to_slices(truth)
-            some = slice_labels.reshape(len(slice_labels), -1).any(1)
-            wanted = np.flatnonzero(some if some.any() else ~some)
-            if config.fit.fit_cases:
-                wanted = wanted[np.unique(np.linspace(0, len(wanted) - 1, min(limit, len(wanted))).round().astype(int))]
-            pictures += [slices[z] for z in wanted]
-            labels += [slice_labels[z] for z in wanted]
-        else:
-            raise ValueError(f"{case.image}: expected {model.network.rank} spatial axes, got {prepared.ndim - 1}")
-        hashes.append(image.sha256)
-    if config.fit.fit_cases and len(pictures) > limit:
-        spread = np.linspace(0, len(pictures) - 1, limit).round().astype(int)
-        pictures, labels = [pictures[i] for i in spread], [labels[i] for i in spread]
-    batch = config.fit.fit_batch or len(pictures)
-    stacked = stack_fit_batches(pictures, labels, batch_size=batch, multiple=model.network.size_multiple)
-    return Known(fit_data(model, *stacked), [c.name for c in chosen], hashes)
-
-
-def _read_fit_case(case: Case, classes: int) -> tuple[Image, np.ndarray]:
-    image = read_channels(case.files)
-    raters = [read_labels(path, classes=classes, like=image.geometry) for path in case.raters.values()]
-    return image, consensus(np.stack(raters), classes, ties="smallest")
-
-
-def _one_case(case: Case, method: Method, request: RunRequest, run_digest: str) -> tuple[dict[str, Any], list[str]]:
-    """Read, quantify, evaluate and write one case; returns its row of results.csv and notes about it."""
-    start = time.perf_counter()
-    image = read_channels(case.files)
-    classes = len(method.labels)
-    raters = {name: read_labels(path, classes=classes, like=image.geometry) for name, path in case.raters.items()}
-    case_digest = run_folder.digest(run_digest, image.sha256, run_folder.digest_arrays(raters))
-    notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in method.fit_hashes else []
-    done = run_folder.finished(request.out, case.name, case_digest)
-    if done:
-        return done["row"], notes
-    quantified, volume = method.quantify(image)
-    if not quantified.segmentation.any():
-        notes.append(f"{case.name}: the reference segmentation is empty, so dilation and erosion have nothing to move")
-    spacing = image.geometry.spacing[:quantified.segmentation.ndim]
-    distance = contour_distance(quantified.segmentation, spacing=spacing)
-    maps = {**quantified.maps, "boundary": boundary_map(distance, sigma=BOUNDARY_SIGMA)}
-    row: dict[str, Any] = {"case": case.name, "status": "ok", "seconds": 0.0,
-                           "members": sum(a.searched for a in quantified.audit),
-                           "held": sum(a.kept if a.searched > 1 else a.held for a in quantified.audit)}
-    metrics = {}
-    if raters:
-        metrics = evaluate(maps, np.stack(list(raters.values())), probabilities=quantified.reference,
-                           segmentation=quantified.segmentation, spacing=spacing)
-        row |= {"dice": metrics["dice_consensus"], **metrics}
-    for name, values in quantified.maps.items():
-        row[f"{name}/mean"] = float(values.mean())
-    volumes: dict[str, dict[str, Any]] = {}
-    if image.geometry.kind == "nifti" and quantified.segmentation.ndim == 3:
-        samples = {} if volume is None else {"sample_ml": volume.sample_ml, "sample_weights": volume.sample_weights}
-        volumes = structure_volumes(quantified.segmentation, quantified.reference, quantified.adversarial, names=method.labels,
-                                    spacing=spacing, raters=raters, **samples)
-        row |= volume_columns(volumes)
-    folder = run_folder.staging_folder(request.out, case.name)
-    outputs = _write_maps(folder, case.name, quantified, image, volume)
-    _write_report_data(folder / "report_data" / f"{case.name}.npz", quantified, image, raters)
-    row["seconds"] = round(time.perf_counter() - start, 3)
-    run_folder.publish(request.out, case.name, {
-        "case": case.name, "digest": case_digest, "units": "nats", "outputs": outputs,
-        "image": {"path": str(case.image), "sha256": image.sha256, "shape": list(quantified.segmentation.shape),
-                  "spacing": [float(s) for s in spacing], "orientation": image.geometry.orientation},
-        "raters": {name: str(path) for name, path in case.raters.items()},
-        "method": "adversarial-model search (QUAM-SM)", "setting": request.config.setting,
-        "config": to_dict(request.config), "seed": request.config.seed, "run_digest": run_digest,
-        "audit": audit_rows(quantified), "metrics": metrics, "volumes": volumes, "row": row, "seconds": row["seconds"],
-        "notes": notes, **({} if volume is None else {"patches": volume.tiles, "patches_searched": volume.searched})})
-    return row, notes
-
-
-def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image,
-                volume: VolumeResult | None) -> dict[str, str]:
-    """The files of METHOD's section 'files of a run'; returns what each is called."""
-    geometry, highest = image.geometry, math.log(quantified.reference.shape[-1])
-    files = {
-        "segmentation": write_map(folder / f"{name}_seg", quantified.segmentation, geometry, kind="label"),
-        "reference": write_map(folder / f"{name}_desc-reference_probseg", quantified.reference, geometry,
-                               kind="probability"),
-    }
-    if volume is not None and volume.regions:
-        files["regions"] = write_map(folder / f"{name}_desc-regions_probseg", volume.channels, geometry, kind="probability")
-        highest = volume.channels.shape[-1] * math.log(2)
-    for kind in ("total", "aleatoric", "epistemic"):
-        files[kind] = write_map(folder / f"{name}_desc-{kind}_uncertainty", getattr(quantified, kind), geometry,
-                                kind="uncertainty", vmax=highest)
-    if "slack" in quantified.fragility:
-        cost = quantified.fragility["slack"]
-        highest = float(np.max(cost, where=np.isfinite(cost), initial=0.0)) or 1.0
-        files["flipcost"] = write_map(folder / f"{name}_desc-flipcost_uncertainty", cost, geometry, kind="uncertainty",
-                                      vmax=highest)
-    return {key if i == 0 else f"{key}_picture" + (f"_{i}" if i > 1 else ""): path.name
-            for key, paths in files.items() for i, path in enumerate(paths)}
-
-
-def _write_report_data(path: Path, quantified: Quantified, image: Image, raters: dict[str, np.ndarray]) -> None:
-    """What the report draws: the image as read, the maps, the label maps and the trajectories."""
-    picture = image.array[..., :3] if image.array.shape[-1] == 3 else image.array[..., 0]
-    arrays: dict[str, Any] = dict(
-        image=picture.astype(np.float32), segmentation=quantified.segmentation.astype(np.int16),
-        **{name: values.astype(np.float32) for name, values in quantified.maps.items()},
-        adversarial=quantified.adversarial.astype(np.int8), adversarial_names=np.array(quantified.adversarial_names),
-        **{name: getattr(quantified, name) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")})
-    if "slack" in quantified.fragility:
-        arrays["flipcost"] = quantified.fragility["slack"]
-    if raters:
-        arrays |= {"raters": np.stack(list(raters.values())).astype(np.uint8), "rater_names": np.array(list(raters))}
-    np.savez_compressed(path, **arrays)
-
-
-def _models_digest(models: Sequence[SegmentationModel], path: Path) -> str:
-    first, *others = (_model_digest(model, path) for model in models)
-    return run_folder.digest(first, *others) if others else first
-
-
-def _model_digest(model: SegmentationModel, path: Path) -> str:
-    bad = [n for n, v in {**model.params, **model.stats}.items() if not bool(np.isfinite(np.asarray(v)).all())]
-    if bad:
-        raise ValueError(f"{path}: expected finite weights, got NaN or infinity in {', '.join(bad[:3])}"
-                         + (f" and {len(bad) - 3} more" if len(bad) > 3 else ""))
-    description = run_folder.digest(model.network.architecture, dict(model.network.arguments))
-    return run_folder.digest(description, run_folder.digest_arrays({**model.params, **model.stats}))
 
 
 def _versions() -> dict[str, str]:
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "nibabel")
     return {"quam_jax": __version__, "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in packages}}
-

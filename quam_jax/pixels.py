@@ -26,14 +26,18 @@ def all_pixels(shape: Sequence[int]) -> Chosen:
     return np.arange(math.prod(shape), dtype=np.int32)
 
 
-def boundary_distance(labels: Int[np.ndarray, "*space"]) -> Float[np.ndarray, "*space"]:
-    """Euclidean distance in pixels from every pixel to the nearest one of another label; inf where there is none."""
+def boundary_distance(labels: Int[np.ndarray, "*space"], *,
+                      spacing: Sequence[float] | None = None) -> Float[np.ndarray, "*space"]:
+    """Euclidean distance from every pixel to the nearest one of another label; inf where there is none.
+
+    In pixels, or in the unit of `spacing`, the sides of a voxel.
+    """
     labels = np.asarray(labels)
     distance = np.full(labels.shape, np.inf)
     present = np.unique(labels)
     for label in present if len(present) > 1 else ():
         inside = labels == label
-        distance[inside] = ndimage.distance_transform_edt(inside)[inside]
+        distance[inside] = ndimage.distance_transform_edt(inside, sampling=spacing)[inside]
     return distance
 
 

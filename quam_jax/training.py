@@ -35,7 +35,7 @@ from .networks.layers import DrawnNoise, Mode
 from .training_config import TrainConfig as TrainConfig
 
 Case = tuple[Float[np.ndarray, "*space i"], Num[np.ndarray, "..."]]
-Loss = Callable[..., Array]
+Loss = Callable[..., Any]
 _LARGEST_NORM = 1.0  # of the gradient; Adam ignores its scale, so this only cuts bursts
 _WARM_UP = 0.05  # of the steps
 

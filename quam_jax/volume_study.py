@@ -19,8 +19,8 @@ from .data.volumes import read_channels, read_labels
 from .execution import prepare
 from .model import SegmentationModel
 from .predict import fit_data
-from .volume_case import Study
 from .volume_fit import FitVolume, batch_patches, fit_patches, patches_a_case
+from .volume_parts import Study
 
 
 def has_plan(model: SegmentationModel) -> bool:

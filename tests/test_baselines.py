@@ -12,6 +12,7 @@ from quam_jax.baselines import temperature as scale_temperature
 from quam_jax.baselines.evidential import evidential, evidential_loss, flat_divergence
 from quam_jax.baselines.laplace import _gauss_newton, fit_posterior
 from quam_jax.baselines.mc_dropout import dropout_layers
+from quam_jax.baselines.prob_unet import gaussian_divergence, prob_unet, prob_unet_loss, with_latent
 from quam_jax.baselines.random_directions import fit_directions
 from quam_jax.baselines.records import as_samples, head_features, head_logits, mean_probabilities
 from quam_jax.baselines.temperature import fit_temperature
@@ -19,6 +20,7 @@ from quam_jax.baselines.tta import ALL, GEOMETRIC, transforms, tta
 from quam_jax.config import SearchConfig
 from quam_jax.execution import prepare
 from quam_jax.model import Network, SegmentationModel
+from quam_jax.networks.layers import Mode
 from quam_jax.predict import fit_data, predict
 from quam_jax.training import TrainConfig, train
 from quam_jax.types import FitData
@@ -233,6 +235,64 @@ def test_laplace_draws_have_the_covariance_of_the_posterior() -> None:
     assert float(jnp.abs(moved.probs[0, 0] - moved.probs[0, 1]).max()) > 1e-5
     with pytest.raises(ValueError, match="prior precision > 0"):
         fit_posterior(model, fit_of(model), prior_precision=0.0)
+
+
+# Probabilistic U-Net
+
+PROBABILISTIC = Network.create("prob_unet", in_channels=1, n_classes=2, features=(4, 6), latent=3)
+
+
+def test_the_divergence_of_gaussians_by_hand() -> None:
+    # KL(N(1, 1) || N(0, 4)) = ln 2 - 1/2 + (1 + 1)/8 = 0.44315; of a Gaussian from itself 0
+    found = gaussian_divergence(jnp.array([1.0]), jnp.array([0.0]), jnp.array([0.0]), jnp.log(jnp.array([2.0])))
+    assert float(found[0]) == pytest.approx(math.log(2) - 0.5 + 0.25, abs=1e-6)
+    assert float(gaussian_divergence(*(jnp.array([0.3]),) * 4)[0]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_network_answers_at_the_mean_of_its_prior_and_samples_around_it() -> None:
+    params, stats = PROBABILISTIC.initialise(jax.random.key(0))
+    model = SegmentationModel(PROBABILISTIC, params, stats)
+    activation = PROBABILISTIC.trunk(params, stats, image()[None], cut="last_block")
+    mean = activation[:, :1, :1, -6:-3]
+    at_mean = PROBABILISTIC.tail(params, stats, with_latent(activation, mean), cut="last_block")[0]
+    np.testing.assert_allclose(at_mean, model(image()[None]), atol=1e-6)
+    samples = prob_unet(model, image(), samples=3, key=KEY)
+    assert samples.probs.shape == (1, 3, 12 * 14, 2) and float(jnp.abs(samples.probs[0, 0] - samples.probs[0, 1]).max()) > 0
+    again = prob_unet(model, image(), samples=2, key=KEY)
+    np.testing.assert_array_equal(again.probs[0], samples.probs[0, :2])  # sample n does not depend on how many there are
+    narrow = {n: jnp.zeros_like(v) if n.startswith("prior.last.weight") else v for n, v in params.items()}
+    narrow["prior.last.bias"] = jnp.array([0.0, 0.0, 0.0, -50.0, -50.0, -50.0])  # a prior without width has one answer
+    still = prob_unet(SegmentationModel(PROBABILISTIC, narrow, stats), image(), samples=2, key=KEY)
+    np.testing.assert_allclose(still.probs[0, 0], still.probs[0, 1], atol=1e-6)
+    with pytest.raises(ValueError, match="expected a network of architecture prob_unet, got"):
+        prob_unet(small_model(), image(), key=KEY)
+
+
+def test_the_bound_of_a_posterior_equal_to_the_prior_is_the_cross_entropy() -> None:
+    params, stats = PROBABILISTIC.initialise(jax.random.key(0))
+    equal = {n: jnp.zeros_like(v) if ".last." in n else v for n, v in params.items()}  # both Gaussians are standard normal
+    targets = jax.nn.one_hot(jnp.asarray(disc(0, 4.0, (12, 14)))[None], 2)
+    value, after = prob_unet_loss(PROBABILISTIC, equal, stats, image()[None], targets, key=KEY, mode=Mode(), dice_weight=1.0)
+    activation = PROBABILISTIC.trunk(equal, stats, image()[None], cut="last_block")
+    z = jax.random.normal(KEY, (1, 1, 1, 3))
+    logits = PROBABILISTIC.tail(equal, stats, with_latent(activation, z), cut="last_block")[0]
+    assert float(value) == pytest.approx(float(-(targets * jax.nn.log_softmax(logits)).sum(-1).mean()), rel=1e-5)
+    wide = equal | {"posterior.last.bias": jnp.array([2.0, 0.0, 0.0, 0.0, 0.0, 0.0])}  # 2 nats (2^2/2) over 168 pixels more
+    logits = PROBABILISTIC.tail(wide, stats, with_latent(activation, z + jnp.array([2.0, 0.0, 0.0])), cut="last_block")[0]
+    expected = -(targets * jax.nn.log_softmax(logits)).sum(-1).mean() + 2 / 168
+    value, _ = prob_unet_loss(PROBABILISTIC, wide, stats, image()[None], targets, key=KEY, mode=Mode(), dice_weight=1.0)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5) and after == stats
+
+
+def test_a_trained_probabilistic_network_draws_what_raters_drew() -> None:
+    # half of the raters see the disc, half see nothing: samples must hold both, which their mean alone cannot
+    empty, full = np.zeros((12, 12), np.int32), np.asarray(disc(0, 4.0, (12, 12)), np.int32)
+    cases = [(image(0, (12, 12)), empty), (image(0, (12, 12)), full)]
+    config = TrainConfig(steps=250, batch_size=2, learning_rate=1e-2, flips=False, brightness=0.0, contrast=0.0)
+    model = train(PROBABILISTIC, cases, config=config, loss=prob_unet_loss)
+    drawn = prob_unet(model, image(0, (12, 12)), samples=32, key=KEY).probs[0, :, :, 1].reshape(32, 12, 12)
+    inside = np.asarray(drawn)[:, full == 1].mean(1)
+    assert 0.2 < (inside > 0.5).mean() < 0.8 and np.abs(inside - 0.5).mean() > 0.2  # a mean over raters gives 0.5 throughout
 
 
 def test_the_evidential_loss_by_hand() -> None:

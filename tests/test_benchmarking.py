@@ -4,12 +4,20 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.evidence import shrinking_table, verdict, verdicts
+from benchmarks.methods import rows_of, write_rows
+from benchmarks.real_cases import block_mean, deal
+from benchmarks.rendered import PARTS, part_of, parts_of, share_of
+from benchmarks.shrinking import rows_of as shrinking_rows
 from quam_jax.benchmarking import tables
 from quam_jax.benchmarking.cases import parse_dataset
+from quam_jax.benchmarking.ceiling import halves, pcc_halves, rater_figures
+from quam_jax.benchmarking.methods import Method, Outcome, Subject, memo_key, rank_mean
 from quam_jax.benchmarking.shifts import parse_shift, shifted
 from quam_jax.benchmarking.splits import Identity, check_disjoint, patient_of
 from quam_jax.benchmarking.study import Cell, risk_curve
@@ -117,6 +125,36 @@ def test_case_ranking_by_hand() -> None:
     assert np.isnan(tables.case_ranking(rows)["epistemic"])
 
 
+def test_the_interval_of_the_case_ranking_holds_it_and_does_not_depend_on_the_order() -> None:
+    rng = np.random.default_rng(0)
+    rows = {f"c{n}": {"total/sum_over_foreground": float(u), "dice_consensus": float(1 - u + e)}
+            for n, (u, e) in enumerate(zip(rng.random(20), rng.normal(0, 0.2, 20), strict=True))}
+    found, turned = tables.case_ranking(rows), tables.case_ranking(dict(reversed(list(rows.items()))))
+    assert found["total_low"] < found["total"] < found["total_high"] and found["total_low"] > 0
+    assert found == pytest.approx(turned, nan_ok=True)
+
+
+def test_shifts_are_pooled_for_methods_that_ran_under_all_of_them() -> None:
+    cells = [Cell("n", method, condition, "a", {"total/pcc": value}, {}) for method, condition, value in (
+        ("tta", "none", 0.9), ("tta", "noise:1", 0.2), ("tta", "blur:1", 0.4), ("slow", "none", 0.9), ("slow", "blur:1", 0.5))]
+    pooled = tables.pool_shifts(cells)
+    assert {cell.method for cell in pooled} == {"tta"} and {cell.condition for cell in pooled} == {"shifted"}
+    assert tables.case_means(pooled, condition="shifted")["tta"]["a"]["total/pcc"] == pytest.approx(0.3)
+
+
+def test_the_search_is_held_against_every_method_search_minus_other() -> None:
+    cells = [_cell("n0", method, case, value + place / 100) for method, value in (("softmax", 0.25), ("tta", 0.6), ("quam", 0.5))
+             for place, case in enumerate("abcdefgh")]
+    against = tables.summarise_methods(cells, figures=("total/pcc",))["methods"]["quam"]["search_against"]["total/pcc"]
+    assert against["softmax"]["difference"] == pytest.approx(0.25) and against["tta"]["difference"] == pytest.approx(-0.1)
+    assert against["tta"]["low"] <= -0.1 + 1e-9 and against["tta"]["high"] >= -0.1 - 1e-9
+    # 8 cases of one sign: p = 2/256, times 2 for two methods
+    assert against["tta"]["p_holm"] == pytest.approx(2 * 2 / 256)
+    assert verdict(against["softmax"], 1) == "wins" and verdict(against["tta"], 1) == "loses"
+    assert verdict(against["tta"], -1) == "wins"  # where lower is better
+    assert verdict(against["tta"] | {"p_holm": 0.2}, 1) == "ties" and verdict(against["tta"] | {"high": 0.01}, 1) == "ties"
+
+
 def test_markdown_and_latex_hold_every_method_and_a_dash_for_what_is_missing() -> None:
     cells = [_cell("n0", method, case, value) for method, value in (("softmax", 0.25), ("a_b", 0.5)) for case in "xyz"]
     summary = tables.summarise_methods(cells)
@@ -144,6 +182,103 @@ def test_the_best_setting_is_the_first_of_the_largest_score_or_the_smallest_risk
     assert spread(list(range(10)), 3) == [0, 3, 6] and spread([1, 2], 0) == [1, 2]
     with pytest.raises(ValueError, match="--seeds"):
         parse_seeds("a")
+
+
+# Raters against raters, and combinations
+
+
+def test_raters_are_divided_in_all_ways_or_in_twelve() -> None:
+    assert halves(3) == [((0,), (1, 2)), ((1,), (0, 2)), ((2,), (0, 1))]
+    assert len(halves(4)) == 6 and len(halves(8)) == 12 and len(set(halves(8))) == 12
+    assert all(sorted((*one, *rest)) == list(range(8)) for one, rest in halves(8))
+    with pytest.raises(ValueError, match="raters: expected at least two"):
+        halves(1)
+
+
+def test_raters_that_agree_on_where_they_disagree_are_a_ceiling_of_one() -> None:
+    raters = np.zeros((4, 4, 4), int)
+    raters[:2, 1] = 1  # of every division into twos, some pairs differ in row 1, others agree everywhere
+    figures = rater_figures(raters, np.zeros((4, 4), int), classes=2)
+    assert figures["total/pcc_halves"] == pytest.approx(1.0)  # where both pairs differ, in the same pixels
+    entropy = np.where(np.arange(16).reshape(4, 4) // 4 == 1, np.log(2), 0.0)
+    assert pcc_halves(entropy, raters, classes=2) == pytest.approx(1.0)
+    assert pcc_halves(-entropy, raters, classes=2) == pytest.approx(-1.0)
+    assert np.isnan(pcc_halves(entropy, np.zeros((4, 4, 4), int), classes=2))  # nobody disagrees
+
+
+def test_ranks_of_several_maps_are_averaged_and_computed_once() -> None:
+    calls = []
+
+    def part(name: str, values: list[float]) -> Method:
+        def run(image: np.ndarray, key: object) -> Outcome:
+            calls.append(name)
+            return Outcome({"total": np.array([values])}, None, None, None, 1, 0)
+        return Method(name, lambda subject, settings: run)
+
+    image, key = np.zeros((1, 3, 1), np.float32), jax.random.key(0)
+    both = rank_mean("both", [part("a", [0.1, 0.2, 0.9]), part("b", [5.0, 7.0, 7.0])])
+    subject = Subject(None, [], [], [], {}, 0, {})  # type: ignore[arg-type]
+    run = both.start(subject, {})
+    assert run is not None and both.parts == ("a", "b")
+    for _ in range(2):  # ranks 1 2 3 and 1 2.5 2.5, over 3 pixels
+        np.testing.assert_allclose(run(image, key).maps["total"], [[1 / 3, 4.5 / 6, 5.5 / 6]])
+    assert calls == ["a", "b"]
+    assert memo_key("a", {}, image, key) != memo_key("a", {}, image, jax.random.key(1))
+
+
+# Results for the documents
+
+
+def test_evidence_says_wins_ties_and_losses_from_the_results() -> None:
+    cells = [Cell("n0", method, condition, case, {"total/pcc": value + place / 100, "total/auroc_image": value}, {})
+             for method, value in (("softmax", 0.25), ("tta", 0.6), ("quam", 0.5)) for condition in ("none", "shifted")
+             for place, case in enumerate("abcdefgh")]
+    study = {"summaries": {c: tables.summarise_methods(cells, condition=c, figures=("total/pcc", "total/auroc_image"))
+                           for c in ("none", "shifted")}}
+    rows = rows_of(study)
+    assert rows[0]["total/pcc_low"] <= rows[0]["total/pcc"] <= rows[0]["total/pcc_high"]
+    text = verdicts({"rows": rows})
+    first = text.splitlines()[2]
+    assert "| softmax +0.250 [+0.250, +0.250] | – | TTA -0.100 [-0.100, -0.100] |" in first
+    assert "under shift (AUROC)" in text
+
+
+def test_shrinking_is_told_only_where_every_step_shrinks(tmp_path: Path) -> None:
+    def study(value: float, other: float) -> dict:
+        column = {"low": 0.0, "high": 1.0, "sd_networks": 0.1}
+        return {"summaries": {"none": {"methods": {
+            name: {"figures": {"epistemic/mean": column | {"mean": mean}, "dice_mean": column | {"mean": 0.5}}}
+            for name, mean in (("quam", value), ("ensemble", other), ("softmax", None))}}}}
+
+    rows = shrinking_rows({25.0: study(0.3, 0.3), 50.0: study(0.2, 0.1), 100.0: study(0.1, 0.2)})
+    assert [(r["method"], r["share"], r["shrinks"]) for r in rows] == [
+        ("quam", 25.0, True), ("quam", 50.0, True), ("quam", 100.0, True), ("ensemble", 25.0, False), ("ensemble", 50.0, False),
+        ("ensemble", 100.0, False)]
+    text = shrinking_table({"rows": rows, "command": "c", "date": "d"})
+    assert "300.000 [0.000, 1000.000]" in text and text.count("| yes |") == 1
+    (tmp_path / "in.csv").write_text("network,method,condition,case,total/pcc,other\nn,quam,none,a,0.123456789,1\n")
+    write_rows(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "network,method,condition,case,total/pcc\nn,quam,none,a,0.123457\n"
+
+
+def test_parts_are_dealt_by_patient_and_seed_and_smaller_training_sets_are_nested() -> None:
+    patients = [f"LIDC-IDRI-{n:04d}" for n in range(2000)]
+    parts = [part_of(p, seed=5) for p in patients]
+    assert parts.count("test") / 2000 == pytest.approx(PARTS["test"], abs=0.03)
+    assert parts != [part_of(p) for p in patients] and part_of("x") == part_of("x", seed=0)
+    folders = [parts_of(p, seed=5, fit=False) for p in patients]
+    training = [f for f in folders if "train" in f]
+    assert all("train50" in f for f in training if "train25" in f)
+    assert sum("train25" in f for f in training) / len(training) == pytest.approx(0.25, abs=0.03)
+    assert all(f in (("validation",), ("test",)) for f in folders if "train" not in f)
+    assert 0 <= share_of("x", seed=1) < 1
+
+
+def test_cells_are_shrunk_by_blocks_and_dealt_by_name() -> None:
+    np.testing.assert_array_equal(block_mean(np.arange(20).reshape(4, 5), 2), [[3, 5], [13, 15]])  # the last column is cut off
+    parts = deal([f"B{n}" for n in range(24)])
+    assert [list(parts.values()).count(p) for p in ("train", "validation", "test")] == [10, 4, 10]
+    assert parts == deal([f"B{n}" for n in reversed(range(24))])
 
 
 # Rendered pictures
@@ -182,17 +317,19 @@ def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(study:
     val, test = f"folders:{study / 'val'}", f"folders:{study / 'test'}"
     arguments = ["-q", "benchmark", "methods", "--dataset", test, "--validation", val,
                  "--fit", f"folders:{study / 'fit'}", "--model", f"{study}/net_{{seed}}", "--seeds", "0,1", "--patient", r"p\d",
-                 "--inject-dropout", "0.5", "--methods", "softmax,mc_dropout,ensemble,blur,boundary,quam", "--shift", "noise:2",
-                 "--out", str(out)]
+                 "--inject-dropout", "0.5", "--shift",
+                 "noise:2", "--shift", "blur:1", "--shift-methods", "softmax,quam", "--out", str(out), "--methods",
+                 "softmax,mc_dropout,ensemble,blur,boundary,quam,raters_halves"]
     assert call(monkeypatch, *arguments) == 0
     printed = capsys.readouterr().out
     assert "| quam |" in printed and "| boundary |" in printed
     written = json.loads((out / "methods.json").read_text())
-    assert set(written["summaries"]) == {"none", "noise:2"} and not written["failed"]
+    assert set(written["summaries"]) == {"none", "noise:2", "blur:1", "shifted"} and not written["failed"]
+    assert set(written["summaries"]["shifted"]["methods"]) == {"softmax", "quam"}
     quam = written["summaries"]["none"]["methods"]["quam"]["figures"]
     assert quam["forward"]["mean"] == 1 + 2 * 6 * 3 + 2 * 3 and quam["backward"]["mean"] == 2 * 6 * 3  # two fit cases, one image
     rows = (out / "methods.csv").read_text().splitlines()
-    assert len(rows) == 1 + 2 * 6 * 2 * 2  # networks, methods, conditions, cases
+    assert len(rows) == 1 + 2 * 2 * (7 + 2 * 2)  # networks, cases, methods in distribution and under two shifts
     for name in ("methods.md", "methods.tex", "curves-none.png", "scatter.png", "strip-p3-a.png", "tuning.png"):
         assert (out / name).stat().st_size > 100
     cached = sorted((out / "cache").rglob("*.json"))
@@ -200,6 +337,35 @@ def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(study:
     cached[0].unlink()
     assert call(monkeypatch, *arguments) == 0
     assert [p.stat().st_mtime_ns for p in cached[1:]] == times[1:] and cached[0].exists()  # only what was missing is done again
+
+
+def test_networks_of_another_kind_are_trained_and_stand_in_the_table(study: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    small = '{"features_per_stage": [2, 3], "rank": 2, "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1}'
+    data = ("--images", str(study / "test" / "images"), "--masks", str(study / "test" / "masks"))
+    for name, arch, arguments in (("evidential", "nnunet_plain", small), ("prob_unet", "prob_unet", '{"features": [2, 3]}')):
+        assert call(monkeypatch, "-q", "train", *data, "--out", str(study / name), "--arch", arch, "--arguments", arguments,
+                    "--loss", name, "--steps", "2") == 0
+        assert json.loads((study / name / "manifest.json").read_text())["training"]["loss"] == name
+    rows = {"evidential": 2, "prob_unet": 4}  # two cases; prob_unet learns from each of two raters
+    assert {n: json.loads((study / n / "manifest.json").read_text())["training"]["cases"] for n in rows} == rows
+    base = ["-q", "benchmark", "methods", "--fit", f"folders:{study / 'fit'}", "--model", str(study / "net_0"), "--validation",
+            f"folders:{study / 'val'}", "--dataset", f"folders:{study / 'test'}", "--out", str(study / "kinds")]
+    assert call(monkeypatch, *base, "--methods", "softmax,evidential,prob_unet", "--trained", f"evidential={study}/evidential",
+                "--trained", f"prob_unet={study}/prob_unet") == 0
+    methods = json.loads((study / "kinds" / "methods.json").read_text())["summaries"]["none"]["methods"]
+    assert all(methods[n]["figures"]["epistemic/mean"]["mean"] > 0 for n in rows)
+    capsys.readouterr()
+    assert call(monkeypatch, *base, "--methods", "softmax,prob_unet") == 2
+    assert "--trained: expected prob_unet=MODEL" in capsys.readouterr().err
+    assert call(monkeypatch, *base, "--methods", "softmax,tta_quam_ranks") == 2
+    assert "expected tta, quam_tuned beside tta_quam_ranks" in capsys.readouterr().err
+    assert call(monkeypatch, *base, "--trained", "tta=x") == 2
+    assert "--trained: expected NAME=MODEL with one of evidential, prob_unet" in capsys.readouterr().err
+    assert call(monkeypatch, *base, "--methods", "softmax,blur", "--shift", "noise:1", "--shift-methods", "blur") == 2
+    assert "--shift-methods: expected some of softmax, blur, softmax among them" in capsys.readouterr().err
+    assert call(monkeypatch, "train", *data, "--out", str(study / "bad_kind"), "--loss", "prob_unet") == 2
+    assert "--loss prob_unet: expected together with --arch prob_unet" in capsys.readouterr().err
 
 
 def test_bad_requests_are_one_line_and_exit_code_2(study: Path, monkeypatch: pytest.MonkeyPatch,

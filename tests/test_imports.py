@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "training_config": {"config"},
     "networks": set(),
-    "model": {"networks", "types"},
+    "model": {"compilation", "networks", "types"},
     "checkpoint": {"config", "model"},
     "loading": {"checkpoint", "model"},
     "targets": {"types"},
@@ -40,18 +40,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search": {"config", "model", "networks", "space", "types"},
     "head": {"model", "search", "types"},
     "execution": {"config", "head", "model", "networks", "search", "space", "types", "compilation"},
-    "predict": {"model", "search", "types"},
+    "predict": {"compilation", "model", "search", "types"},
     "report": {"types"},
-    "baselines": {"evaluation", "execution", "model", "networks", "search", "space", "training", "types"},
+    "ranking": set(),
+    "review": {"data", "ranking", "report", "run_folder"},
+    "collect": {"data", "report"},
+    "baselines": {"compilation", "evaluation", "execution", "model", "networks", "search", "space", "training", "types"},
     "benchmarking": {"__version__", "baselines", "case", "config", "data", "decomposition", "evaluation", "execution", "model",
                      "predict", "published", "run_folder", "targets", "types", "weighting"},
 }
 # Computations on arrays, which know neither files nor figures.
 PURE = ("types", "targets", "weighting", "decomposition", "published", "evaluation", "networks", "model", "space", "search",
-        "execution", "head", "many_targets", "predict", "case", "pixels", "regions", "fragility")
+        "execution", "head", "many_targets", "predict", "case", "pixels", "regions", "fragility", "comparison", "ranking")
 NO_FILES = {"os", "pathlib", "logging", "io", "shutil", "tempfile", "matplotlib", "PIL", "nibabel"}
 NEVER = {"torch", "torchvision", "tensorflow", "benchmarks", "tests"}
-MAY_EXECUTE = {"__init__", "benchmarking", "case", "many_targets", "volume_case", "volume_study", "pipeline", "cli", "baselines"}
+MAY_EXECUTE = {"__init__", "benchmarking", "case", "many_targets", "volume_masks", "volume_parts", "volume_points",
+               "volume_study", "pipeline", "runs", "planning", "cli", "baselines"}
 MAY_CONVERT = {"loading", "cli"}
 
 

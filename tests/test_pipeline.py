@@ -72,7 +72,7 @@ def test_a_rerun_repeats_nothing_and_changes_nothing(folders: dict[str, Path], f
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a finished case was searched again")
 
-    monkeypatch.setattr("quam_jax.pipeline.quantify_prepared", never)
+    monkeypatch.setattr("quam_jax.runs.method.quantify_prepared", never)
     run(RunRequest(**folders, out=finished, config=CONFIG))
     assert before == {p.name: p.read_bytes() for p in finished.iterdir() if p.suffix in (".npz", ".png", ".csv")}
 

@@ -542,7 +542,22 @@ def test_volumes_have_three_planes_and_a_plot_a_slice(tmp_path: Path) -> None:
     assert len(case["svgs"]["fit_loss"]) == 7
     mass = make_case(0, space)["epistemic"].sum(axis=(0, 1))
     assert case["start"][0] == int(mass.argmax())
-    assert "mm³" in words(case["html"])
+    assert "ml" in words(case["html"]).split()
+
+
+def test_structures_have_their_names_and_intervals(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "out", 1, space=(12, 18, 7))
+    record = json.loads((folder / "case000.json").read_text())
+    record["image"]["spacing"] = [10.0, 10.0, 10.0]  # a voxel is a millilitre
+    record["volumes"] = {"left <lobe>": {"volume_ml": 1.0, "sample_interval": [12.5, 17.25]}}
+    (folder / "case000.json").write_text(json.dumps(record))
+    told = words(read_page(write_report(folder))[2][0]["html"])
+    voxels = int((make_case(0, (12, 18, 7))["segmentation"] == 1).sum())
+    assert f"ml left <lobe> prediction {voxels} " in told and "interval of the samples 12.5 to 17.25" in told
+    record["volumes"] = {"a": {"sample_interval": "wide"}, "b": 3}  # damaged: named by number, no interval
+    (folder / "case000.json").write_text(json.dumps(record))
+    told = words(read_page(write_report(folder))[2][0]["html"])
+    assert "ml class 1 prediction" in told and "interval of the samples" not in told
 
 
 def test_higher_axes_are_cut_in_the_middle(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from quam_jax.checkpoint import save_model
 from quam_jax.coding import Coding
-from quam_jax.config import Config, FitConfig, SampleConfig, SearchConfig, TargetConfig
+from quam_jax.config import Config, FitConfig, SampleConfig, SearchConfig
 from quam_jax.data.plans import Plan, from_grid, labels_to_grid, to_grid
 from quam_jax.data.volumes import read_image
 from quam_jax.decomposition import decompose
@@ -306,15 +306,6 @@ def test_published_samples_and_two_folds(tmp_path: Path) -> None:
     found = quantify_volume(study, image.array, image.geometry, config=config).quantified
     assert found.adversarial.shape == (4, 8, 8, 8)
     assert found.adversarial_names[0] == "dilate, fold 0" and np.isfinite(found.total).all()
-
-
-def test_pixels_of_a_planned_model_are_refused(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
-    study, _, _ = load_study([model_of()], folders["fit_images"], folders["fit_masks"], config=SMALL, where="model")
-    image = read_image(tmp_path / "in" / "case_0000.nii.gz")
-    with pytest.raises(ValueError, match="expected mask"):
-        quantify_volume(study, image.array, image.geometry,
-                        config=dataclasses.replace(SMALL, targets=TargetConfig(target="pixel")))
 
 
 @pytest.mark.parametrize("fault", ["shifted mask", "no mask", "nan", "cut off", "channels", "zero spacing"])

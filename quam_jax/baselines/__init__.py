@@ -11,6 +11,7 @@ from .ensemble import ensemble as ensemble
 from .evidential import evidential as evidential
 from .laplace import laplace as laplace
 from .mc_dropout import mc_dropout as mc_dropout
+from .prob_unet import prob_unet as prob_unet
 from .random_directions import random_directions as random_directions
 from .records import Compute as Compute
 from .softmax import softmax as softmax

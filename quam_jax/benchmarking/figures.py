@@ -26,8 +26,9 @@ def draw_curves(cells: Sequence[Cell], path: Path, *, condition: str = "none") -
                                                for n in ("bin_pixels", "bin_confidence", "bin_correct"))
                 some = pixels > 0
                 left.plot(confidence[some] / pixels[some], correct[some] / pixels[some], marker=".", **style)
-            if own:
-                right.plot(COVERAGE, np.mean([c.curves["risk"] for c in own], axis=0), label=method, **style)
+            risks = [c.curves["risk"] for c in own if "risk" in c.curves]
+            if risks:
+                right.plot(COVERAGE, np.mean(risks, axis=0), label=method, **style)
         left.set(xlabel="confidence", ylabel="share of raters who agree", title="reliability")
         right.set(xlabel="coverage", ylabel="wrong and accepted (share of pixels)", title="generalised risk")
         right.legend(fontsize=6, frameon=False, loc="upper left")
@@ -76,6 +77,28 @@ def draw_strip(case: StudyCase, maps: Mapping[str, Float[np.ndarray, "*space"]],
                 axis.imshow(values, cmap=colours, vmin=0, vmax=max(float(values.max()), 1e-9))
             axis.set_title(name, fontsize=6)
             axis.axis("off")
+        figure.savefig(path)
+
+
+def draw_strips(cases: Sequence[StudyCase], maps: Mapping[str, Mapping[str, Float[np.ndarray, "h w"]]], path: Path, *,
+                classes: int) -> None:
+    """A row a case: input, rater entropy and chosen maps (`maps[case][title]`), each map on its own scale from 0; images only."""
+    rows = [case for case in cases if case.identity.name in maps and case.raters.ndim == 3]
+    if not rows:
+        return
+    titles = list(maps[rows[0].identity.name])
+    columns = 2 + len(titles)
+    with _figure(columns * len(rows), width=1.25 * columns, height=1.35 * len(rows), columns=columns) as (figure, axes):
+        for row, case in enumerate(rows):
+            shown = case.picture / 255 if case.picture.shape[-1] == 3 else case.picture[..., 0]
+            values = [shown, rater_entropy(case, classes=classes), *(maps[case.identity.name][title] for title in titles)]
+            for place, (title, panel) in enumerate(zip(["input", "raters", *titles], values, strict=True)):
+                axis = axes[row * columns + place]
+                limits = {"cmap": "inferno", "vmin": 0, "vmax": max(float(panel.max()), 1e-9)} if place else {"cmap": "gray"}
+                axis.imshow(panel, **limits)
+                axis.axis("off")
+                if row == 0:
+                    axis.set_title(title, fontsize=7)
         figure.savefig(path)
 
 

@@ -18,8 +18,10 @@ from jaxtyping import Array, Float, Int, Key
 from ..baselines.blur import blur, blurred_mask
 from ..baselines.boundary import boundary
 from ..baselines.ensemble import ensemble
+from ..baselines.evidential import evidential
 from ..baselines.laplace import fit_posterior, laplace
 from ..baselines.mc_dropout import mc_dropout
+from ..baselines.prob_unet import prob_unet
 from ..baselines.random_directions import fit_directions, random_directions
 from ..baselines.records import mean_probabilities
 from ..baselines.softmax import softmax
@@ -28,23 +30,28 @@ from ..baselines.tta import ALL, GEOMETRIC, transforms, tta
 from ..case import quantify_prepared
 from ..config import Config, FitConfig, SampleConfig, SearchConfig, change, dump_config
 from ..decomposition import decompose
+from ..evaluation.agreement import average_ranks
 from ..evaluation.reference_maps import rater_mean
 from ..execution import Prepared, prepare, search_prepared
 from ..model import SegmentationModel
 from ..predict import predict
 from ..published import published_uncertainty
+from ..run_folder import digest_arrays
 from ..targets import mask_targets, wanted_mask
 from ..types import FitData, Samples
 from ..weighting import to_samples, trajectory_weights
 from .cases import StudyCase, case_fit_data
 
 Settings = Mapping[str, Any]
+REGIONS = {"target": "region", "regions": "segments", "region_size": 8, "space": "last_block", "learning_rate": 1e-3}
+PIXELS = {"target": "pixel", "pixels": "all", "space": "head", "members": 1, "solver": "line_search"}
 
 
 class Subject(NamedTuple):
     """One network with what methods may use: fit and validation cases, and the networks of its ensemble (itself too).
 
-    `trained` holds networks of other kinds by the method that needs them.
+    `trained` holds networks of other kinds by the method that needs them; `memo` keeps total maps that a further method is
+    made of, so that they are computed once.
     """
 
     model: SegmentationModel
@@ -53,6 +60,7 @@ class Subject(NamedTuple):
     ensemble: Sequence[SegmentationModel]
     trained: Mapping[str, Any]
     seed: int
+    memo: dict[tuple[str, ...], np.ndarray] | None = None
 
 
 class Outcome(NamedTuple):
@@ -78,13 +86,15 @@ Run = Callable[[np.ndarray, Key[Array, ""]], Outcome]
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One row of the table."""
+    """One row of the table; a start that returns None has the raters themselves judged (see ceiling.rater_figures)."""
 
     name: str
-    start: Callable[[Subject, Settings], Run]
+    start: Callable[[Subject, Settings], Run | None]
     grid: tuple[Settings, ...] = ({},)
     control: bool = False
     about: str = ""  # what else its numbers depend on, for the cache
+    parts: tuple[str, ...] = ()  # methods that it is made of
+    trained: bool = False  # needs a network of its own kind, from `Subject.trained`
 
 
 def search_method(name: str, config: Config, *, grid: tuple[Settings, ...] = ({},), control: bool = False) -> Method:
@@ -131,7 +141,7 @@ def _boundary(subject: Subject, settings: Settings) -> Run:
 
 def _random_directions(subject: Subject, settings: Settings) -> Run:
     prepared = prepare(subject.model, fit_of(subject, FitConfig()), SearchConfig(slack=settings["slack"]))
-    found = fit_directions(prepared, count=4, key=jax.random.key(subject.seed))
+    found = fit_directions(prepared, count=2, key=jax.random.key(subject.seed))
 
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         samples = random_directions(subject.model, image, directions=found)
@@ -172,6 +182,15 @@ def _laplace(subject: Subject, settings: Settings) -> Run:
     return run
 
 
+def _own(name: str, function: Callable[..., Samples], subject: Subject, settings: Settings) -> Run:
+    """A method with a network of its own kind."""
+    model = subject.trained[name]
+
+    def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+        return outcome_of(function(model, image, samples=16, key=key), image.shape[:-1], forward=1)
+    return run
+
+
 def quam_samples(prepared: Prepared, image: Float[np.ndarray, "*space i"], *, config: Config,
                  key: Key[Array, ""]) -> tuple[Samples, Any]:
     """Samples of the mask search on one image, and its trajectory."""
@@ -196,7 +215,7 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     fit = fit_of(subject, config.fit)
     if config.search.epochs:  # the published stride of 50 uses 2 batches of 100 in an epoch; fewer batches give 2 as well
         config = change(config, {"batch_stride": min(config.search.batch_stride, max(1, fit.images.shape[0] // 2))})
-    prepared = prepare(subject.model, fit, config.search)
+    prepared, whole = prepare(subject.model, fit, config.search), config.search.space == "full"
     steps, members = len(prepared.steps.batch), config.search.members
     each = int(fit.images.shape[1]) + 1
     forward = 1 + members * steps * (each + (1 if config.search.record == "after" else 0)) + (
@@ -207,7 +226,9 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
             found = quantify_prepared(prepared, image, config=config)
             labels = np.concatenate([found.adversarial, found.segmentation[None]])
             maps = {name: found.maps[name] for name in ("total", "aleatoric", "epistemic")}
-            return Outcome(maps, found.reference, labels, np.full(len(labels), 1 / len(labels)), forward, members * steps * each)
+            models = int(np.prod(found.objective.shape[:-1]))  # a part of the network is no pass: their seconds must do
+            passes = (1.0 + models * steps * each, float(models * steps * each)) if whole else (np.nan, np.nan)
+            return Outcome(maps, found.reference, labels, np.full(len(labels), 1 / len(labels)), *passes)
         samples, trajectory = quam_samples(prepared, image, config=config, key=key)
         outcome = outcome_of(samples, image.shape[:-1], forward=forward, backward=members * steps * each)
         if config.samples == SampleConfig.published():
@@ -217,11 +238,47 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     return run
 
 
+def remembered(method: Method, subject: Subject, settings: Settings) -> Callable[[np.ndarray, Key[Array, ""]], np.ndarray]:
+    """A method as a function to its total map alone, read back from the subject's memo where it has the image and the key."""
+    begin = functools.cache(lambda: method.start(subject, settings))
+
+    def total(image: np.ndarray, key: Key[Array, ""]) -> np.ndarray:
+        memo = {} if subject.memo is None else subject.memo
+        identity = memo_key(method.name, settings, image, key)
+        if identity not in memo:
+            run = begin()
+            if run is None:
+                raise ValueError(f"{method.name}: expected a method of its own to combine, got one without maps")
+            memo[identity] = run(image, key).maps["total"]
+        return memo[identity]
+    return total
+
+
+def memo_key(name: str, settings: Settings, image: np.ndarray, key: Key[Array, ""]) -> tuple[str, ...]:
+    """What a remembered map depends on, within one network."""
+    return name, repr(sorted(settings.items())), digest_arrays({"image": image, "key": np.asarray(jax.random.key_data(key))})
+
+
+def rank_mean(name: str, parts: Sequence[Method]) -> Method:
+    """The mean of the ranks of several methods' total maps, each from 0 to 1 within the image; a map and no samples.
+
+    `settings` of this method are the settings of its parts by their names.
+    """
+    def start(subject: Subject, settings: Settings) -> Run:
+        totals = [remembered(part, subject, settings.get(part.name, part.grid[0])) for part in parts]
+
+        def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+            ranks = [average_ranks(total(image, key)) / image[..., 0].size for total in totals]
+            return Outcome({"total": np.mean(ranks, axis=0)}, None, None, None, np.nan, np.nan)
+        return run
+    return Method(name, start, about=" ".join(part.about for part in parts), parts=tuple(part.name for part in parts))
+
+
 def quam_grid() -> tuple[dict[str, Any], ...]:
     """The small grid of the search: radius and learning rate with the slack that a longer move needs."""
     return tuple({"radius": radius, "learning_rate": rate, "slack": slack}
-                 for radius, rate, slack in ((1, 1e-4, 0.2), (1, 1e-3, 0.2), (1, 1e-3, 1.0), (1, 1e-3, 5.0), (2, 2e-4, 0.2),
-                                             (2, 1e-3, 1.0), (2, 1e-3, 5.0)))
+                 for radius, rate, slack in ((1, 1e-4, 0.2), (1, 1e-3, 0.2), (1, 1e-3, 1.0), (1, 1e-3, 5.0), (1, 3e-3, 5.0),
+                                             (1, 3e-3, 20.0), (2, 2e-4, 0.2), (2, 1e-3, 5.0)))
 
 
 def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config] | None = None) -> dict[str, Method]:
@@ -231,7 +288,8 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
     `configs` adds searches with other settings, such as region or pixel targets.
     """
     default, published = Config(), Config.published()
-    still = dataclasses.replace(default, search=dataclasses.replace(default.search, learning_rate=0.0))
+    # without dropout and batch statistics every step at rate 0 is the same one, so one is enough
+    still = dataclasses.replace(default, search=dataclasses.replace(default.search, learning_rate=0.0, steps=1))
     published_still = dataclasses.replace(published, search=dataclasses.replace(published.search, learning_rate=0.0))
     rates = () if inject_dropout is None else dict.fromkeys((inject_dropout, 0.1, 0.3, 0.5, 0.7))
     dropout = tuple({"inject": rate} for rate in rates) or ({},)
@@ -244,9 +302,13 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
         Method("ensemble", _ensemble),
         Method("mc_dropout", _mc_dropout, dropout),
         Method("laplace", _laplace, tuple({"scale": s} for s in (1.0, 3.0, 10.0, 30.0, 100.0))),
+        Method("evidential", functools.partial(_own, "evidential", evidential), trained=True),
+        Method("prob_unet", functools.partial(_own, "prob_unet", prob_unet), trained=True),
         search_method("quam", default),
         search_method("quam_tuned", default, grid=quam_grid()),
         search_method("quam_published", published),
+        search_method("quam_regions", change(default, REGIONS), grid=tuple({"slack": s} for s in (0.2, 1.0, 5.0))),
+        search_method("quam_pixels", change(default, PIXELS), grid=tuple({"slack": s} for s in (0.2, 1.0, 5.0))),
         Method("boundary", _boundary, tuple({"sigma": s} for s in (2.0, 0.5, 0.75, 1.0, 1.5, 3.0, 4.0)), control=True),
         Method("blur", _simple(blur), tuple({"width": w} for w in widths), control=True),
         Method("blurred_mask", _simple(blurred_mask), tuple({"width": w} for w in widths), control=True),
@@ -255,4 +317,8 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
         search_method("quam_published_no_search", published_still, control=True),
     ]
     rows += [search_method(name, config) for name, config in (configs or {}).items()]
-    return {row.name: row for row in rows}
+    known = {row.name: row for row in rows}
+    further = [rank_mean("tta_quam_ranks", [known["tta"], known["quam_tuned"]]),
+               rank_mean("tta_random_ranks", [known["tta"], known["random_directions"]])]
+    further[1] = dataclasses.replace(further[1], control=True)
+    return known | {row.name: row for row in further} | {"raters_halves": Method("raters_halves", lambda *_: None, control=True)}

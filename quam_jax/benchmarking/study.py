@@ -27,7 +27,8 @@ from ..model import SegmentationModel
 from ..predict import predict
 from ..run_folder import digest, digest_arrays, read_json, write_json
 from .cases import StudyCase
-from .methods import Method, Outcome, Settings, Subject
+from .ceiling import pcc_halves, rater_figures
+from .methods import Method, Outcome, Settings, Subject, memo_key
 from .shifts import shifted
 
 CONTROL_SIGMA = 2.0  # pixels (or the unit of the spacing): the boundary map that partial correlations regress out
@@ -82,6 +83,7 @@ def measure(outcome: Outcome, case: StudyCase, *, reference: Float[np.ndarray, "
     else:
         figures["dice_mean"] = float(np.nanmean([dice(probabilities.argmax(-1) == k, truth == k) for k in range(1, classes)])) \
             if truth.any() or probabilities.argmax(-1).any() else float("nan")
+    figures["total/pcc_halves"] = pcc_halves(outcome.maps["total"], case.raters, classes=classes)
     foreground = max(int((labels > 0).sum()), 1)
     for name, values in outcome.maps.items():
         figures[f"{name}/mean"] = float(np.mean(values))
@@ -109,18 +111,25 @@ def risk_curve(uncertainty: Float[np.ndarray, "*space"], wrong: Bool[np.ndarray,
     return np.interp(COVERAGE, coverage, risk)
 
 
-def run_case(network: Network, run: Callable[..., Outcome], case: StudyCase, *,
-             condition: str) -> tuple[dict[str, float], dict[str, list[float]], Outcome]:
+def run_case(network: Network, run: Callable[..., Outcome] | None, case: StudyCase, *, condition: str,
+             memo: tuple[str, Settings] | None = None) -> tuple[dict[str, float], dict[str, list[float]], Outcome]:
     """A started method on one case under one condition: figures, curves and the outcome itself.
 
-    Noise comes from the case, the condition and the seed of the network alone.
+    Noise comes from the case, the condition and the seed of the network alone. Without a function the raters are judged by
+    each other. `memo` is the name and settings under which the network's memo keeps the total map.
     """
     image = shifted(case.image, condition, seed=_number(case.digest, condition))
     key = jax.random.key(_number(case.digest, condition, str(network.subject.seed)))
     reference = np.asarray(predict(network.subject.model, image))
-    started = time.perf_counter()
+    if run is None:
+        classes = reference.shape[-1]
+        figures = rater_figures(case.raters, reference.argmax(-1), classes=classes)
+        return figures, {}, Outcome({"total": rater_entropy(case, classes=classes)}, None, None, None, 0, 0)
+    started = time.process_time()  # of all threads: what else the machine does is no cost of a method
     outcome = run(image, key)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
+    if memo is not None and network.subject.memo is not None:
+        network.subject.memo[memo_key(*memo, image, key)] = outcome.maps["total"]
     figures, curves = measure(outcome, case, reference=reference)
     return figures | {"seconds": seconds, "forward": float(outcome.forward), "backward": float(outcome.backward)}, curves, outcome
 
@@ -131,12 +140,14 @@ def _number(*parts: str) -> int:
 
 def run_study(networks: Sequence[Network], methods: Mapping[str, Method], settings: Mapping[tuple[str, str], Settings],
               cases: Sequence[StudyCase], *, conditions: Sequence[str], out: Path, keep_maps: int = 4,
+              shifted_methods: Sequence[str] | None = None,
               progress: Callable[[str, int, int], None] = lambda *_: None) -> tuple[list[Cell], dict[str, str]]:
     """All cells, computed or read back, and the reason of every one that failed, by `network/method/condition/case`.
 
     `settings` holds what tuning chose by (network, method). The maps of the first network's first `keep_maps` cases are kept
-    under `out/maps` for the pictures.
+    under `out/maps` for the pictures. Conditions other than `none` run for `shifted_methods` only, where these are given.
     """
+    remember = {part for method in methods.values() for part in method.parts}
     cells: list[Cell] = []
     failed: dict[str, str] = {}
     total, done = len(networks) * len(methods) * len(conditions) * len(cases), 0
@@ -146,29 +157,34 @@ def run_study(networks: Sequence[Network], methods: Mapping[str, Method], settin
         for method in methods.values():
             chosen = dict(settings[network.name, method.name])
             depends = (__version__, network.digest, method.name, method.about, chosen, fit_digest, network.subject.seed,
-                       together if method.name == "ensemble" else "")
+                       together if method.name == "ensemble" else model_digest(network.subject.trained[method.name])
+                       if method.trained else "")
             start = functools.cache(lambda method=method, network=network, chosen=chosen: method.start(network.subject, chosen))
             for condition, (place, case) in itertools.product(conditions, enumerate(cases)):
                 done += 1
+                if condition != "none" and shifted_methods is not None and method.name not in shifted_methods:
+                    continue
                 progress(f"{network.name} {method.name} {case.identity.name}", done, total)
                 keep = network is networks[0] and condition == conditions[0] and place < keep_maps
                 where = Cell(network.name, method.name, condition, case.identity.name, {}, {})
                 try:
                     cells.append(_cell(where, network, start, case, identity=digest(*depends, case.digest, condition), out=out,
-                                       keep=keep))
+                                       keep=keep, memo=(method.name, chosen) if method.name in remember else None))
                 except (ValueError, RuntimeError) as error:
                     failed["/".join(where[:4])] = " ".join(str(error).split())
+        if network.subject.memo is not None:
+            network.subject.memo.clear()  # its maps serve this network alone
     return cells, failed
 
 
-def _cell(where: Cell, network: Network, start: Callable[[], Callable[..., Outcome]], case: StudyCase, *, identity: str,
-          out: Path, keep: bool) -> Cell:
+def _cell(where: Cell, network: Network, start: Callable[[], Callable[..., Outcome] | None], case: StudyCase, *, identity: str,
+          out: Path, keep: bool, memo: tuple[str, Settings] | None) -> Cell:
     """One cell, from its file where that has this identity (and its maps, if they are to be kept, are there)."""
     path = out / "cache" / where.method / f"{identity[:32]}.json"
     picture = out / "maps" / where.method / f"{where.case}.npz"
     stored = read_json(path)
     if stored.get("digest") != identity or (keep and not picture.exists()):
-        figures, curves, outcome = run_case(network, start(), case, condition=where.condition)
+        figures, curves, outcome = run_case(network, start(), case, condition=where.condition, memo=memo)
         stored = {"digest": identity, **where._asdict(), "figures": figures, "curves": curves}
         if keep:
             picture.parent.mkdir(parents=True, exist_ok=True)

@@ -17,14 +17,15 @@ from .study import Cell
 AGREEMENT = ("r2_pearson", "pcc", "sdice_product_minmax")
 KINDS = ("epistemic", "aleatoric", "total")
 PUBLISHED = tuple(f"{kind}/{figure}" for kind in KINDS for figure in AGREEMENT)
-FURTHER = ("total/partial_pcc_distance", "total/pcc_band", "total/auroc_image", "epistemic/auroc_image", "total/aurc_image",
-           "ece_soft", "nll_raters", "ged_v", "dice_mean", "forward", "backward", "seconds")
+FURTHER = ("total/pcc_halves", "total/partial_pcc_distance", "total/pcc_band", "total/auroc_image", "epistemic/auroc_image",
+           "total/aurc_image", "epistemic/mean", "ece_soft", "nll_raters", "ged_v", "dice_mean", "forward", "backward", "seconds")
 TESTED = ("total/pcc", "aleatoric/pcc", "epistemic/pcc", "total/partial_pcc_distance", "total/auroc_image",
           "epistemic/auroc_image", "total/aurc_image", "nll_raters", "ged_v")
-NAMES = {"r2_pearson": "R²", "pcc": "PCC", "sdice_product_minmax": "SDice", "partial_pcc_distance": "PCC beyond the contour",
-         "pcc_band": "PCC in the band", "auroc_image": "AUROC of errors", "aurc_image": "AURC", "ece_soft": "ECE",
-         "nll_raters": "NLL", "ged_v": "GED²", "dice_mean": "Dice", "forward": "forward", "backward": "backward",
-         "seconds": "seconds"}
+SEARCHES = ("quam", "quam_tuned", "tta_quam_ranks")  # held against every other row
+NAMES = {"r2_pearson": "R²", "pcc": "PCC", "sdice_product_minmax": "SDice", "pcc_halves": "PCC with half the raters",
+         "partial_pcc_distance": "PCC beyond the contour", "pcc_band": "PCC in the band", "auroc_image": "AUROC of errors",
+         "aurc_image": "AURC", "mean": "mean (nats)", "ece_soft": "ECE", "nll_raters": "NLL", "ged_v": "GED²",
+         "dice_mean": "Dice", "forward": "forward", "backward": "backward", "seconds": "processor seconds"}
 
 
 def case_means(cells: Sequence[Cell], *, condition: str) -> dict[str, dict[str, dict[str, float]]]:
@@ -44,7 +45,8 @@ def summarise_methods(cells: Sequence[Cell], *, condition: str = "none", baselin
     """Everything a table needs: per method and figure the mean, interval, counts, spread over networks, and paired tests.
 
     A comparison is a method minus the baseline over the cases that both have; Holm's correction covers all methods of one
-    figure. `case_spearman` is the rank correlation over cases of the map's mass over the predicted area with 1 - Dice.
+    figure. `search_against` holds the searches against every method in the same way: search minus method. `case_spearman` is
+    the rank correlation over cases of the map's mass over the predicted area with 1 - Dice, with its bootstrap interval.
     ValueError where the baseline is not among the methods.
     """
     table = case_means(cells, condition=condition)
@@ -66,20 +68,51 @@ def summarise_methods(cells: Sequence[Cell], *, condition: str = "none", baselin
         if reference:
             for method, comparison in compare(columns, baseline=reference).items():
                 summary[method].setdefault("against_baseline", {})[figure] = comparison._asdict()
+        for search in SEARCHES:
+            if search in columns and not np.isnan(columns[search]).all():
+                for method, comparison in compare(columns, baseline=search).items():
+                    turned = comparison._asdict() | {"difference": -comparison.difference, "low": -comparison.high,
+                                                     "high": -comparison.low}
+                    summary[search].setdefault("search_against", {}).setdefault(figure, {})[method] = turned
     return {"condition": condition, "baseline": baseline, "cases": len(cases),
             "networks": sorted({cell.network for cell in cells}), "methods": summary}
 
 
+def pool_shifts(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of every condition but `none` as one condition `shifted`, for the methods that ran under all of them."""
+    conditions = {cell.condition for cell in cells} - {"none"}
+    ran: dict[str, set[str]] = {}
+    for cell in cells:
+        ran.setdefault(cell.method, set()).add(cell.condition)
+    return [cell._replace(condition="shifted") for cell in cells
+            if cell.condition != "none" and ran[cell.method] >= conditions]
+
+
 def case_ranking(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Does a case's uncertainty rank its Dice? Spearman of each map's mass over the predicted area with 1 - Dice."""
+    """Does a case's uncertainty rank its Dice? Spearman of each map's mass over the predicted area with 1 - Dice.
+
+    `KIND_low` and `KIND_high` are the 95 % percentile bootstrap over cases (2000 resamples, fixed seed).
+    """
     found = {}
     for kind in KINDS:
         pairs = np.array([(row.get(f"{kind}/sum_over_foreground", np.nan), 1 - row.get("dice_consensus", np.nan))
                           for row in rows.values()])
         pairs = pairs[~np.isnan(pairs).any(1)]
         varied = len(pairs) > 2 and np.ptp(pairs, axis=0).min() > 0
-        found[kind] = float(stats.spearmanr(pairs[:, 0], pairs[:, 1]).statistic) if varied else float("nan")
+        found[kind] = _spearman(pairs) if varied else float("nan")
+        found[f"{kind}_low"] = found[f"{kind}_high"] = float("nan")
+        if varied:
+            order = np.lexsort(pairs.T)
+            drawn = np.random.default_rng(0).integers(0, len(pairs), (2000, len(pairs)))
+            resampled = [_spearman(pairs[order][chosen]) for chosen in drawn]
+            found[f"{kind}_low"], found[f"{kind}_high"] = (float(q) for q in np.nanquantile(resampled, [0.025, 0.975]))
     return found
+
+
+def _spearman(pairs: Float[np.ndarray, "n 2"]) -> float:
+    first, second = (stats.rankdata(column) for column in pairs.T)
+    spread = first.std() * second.std()
+    return float(np.mean((first - first.mean()) * (second - second.mean())) / spread) if spread else float("nan")
 
 
 def long_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -97,7 +130,7 @@ def markdown(summary: Mapping[str, Any], settings: Mapping[str, str]) -> str:
                       [[name, *(_cell(row, figure, interval=figure.endswith("/pcc")) for figure in PUBLISHED)]
                        for name, row in methods.items()])
     text += "\n\n" + _markdown(["method", *(_title(f) for f in FURTHER), "case ranking (total)", "settings"],
-                               [[name, *(_cell(row, figure) for figure in FURTHER), _number(row["case_spearman"]["total"]),
+                               [[name, *(_cell(row, figure) for figure in FURTHER), _ranking(row["case_spearman"]),
                                  settings.get(name, "")] for name, row in methods.items()])
     return text + "\n"
 
@@ -129,7 +162,13 @@ def _cell(row: Mapping[str, Any], figure: str, *, interval: bool = False) -> str
 def _number(value: float) -> str:
     if value is None or np.isnan(value):
         return "-"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _ranking(row: Mapping[str, float]) -> str:
+    if np.isnan(row["total"]):
+        return "-"
+    return f"{row['total']:.3f} [{row['total_low']:.3f}, {row['total_high']:.3f}]"
 
 
 def _title(figure: str) -> str:

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "search-masks": ("search_masks", "Masks in the full space against the published procedure and the best PyTorch."),
     "search-pixels": ("search_pixels", "Every pixel in the head and the last block against PyTorch."),
     "scaling": ("scaling", "Seconds and memory from a thousand to a million targets."),
+    "volume": ("volume", "A volume by a real nnU-Net model: prediction against PyTorch, its boundary band searched."),
 }
 
 

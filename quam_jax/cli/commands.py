@@ -14,12 +14,17 @@ import click
 _COMMANDS = {
     "demo": ("run", "Real cell images, eight human raters and a trained network: see what comes out."),
     "run": ("run", "Uncertainty maps of your own images with your own network."),
+    "plan": ("plan", "Predict time, memory and cost of a large run from a short probe."),
     "convert": ("models", "Turn a PyTorch checkpoint into a model folder."),
     "export": ("models", "Write a model's weights back as a PyTorch or safetensors file."),
     "info": ("models", "Devices, versions and caches; or what a model is."),
     "train": ("train", "Train a small network on images with masks."),
     "evaluate": ("evaluate", "Hold maps against the masks of several raters."),
     "tune": ("tune", "Choose settings for your own network on validation cases."),
+    "rank": ("rank", "Which cases and regions of a run to look at or label next."),
+    "collect": ("collect", "The images of a run under the file names of nnU-Net or MONAI."),
+    "compare": ("compare", "Which changes between two runs of one patient exceed what uncertainty explains?"),
+    "dicom": ("dicom", "Read a DICOM series, and write results as DICOM objects."),
     "report": ("report", "Build report.html again from a run folder."),
     "benchmark": ("benchmark", "Measure speed against PyTorch, from a source checkout."),
 }
@@ -85,4 +90,5 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    sys.stderr.write("quam-jax: error: " + " ".join(message.split()) + "\n")
+    text = " ".join(message.split())
+    sys.stderr.write("quam-jax: error: " + (text if len(text) < 2000 else text[:2000] + " ...") + "\n")

@@ -24,11 +24,25 @@ from .common import PATH, config_options, progress_bar, say, start_jax
 @click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
 @click.option("--preprocessing", type=click.STRING, help='JSON such as {"normalise": "fixed", "scale": 255, "mean": [0.5], '
                                                          '"std": [0.5]}; default: what the model was converted with.')
+@click.option("--hosts", type=click.IntRange(1), help="How many processes share --out, to spread their starts.")
+@click.option("--host-index", type=click.IntRange(0), help="Which of them this is, from 0.")
+@click.option("--coordinator", help="HOST:PORT of process 0, or auto (Slurm, TPU pod, MPI): join them by jax.distributed, as TPU "
+                                    "pods need it.")
+@click.option("--patience", type=float, default=60.0, show_default=True,
+              help="Seconds without a sign of life after which another process's case is taken over.")
 @config_options
 @click.pass_context
-def run(context: click.Context, config: Config, preprocessing: str | None, **paths: Any) -> int:
-    """Uncertainty maps of your own images with your own network."""
-    return _run(context, config=config, preprocessing=preprocessing, **paths)
+def run(context: click.Context, config: Config, preprocessing: str | None, hosts: int | None, host_index: int | None,
+        coordinator: str | None, patience: float, **paths: Any) -> int:
+    """Uncertainty maps of your own images with your own network.
+
+    Start the same command as often as you like, on as many machines as see the folder: the processes share the cases.
+    """
+    start_jax()
+    from ..runs.hosts import find_sharing
+
+    sharing = find_sharing(hosts=hosts, index=host_index, coordinator=coordinator, patience=patience)
+    return _run(context, config=config, preprocessing=preprocessing, sharing=sharing, **paths)
 
 
 @click.command(epilog="Example: quam-jax demo --out demo_run")
@@ -76,6 +90,7 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
         click.echo(format_table(*method_table(result.summary)))
     else:
         click.echo(f"{len(result.rows) - len(result.failed)} cases done; no rater masks, so nothing to score against")
-    click.echo(f"\nreport: {result.report}")
+    if result.report.exists():
+        click.echo(f"\nreport: {result.report}")
     return 1 if result.failed else 0
 

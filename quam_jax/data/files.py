@@ -7,7 +7,8 @@ from pathlib import Path
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
-IMAGE_SUFFIXES = NIFTI_SUFFIXES + RASTER_SUFFIXES
+ITK_SUFFIXES = (".mha", ".nrrd")
+IMAGE_SUFFIXES = NIFTI_SUFFIXES + RASTER_SUFFIXES + ITK_SUFFIXES
 
 
 def image_suffix(path: Path) -> str:
@@ -66,3 +67,15 @@ def write_atomic(path: Path, content: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is a temporary one of `write_atomic`."""
+    return re.fullmatch(r"\.[0-9a-f]{16}\.part", path.name) is not None
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the temporary files of `write_atomic` that killed processes have left in a folder."""
+    for path in folder.glob(".*.part"):
+        if is_part(path):
+            path.unlink(missing_ok=True)

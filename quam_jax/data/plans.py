@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, Num
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 
+from .files import NIFTI_SUFFIXES
 from .geometry import Geometry
 from .resampling import Scheme, coarse_axis, resample_image, resample_labels, resample_rows, resampled_shape
 
@@ -144,13 +145,15 @@ def labels_to_grid(labels: Int[np.ndarray, "*space"], grid: Grid) -> Int[np.ndar
 
 
 def from_grid(array: Num[np.ndarray, "*grid c"], grid: Grid, finish: Callable[[np.ndarray], np.ndarray], *,
-              outside: float | Sequence[float], dtype: Any = np.float32) -> np.ndarray:
+              outside: float | Sequence[float], dtype: Any = np.float32, nearest: bool = False) -> np.ndarray:
     """An array of the network's grid on the image's own, `finish`ed slab by slab; `outside` stands beyond the box.
 
-    `finish` takes resampled slabs `[*slab c]` and gives what is kept of them, with any last axes.
+    `finish` takes resampled slabs `[*slab c]` and gives what is kept of them, with any last axes. Values are resampled as
+    logits are, or taken from the `nearest` voxel where they are infinite, NaN or numbers of things.
     """
     result: np.ndarray | None = None
     scheme, native = grid.logit_scheme, grid.native_shape
+    scheme = scheme._replace(order=0, order_apart=0) if nearest else scheme
     for rows in _slabs(native, array.shape[-1]):
         slab = finish(resample_rows(array, native, scheme, rows=rows))
         if result is None:
@@ -160,6 +163,29 @@ def from_grid(array: Num[np.ndarray, "*grid c"], grid: Grid, finish: Callable[[n
         result[start + rows.start:start + rows.stop, grid.box[1], grid.box[2]] = slab
     assert result is not None
     return _backward(result, grid)
+
+
+def points_on_grid(points: Int[np.ndarray, "n rank"], grid: Grid) -> Int[np.ndarray, "n 3"]:
+    """The voxels of the network's grid that hold the centres of some of the image's voxels.
+
+    ValueError for voxels outside the image, or outside the box that the plan cuts out.
+    """
+    size = grid.geometry.size
+    fits = points.shape[1] == len(size)
+    inside = ((points >= 0) & (points < np.array(size))).all(1) if fits else np.zeros(len(points), bool)
+    if not inside.all():
+        raise ValueError(f"pixel list: expected {len(size)} indices inside the image ({' x '.join(map(str, size))}), got "
+                         f"{','.join(map(str, points[np.argmin(inside)]))}")
+    numbers = np.arange(math.prod(size)).reshape(*size, 1)
+    place = np.empty(math.prod(size), np.int64)
+    place[_forward(numbers, grid.geometry, grid.plan).reshape(-1)] = np.arange(len(place))
+    wanted = place[np.ravel_multi_index(tuple(points.T), size)]
+    found = np.stack(np.unravel_index(wanted, grid.full), -1) - [s.start for s in grid.box]
+    outside = ((found < 0) | (found >= np.array(grid.native_shape))).any(1)
+    if outside.any():
+        raise ValueError(f"pixel list: expected voxels inside the box of non-zero voxels, got "
+                         f"{','.join(map(str, points[np.argmax(outside)]))}")
+    return np.floor((found + 0.5) * np.array(grid.shape) / np.array(grid.native_shape)).astype(np.int64)
 
 
 def _slabs(shape: Sequence[int], channels: int) -> Iterator[slice]:
@@ -197,7 +223,7 @@ def _backward(array: Num[np.ndarray, "z y x *rest"], grid: Grid) -> Num[np.ndarr
 def _spacing(geometry: Geometry, plan: Plan) -> tuple[float, ...]:
     """The spacing of the plan's axes, as the file states it: single precision where the affine only repeats it."""
     spacing = list(geometry.spacing)
-    if geometry.header is not None:
+    if geometry.header is not None and geometry.suffix in NIFTI_SUFFIXES:
         stated = [float(s) for s in geometry.header["pixdim"][1:len(spacing) + 1]]
         spacing = [s if abs(s - own) <= 1e-4 * own else own for s, own in zip(stated, spacing, strict=True)]
     if geometry.kind == "raster":

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from .files import IMAGE_SUFFIXES, NIFTI_SUFFIXES, image_suffix, read_bytes
+from .files import IMAGE_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, RASTER_SUFFIXES, image_suffix, read_bytes
 from .geometry import Geometry, require_same_grid
+from .itk import decode_itk
 from .maps import read_map, write_map
 from .nifti import decode_nifti
 from .rasters import decode_raster, decode_raster_labels
@@ -44,8 +45,11 @@ def read_image(path: Path, *, limit: int = DEFAULT_LIMIT) -> Image:
     """
     path = Path(path)
     raw, suffix = _load(path, limit)
-    decode = decode_nifti if suffix in NIFTI_SUFFIXES else decode_raster
-    values, geometry = decode(raw, path, suffix=suffix, limit=limit)
+    if suffix in ITK_SUFFIXES:
+        values, geometry = decode_itk(path, suffix=suffix, limit=limit)
+    else:
+        decode = decode_nifti if suffix in NIFTI_SUFFIXES else decode_raster
+        values, geometry = decode(raw, path, suffix=suffix, limit=limit)
     with np.errstate(over="ignore", invalid="ignore"):
         array = np.ascontiguousarray(values, np.float32)
     if values.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
@@ -93,8 +97,9 @@ def read_labels(
         raise ValueError(f"classes: expected 2 or more, got {classes}")
     raw, suffix = _load(path, limit)
     stored: np.ndarray
-    if suffix in NIFTI_SUFFIXES:
-        stored, geometry = decode_nifti(raw, path, suffix=suffix, limit=limit)
+    if suffix not in RASTER_SUFFIXES:
+        stored, geometry = (decode_itk(path, suffix=suffix, limit=limit) if suffix in ITK_SUFFIXES else
+                            decode_nifti(raw, path, suffix=suffix, limit=limit))
         if stored.shape[-1] != 1:
             raise ValueError(f"{path}: a mask of {stored.shape[-1]} channels; expected one channel of labels")
         stored = stored[..., 0]

@@ -12,6 +12,7 @@ from .att_unet import AttUNet
 from .graph import GraphNetwork
 from .nnunet import PlainConvUNet, ResidualEncoderUNet
 from .plain_unet import PlainUNet
+from .prob_unet import ProbUNet
 from .segnet import SegNet
 from .swin_unet import SwinUNet, SwinUNetWrapper
 from .unet import UNet
@@ -26,6 +27,7 @@ NETWORKS: dict[str, Any] = {
     "nnunet_plain": PlainConvUNet,
     "nnunet_residual": ResidualEncoderUNet,
     "plain_unet": PlainUNet,
+    "prob_unet": ProbUNet,
     "segnet": SegNet,
     "swin_unet": SwinUNet,
     "swin_unet_wrapper": SwinUNetWrapper,
@@ -36,5 +38,5 @@ NETWORKS: dict[str, Any] = {
     "wnet": WNet,
 }
 
-__all__ = ["NETWORKS", "AttUNet", "GraphNetwork", "PlainConvUNet", "PlainUNet", "ResidualEncoderUNet", "SegNet", "SwinUNet",
-           "SwinUNetWrapper", "UNet", "UNetDropout", "UNetpp", "UNetppp", "WNet"]
+__all__ = ["NETWORKS", "AttUNet", "GraphNetwork", "PlainConvUNet", "PlainUNet", "ProbUNet", "ResidualEncoderUNet", "SegNet",
+           "SwinUNet", "SwinUNetWrapper", "UNet", "UNetDropout", "UNetpp", "UNetppp", "WNet"]

@@ -39,7 +39,10 @@ def epistemic_share(layers: Layers) -> float | None:
 
 
 def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
-    """Area or volume of every class in the prediction, in each kept adversarial model and for each rater."""
+    """Area or volume of every class in the prediction, in each kept adversarial model and for each rater.
+
+    Volumes with a spacing are in millilitres; classes have the names of the structures in CASE.json where they are there.
+    """
     arrays = layers.arrays
     if "segmentation" not in arrays:
         return None
@@ -51,7 +54,9 @@ def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
     counts = {name: np.bincount(np.maximum(mask, 0).ravel()) for name, mask in models + raters}
     present = sorted({k for seen in counts.values() for k in np.flatnonzero(seen).tolist() if k > 0})
     present = present[:MOST_CLASSES]
-    cell = math.prod(layers.spacing)
+    millilitres = layers.unit == "mm" and len(layers.space) == 3
+    cell = math.prod(layers.spacing) / (1000 if millilitres else 1)
+    structures = _structures(case)
 
     def size(name: str, label: int) -> float:
         return float(counts[name][label]) * cell if label < len(counts[name]) else 0.0
@@ -61,9 +66,9 @@ def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
 
     spread = [sorted(size(name, k) for name, _ in models) for k in present]
     interval = [volume_interval(case, k, classes=len(present)) for k in present]
-    words = {"pixels": ("pixels", "voxels"), "mm": ("mm²", "mm³")}[layers.unit]
+    words = {"pixels": ("pixels", "voxels"), "mm": ("mm²", "ml")}[layers.unit]
     return {
-        "classes": present,
+        "classes": [structures[k - 1][0] if k <= len(structures) else f"class {k}" for k in present],
         "rows": [(name, [text(size(name, k)) for k in present]) for name, _ in models + raters],
         "spread": [f"{text(sizes[0])} to {text(sizes[-1])}" for sizes in spread],
         "interval": interval if any(interval) else None,
@@ -72,13 +77,27 @@ def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
 
 
 def volume_interval(case: Case, label: int, *, classes: int) -> str:
-    """`low to high` of a class under the samples, as evaluated; empty where it was not."""
+    """`low to high` of a class under the samples, as CASE.json has it; empty where it has not."""
+    structures = _structures(case)
+    if label <= len(structures):
+        stored = structures[label - 1][1].get("sample_interval")
+        ends = [number(v) for v in stored] if isinstance(stored, list) else []
+        if len(ends) == 2 and all(math.isfinite(v) for v in ends):
+            return f"{ends[0]:,.4g} to {ends[1]:,.4g}"
     flat = _metrics(case)
     for name in (f"volume_class{label}", *(["volume"] if classes == 1 else [])):
         low, high = number(flat.get(f"{name}_low")), number(flat.get(f"{name}_high"))
         if math.isfinite(low + high):
             return f"{low:,.4g} to {high:,.4g}"
     return ""
+
+
+def _structures(case: Case) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name and figures of every structure of a volume, from label 1 on; empty where CASE.json has none."""
+    stored = case.record.get("volumes")
+    if not isinstance(stored, Mapping) or not all(isinstance(row, Mapping) for row in stored.values()):
+        return []
+    return [(str(name), row) for name, row in stored.items()]
 
 
 def metric_table(case: Case) -> dict[str, Any]:

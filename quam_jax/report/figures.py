@@ -7,6 +7,7 @@ than the limit are averaged in whole blocks of pixels; labels take the pixel in 
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,14 @@ class Scale:
 
     high: float
     colours: str  # name of a perceptually uniform matplotlib colour map
+
+
+def round_up(value: float) -> float:
+    """The next number of two digits that is not smaller; 0 for what is not positive and finite."""
+    if not (value > 0 and math.isfinite(value)):
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit - 1e-9) * unit:.6g}")
 
 
 @cache

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from . import figures, tables
 from .case_numbers import plain
 from .case_page import build_case
+from .figures import round_up
 from .folder import Run, number, read_map, read_run
 from .layers import TITLES, Scales
 from .overview_page import build_overview, case_line, case_state
@@ -92,14 +93,6 @@ def survey(run: Run) -> Scales:
         largest_epistemic=largest,
         pictured=pictured,
     )
-
-
-def round_up(value: float) -> float:
-    """The next number of two digits that is not smaller; 0 for what is not positive and finite."""
-    if not (value > 0 and math.isfinite(value)):
-        return 0.0
-    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return float(f"{math.ceil(value / unit - 1e-9) * unit:.6g}")
 
 
 def to_json(value: object) -> Markup:

@@ -75,7 +75,7 @@ def read_layers(case: Case) -> Layers:
     if arrays and absent:
         problems.append(f"Not in the report data: {', '.join(absent)}.")
     space = _space(arrays)
-    spacing, unit = _spacing(case, len(space))
+    spacing, unit = spacing_of(case, len(space))
     return Layers(
         arrays=arrays,
         space=space,
@@ -134,11 +134,15 @@ def _names(arrays: Mapping[str, np.ndarray], stack: str, word: str) -> tuple[str
     return tuple(f"{name} {i}" if names.count(name) > 1 else name for i, name in enumerate(names))
 
 
-def _spacing(case: Case, rank: int) -> tuple[tuple[float, ...], str]:
+def spacing_of(case: Case, rank: int) -> tuple[tuple[float, ...], str]:
+    """Length of a pixel along every axis and its unit: "mm" as recorded, or 1 and "pixels"."""
     image = case.record.get("image")
-    stored = image.get("spacing") if isinstance(image, Mapping) else None
+    if not isinstance(image, Mapping):
+        return (1.0,) * rank, "pixels"
+    stored = image.get("spacing")
     if isinstance(stored, list) and len(stored) >= rank:
         values = tuple(number(v) for v in stored[:rank])
         if all(math.isfinite(v) and v > 0 for v in values):
-            return values, "pixels" if all(v == 1 for v in values) else "mm"
+            picture = all(v == 1 for v in values) and not image.get("orientation")  # millimetres may be 1 long too
+            return values, "pixels" if picture else "mm"
     return (1.0,) * rank, "pixels"

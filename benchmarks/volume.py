@@ -1,0 +1,168 @@
+"""A volume of 128 x 128 x 64 voxels by a real nnU-Net model: prediction against PyTorch, and a search of its boundary band.
+
+Claims (2 CPU cores, float32, one fold, patches of 32 x 40 x 32, mirrored over three axes): the reference prediction takes at most
+1.5 times as long as PyTorch's with the same patches and mirrorings (one at a time as nnU-Net does, or all mirrorings of a patch
+together, whichever is faster); the search of every voxel of the boundary band in the space head takes under 2 minutes; neither
+takes more than 6 GB. The volume is a hippocampus scan continued by reflection, so that its segmentation is a real one. Memory is
+the peak of a process of its own. `python -m benchmarks.volume --model FOLDER --images FOLDER --labels FOLDER` prints the rows and
+writes benchmarks/results/volume.json.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .record import write_result
+from .timing import alternate, threads
+
+SIZE = (128, 128, 64)
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+MODEL = "golden/N_nnunet/models/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlansSmall__3d_fullres/fold_0/checkpoint_final.pth"
+PARTS = ("prediction", "penalty", "line_search")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=SHARED / MODEL, help="checkpoint of one fold of an nnU-Net model")
+    parser.add_argument("--images", type=Path, default=SHARED / "data/hippocampus/images", help="the first is the scan")
+    parser.add_argument("--labels", type=Path, default=SHARED / "data/hippocampus/labels")
+    parser.add_argument("--size", type=int, nargs=3, default=SIZE)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--parts", nargs="+", choices=("torch", *PARTS), default=["torch", *PARTS])
+    parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--name", default="volume", help="of the result file")
+    options = parser.parse_args()
+    if options.child:
+        sys.stdout.write(json.dumps(one_part(options)) + "\n")
+        return
+    rows = []
+    if "torch" in options.parts:
+        rows.append(against_torch(options))
+    for part in (p for p in PARTS if p in options.parts):
+        command = [sys.executable, "-m", "benchmarks.volume", "--child", part, "--model", str(options.model), "--images",
+                   str(options.images), "--labels", str(options.labels), "--size", *map(str, options.size)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    write_result(options.name, rows, setting={"size": list(options.size), "rounds": options.rounds, "threads": threads()})
+
+
+def scene(options: argparse.Namespace, config: Any) -> tuple[Any, Any, Any]:
+    """The study of the model, and the volume as an image with its geometry."""
+    import numpy as np
+
+    from quam_jax.data.itk import nifti_geometry
+    from quam_jax.data.volumes import read_image
+    from quam_jax.loading import load_models
+    from quam_jax.volume_study import load_study
+
+    study, _, _ = load_study(load_models(options.model), options.images, options.labels, config=config, where=str(options.model))
+    scan = read_image(sorted(options.images.iterdir())[0]).array
+    more = [(0, max(0, n - m)) for n, m in zip(options.size, scan.shape, strict=False)]
+    image = np.pad(scan, [*more, (0, 0)], mode="symmetric")
+    image = np.ascontiguousarray(image[tuple(slice(n) for n in options.size)])
+    spacing = tuple(study.plan.spacing[::-1])
+    return study, image, nifti_geometry(tuple(options.size), np.diag([*spacing, 1.0]), spacing=spacing, suffix=".nii.gz",
+                                        mode="float32")
+
+
+def against_torch(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of the reference prediction on both sides, in turn, and how far the logits differ."""
+    import numpy as np
+    import torch
+
+    from converters.export import state_dict
+    from quam_jax.config import Config, FitConfig
+    from quam_jax.data.plans import to_grid
+    from quam_jax.data.tiles import cut, importance, tile
+    from quam_jax.process import keep_freed_memory
+    from quam_jax.sliding_window import mirrorings, predict_logits, weight_sum
+
+    from .torch_nnunet import NNUNet
+
+    keep_freed_memory()  # as the command line does; both sides gain
+    torch.set_num_threads(threads())
+    study, image, geometry = scene(options, Config(fit=FitConfig(fit_cases=1)))
+    volume, grid = to_grid(image, geometry, study.plan)
+    tiling, weights = tile(grid.shape, study.plan.patch), torch.from_numpy(importance(study.plan.patch))
+    model = study.models[0]
+    arguments = dict(model.network.arguments)
+    stages = len(arguments["features_per_stage"])
+    net = NNUNet(
+        arguments["in_channels"], arguments["n_classes"], arguments["features_per_stage"], rank=3, residual=False,
+        counts=_each(arguments["n_conv_per_stage"], stages),
+        decoder_counts=_each(arguments["n_conv_per_stage_decoder"], stages - 1),
+        kernel_sizes=arguments.get("kernel_sizes") or [(3,) * 3] * stages, strides=arguments["strides"]).eval()
+    stored = state_dict(model)  # holds nnU-Net's aliases too
+    net.load_state_dict({name: torch.tensor(np.asarray(stored[name])) for name in net.state_dict()})
+    flips = mirrorings(study.plan.mirror_axes)
+
+    def predict(together: bool) -> np.ndarray:
+        total = torch.zeros(arguments["n_classes"], *tiling.shape)
+        with torch.inference_mode():
+            for index in range(len(tiling.starts)):
+                patch = torch.from_numpy(np.ascontiguousarray(cut(volume, tiling, index))).movedim(-1, 0)[None]
+                turned = [torch.flip(patch, [a + 2 for a in flip]) for flip in flips]
+                logits = list(net(torch.cat(turned))[:, None]) if together else [net(x) for x in turned]
+                mean = sum(torch.flip(z, [a + 2 for a in flip]) for z, flip in zip(logits, flips, strict=True))
+                outer, inner = tiling.overlap(index)
+                total[(slice(None), *outer)] += (mean[0] * weights)[(slice(None), *inner)]
+        return total.movedim(0, -1).numpy() / (weight_sum(tiling)[..., None] * len(flips))
+
+    def ours() -> np.ndarray:
+        return predict_logits(study.models, volume, tiling, mirror_axes=study.plan.mirror_axes)
+
+    difference = float(np.abs(ours() - predict(False)).max())
+    times = alternate({"ours": ours, "torch one by one": lambda: predict(False), "torch together": lambda: predict(True)},
+                      rounds=options.rounds)
+    best = min(times["torch one by one"], times["torch together"])
+    return {"what": "reference prediction", "patches": len(tiling.starts), "mirrorings": len(flips), "seconds": times["ours"],
+            "torch_one_by_one_seconds": times["torch one by one"], "torch_together_seconds": times["torch together"],
+            "ratio": times["ours"] / best, "largest_difference_of_logits": difference}
+
+
+def _each(value: Any, count: int) -> list[int]:
+    return [value] * count if isinstance(value, int) else list(value)
+
+
+def one_part(options: argparse.Namespace) -> dict[str, Any]:
+    """One part in a process of its own, with the peak of its memory."""
+    from quam_jax.process import keep_freed_memory
+
+    keep_freed_memory()
+    import jax
+    import numpy as np
+
+    from quam_jax.config import Config, SearchConfig, TargetConfig
+    from quam_jax.data.plans import to_grid
+    from quam_jax.data.tiles import tile
+    from quam_jax.sliding_window import predict_logits
+    from quam_jax.volume_points import search_points
+
+    solver = "line_search" if options.child == "line_search" else "penalty"
+    config = Config(targets=TargetConfig(target="pixel", pixels="band", band_width=2),
+                    search=SearchConfig(space="head", solver=solver, learning_rate=1e-2))  # type: ignore[arg-type]
+    study, image, geometry = scene(options, config)
+    start = time.perf_counter()
+    volume, grid = to_grid(image, geometry, study.plan)
+    tiling = tile(grid.shape, study.plan.patch)
+    logits = predict_logits(study.models, volume, tiling, mirror_axes=study.plan.mirror_axes)
+    predicted = time.perf_counter() - start
+    row: dict[str, Any] = {"what": f"{options.child} of a whole process", "prediction_seconds": predicted}
+    if options.child != "prediction":
+        labels = study.coding.segment(logits)
+        start = time.perf_counter()
+        found = search_points(study, volume, tiling, labels=labels, probs=study.coding.channel_probs(logits), wanted=[],
+                              grid=grid, config=config, key=jax.random.key(0))
+        row |= {"what": f"search of the boundary band, {options.child}", "seconds": time.perf_counter() - start,
+                "voxels": int((~np.isnan(found.fragility["slack"])).sum()), "models": sum(a.searched for a in found.audit),
+                "kept": sum(a.kept for a in found.audit), "patches": found.searched}
+    return row | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""A DICOM series to a volume with its geometry, and a case's results as DICOM objects that refer to it.
+
+Reading needs pydicom, writing highdicom; both are the extra `dicom`. Patient coordinates of DICOM are
+left-posterior-superior, those of NIfTI right-anterior-superior. Array axes are column, row and slice (i, j, k), slices in the
+order of their position.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .files import one_line
+from .geometry import Geometry
+from .itk import LPS_TO_RAS, nifti_geometry
+
+TOLERANCE = 1e-3  # of cosines, and of the distance of slices relative to itself times ten
+MANUFACTURER = "quam_jax"
+NEEDED = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
+
+
+class Series(NamedTuple):
+    """A series as a volume in the units of its rescale (HU for CT); `slices` are its datasets in the order of the third axis."""
+
+    array: Float[np.ndarray, "i j k"]
+    geometry: Geometry
+    slices: tuple[Any, ...]
+
+
+def read_series(folder: Path) -> Series:
+    """The one series of single-frame images in a folder and the folders in it; other files are passed over.
+
+    ValueError for no series or several, slices that are missing, tilted or not alike, colours, and files that cannot be decoded.
+    """
+    pydicom = _need("pydicom", folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder with the files of a series, got none")
+    found: dict[str, list[tuple[Any, Path]]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            data = pydicom.dcmread(path)
+        except (pydicom.errors.InvalidDicomError, OSError, ValueError, AttributeError):
+            continue
+        if "PixelData" in data and "SeriesInstanceUID" in data:
+            found.setdefault(str(data.SeriesInstanceUID), []).append((data, path))
+    if len(found) != 1:
+        names = ", ".join(f"{group[0][0].get('SeriesDescription', uid)} ({len(group)} images)" for uid, group in found.items())
+        raise ValueError(f"{folder}: expected the images of one series, got {names or 'none'}")
+    ((_, group),) = found.items()
+    for data, path in group:
+        if int(data.get("NumberOfFrames", 1)) != 1 or int(data.get("SamplesPerPixel", 1)) != 1:
+            raise ValueError(f"{path}: expected one frame of grey values a file, got {data.get('NumberOfFrames', 1)} frames of "
+                             f"{data.get('SamplesPerPixel', 1)} values")
+        absent = [n for n in NEEDED if n not in data]
+        if absent:
+            raise ValueError(f"{path}: expected {', '.join(absent)}, got none")
+    return _volume(folder, group)
+
+
+def _volume(folder: Path, group: Sequence[tuple[Any, Path]]) -> Series:
+    first = group[0][0]
+    turn = np.array([float(v) for v in first.ImageOrientationPatient]).reshape(2, 3)
+    normal = np.cross(*turn)
+    shape = (int(first.Rows), int(first.Columns))
+    for data, path in group[1:]:
+        own = np.array([float(v) for v in data.ImageOrientationPatient]).reshape(2, 3)
+        if (int(data.Rows), int(data.Columns)) != shape or not np.allclose(own, turn, atol=TOLERANCE) or not np.allclose(
+                [float(v) for v in data.PixelSpacing], [float(v) for v in first.PixelSpacing], rtol=TOLERANCE):
+            raise ValueError(f"{path}: expected the size, orientation and pixel spacing of the series' first image, got others")
+    positions = np.array([[float(v) for v in data.ImagePositionPatient] for data, _ in group])
+    order = np.argsort(positions @ normal, kind="stable")
+    positions = positions[order]
+    slices = [group[i] for i in order]
+    step = float(first.get("SliceThickness") or 1.0) * normal
+    if len(slices) > 1:
+        steps = np.diff(positions, axis=0)
+        step = (positions[-1] - positions[0]) / (len(slices) - 1)
+        length = float(np.linalg.norm(step))
+        if length == 0 or np.abs(steps - step).max() > 10 * TOLERANCE * length:
+            apart = steps @ normal
+            raise ValueError(f"{folder}: expected slices at equal distances, got {apart.min():.4g} to {apart.max():.4g} mm; "
+                             "a slice is missing or doubled")
+        if abs(float(step @ normal)) < (1 - TOLERANCE) * length:
+            raise ValueError(f"{folder}: expected slices straight above each other, got a tilted stack (gantry tilt)")
+    planes = [_values(data, path) for data, path in slices]
+    array = np.stack(planes, -1).transpose(1, 0, 2).astype(np.float32)
+    rows, columns = (float(v) for v in first.PixelSpacing)
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2], affine[:3, 3] = turn[0] * columns, turn[1] * rows, step, positions[0]
+    spacing = (columns, rows, float(np.linalg.norm(step)))
+    geometry = nifti_geometry(array.shape, LPS_TO_RAS @ affine, spacing=spacing, suffix=".dcm", mode=str(planes[0].dtype))
+    return Series(array, geometry, tuple(data for data, _ in slices))
+
+
+def _values(data: Any, path: Path) -> Float[np.ndarray, "rows columns"]:
+    try:
+        stored = data.pixel_array
+    except Exception as error:  # pydicom passes on whatever a decoder raises
+        raise ValueError(f"{path}: its pixels cannot be decoded: {one_line(error)}") from error
+    return stored * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
+
+
+def write_segmentation(path: Path, labels: Int[np.ndarray, "i j k"], series: Series, *, names: Sequence[str],
+                       version: str) -> Path:
+    """Labels as a DICOM Segmentation with one binary segment a name; label k is segment k."""
+    hd = _need("highdicom", path)
+    codes = _need("pydicom.sr.codedict", path).codes
+    algorithm = hd.AlgorithmIdentificationSequence(name=MANUFACTURER, version=version,
+                                                   family=codes.DCM.ArtificialIntelligence)
+    segments = [hd.seg.SegmentDescription(
+        segment_number=number, segment_label=name[:64], segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=codes.SCT.AnatomicalStructure, algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm) for number, name in enumerate(names, start=1)]
+    data = hd.seg.Segmentation(
+        source_images=list(series.slices), pixel_array=_frames(labels.astype(np.uint8)), segment_descriptions=segments,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY, series_description="segmentation", omit_empty_frames=False,
+        **_identity(hd, series, 1, version))
+    data.save_as(path)
+    return path
+
+
+def write_parametric_map(path: Path, values: Float[np.ndarray, "i j k"], series: Series, *, name: str, number: int,
+                         version: str) -> Path:
+    """An uncertainty map in nats as a DICOM Parametric Map of 32-bit numbers; `number` is that of its series."""
+    hd = _need("highdicom", path)
+    codes = _need("pydicom.sr.codedict", path).codes
+    low, high = float(values.min()), float(values.max())
+    mapping = hd.pm.RealWorldValueMapping(lut_label=name[:16].upper(), lut_explanation=f"{name} uncertainty, nats"[:64],
+                                          unit=codes.UCUM.NoUnits, value_range=(low, high), slope=1, intercept=0)
+    data = hd.pm.ParametricMap(
+        source_images=list(series.slices), pixel_array=_frames(values.astype(np.float32)),
+        contains_recognizable_visual_features=False, real_world_value_mappings=[mapping],
+        voi_lut_transformations=[hd.VOILUTTransformation(window_center=(low + high) / 2, window_width=max(high - low, 1e-6))],
+        content_label=name[:16].upper(), series_description=f"{name} uncertainty, nats",
+        **_identity(hd, series, number, version))
+    data.save_as(path)
+    return path
+
+
+def _identity(hd: Any, series: Series, number: int, version: str) -> dict[str, Any]:
+    taken = max((int(data.get("SeriesNumber") or 0) for data in series.slices), default=0)
+    return {"series_instance_uid": hd.UID(), "series_number": taken + number, "sop_instance_uid": hd.UID(), "instance_number": 1,
+            "manufacturer": MANUFACTURER, "manufacturer_model_name": MANUFACTURER, "software_versions": version,
+            "device_serial_number": version}
+
+
+def _frames(values: np.ndarray) -> np.ndarray:
+    """From column, row, slice to the order of DICOM."""
+    return np.ascontiguousarray(values.transpose(2, 1, 0))
+
+
+def _need(module: str, where: Path) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"{where}: expected {module.split('.')[0]} for DICOM, got none; install it with "
+                         "`pip install quam_jax[dicom]`") from None

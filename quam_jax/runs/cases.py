@@ -1,0 +1,149 @@
+"""One case of a run in its three steps: read and prepare (host), quantify (device), evaluate and write (host)."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import run_folder
+from ..case import Quantified, audit_rows
+from ..config import to_dict
+from ..data.datasets import Case
+from ..data.maps import pack_arrays
+from ..data.volumes import Image, read_channels, read_labels, write_map
+from ..evaluation.evaluate import evaluate
+from ..evaluation.reference_maps import boundary_map, contour_distance
+from ..structures import structure_volumes, volume_columns
+from ..volume_case import VolumeResult
+from .method import Method
+from .request import RunRequest
+
+BOUNDARY_SIGMA = 2.0  # pixels; the width of the `boundary` control, in mm for images with a spacing
+
+
+class Loaded(NamedTuple):
+    """A case as read; `done` is its record where it is finished already, else `why` says what was wrong with an older one."""
+
+    case: Case
+    image: Image
+    prepared: np.ndarray
+    raters: dict[str, np.ndarray]
+    digest: str
+    notes: list[str]
+    done: dict[str, Any] | None
+    why: str
+    seconds: float
+
+
+class Searched(NamedTuple):
+    """A case with its maps, and the seconds that the device took."""
+
+    loaded: Loaded
+    quantified: Quantified
+    volume: VolumeResult | None
+    seconds: float
+
+
+def read_case(case: Case, method: Method, request: RunRequest, run_digest: str) -> Loaded:
+    """Read the files of a case, look whether its results are there and sound, and prepare the image if not."""
+    start = time.perf_counter()
+    image = read_channels(case.files)
+    raters = {name: read_labels(path, classes=len(method.labels), like=image.geometry) for name, path in case.raters.items()}
+    digest = run_folder.digest(run_digest, image.sha256, run_folder.digest_arrays(raters))
+    notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in method.fit_hashes else []
+    done, why = run_folder.verify(request.out, case.name, digest)
+    prepared = method.prepare(image) if done is None else np.empty(0)
+    return Loaded(case, image, prepared, raters, digest, notes, done, why, time.perf_counter() - start)
+
+
+def search_case(loaded: Loaded, method: Method) -> Searched:
+    """The maps of a case."""
+    start = time.perf_counter()
+    quantified, volume = method.quantify(loaded.image, loaded.prepared)
+    return Searched(loaded, quantified, volume, time.perf_counter() - start)
+
+
+def evaluate_case(searched: Searched, method: Method, request: RunRequest, run_digest: str) -> dict[str, Any]:
+    """The JSON of a case but for its files: equal inputs give equal values, so nothing here is a time."""
+    loaded, quantified, volume, _ = searched
+    case, image, raters = loaded.case, loaded.image, loaded.raters
+    notes = list(loaded.notes)
+    if not quantified.segmentation.any():
+        notes.append(f"{case.name}: the reference segmentation is empty, so dilation and erosion have nothing to move")
+    spacing = image.geometry.spacing[:quantified.segmentation.ndim]
+    distance = contour_distance(quantified.segmentation, spacing=spacing)
+    maps = {**quantified.maps, "boundary": boundary_map(distance, sigma=BOUNDARY_SIGMA)}
+    row: dict[str, Any] = {"case": case.name, "status": "ok", "members": sum(a.searched for a in quantified.audit),
+                           "held": sum(a.kept if a.searched > 1 else a.held for a in quantified.audit)}
+    metrics = {}
+    if raters:
+        metrics = evaluate(maps, np.stack(list(raters.values())), probabilities=quantified.reference,
+                           segmentation=quantified.segmentation, spacing=spacing)
+        row |= {"dice": metrics["dice_consensus"], **metrics}
+    for name, values in quantified.maps.items():
+        row[f"{name}/mean"] = float(values.mean())
+    volumes: dict[str, dict[str, Any]] = {}
+    if image.geometry.kind == "nifti" and quantified.segmentation.ndim == 3:
+        samples = {} if volume is None else {"sample_ml": volume.sample_ml, "sample_weights": volume.sample_weights}
+        volumes = structure_volumes(quantified.segmentation, quantified.reference, quantified.adversarial, names=method.labels,
+                                    spacing=spacing, raters=raters, **samples)
+        row |= volume_columns(volumes)
+    return {
+        "case": case.name, "digest": loaded.digest, "units": "nats",
+        "image": {"path": str(case.image), "sha256": image.sha256, "shape": list(quantified.segmentation.shape),
+                  "spacing": [float(s) for s in spacing], "orientation": image.geometry.orientation},
+        "raters": {name: str(path) for name, path in case.raters.items()},
+        "method": "adversarial-model search (QUAM-SM)", "setting": request.config.setting,
+        "config": to_dict(request.config), "seed": request.config.seed, "run_digest": run_digest,
+        "audit": audit_rows(quantified), "metrics": metrics, "volumes": volumes, "row": row, "notes": notes,
+        **({} if volume is None else {"patches": volume.tiles, "patches_searched": volume.searched})}
+
+
+def stage_case(searched: Searched, folder: Path) -> dict[str, str]:
+    """Write the files of a case into an empty folder; returns what each of them is called."""
+    loaded, quantified, volume, _ = searched
+    outputs = _write_maps(folder, loaded.case.name, quantified, loaded.image, volume)
+    data = folder / run_folder.REPORT_DATA / f"{loaded.case.name}.npz"
+    data.write_bytes(_report_data(quantified, loaded.image, loaded.raters))
+    return outputs
+
+
+def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image,
+                volume: VolumeResult | None) -> dict[str, str]:
+    """The map files, named as in docs/files.md; returns what each is called."""
+    geometry, highest = image.geometry, math.log(quantified.reference.shape[-1])
+    files = {
+        "segmentation": write_map(folder / f"{name}_seg", quantified.segmentation, geometry, kind="label"),
+        "reference": write_map(folder / f"{name}_desc-reference_probseg", quantified.reference, geometry,
+                               kind="probability"),
+    }
+    if volume is not None and volume.regions:
+        files["regions"] = write_map(folder / f"{name}_desc-regions_probseg", volume.channels, geometry, kind="probability")
+        highest = volume.channels.shape[-1] * math.log(2)
+    for kind in ("total", "aleatoric", "epistemic"):
+        files[kind] = write_map(folder / f"{name}_desc-{kind}_uncertainty", getattr(quantified, kind), geometry,
+                                kind="uncertainty", vmax=highest)
+    if "slack" in quantified.fragility:
+        cost = quantified.fragility["slack"]
+        highest = float(np.max(cost, where=np.isfinite(cost), initial=0.0)) or 1.0
+        files["flipcost"] = write_map(folder / f"{name}_desc-flipcost_uncertainty", cost, geometry, kind="uncertainty",
+                                      vmax=highest)
+    return {key if i == 0 else f"{key}_picture" + (f"_{i}" if i > 1 else ""): path.name
+            for key, paths in files.items() for i, path in enumerate(paths)}
+
+
+def _report_data(quantified: Quantified, image: Image, raters: dict[str, np.ndarray]) -> bytes:
+    """What the report draws: the image as read, the maps, the label maps and the trajectories."""
+    picture = image.array[..., :3] if image.array.shape[-1] == 3 else image.array[..., 0]
+    arrays: dict[str, Any] = dict(
+        image=picture.astype(np.float32), segmentation=quantified.segmentation.astype(np.int16),
+        **{name: values.astype(np.float32) for name, values in quantified.maps.items()},
+        adversarial=quantified.adversarial.astype(np.int8), adversarial_names=np.array(quantified.adversarial_names),
+        **{name: getattr(quantified, name) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")})
+    if "slack" in quantified.fragility:
+        arrays["flipcost"] = quantified.fragility["slack"]
+    if raters:
+        arrays |= {"raters": np.stack(list(raters.values())).astype(np.uint8), "rater_names": np.array(list(raters))}
+    return pack_arrays(**arrays)

@@ -1,0 +1,140 @@
+"""The end of a run: from the cases' own files and the workers' journals to results.csv, summary.json, timing.csv and the report.
+
+Whoever comes last does it, and doing it again gives the same files: results.csv and summary.json hold nothing that depends on
+when, where or by how many the cases were done. What does stands in timing.csv and run.json.
+"""
+
+import csv
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import run_folder
+from ..evaluation.statistics import summarise
+from ..report.html import write_report
+from .request import RunResult
+
+REPORTED = 2000  # cases of a page that a browser still opens; a larger run gets none unasked
+TIMING = ("case", "seconds", "read", "search", "write", "worker", "finished")
+
+
+class Outcome(NamedTuple):
+    """What the journals tell of a run: failed cases with reasons, cases done again with reasons, and figures of the workers.
+
+    `present` are the workers that were there at the end, since `began` (seconds of the clock).
+    """
+
+    failed: dict[str, str]
+    redone: dict[str, str]
+    timing: dict[str, dict[str, Any]]
+    workers: dict[str, dict[str, Any]]
+    present: tuple[str, ...]
+    began: float
+
+
+def read_outcome(journals: Mapping[str, Sequence[Mapping[str, Any]]], ended: Mapping[str, Mapping[str, Any]],
+                 out: Path, *, present: Sequence[str]) -> Outcome:
+    """Put journals together; `ended` is the line that ended each case, `present` are the workers that are there now."""
+    failed = {name: str(line["reason"]) for name, line in ended.items() if line["event"] == "failed"}
+    timing = _read_timing(out / "timing.csv")
+    redone: dict[str, str] = {}
+    workers: dict[str, dict[str, Any]] = {}
+    began = time.time()
+    for worker, lines in journals.items():
+        counts = dict.fromkeys(("done", "kept", "failed"), 0)
+        told: dict[str, Any] = {}
+        for line in lines:
+            event = line["event"]
+            if event in counts:
+                counts[event] += 1
+            if event == "done":
+                timing[line["case"]] = {**{k: line.get(k, "") for k in TIMING}, "worker": worker}
+            elif event == "redo":
+                redone[line["case"]] = str(line["why"])
+            elif event == "start" and worker in present:
+                began = min(began, float(line["time"]))
+            elif event == "figures":
+                told = {k: v for k, v in line.items() if k != "event"}
+        workers[worker] = {**counts, **told}
+    return Outcome(failed, redone, timing, workers, tuple(present), began)
+
+
+def merge(out: Path, names: Sequence[str], outcome: Outcome, info: dict[str, Any]) -> None:
+    """Write everything that is about the whole run. OSError where that is not possible; then it can be done again."""
+    rows, notes = read_rows(out, names, outcome.failed)
+    done = [row for row in rows if row["status"] == "ok"]
+    run_folder.write_table(out / "results.csv", rows)
+    run_folder.write_json(out / "summary.json", {
+        "columns": summarise([{k: v for k, v in row.items() if isinstance(v, float)} for row in done]),
+        "cases": len(done), "failed": len(rows) - len(done)})
+    known = [outcome.timing[name] for name in names if name in outcome.timing]
+    run_folder.write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
+    notes = notes + [f"{name}: done again, because {why}" for name, why in outcome.redone.items() if name not in outcome.failed]
+    seconds = time.time() - outcome.began
+    info = info | {"status": "finished", "failed": outcome.failed, "redone": outcome.redone, "notes": notes,
+                   "seconds": seconds, "workers": outcome.workers,
+                   "throughput": throughput(outcome, done, members=info["config"]["search"]["members"], seconds=seconds)}
+    if len(names) > REPORTED:
+        info["notes"] = [*notes, f"report.html was not made of {len(names):,} cases; `quam-jax report` makes one all the same"]
+        (out / "report.html").unlink(missing_ok=True)
+    run_folder.write_json(out / "run.json", info)
+    if len(names) <= REPORTED:
+        write_report(out)
+    run_folder.clean(out)
+
+
+def throughput(outcome: Outcome, rows: Sequence[Mapping[str, Any]], *, members: int, seconds: float) -> dict[str, Any]:
+    """Cases, targets and adversarial models a second of wall time, start and compilation included, and how the devices fared.
+
+    Only what the workers that are present at the end did counts. A target has `members` models; patches and folds have
+    targets of their own. The shares are those of the lanes' time (one lane a device) from a process's first case on: at work in a
+    search, waiting for the files of the next case, waiting until results are written.
+    """
+    workers = [outcome.workers[name] for name in outcome.present]
+    cases = {name for name, line in outcome.timing.items() if line.get("worker") in outcome.present}
+    models = sum(int(row["members"]) for row in rows if row["case"] in cases)
+    parts = {name: sum(worker.get(name, 0.0) for worker in workers) for name in ("worked", "starved", "blocked")}
+    total = sum(parts.values()) or math.nan
+    fresh = sum(worker["done"] for worker in workers)
+    return {"cases": fresh, "cases_a_second": fresh / seconds, "targets_a_second": models / members / seconds,
+            "models_a_second": models / seconds, "device_busy": parts["worked"] / total,
+            "device_waits_for_input": parts["starved"] / total, "device_waits_for_output": parts["blocked"] / total}
+
+
+def read_rows(out: Path, names: Sequence[str], failed: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The row of every case as its JSON has it (null is NaN), and the notes of all."""
+    rows, notes = [], []
+    for name in names:
+        record = {} if name in failed else run_folder.read_json(out / f"{name}.json")
+        row = record.get("row", {"case": name, "status": "failed"})
+        rows.append({k: math.nan if v is None else v for k, v in row.items()})
+        notes += record.get("notes", [])
+    return rows, notes
+
+
+def read_result(out: Path, names: Sequence[str]) -> RunResult:
+    """What came of a finished run, from its folder."""
+    info = run_folder.read_json(out / "run.json")
+    failed = {name: info["failed"][name] for name in names if name in info["failed"]}
+    rows, _ = read_rows(out, names, failed)
+    timing = _read_timing(out / "timing.csv")
+    rows = [row | ({"seconds": float(timing[row["case"]]["seconds"])} if row["case"] in timing else {}) for row in rows]
+    return RunResult(rows, failed, info["notes"], run_folder.read_json(out / "summary.json"), out / "report.html")
+
+
+def _read_timing(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = {str(row["case"]): dict(row) for row in csv.DictReader(file)}
+            return {name: row for name, row in rows.items() if _is_number(row.get("seconds"))}
+    except (OSError, ValueError, KeyError, csv.Error):
+        return {}  # times are for information
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,213 @@
+"""Three steps side by side: the next items are read and the last ones written while the device works on the present one.
+
+Reading and writing have a thread each, every lane (a device) one of its own; queues of a few items between them keep memory
+flat. A step that fails gives its item up with the reason and the others go on; an error that is no fault of the item stops
+everything and is raised. Knows nothing of files or models.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+FAULTS = (ValueError, OSError, RuntimeError, MemoryError)  # of one item
+_END = object()
+_TICK = 0.1
+
+
+class Failed(NamedTuple):
+    """An item that a step gave up, and why."""
+
+    item: Any
+    reason: str
+
+
+class Passed(NamedTuple):
+    """What reading found to need no work."""
+
+    value: Any
+
+
+@dataclass
+class Times:
+    """Seconds of the lanes: at work, waiting for the next item (the first apart), waiting for the writer; and of it all."""
+
+    lanes: int = 1
+    worked: float = 0.0
+    starved: float = 0.0
+    blocked: float = 0.0
+    first: float = 0.0
+    wall: float = 0.0
+    items: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, **seconds: float) -> None:
+        """Add to some of the sums."""
+        with self.lock:
+            for name, value in seconds.items():
+                setattr(self, name, getattr(self, name) + value)
+
+    @property
+    def busy(self) -> float:
+        """Share of the lanes' time, from the first item's arrival to the last result, in which they were at work."""
+        total = self.worked + self.starved + self.blocked
+        return self.worked / total if total > 0 else 1.0
+
+
+def run_stages(items: Iterator[Any], *, read: Callable[[Any], Any], lanes: Sequence[Callable[[Any], Any]],
+               write: Callable[[Any], None], ahead: int = 2, stall: float = 600.0, times: Times | None = None) -> Times:
+    """Take every item through `read`, one of the `lanes` and `write`, which gets what came of it: a result, Passed or Failed.
+
+    `read` may return Passed for what needs no work. Order is kept with one lane. At most `ahead` items wait before a lane and
+    as many behind it. An item whose reading does not answer for `stall` seconds fails, and reading goes on with the next one
+    in a new thread. Errors of `items` and `write`, and those of other kinds than FAULTS, stop everything and are raised.
+    """
+    times = times or Times()
+    times.lanes = len(lanes)
+    pipe = _Pipe(items, read, write, ahead, stall, times)
+    began = time.perf_counter()
+    threads = [threading.Thread(target=pipe.guard, args=(pipe.work, lane), daemon=True) for lane in lanes[1:]]
+    writer = threading.Thread(target=pipe.guard, args=(pipe.write_all,), daemon=True)
+    pipe.start_reader()
+    for thread in (*threads, writer):
+        thread.start()
+    try:
+        pipe.guard(pipe.work, lanes[0])
+    except BaseException:  # an interrupt arrives in this thread; the others must see it
+        pipe.stop.set()
+        raise
+    finally:
+        for thread in threads:
+            _join(thread)
+        pipe.results.put(_END)
+        _join(writer)
+        times.add(wall=time.perf_counter() - began)
+    if pipe.errors:
+        raise pipe.errors[0]
+    return times
+
+
+class _Pipe:
+    def __init__(self, items: Iterator[Any], read: Callable[[Any], Any], write: Callable[[Any], None], ahead: int, stall: float,
+                 times: Times) -> None:
+        self.items, self.read, self.write, self.stall, self.times = items, read, write, stall, times
+        self.loaded: queue.Queue[Any] = queue.Queue(ahead)
+        self.results: queue.Queue[Any] = queue.Queue()
+        self.room = threading.Semaphore(ahead)  # of results; the end always has room
+        self.stop = threading.Event()
+        self.errors: list[BaseException] = []
+        self.turn = threading.Lock()  # of the reader's state
+        self.reader = 0
+        self.reading: tuple[Any, float] | None = None
+
+    def guard(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Run a step; its error stops all others."""
+        try:
+            step(*arguments)
+        except Exception as error:  # raised by run_stages
+            self.errors.append(error)
+            self.stop.set()
+
+    def start_reader(self) -> None:
+        with self.turn:
+            self.reader += 1
+            number = self.reader
+        threading.Thread(target=self.guard, args=(self.read_all, number), daemon=True).start()
+
+    def read_all(self, number: int) -> None:
+        """Read items as long as this is the reader in charge; one that stood still comes back to find it is not."""
+        try:
+            while not self.stop.is_set():
+                with self.turn:
+                    if self.reader != number:
+                        return
+                item = next(self.items, _END)
+                if item is _END:
+                    break
+                with self.turn:
+                    self.reading = (item, time.monotonic())
+                try:
+                    found = self.read(item)
+                except FAULTS as error:
+                    found = Failed(item, _reason(error))
+                with self.turn:
+                    if self.reader != number:
+                        return
+                    self.reading = None
+                self._put(found)
+        finally:
+            if self.reader == number:
+                self._put(_END)
+
+    def _put(self, value: Any) -> None:
+        while not self.stop.is_set():
+            try:
+                return self.loaded.put(value, timeout=_TICK)
+            except queue.Full:
+                continue
+
+    def next_loaded(self) -> Any:
+        """What was read next; _END when there is no more or everything stops."""
+        while not self.stop.is_set():
+            try:
+                return self.loaded.get(timeout=_TICK)
+            except queue.Empty:
+                late = self._give_up_reading()
+                if late is not None:
+                    return late
+        return _END
+
+    def _give_up_reading(self) -> Failed | None:
+        with self.turn:
+            if self.reading is None or time.monotonic() - self.reading[1] < self.stall:
+                return None
+            item, self.reading = self.reading[0], None
+            self.reader += 1  # the thread that stands still is no longer in charge
+        self.start_reader()
+        return Failed(item, f"its files gave no answer for {self.stall:g} seconds; is the disk or network share still there?")
+
+    def work(self, lane: Callable[[Any], Any]) -> None:
+        """Take loaded items through a lane until there are no more."""
+        first = True
+        while True:
+            start = time.perf_counter()
+            found = self.next_loaded()
+            waited = time.perf_counter() - start
+            self.times.add(**{"first" if first else "starved": waited if found is not _END else 0.0})
+            first = False
+            if found is _END:
+                if not self.stop.is_set():
+                    self.loaded.put(_END)  # for the other lanes; there is room, as nobody puts anything else now
+                return
+            if not isinstance(found, Failed | Passed):
+                start = time.perf_counter()
+                try:
+                    found = lane(found)
+                except FAULTS as error:
+                    found = Failed(found, _reason(error))
+                self.times.add(worked=time.perf_counter() - start, items=1)
+            start = time.perf_counter()
+            while not self.room.acquire(timeout=_TICK):
+                if self.stop.is_set():
+                    return
+            self.results.put(found)
+            self.times.add(blocked=time.perf_counter() - start)
+
+    def write_all(self) -> None:
+        """Write results until the end."""
+        while (found := self.results.get()) is not _END:
+            if self.stop.is_set():
+                continue
+            self.write(found)
+            self.room.release()
+
+
+def _reason(error: BaseException) -> str:
+    return f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def _join(thread: threading.Thread) -> None:
+    while thread.is_alive():  # in short waits, so that an interrupt gets through
+        thread.join(_TICK)

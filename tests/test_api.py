@@ -1,0 +1,91 @@
+"""What a notebook uses: the names of the package, the examples of its docstrings, and how a result shows itself."""
+
+import doctest
+import html.parser
+import importlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import quam_jax
+from quam_jax.report.notebook import maps_html
+from tests.test_report import make_case
+
+EXAMPLES = ("quam_jax", "quam_jax.ranking")  # modules with examples in their docstrings
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in quam_jax.__all__:
+        value = getattr(quam_jax, name)
+        assert name == "__version__" or (value.__doc__ and not value.__doc__.startswith(f"{name}(")), name
+    with pytest.raises(AttributeError, match="no attribute 'quantifi'"):
+        quam_jax.quantifi  # noqa: B018
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_of_docstrings(name: str) -> None:
+    module = importlib.import_module(name)
+    found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert found.attempted >= 3 and found.failed == 0
+
+
+def test_the_package_says_that_it_has_types() -> None:
+    from pathlib import Path
+
+    assert (Path(quam_jax.__file__).parent / "py.typed").is_file()
+
+
+class Checker(html.parser.HTMLParser):
+    """Counts tags, and what a page asks others for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.paths: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("img", "br"):
+            self.open.append(tag)
+        (self.images if tag == "img" else self.paths if tag == "path" else []).append(dict(attrs))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        (self.images if tag == "img" else self.paths if tag == "path" else []).append(dict(attrs))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("space", [(40, 56), (30, 34, 9), (700, 640)])
+def test_a_result_shows_itself(space: tuple[int, ...]) -> None:
+    arrays = make_case(0, space)
+    maps = {name: arrays[name] for name in ("total", "aleatoric", "epistemic", "softmax")}
+    text = maps_html(maps, arrays["segmentation"], classes=2, adversarial=arrays["adversarial"],
+                     names=["<dilated>", "eroded"], facts="2 of 2 held")
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == [] and len(checker.images) == 4
+    assert all((image["src"] or "").startswith("data:image/png;base64,") and image["alt"] for image in checker.images)
+    assert "<dilated>" not in text and "&lt;dilated&gt;" in text and "2 of 2 held" in text
+    assert len(text) < 1_000_000 and "http" not in text and "<script" not in text
+    assert f"largest {arrays['epistemic'].max():.4f}" in text and "ln 2 = 0.693 nats" in text
+    assert ("Slice 4 of 9" in text) == (len(space) == 3)
+    outline = max((path["d"] or "" for path in checker.paths), key=len)
+    if space == (40, 56):  # the corners of the outline lie on the rim of the predicted disc
+        corners = {int(n) for n in re.match(r"M(\d+) (\d+)", outline).groups()}
+        assert corners <= set(range(57)) and outline.endswith("z")
+
+
+def test_nothing_to_show_is_shown() -> None:
+    flat = {"epistemic": np.zeros((5, 6)), "total": np.full((5, 6), np.nan)}
+    text = maps_html(flat, np.zeros((5, 6), np.int32), classes=3)
+    assert "No adversarial model" in text and "0 to 1.1 nats" in text and "ln 3 = 1.099" in text and "no numbers" in text
+
+
+def test_figures_come_in_only_when_something_is_shown() -> None:
+    code = ("import sys, quam_jax, quam_jax.case; quam_jax.quantify; quam_jax.Quantified\n"
+            "assert not {'matplotlib', 'jinja2', 'PIL.Image'} & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True)

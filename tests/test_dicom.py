@@ -1,0 +1,183 @@
+"""A synthetic DICOM series in, and a case of a run out as Segmentation and Parametric Map."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from quam_jax.cli.commands import cli
+from quam_jax.comparison import Date
+from quam_jax.data.dicom import read_series
+from tests.test_comparison import write_run
+
+pydicom = pytest.importorskip("pydicom")
+
+SPACING = (0.7, 0.9, 2.5)  # columns, rows, slices
+ANGLE = 0.3
+TURN = np.array([[np.cos(ANGLE), np.sin(ANGLE), 0], [-np.sin(ANGLE), np.cos(ANGLE), 0]])
+ORIGIN = np.array([-30.0, 12.0, 100.0])
+
+
+def write_slices(folder: Path, stored: np.ndarray, *, uid: str | None = None, **changes: Any) -> None:
+    """A CT series [i j k] whose files are in no order; rescaled by slope 2 and intercept -1000."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    series, study, frame = uid or generate_uid(), generate_uid(), generate_uid()
+    for k in range(stored.shape[2]):
+        data = Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = CTImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+        data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, study, frame
+        data.PatientID, data.PatientName, data.Modality, data.SeriesNumber = "1", "A^B", "CT", 3
+        data.PatientBirthDate = data.PatientSex = data.StudyDate = data.StudyTime = data.AccessionNumber = data.StudyID = ""
+        data.ReferringPhysicianName = data.Manufacturer = data.PositionReferenceIndicator = ""
+        data.InstanceNumber = 100 - k
+        data.ImageOrientationPatient = [float(v) for v in TURN.reshape(-1)]
+        data.ImagePositionPatient = [float(v) for v in ORIGIN + np.cross(*TURN) * SPACING[2] * k]
+        data.PixelSpacing, data.SliceThickness = [SPACING[1], SPACING[0]], SPACING[2]
+        data.Rows, data.Columns, data.SamplesPerPixel = stored.shape[1], stored.shape[0], 1
+        data.PhotometricInterpretation = "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+        data.RescaleSlope, data.RescaleIntercept = 2, -1000
+        data.PixelData = np.ascontiguousarray(stored[:, :, k].T).astype("<i2").tobytes()
+        for name, value in changes.items():
+            setattr(data, name, value)
+        data.save_as(folder / f"{(k * 7) % 11:02d}.dcm", enforce_file_format=True)
+
+
+def stored_values(size: tuple[int, int, int] = (6, 5, 4)) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 1000, size)
+
+
+def test_a_series_is_sorted_rescaled_and_placed(tmp_path: Path) -> None:
+    stored = stored_values()
+    write_slices(tmp_path / "s", stored)
+    (tmp_path / "s" / "notes.txt").write_text("not an image")
+    series = read_series(tmp_path / "s")
+    np.testing.assert_array_equal(series.array, stored * 2 - 1000)
+    for voxel in ([0, 0, 0], [5, 4, 3], [1, 2, 3]):
+        i, j, k = voxel
+        place = ORIGIN + TURN[0] * SPACING[0] * i + TURN[1] * SPACING[1] * j + np.cross(*TURN) * SPACING[2] * k
+        np.testing.assert_allclose((series.geometry.affine @ [*voxel, 1])[:3], place * [-1, -1, 1], atol=1e-4)
+    np.testing.assert_allclose(series.geometry.spacing, SPACING, rtol=1e-6)
+    out = tmp_path / "in" / "a_0000.nii.gz"
+    done = CliRunner().invoke(cli, ["dicom", "import", str(tmp_path / "s"), "--out", str(out)], obj={})
+    assert done.exit_code == 0, done.output
+    image = nib.load(out)
+    np.testing.assert_array_equal(image.get_fdata(), stored * 2 - 1000)
+    np.testing.assert_allclose(image.affine, series.geometry.affine, atol=1e-4)
+
+
+def test_as_simpleitk_places_it(tmp_path: Path) -> None:
+    itk = pytest.importorskip("SimpleITK")
+    write_slices(tmp_path / "s", stored_values())
+    reader = itk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "s")))
+    image = reader.Execute()
+    series = read_series(tmp_path / "s")
+    np.testing.assert_array_equal(itk.GetArrayFromImage(image).transpose(2, 1, 0), series.array)
+    np.testing.assert_allclose(image.TransformIndexToPhysicalPoint((2, 3, 1)),
+                               (series.geometry.affine @ [2, 3, 1, 1])[:3] * [-1, -1, 1], atol=1e-4)
+
+
+def test_a_case_goes_out_and_comes_back(tmp_path: Path) -> None:
+    hd = pytest.importorskip("highdicom")
+    rng = np.random.default_rng(1)
+    stored = stored_values()
+    write_slices(tmp_path / "s", stored)
+    series = read_series(tmp_path / "s")
+    labels = rng.integers(0, 3, stored.shape).astype(np.int32)
+    labels[:, :, 2] = 0  # an empty slice
+    probs = rng.dirichlet(np.ones(3), stored.shape).astype(np.float32)
+    epistemic = rng.random(stored.shape).astype(np.float32)
+    run = write_run(tmp_path / "run", Date(probs, labels, epistemic), affine=series.geometry.affine, names=("liver", "tumour"))
+    record = json.loads((run / "p.json").read_text())
+    record["outputs"] |= {"total": record["outputs"]["epistemic"], "aleatoric": record["outputs"]["epistemic"]}
+    (run / "p.json").write_text(json.dumps(record))
+    done = CliRunner().invoke(cli, ["dicom", "export", str(run), "p", "--series", str(tmp_path / "s"), "--out",
+                                    str(tmp_path / "o")], obj={})
+    assert done.exit_code == 0, done.output
+    names = sorted(p.name for p in (tmp_path / "o").iterdir())
+    assert names == ["p_aleatoric.dcm", "p_epistemic.dcm", "p_seg.dcm", "p_total.dcm"]
+    references = [str(data.SOPInstanceUID) for data in series.slices]
+    seg = hd.seg.segread(tmp_path / "o" / "p_seg.dcm")
+    frames = seg.get_pixels_by_source_instance(references, combine_segments=True)
+    np.testing.assert_array_equal(frames.transpose(2, 1, 0), labels)
+    assert [seg.get_segment_description(n).SegmentLabel for n in (1, 2)] == ["liver", "tumour"]
+    assert seg.StudyInstanceUID == series.slices[0].StudyInstanceUID and seg.PatientID == "1"
+    stored_map = pydicom.dcmread(tmp_path / "o" / "p_epistemic.dcm")
+    values = np.frombuffer(stored_map.FloatPixelData, "<f4").reshape(4, 5, 6)
+    by_frame = [np.array([float(v) for v in f.PlanePositionSequence[0].ImagePositionPatient])
+                for f in stored_map.PerFrameFunctionalGroupsSequence]
+    order = np.argsort(np.array(by_frame) @ np.cross(*TURN))
+    np.testing.assert_array_equal(values[order].transpose(2, 1, 0), epistemic)
+    np.testing.assert_allclose(by_frame[order[0]], ORIGIN, atol=1e-4)
+    assert stored_map.SOPClassUID.name == "Parametric Map Storage"
+
+
+@pytest.mark.parametrize(("fault", "text"), [
+    ("missing", "expected slices at equal distances, got 2.5 to 5 mm"), ("two", "expected the images of one series, got"),
+    ("none", "expected the images of one series, got none"), ("frames", "expected one frame of grey values a file"),
+    ("sizes", "expected the size, orientation and pixel spacing"), ("place", "expected ImagePositionPatient, got none"),
+    ("pixels", "its pixels cannot be decoded"), ("tilt", "gantry tilt"), ("folder", "expected a folder")])
+def test_bad_series_are_one_line(tmp_path: Path, fault: str, text: str) -> None:
+    folder = tmp_path / "s"
+    if fault == "none":
+        folder.mkdir()
+        (folder / "a.txt").write_text("x")
+    elif fault != "folder":
+        write_slices(folder, stored_values(), **({"NumberOfFrames": 2} if fault == "frames" else {}))
+        files = sorted(folder.iterdir())
+        data = pydicom.dcmread(files[1])
+        if fault == "missing":
+            by_place = sorted(files, key=lambda f: float(pydicom.dcmread(f).ImagePositionPatient[2]))
+            by_place[1].unlink()
+        elif fault == "two":
+            write_slices(folder / "more", stored_values())
+        elif fault == "sizes":
+            data.PixelSpacing = [1, 1]
+        elif fault == "place":
+            del data.ImagePositionPatient
+        elif fault == "pixels":
+            data.PixelData = data.PixelData[:-8]
+        elif fault == "tilt":
+            for path in files:
+                each = pydicom.dcmread(path)
+                k = 100 - int(each.InstanceNumber)
+                each.ImagePositionPatient = [float(v) for v in ORIGIN + np.cross(*TURN) * 2.5 * k + TURN[1] * k]
+                each.save_as(path)
+        if fault in ("sizes", "place", "pixels"):
+            data.save_as(files[1])
+    with pytest.raises(ValueError, match=text) as error:
+        read_series(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_without_pydicom_a_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ValueError, match=r"pip install quam_jax\[dicom\]"):
+        read_series(tmp_path)
+
+
+def test_another_grid_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    write_slices(tmp_path / "s", stored_values())
+    labels = np.zeros((6, 5, 4), np.int32)
+    probs = np.zeros((6, 5, 4, 2), np.float32)
+    probs[..., 0] = 1
+    run = write_run(tmp_path / "run", Date(probs, labels, np.zeros(labels.shape)), affine=np.eye(4))
+    from quam_jax.dicom_export import export_case
+
+    with pytest.raises(ValueError, match="affine is not that of its image"):
+        export_case(run, "p", series=tmp_path / "s", out=tmp_path / "o")
+    with pytest.raises(ValueError, match="expected a finished case"):
+        export_case(run, "q", series=tmp_path / "s", out=tmp_path / "o")

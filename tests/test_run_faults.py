@@ -1,0 +1,308 @@
+"""Runs that survive: several processes, kills, damage, full disks, silent shares; each time the output is that of a calm run.
+
+Processes are real ones. The long version of the kills, with 30 of them, is `python -m benchmarks.faults`.
+"""
+
+import csv
+import errno
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.faults import build, contents, difference, finish, many, start
+from quam_jax import run_folder
+from quam_jax.config import Config, ExecutionConfig, SearchConfig
+from quam_jax.pipeline import RunRequest, RunResult, Sharing, run
+from quam_jax.runs import method as method_room
+from tests.small_run import picture
+
+ROOT = Path(__file__).parent.parent
+CASES = [f"case{n}" for n in range(5)]
+CONFIG = Config(search=SearchConfig(steps=2))
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return build(tmp_path_factory.mktemp("data"), cases=len(CASES))
+
+
+def request_of(options: list[str], out: Path, **changes: Any) -> RunRequest:
+    paths = {name[2:].replace("-", "_"): Path(value) for name, value in zip(options[::2], options[1::2], strict=True)}
+    return RunRequest(**{**paths, "out": out, "config": CONFIG, **changes})
+
+
+@pytest.fixture(scope="module")
+def calm(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run that nothing happens to."""
+    out = tmp_path_factory.mktemp("calm") / "run"
+    result = run(request_of(options, out))
+    assert not result.failed and len(result.rows) == len(CASES)
+    return contents(out)
+
+
+@pytest.fixture
+def done(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> Path:
+    """A finished run to be damaged."""
+    out = tmp_path / "run"
+    for name, content in calm.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+    (out / "run.json").write_text(json.dumps({"digest": json.loads(calm["case0.json"])["run_digest"]}))
+    return out
+
+
+def workers_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "run.json").read_text())["workers"]
+
+
+# several processes
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_the_cases(options: list[str], calm: dict[str, bytes], tmp_path: Path, count: int) -> None:
+    out = tmp_path / "run"
+    more = [("--hosts", str(count), "--host-index", str(index)) if count == 4 else () for index in range(count)]
+    codes = [finish(process) for process in [start(options, out, *extra) for extra in more]]
+    assert [code for code, _ in codes] == [0] * count, codes
+    assert difference(out, calm) == []
+    assert sum(worker["done"] for worker in workers_of(out).values()) == len(CASES)  # none lost, none twice
+    assert Counter(row["case"] for row in csv.DictReader((out / "timing.csv").open())) == Counter(CASES)
+
+
+def test_processes_joined_by_jax_distributed(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    out = tmp_path / "run"
+    joined = ("--hosts", "2", "--coordinator", coordinator)
+    processes = [start(options, out, *joined, "--host-index", str(index)) for index in (0, 1)]
+    assert [finish(process)[0] for process in processes] == [0, 0]
+    assert difference(out, calm) == []
+    assert json.loads((out / "run.json").read_text())["hosts"] == 2
+
+
+EIGHT = """
+import dataclasses, json, sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from quam_jax.checkpoint import save_model
+from quam_jax.config import Config, ExecutionConfig, SearchConfig
+from quam_jax.pipeline import RunRequest, run
+from tests.tiny import tiny_model, tiny_network
+
+root = Path(sys.argv[1])
+for part, count in (("images", 9), ("fit", 2), ("fit_masks", 2)):
+    (root / part).mkdir()
+    for n in range(count):
+        pixels = np.random.default_rng(n).integers(0, 255, (8, 12, 3))
+        picture = pixels if part != "fit_masks" else (pixels[..., 0] > 127) * 255
+        Image.fromarray(picture.astype(np.uint8)).save(root / part / f"c{n}.png")
+with tiny_network():
+    model = dataclasses.replace(tiny_model(), manifest={"preprocessing": {"normalise": "zscore", "channels": 3}})
+    from quam_jax.model import Network
+    network = Network.create("tiny", in_channels=3, n_classes=2)
+    first = np.random.default_rng(5).standard_normal(network.shapes()[0]["first.weight"]).astype(np.float32) * 0.3
+    model = dataclasses.replace(model, network=network, params={**model.params, "first.weight": first})
+    save_model(root / "model", model)
+    for devices in (1, 8):
+        config = Config(search=SearchConfig(steps=2, learning_rate=0.01), execution=ExecutionConfig(devices=devices))
+        result = run(RunRequest(model=root / "model", images=root / "images", out=root / f"out{devices}",
+                                fit_images=root / "fit", fit_masks=root / "fit_masks", config=config))
+        assert not result.failed and len(result.rows) == 9
+        assert json.loads((root / f"out{devices}" / "run.json").read_text())["lanes"] == devices
+"""
+
+
+def test_cases_are_dealt_out_to_eight_devices(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", EIGHT, str(tmp_path)], capture_output=True, text=True, check=False,
+                          env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    maps = sorted(path.name for path in (tmp_path / "out1").glob("*_uncertainty.npz"))
+    assert len(maps) == 27
+    for name in maps:
+        ours, expected = (np.load(tmp_path / out / name)["data"] for out in ("out8", "out1"))
+        np.testing.assert_allclose(ours, expected, atol=1e-6, rtol=0, err_msg=name)
+    assert max(np.load(tmp_path / "out8" / name)["data"].max() for name in maps if "epistemic" in name) > 1e-4
+    assert Counter(row["case"] for row in csv.DictReader((tmp_path / "out8" / "timing.csv").open())) == Counter(
+        {f"c{n}": 1 for n in range(9)})
+
+
+# kills
+
+@pytest.mark.parametrize("share, pair", [(0.5, False), (0.9, False), (0.7, True)])
+def test_after_a_kill_nothing_is_missing(options: list[str], calm: dict[str, bytes], tmp_path: Path, share: float,
+                                         pair: bool) -> None:
+    """A process is killed once a share of the cases is there: alone and started again, or of two, the other going on."""
+    out = tmp_path / "run"
+    processes = [start(options, out) for _ in range(2 if pair else 1)]
+    while len(list(out.glob("case*.json"))) < share * len(CASES) - 1 and processes[0].poll() is None:
+        time.sleep(0.02)
+    processes[0].kill()
+    processes[0].communicate()
+    if pair:
+        assert finish(processes[1])[0] == 0
+        assert difference(out, calm) == []
+    code, error = finish(start(options, out))
+    assert code == 0, error
+    assert difference(out, calm) == []
+
+
+# resume
+
+def test_damage_is_noticed_told_and_mended(options: list[str], calm: dict[str, bytes], done: Path) -> None:
+    def flip(name: str) -> None:
+        raw = bytearray(calm[name])
+        raw[len(raw) // 2] ^= 1
+        (done / name).write_bytes(bytes(raw))
+
+    flip("case0_desc-total_uncertainty.npz")
+    (done / "case1_seg.png").unlink()
+    (done / "report_data" / "case2.npz").write_bytes(calm["report_data/case2.npz"][:-7])
+    (done / "case3.json").write_bytes(calm["case3.json"].replace(b'"seed": 0', b'"seed": 1'))
+    result = run(request_of(options, done))
+    redone = json.loads((done / "run.json").read_text())["redone"]
+    size = len(calm["report_data/case2.npz"])
+    assert redone == {
+        "case0": "case0_desc-total_uncertainty.npz is damaged: other bytes than were written",
+        "case1": "case1_seg.png is missing",
+        "case2": f"report_data/case2.npz is damaged: {size - 7:,} of {size:,} bytes",
+        "case3": "case3.json is damaged, or was written by an earlier version"}
+    assert f"case1: done again, because {redone['case1']}" in result.notes
+    assert difference(done, calm) == []
+
+
+def test_a_changed_image_is_searched_again_and_a_vanished_one_told(options: list[str], calm: dict[str, bytes], done: Path,
+                                                                   tmp_path: Path) -> None:
+    request = request_of(options, done)
+    images = shutil.copytree(request.images, tmp_path / "images")
+    Image.fromarray(picture(77)).save(images / "case2.png")
+    real = method_room.find_cases
+
+    def then_gone(*arguments: Any, **settings: Any) -> Any:
+        cases = real(*arguments, **settings)
+        if Path(arguments[0]) == images:
+            (images / "case3.png").unlink()
+        return cases
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(method_room, "find_cases", then_gone)
+        result = run(request_of(options, done, images=images))
+    assert set(result.failed) == {"case3"} and "case3.png: no such file" in result.failed["case3"]
+    assert json.loads((done / "run.json").read_text())["redone"] == {
+        "case2": "its image or masks, or the model or settings, have changed since"}
+    assert not list(done.glob("case3*")) and not (done / "report_data" / "case3.npz").exists()
+    assert {n for n in difference(done, calm) if n.startswith("case1")} == set()
+
+
+def test_an_interrupted_process_leaves_its_cases_to_the_next(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def interrupt(text: str, finished: int, total: int) -> None:
+        if text.startswith("case2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(request_of(options, out), progress=interrupt)
+    assert json.loads((out / "run.json").read_text())["status"] == "running"
+    assert not list((out / ".staging").glob("*/*"))
+    run(request_of(options, out))
+    assert difference(out, calm) == []
+
+
+# the folder that is written to
+
+@pytest.mark.parametrize("code, words", [(errno.ENOSPC, "no space left"), (errno.EROFS, "read-only"),
+                                         (errno.EIO, "cannot be written to"), (errno.ESTALE, "vanished")])
+@pytest.mark.parametrize("after", [3, 20])
+def test_a_folder_that_fails_is_told_and_nothing_is_harmed(options: list[str], calm: dict[str, bytes], tmp_path: Path, code: int,
+                                                           words: str, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, left, real = tmp_path / "run", [after], os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(code, os.strerror(code))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match=words) as error:
+        run(request_of(options, out))
+    assert str(out) in str(error.value)
+    for record in out.glob("case*.json"):  # whatever says that it is finished is finished
+        stored = json.loads(record.read_text())
+        assert run_folder.verify(out, stored["case"], stored["digest"])[0] is not None
+    monkeypatch.setattr(os, "replace", real)
+    run(request_of(options, out))
+    assert difference(out, calm) == []
+
+
+def test_a_share_that_does_not_answer_fails_one_case(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from quam_jax.runs import cases as cases_room
+
+    hung, real = threading.Event(), cases_room.read_channels
+    monkeypatch.setattr(cases_room, "read_channels",
+                        lambda files: (hung.wait(60) if "case1." in files[0].name else None) or real(files))
+    result = run(request_of(options, tmp_path / "run", sharing=Sharing(stall=0.5)))
+    hung.set()
+    assert set(result.failed) == {"case1"} and "no answer for 0.5 seconds" in result.failed["case1"]
+    assert [row["status"] for row in result.rows] == ["ok", "failed", "ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize("name", ["report_data", ".staging", ".workers"])
+def test_a_link_does_not_lead_out_of_the_folder(options: list[str], tmp_path: Path, name: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="got a link"):
+        run(request_of(options, tmp_path / "run"))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_record_cannot_have_foreign_files_removed(done: Path, tmp_path: Path) -> None:
+    victims = [tmp_path / "mine.txt", done / "case0.json", done / "results.csv"]
+    victims[0].write_text("mine")
+    names = ["../mine.txt", str(tmp_path / "mine.txt"), "case0.json", "results.csv", "case1_x/../../mine.txt"]
+    (done / "case1.json").write_text(json.dumps({"files": {name: {} for name in names}, "outputs": {}}))
+    run_folder.remove_case(done, "case1")
+    assert all(path.exists() for path in victims) and not (done / "case1.json").exists()
+
+
+# the same numbers however they are had
+
+def test_the_numbers_depend_on_neither_chunk_nor_order(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
+    def maps(out: Path) -> dict[str, np.ndarray]:
+        return {path.name: np.load(path)["data"] for path in sorted(out.glob("*.npz"))}
+
+    def go(name: str, **changes: Any) -> RunResult:
+        return run(request_of(options, tmp_path / name, **changes))
+
+    go("order", sharing=Sharing(hosts=2, index=1))
+    assert difference(tmp_path / "order", calm) == []
+    for member_plan, chunk in (("loop", 1), ("vmap", 2)):
+        execution = ExecutionConfig(member_plan, chunk=chunk)  # type: ignore[arg-type]
+        go(member_plan, config=Config(search=CONFIG.search, execution=execution))
+        for name, values in maps(tmp_path / member_plan).items():
+            np.testing.assert_allclose(values, np.load(tmp_path / "order" / name)["data"], atol=1e-6, rtol=0, err_msg=name)
+
+
+def test_memory_stays_flat_and_throughput_is_told(tmp_path: Path) -> None:
+    row = many(tmp_path, cases=300)
+    assert row["cases"] == 300 and row["cases_a_second"] > 0 and row["targets_a_second"] == pytest.approx(row["cases_a_second"])
+    assert 0 < row["device_busy"] <= 1
+    parts = ("device_busy", "device_waits_for_input", "device_waits_for_output")
+    assert sum(row[part] for part in parts) == pytest.approx(1)
+    assert row["megabytes_most"] - row["megabytes_after_100"] < 30, row["memory"]

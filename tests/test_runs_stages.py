@@ -1,0 +1,142 @@
+"""Three steps side by side: everything arrives once, little waits, one failure harms nobody else, and nothing is hidden."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from quam_jax.runs.stages import Failed, Passed, run_stages
+
+
+def collect(count: int, **steps: Any) -> list[Any]:
+    found: list[Any] = []
+    arguments = {"read": lambda n: n, "lanes": [lambda n: 10 * n], "write": found.append, **steps}
+    run_stages(iter(range(count)), **arguments)
+    return found
+
+
+def test_every_item_goes_through_all_steps_in_order() -> None:
+    assert collect(20) == [10 * n for n in range(20)]
+    assert collect(0) == []
+
+
+def test_the_next_item_is_read_and_the_last_one_written_while_one_is_worked_on() -> None:
+    read, written = [threading.Event() for _ in range(6)], [threading.Event() for _ in range(5)]
+
+    def lane(n: int) -> int:
+        assert read[n + 1].wait(20), "the next item was not read ahead"
+        assert n < 1 or written[n - 1].wait(20), "the result before was not written meanwhile"
+        return n
+
+    run_stages(iter(range(5)), read=lambda n: read[n].set() or n, lanes=[lambda n: lane(n) if n < 4 else n],
+               write=lambda n: written[n].set())
+    assert written[4].is_set()
+
+
+def test_few_items_are_held_at_a_time() -> None:
+    """2 wait before the lane, 1 is being read, 1 worked on, 2 behind: never more than 6 however slow the writer is."""
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def read(n: int) -> int:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        return n
+
+    def write(n: int) -> None:
+        nonlocal inside
+        time.sleep(0.01)
+        with lock:
+            inside -= 1
+
+    run_stages(iter(range(40)), read=read, lanes=[lambda n: n], write=write)
+    assert 2 <= most <= 6 and inside == 0
+
+
+def test_one_bad_item_is_told_and_the_others_go_on() -> None:
+    def read(n: int) -> int:
+        if n == 2:
+            raise ValueError("torn")
+        return n
+
+    def lane(n: int) -> int:
+        if n == 4:
+            raise RuntimeError("out of memory")
+        return n
+
+    assert collect(6, read=read, lanes=[lane]) == [0, 1, Failed(2, "torn"), 3, Failed(4, "RuntimeError: out of memory"), 5]
+
+
+def test_what_needs_no_work_goes_past_the_lanes() -> None:
+    assert collect(3, read=lambda n: Passed(n) if n == 1 else n) == [0, Passed(1), 20]
+
+
+@pytest.mark.parametrize("place", ["items", "read", "lane", "write"])
+def test_other_errors_stop_everything_and_are_raised(place: str) -> None:
+    def broken(n: int) -> int:
+        if n == 3:
+            raise OSError("disk gone") if place == "write" else TypeError("a mistake")
+        return n
+
+    def items() -> Any:
+        yield from (broken(n) if place == "items" else n for n in range(1000))
+
+    steps = {"read": lambda n: n, "lanes": [lambda n: n], "write": lambda n: None}
+    steps |= {place: broken} if place in ("read", "write") else {"lanes": [broken]} if place == "lane" else {}
+    before = threading.active_count()
+    with pytest.raises((OSError, TypeError), match="disk gone|a mistake"):
+        run_stages(items(), **steps)
+    time.sleep(0.5)
+    assert threading.active_count() <= before
+
+
+def test_an_interrupt_in_a_lane_ends_the_other_threads() -> None:
+    def lane(n: int) -> int:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(iter(range(100)), read=lambda n: n, lanes=[lane], write=lambda n: None)
+    time.sleep(0.5)
+    assert threading.active_count() <= before
+
+
+def test_several_lanes_share_the_items() -> None:
+    used: dict[int, int] = {}
+    meet = threading.Barrier(3, timeout=20)
+
+    def lane(number: int) -> Any:
+        def work(n: int) -> int:
+            used[number] = used.get(number, 0) + 1
+            if n < 3:
+                meet.wait()  # all three lanes are at work at the same time
+            return n
+
+        return work
+
+    found = collect(30, lanes=[lane(k) for k in range(3)])
+    assert sorted(found) == list(range(30)) and sum(used.values()) == 30 and set(used) == {0, 1, 2}
+
+
+def test_files_that_do_not_answer_fail_and_the_rest_goes_on() -> None:
+    hung = threading.Event()
+
+    def read(n: int) -> int:
+        if n == 1:
+            hung.wait(30)
+        return n
+
+    found = collect(4, read=read, stall=0.3)
+    hung.set()
+    assert [f for f in found if not isinstance(f, Failed)] == [0, 20, 30]
+    late = next(f for f in found if isinstance(f, Failed))
+    assert late.item == 1 and "no answer for 0.3 seconds" in late.reason
+
+
+def test_times_tell_waiting_from_working() -> None:
+    times = run_stages(iter(range(5)), read=lambda n: time.sleep(0.05) or n, lanes=[lambda n: n], write=lambda n: None)
+    assert times.starved > 0.1 and times.busy < 0.5 and times.items == 5
+    times = run_stages(iter(range(5)), read=lambda n: n, lanes=[lambda n: time.sleep(0.05)], write=lambda n: None)
+    assert times.worked >= 0.25 and times.busy > 0.5
