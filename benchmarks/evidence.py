@@ -37,8 +37,8 @@ def studies(results: Path) -> str:
     for name, title in STUDIES.items():
         result = _read(results / f"methods_{name}.json")
         if result:
-            pictures = "".join(f"\n\n![{kind}](../benchmarks/results/methods_{name}_{kind}.png)" for kind in ("strip",)
-                               if (results / f"methods_{name}_{kind}.png").exists())
+            pictures = "".join(f"\n\n![{kind}](pictures/methods_{name}_{kind}.png)" for kind in ("strip",)
+                               if (results.parent.parent / f"docs/pictures/methods_{name}_{kind}.png").exists())
             sections.append(f"## {title}\n\n{main_table(result)}{pictures}\n\n{verdicts(result)}\n\n{chosen(result)}")
     for name, title in SHRINKING.items():
         result = _read(results / f"{name}.json")
@@ -106,11 +106,14 @@ def verdicts(result: Mapping[str, Any], searches: Sequence[str] = ("quam", "quam
     lines = []
     for figure, condition, question, sign in QUESTIONS:
         for search in searches:
+            if search.endswith("_ranks") and "pcc" in figure:
+                continue  # ranks are spread evenly over the image: only their order counts
             row = next((r for r in result["rows"] if r["method"] == search and r["condition"] == condition), {})
             found = row.get("search_against", {}).get(figure, {})
             groups: dict[str, list[str]] = {"wins": [], "ties": [], "loses": []}
             for method, test in found.items():
-                if test["difference"] is not None and method not in ("raters_halves", *searches):
+                ordered = "pcc" in figure and method.endswith("_ranks")
+                if test["difference"] is not None and method not in ("raters_halves", *searches) and not ordered:
                     groups[verdict(test, sign)].append(f"{_plain(method)} {_difference(test)}")
             if any(groups.values()):
                 lines.append([question, _plain(search), *("; ".join(group) or "–" for group in groups.values())])

@@ -1,4 +1,4 @@
-"""A finished study as a committed result: benchmarks/results/methods_NAME.json, .md, .csv, .tex and pictures.
+"""A finished study as a committed result: benchmarks/results/methods_NAME.json, .md, .csv and .tex; pictures for the docs.
 
 `quam-jax benchmark methods ... --out STUDY`, then `python -m benchmarks.methods --study STUDY --name NAME`. Every number is
 copied from STUDY/methods.json, which names networks, cases (by SHA-256), settings and the command; the CSV has a row for every
@@ -16,6 +16,7 @@ from .record import RESULTS, write_result
 
 INTERVALS = ("total/pcc", "aleatoric/pcc", "epistemic/pcc", "total/pcc_halves", "total/partial_pcc_distance",
              "total/auroc_image", "epistemic/auroc_image", "total/aurc_image", "epistemic/mean", "nll_raters", "ged_v")
+DOCS = RESULTS.parent.parent / "docs" / "pictures"
 PICTURES = {"strips.png": "strip", "curves-none.png": "curves", "tuning.png": "tuning"}
 
 
@@ -53,7 +54,7 @@ def main() -> None:
     write_rows(options.study / "methods.csv", RESULTS / f"methods_{options.name}.csv")
     for picture, name in PICTURES.items():
         if (options.study / picture).exists():
-            shutil.copyfile(options.study / picture, RESULTS / f"methods_{options.name}_{name}.png")
+            shutil.copyfile(options.study / picture, DOCS / f"methods_{options.name}_{name}.png")
 
 
 def write_rows(source: Path, target: Path) -> None:

@@ -108,7 +108,8 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "peers table": ("README.md", "peers", peers_table), "forward table": ("docs/networks.md", "forward", forward_table),
     "pixels table": ("docs/speed.md", "search_pixels", search_table),
     "masks table": ("docs/speed.md", "search_masks", search_table),
-    "step table": ("docs/speed.md", "search_step", step_table), "scaling table": ("docs/speed.md", "scaling", scaling_table)}
+    "step table": ("docs/speed.md", "search_step", step_table), "scaling table": ("docs/speed.md", "scaling", scaling_table),
+    "methods table": ("README.md", "methods_crisp_over", evidence.short_table)}
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What commands share: options made from settings, the compilation cache, progress bars."""
 
 import dataclasses
+import functools
 import os
 import sys
 import typing
@@ -50,9 +51,11 @@ def option_of(field: dataclasses.Field, *, show: str = "") -> Callable[[Any], An
     return click.option(name, field.name, type=kind or click.STRING, default=None, help=text)
 
 
-def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --config, --preset and every field of Config as an option; the command receives `config`."""
-    leaves = fields_of(Config())
+def config_options(command: Callable[..., Any] | None = None, *, without: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """Add --config, --preset and every field of Config but those in `without` as an option; the command receives `config`."""
+    if command is None:
+        return functools.partial(config_options, without=without)
+    leaves = {name: leaf for name, leaf in fields_of(Config()).items() if name not in without}
 
     def wrapped(*args: Any, config_file: Path | None, preset: str, **options: Any) -> Any:
         config = PRESETS[preset]()

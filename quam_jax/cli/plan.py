@@ -25,7 +25,7 @@ from .common import PATH, config_options, start_jax
 @click.option("--price", type=float, help="Price of a device hour, in any currency.")
 @click.option("--probe-cases", type=click.IntRange(1), default=4, show_default=True, help="Cases that are measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@config_options
+@config_options(without=("devices",))  # those of the run, not of the probe
 def plan(config: Config, cases: int, devices: int, hosts: int, price: float | None, probe_cases: int, as_json: bool,
          **paths: Any) -> None:
     """Predict time, memory and cost of a large run, and say how it would be laid out."""

@@ -39,10 +39,13 @@ def run(context: click.Context, config: Config, preprocessing: str | None, hosts
     Start the same command as often as you like, on as many machines as see the folder: the processes share the cases.
     """
     start_jax()
-    from ..runs.hosts import find_sharing
+    from ..runs.hosts import find_sharing, leave
 
     sharing = find_sharing(hosts=hosts, index=host_index, coordinator=coordinator, patience=patience)
-    return _run(context, config=config, preprocessing=preprocessing, sharing=sharing, **paths)
+    try:
+        return _run(context, config=config, preprocessing=preprocessing, sharing=sharing, **paths)
+    finally:
+        leave(patience=patience)
 
 
 @click.command(epilog="Example: quam-jax demo --out demo_run")

@@ -63,6 +63,8 @@ def read_run(folder: Path) -> Run:
     info = _read_json(folder / "run.json", notes)
     summary = _read_json(folder / "summary.json", notes)
     columns, rows = _read_rows(folder / "results.csv", notes)
+    _, timing = _read_rows(folder / "timing.csv", [])  # a run without it is whole but for the seconds
+    rows = {name: {"seconds": timing.get(name, {}).get("seconds", ""), **row} for name, row in rows.items()}
     failures = {str(k): str(v) for k, v in _mapping(info.get("failed")).items()}
     planned = [str(name) for name in info.get("cases") or []] if isinstance(info.get("cases"), list) else []
     names = list(dict.fromkeys([*planned, *failures, *rows]))

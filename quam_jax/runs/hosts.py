@@ -6,12 +6,15 @@ the others with it where this version of JAX knows how to go on.
 """
 
 import contextlib
+import time
 
 import jax
+from orbax.checkpoint import multihost
 
 from .request import Sharing
 
 AUTO = "auto"
+GRACE = 2.0  # seconds that process 0, which holds the connections of all, outlives the others
 
 
 def find_sharing(*, hosts: int | None, index: int | None, coordinator: str | None, patience: float) -> Sharing:
@@ -38,3 +41,18 @@ def find_sharing(*, hosts: int | None, index: int | None, coordinator: str | Non
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"--coordinator {coordinator}: jax.distributed did not start ({reason})") from error
     return Sharing(jax.process_count(), jax.process_index(), patience)
+
+
+def leave(*, patience: float) -> None:
+    """Let the processes that `find_sharing` joined end together, waiting at most `patience` seconds for each other.
+
+    A process that ends while others are still connected to it would take them with it.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    everybody = set(range(jax.process_count()))
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # somebody has died, or is late
+        multihost.get_barrier_sync_fn(processes=everybody)(key="quam_jax run ended", timeout_ms=int(1000 * patience))
+    if jax.process_index() == 0:
+        time.sleep(GRACE)
+    jax.distributed.shutdown()
