@@ -1,18 +1,21 @@
 """One 3x3 convolution and its two gradients, as we run them, as XLA runs them by itself, and in PyTorch, on CPU in float32.
 
 It says where the seconds of `benchmarks.forward` go. "ours" is `quam_jax.networks.convolution` compiled with the options of
-`quam_jax.compilation`, "xla" a plain `lax.conv_general_dilated` without either. Times are medians of calls taken in turns.
+`quam_jax.compilation`, "xla" a plain `lax.conv_general_dilated` without either. Times are medians of calls of one side after
+another, with a pause between sides: PyTorch's threads stay busy for a while after a call, which short calls of others would feel.
 `python -m benchmarks.convolution` prints Gflop/s and writes benchmarks/results/convolution.json.
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from typing import Any
 
 from .record import write_result
-from .timing import alternate, matmul_rate, threads
+from .timing import matmul_rate, seconds, threads
 
 SHAPES = ((5, 96, 16), (5, 48, 32), (4, 128, 32), (4, 64, 64), (4, 32, 128), (4, 16, 256))  # images, side, channels
+PAUSE = 0.5  # seconds
 
 
 def measure(count: int, side: int, channels: int, *, rounds: int) -> dict[str, Any]:
@@ -59,8 +62,9 @@ def measure(count: int, side: int, channels: int, *, rounds: int) -> dict[str, A
     row: dict[str, Any] = {"name": f"{count} x {side}x{side} x {channels}"}
     with torch.inference_mode():
         for kind in sides["ours"]:
-            medians = alternate({side: calls[kind] for side, calls in sides.items()}, rounds=rounds)
-            row |= {f"{kind} {side}": operations / seconds / 1e9 for side, seconds in medians.items()}
+            for side, calls in sides.items():
+                time.sleep(PAUSE)
+                row[f"{kind} {side}"] = operations / seconds(calls[kind], rounds) / 1e9
     return row
 
 

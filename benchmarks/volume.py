@@ -2,7 +2,7 @@
 
 Claims (2 CPU cores, float32, one fold, patches of 32 x 40 x 32, mirrored over three axes): the reference prediction takes at most
 1.5 times as long as PyTorch's with the same patches and mirrorings (one at a time as nnU-Net does, or all mirrorings of a patch
-together, whichever is faster), timed on a part of the volume, as patches cost the same everywhere; the search of every voxel of
+together, whichever is faster), timed on a part of the volume, as patches cost the same everywhere; one model for every voxel of
 the boundary band in the space head takes under 2 minutes; neither takes more than 6 GB. The volume is a hippocampus scan
 continued by reflection, so that its segmentation is a real one. Memory is the peak of a process of its own.
 `python -m benchmarks.volume --model FOLDER --images FOLDER --labels FOLDER` prints the rows and writes
@@ -149,7 +149,7 @@ def one_part(options: argparse.Namespace) -> dict[str, Any]:
 
     solver = "line_search" if options.child == "line_search" else "penalty"
     config = Config(targets=TargetConfig(target="pixel", pixels="band", band_width=2),
-                    search=SearchConfig(space="head", solver=solver, learning_rate=1e-2))  # type: ignore[arg-type]
+                    search=SearchConfig(space="head", solver=solver, members=1, learning_rate=1e-2))  # type: ignore[arg-type]
     study, image, geometry = scene(options, config)
     start = time.perf_counter()
     volume, grid = to_grid(image, geometry, study.plan)

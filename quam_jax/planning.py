@@ -96,7 +96,8 @@ class _Pass(NamedTuple):
 
 
 def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple[Probe, int]:
-    """Measure a run on `cases` of its images, spread evenly; also the bytes that a case leaves on disk.
+    """Measure a run on `cases` of its images, spread evenly; also the bytes that a case leaves on disk,
+    at most: what a run writes once is shared by the few cases of the probe.
 
     `imports` are the processor seconds that a process takes before it can begin. `request.out` is not touched. ValueError as
     for a run.

@@ -143,7 +143,7 @@ def test_cases_are_dealt_out_to_eight_devices(tmp_path: Path) -> None:
 
 # kills
 
-@pytest.mark.parametrize("share, pair", [(0.5, False), (0.9, False), (0.7, True)])
+@pytest.mark.parametrize("share, pair", [(0.5, False), pytest.param(0.9, False, marks=pytest.mark.long), (0.7, True)])
 def test_after_a_kill_nothing_is_missing(options: list[str], calm: dict[str, bytes], tmp_path: Path, share: float,
                                          pair: bool) -> None:
     """A process is killed once a share of the cases is there: alone and started again, or of two, the other going on."""
