@@ -64,6 +64,7 @@ class Result(NamedTuple):
 
 def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarray) -> Result:
     """Search the image twice, unless it takes long; the second time, without compilation, is the time of the row."""
+    from quam_jax.audit import models_held
     from quam_jax.case import quantify_prepared
     from quam_jax.config import Config, change
     from quam_jax.execution import prepare
@@ -76,7 +77,7 @@ def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarr
         quantified = quantify_prepared(prepared, image, config=config)
         times.append((time.perf_counter() - start, time.process_time() - start_work))
     seconds, work = times[-1]
-    searched = sum(a.searched for a in quantified.audit)
+    held, searched = models_held(quantified.audit)
     asked = asked_pixels(quantified)
     agreement = np.corrcoef(quantified.total[asked], entropy[asked])[0, 1]
     flipped = quantified.adversarial != quantified.segmentation
@@ -85,7 +86,7 @@ def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarr
         "members": config.search.members, "steps": 1 if choice.solver == "line_search" else config.search.steps,
         "models": searched, "seconds": seconds, "processor_seconds": work, "compiled_before": len(times) > 1,
         "processor_seconds_a_model": work / searched,
-        "models_held": sum(a.kept if a.searched > 1 else a.held for a in quantified.audit) / searched,
+        "models_held": held / searched,
         "pixels_asked": int(asked.sum()), "pixels_changed": float(flipped.any(0)[asked].mean()),
         "pcc_total_asked": float(agreement)})
 

@@ -36,6 +36,7 @@ RESAMPLES, RANDOM_ORDERS = 2000, 2000
 
 def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cache: Path) -> list[dict[str, Any]]:
     """Criteria and errors of every case of a part under one setting, each case kept in `cache`."""
+    from quam_jax.audit import models_held
     from quam_jax.benchmarking.cases import case_fit_data, parse_dataset, read_cases
     from quam_jax.benchmarking.study import model_digest
     from quam_jax.case import quantify_prepared
@@ -66,10 +67,10 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
             truth = consensus(rater_mean(case.raters, classes=2))
             arrays = {**found.maps, "segmentation": found.segmentation, "adversarial": found.adversarial}
             both, sizes = ((found.segmentation > 0) & (truth > 0)).sum(), (found.segmentation > 0).sum() + (truth > 0).sum()
+            held, searched = models_held(found.audit)
             row = {"case": case.identity.name, "wrong": int((found.segmentation != truth).sum()),
                    "missed_dice": float(1 - 2 * both / sizes) if sizes else 0.0, "seconds": time.process_time() - start,
-                   "held": sum(a.kept if a.searched > 1 else a.held for a in found.audit),
-                   "searched": sum(a.searched for a in found.audit), "criteria": case_criteria(arrays)}
+                   "held": held, "searched": searched, "criteria": case_criteria(arrays)}
             write_json(path, row)
         rows.append(row)
     return rows

@@ -42,6 +42,11 @@ class MemberAudit:
 Kind = TypeVar("Kind", bound=MemberAudit)
 
 
+def models_held(audit: Sequence[MemberAudit]) -> tuple[int, int]:
+    """How many adversarial models kept the constraint in some step, and how many were searched."""
+    return sum(row.kept for row in audit), sum(row.searched for row in audit)
+
+
 def kept_steps(trajectory: Trajectory, counts: Bool[np.ndarray, "t m s"]) -> Int[np.ndarray, "t m"]:
     """The step of smallest objective among those that count, or the last where none does."""
     best = np.argmin(np.where(counts, np.asarray(trajectory.objective), np.inf), -1)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from .audit import MemberAudit, TargetFacts, audit_members, audit_targets, kept_probs, kept_steps
+from .audit import MemberAudit, TargetFacts, audit_members, audit_targets, kept_probs, kept_steps, models_held
 from .config import Config, SampleConfig
 from .decomposition import entropy
 from .execution import Prepared, prepare, search_prepared
@@ -59,7 +59,7 @@ class Quantified(NamedTuple):
         """The maps as pictures with their scales, as a notebook shows them."""
         from .report.notebook import maps_html  # drawing is the report's
 
-        kept, searched = (sum(a.kept if a.searched > 1 else a.held for a in self.audit), sum(a.searched for a in self.audit))
+        kept, searched = models_held(self.audit)
         return maps_html(self.maps, self.segmentation, classes=self.reference.shape[-1], adversarial=self.adversarial,
                          names=self.adversarial_names, facts=f"{kept} of {searched} adversarial models held the constraint.")
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import run_folder
+from ..audit import models_held
 from ..case import Quantified, audit_rows
 from ..config import to_dict
 from ..data.datasets import Case
@@ -75,8 +76,8 @@ def evaluate_case(searched: Searched, method: Method, request: RunRequest, run_d
     spacing = image.geometry.spacing[:quantified.segmentation.ndim]
     distance = contour_distance(quantified.segmentation, spacing=spacing)
     maps = {**quantified.maps, "boundary": boundary_map(distance, sigma=BOUNDARY_SIGMA)}
-    row: dict[str, Any] = {"case": case.name, "status": "ok", "members": sum(a.searched for a in quantified.audit),
-                           "held": sum(a.kept if a.searched > 1 else a.held for a in quantified.audit)}
+    held, searched_models = models_held(quantified.audit)
+    row: dict[str, Any] = {"case": case.name, "status": "ok", "members": searched_models, "held": held}
     metrics = {}
     if raters:
         metrics = evaluate(maps, np.stack(list(raters.values())), probabilities=quantified.reference,
