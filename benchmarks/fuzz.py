@@ -1,9 +1,10 @@
 """Mutated files over every reader: each is read or refused by one ValueError of one line, in bounded memory and time.
 
-Claim: of at least 20,000 files (NIfTI, PNG, JPEG, TIFF, BMP, GIF, PNM; .pth, safetensors, npz, HDF5; YAML settings; plans.json
-and dataset.json of nnU-Net) none makes a reader raise anything else, allocate more than 64 MB beyond the file, or take more
-than ten processor seconds; bombs are refused by their size. `python -m benchmarks.fuzz` writes benchmarks/results/fuzz.json; the
-tests that run with every change take a part of the same mutations.
+Claim: of at least 20,000 files (NIfTI, PNG, JPEG, TIFF, BMP, GIF, PNM, MHA, NRRD, DICOM; .pth, safetensors, npz, HDF5, .pt2; YAML
+settings; plans.json and dataset.json of nnU-Net; manifests of model folders; records of run folders) none makes a reader raise
+anything else, allocate more than 64 MB beyond the file, or take more than ten processor seconds; bombs are refused by their
+size. `python -m benchmarks.fuzz` (--only takes parts) writes benchmarks/results/fuzz.json and ends with 1 where a reader failed;
+--keep FOLDER keeps these files. The tests that run with every change take a part of the same mutations.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import copy
 import gzip
 import json
 import random
+import re
+import shutil
 import sys
 import tempfile
 import time
@@ -23,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .record import write_result
+from .parts import Parts
 
 MOST_BYTES = 64 << 20
 MOST_SECONDS = 10.0
@@ -33,37 +36,51 @@ THINGS: tuple[Any, ...] = (*NUMBERS, None, True, "", "x" * 900, [], {}, [[]], [0
 
 
 class Tally:
-    """What became of the mutants of one format, and the most that one of them cost."""
+    """What became of the mutants of one format, and the most that one of them cost; mutants that a reader fails at are kept."""
+
+    keep: Path | None = None  # the folder for them
 
     def __init__(self, name: str) -> None:
         self.name, self.count = name, collections.Counter[str]()
         self.bytes, self.seconds = 0, 0.0
+        self.wrong: list[str] = []
 
-    def read(self, reader: Callable[[], Any]) -> None:
-        """Call a reader on a mutant; what is neither a result nor one ValueError of one line ends the measurement."""
+    def read(self, reader: Callable[[], Any], *paths: Path) -> None:
+        """Call a reader on a mutant, which lies in `paths`."""
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         began = time.process_time()
+        wrong = ""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pillow warns of odd metadata and goes on
                 reader()
             self.count["read"] += 1
         except ValueError as error:
-            if "\n" in str(error) or not str(error):
-                raise AssertionError(f"{self.name}: an error of more than one line, or of none: {str(error)!r}") from error
-            if len(str(error)) > 5000:
-                raise AssertionError(f"{self.name}: an error of {len(str(error)):,} letters") from error
+            said = str(error)
+            if "\n" in said or not said or len(said) > 5000:
+                wrong = f"a message of {said.count(chr(10)) + 1} lines and {len(said):,} letters: {said[:200]!r}"
             self.count["refused"] += 1
-        self.seconds = max(self.seconds, time.process_time() - began)
-        self.bytes = max(self.bytes, tracemalloc.get_traced_memory()[1] - before)
-        if self.bytes > MOST_BYTES or self.seconds > MOST_SECONDS:
-            raise AssertionError(f"{self.name}: {self.bytes:,} bytes, {self.seconds:.1f} s")
+        except Exception as error:
+            self.count["failed"] += 1
+            wrong = f"{type(error).__name__}: {str(error)[:200]}"
+        seconds, held = time.process_time() - began, tracemalloc.get_traced_memory()[1] - before
+        self.seconds, self.bytes = max(self.seconds, seconds), max(self.bytes, held)
+        if seconds > MOST_SECONDS or held > MOST_BYTES:
+            wrong = f"{held:,} bytes, {seconds:.1f} s"
+        if wrong:
+            self.wrong.append(wrong)
+            if self.keep is not None:
+                self.keep.mkdir(parents=True, exist_ok=True)
+                stem = re.sub("[^a-z0-9]+", "_", self.name.lower())
+                for path in paths:
+                    shutil.copy(path, self.keep / f"{stem}_{len(self.wrong)}{path.suffix}")
 
     def row(self) -> dict[str, Any]:
         """Figures for the result."""
         return {"format": self.name, "files": sum(self.count.values()), "read": self.count["read"],
-                "refused": self.count["refused"], "most_megabytes": self.bytes / 1e6, "most_seconds": self.seconds}
+                "refused": self.count["refused"], "wrong": len(self.wrong), "most_megabytes": self.bytes / 1e6,
+                "most_seconds": self.seconds, **({"first_wrong": self.wrong[0]} if self.wrong else {})}
 
 
 def images(folder: Path, count: int) -> Iterator[dict[str, Any]]:
@@ -75,43 +92,67 @@ def images(folder: Path, count: int) -> Iterator[dict[str, Any]]:
     from quam_jax.data.volumes import read_image, read_labels
     from tests.test_data_fuzz import FORMATS, mutate
 
-    for suffix in FORMATS:
+    itk = ()
+    with contextlib.suppress(ImportError):
+        import SimpleITK
+
+        itk = (".mha", ".nrrd")
+    for suffix in (*FORMATS, *itk):
         rng = np.random.default_rng(zlib.crc32(suffix.encode()) + 1)
         values = rng.integers(0, 2, (12, 15)).astype(np.uint8)
         path = folder / f"a{suffix}"
-        nib.save(nib.Nifti1Image(values, np.eye(4)), path) if "nii" in suffix else Image.fromarray(values).save(path)
+        if suffix in itk:
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values), str(path))
+        elif "nii" in suffix:
+            nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+        else:
+            Image.fromarray(values).save(path)
         sound, tally = path.read_bytes(), Tally(suffix)
         for number in range(count):
             path.write_bytes(mutate(sound, rng))
             as_labels = number % 3 == 0
             tally.read(lambda p=path, m=as_labels: read_labels(p, classes=2, like=None, limit=10**6) if m else
-                       read_image(p, limit=10**6))
+                       read_image(p, limit=10**6), path)
         yield tally.row()
 
 
-def weights(folder: Path, count: int, hdf5: int) -> Iterator[dict[str, Any]]:
-    """Weight files: pickles in zip archives and old ones, safetensors, npz, HDF5."""
+def weights(folder: Path, count: int) -> Iterator[dict[str, Any]]:
+    """Weight files: pickles in zip archives and old ones, safetensors, npz."""
+    from converters.readers import read_weights
+    from tests.test_readers_fuzz import mutate, seeds
+
+    for kind, content in seeds(folder).items():
+        tally, path = Tally(f"weights, {kind}"), folder / "mutant"
+        for index in range(count):
+            path.write_bytes(mutate(content, random.Random(f"{kind} {index}")))
+            tally.read(lambda p=path: read_weights(p), path)
+        yield tally.row()
+
+
+def hdf5(folder: Path, count: int) -> Iterator[dict[str, Any]]:
+    """HDF5 files; each is read in a process of its own."""
+    try:
+        import h5py
+    except ImportError:
+        return
     import numpy as np
 
     from converters.readers import keras_file, read_weights
-    from tests.test_readers_fuzz import mutate, seeds
+    from tests.test_readers_fuzz import mutate
 
+    path = folder / "mutant"
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = "2.4.0"
+        file["conv/kernel:0"] = np.arange(18, dtype=np.float32).reshape(3, 3, 1, 2)
+        file.create_dataset("conv/bias:0", data=np.ones(64), compression="gzip", chunks=(16,))
+    sound, usual = path.read_bytes(), keras_file.SECONDS
     keras_file.SECONDS = MOST_SECONDS
-    sound = {name: (content, count) for name, content in seeds(folder).items()}
-    with contextlib.suppress(ImportError):
-        import h5py
-
-        with h5py.File(folder / "w.h5", "w") as file:
-            file.attrs["keras_version"] = "2.4.0"
-            file["conv/kernel:0"] = np.arange(18, dtype=np.float32).reshape(3, 3, 1, 2)
-            file.create_dataset("conv/bias:0", data=np.ones(64), compression="gzip", chunks=(16,))
-        sound["h5"] = ((folder / "w.h5").read_bytes(), hdf5)
-    for kind, (content, number) in sound.items():
-        tally, path = Tally(f"weights, {kind}"), folder / "mutant"
-        for index in range(number):
-            path.write_bytes(mutate(content, random.Random(f"{kind} {index}")))
-            tally.read(lambda p=path: read_weights(p))
-        yield tally.row()
+    tally = Tally("weights, HDF5")
+    for index in range(count):
+        path.write_bytes(mutate(sound, random.Random(f"h5 {index}")))
+        tally.read(lambda: read_weights(path), path)
+    keras_file.SECONDS = usual
+    yield tally.row()
 
 
 def settings(folder: Path, count: int) -> dict[str, Any]:
@@ -126,7 +167,7 @@ def settings(folder: Path, count: int) -> dict[str, Any]:
         rng = random.Random(index)
         changed = changed_values(to_dict(Config()), rng) if index % 2 else None
         path.write_bytes(mutate(sound, rng) if changed is None else yaml.safe_dump(changed).encode())
-        tally.read(lambda: load_config(path))
+        tally.read(lambda: load_config(path), path)
     return tally.row()
 
 
@@ -159,8 +200,113 @@ def plans(folder: Path, count: int) -> dict[str, Any]:
             raw = mutate(contents[name].encode(), rng)
         for file, text in contents.items():
             (folder / file).write_bytes(raw if file == name else text.encode())
-        tally.read(lambda: read_nnunet(folder))
+        tally.read(lambda: read_nnunet(folder), folder / "plans.json", folder / "dataset.json")
     return tally.row()
+
+
+def manifests(folder: Path, count: int) -> dict[str, Any]:
+    """manifest.json of a model folder, as far as a model is described by it: values and bytes changed."""
+    from quam_jax.checkpoint import restore_model, save_model
+    from quam_jax.pipeline import preprocessing_of
+    from tests.small_run import small_model
+    from tests.test_readers_fuzz import mutate
+
+    tally, path = Tally("model folder, manifest.json"), folder / "model" / "manifest.json"
+    save_model(folder / "model", small_model())
+    sound = path.read_bytes()
+    for index in range(count):
+        rng = random.Random(index)
+        changed = changed_values(json.loads(sound), rng) if index % 2 else None
+        path.write_bytes(mutate(sound, rng) if changed is None else json.dumps(changed).encode())
+        tally.read(lambda: preprocessing_of(restore_model(folder / "model")), path)
+    return tally.row()
+
+
+def records(folder: Path, count: int) -> dict[str, Any]:
+    """CASE.json, run.json, timing.csv and a worker's journal of a run folder, each read by all that read it."""
+    from quam_jax import run_folder
+    from quam_jax.report.folder import load_arrays, read_run
+    from quam_jax.runs.merge import read_outcome, read_result
+    from quam_jax.runs.workers import Worker, others_at_work
+    from tests.test_readers_fuzz import mutate
+
+    case = {"case": "a", "digest": "d", "files": {"a_seg.npz": {"bytes": 3, "sha256": "x"}},
+            "outputs": {"segmentation": "a_seg.npz"}, "notes": [], "audit": [],
+            "row": {"case": "a", "status": "ok", "members": 2, "held": 1, "total/mean": 0.5}}
+    run = {"digest": "d", "status": "finished", "cases": ["a"], "failed": {}, "notes": [],
+           "config": {"search": {"members": 2}}}
+    journal = [{"event": "start", "time": 1.0, "machine": "m", "pid": 1, "born": "2"},
+               {"event": "done", "case": "a", "seconds": 1.0}, {"event": "left", "why": ""}]
+    sound = {"a.json": json.dumps(case | {"sha256": run_folder.digest(case)}), "run.json": json.dumps(run),
+             "summary.json": json.dumps({"columns": {}, "cases": 1, "failed": 0}),
+             "results.csv": "case,status,total/mean\na,ok,0.5\n",
+             "timing.csv": "case,seconds,worker\na,1.0,w\n", ".workers/w.jsonl": "\n".join(map(json.dumps, journal)) + "\n"}
+    tally = Tally("run folder, records")
+    (folder / ".workers").mkdir()
+    (folder / "a_seg.npz").write_bytes(b"map")
+
+    def read_all() -> None:
+        others_at_work(folder, patience=60)
+        run_folder.verify(folder, "a", "d")
+        found = read_run(folder)
+        for one in found.cases:
+            load_arrays(one)
+        with Worker(folder, patience=60) as worker:
+            journals = worker.journals()
+            worker.claim("a")
+            read_outcome(journals, {}, folder, present=[worker.name])
+        worker.journal.unlink()
+        shutil.rmtree(worker.claims)
+        read_result(folder, ["a"])
+
+    for index in range(count):
+        rng = random.Random(index)
+        name = rng.choice(list(sound))
+        for file, text in sound.items():
+            (folder / file).write_text(text)
+        if index % 2 and name.endswith(".json"):
+            (folder / name).write_text(json.dumps(changed_values(json.loads(sound[name]), rng)))
+        else:
+            (folder / name).write_bytes(mutate(sound[name].encode(), rng))
+        tally.read(read_all, folder / name)
+    return tally.row()
+
+
+def series(folder: Path, count: int) -> Iterator[dict[str, Any]]:
+    """DICOM series of two images, one of which is changed."""
+    try:
+        from pydicom.uid import generate_uid  # noqa: F401
+    except ImportError:
+        return
+    from quam_jax.data.dicom import read_series
+    from tests.test_dicom import stored_values, write_slices
+    from tests.test_readers_fuzz import mutate
+
+    write_slices(folder, stored_values((4, 5, 2)))
+    path = sorted(p for p in folder.rglob("*") if p.is_file())[0]
+    tally, sound = Tally("DICOM series"), path.read_bytes()
+    for index in range(count):
+        path.write_bytes(mutate(sound, random.Random(index)))
+        tally.read(lambda: read_series(folder), path)
+    yield tally.row()
+
+
+def graphs(folder: Path, count: int) -> Iterator[dict[str, Any]]:
+    """Exported graphs (.pt2): bytes of the archive changed."""
+    try:
+        import torch
+    except ImportError:
+        return
+    from converters.exported.archive import load_exported
+    from tests.test_readers_fuzz import mutate
+
+    path = folder / "net.pt2"
+    torch.export.save(torch.export.export(torch.nn.Conv2d(1, 2, 3).eval(), (torch.zeros(1, 1, 8, 8),)), path)
+    tally, sound = Tally("exported graph, .pt2"), path.read_bytes()
+    for index in range(count):
+        path.write_bytes(mutate(sound, random.Random(index)))
+        tally.read(lambda: load_exported(path), path)
+    yield tally.row()
 
 
 def changed_values(tree: Any, rng: random.Random) -> Any:
@@ -259,34 +405,32 @@ def png_bomb(*, side: int = 100_000) -> bytes:
             + chunk(b"IEND", b""))
 
 
-def main() -> None:
+PARTS: dict[str, tuple[int, Callable[[Path, int], Any]]] = {
+    "images": (1250, images), "weights": (1000, weights), "hdf5": (60, hdf5), "settings": (2500, settings),
+    "plans": (1000, plans),
+    "manifests": (400, manifests), "records": (1000, records), "series": (400, series), "graphs": (200, graphs),
+    "bombs": (1, lambda folder, _: bombs(folder))}
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1250, help="mutants of each image format")
-    parser.add_argument("--weights", type=int, default=1000, help="mutants of each weight format")
-    parser.add_argument("--hdf5", type=int, default=60, help="mutants of HDF5, each read in a process of its own")
-    parser.add_argument("--settings", type=int, default=2500)
-    parser.add_argument("--plans", type=int, default=1000)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts to measure; the others stay")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the usual number of mutants")
+    parser.add_argument("--keep", type=Path, help="folder for the files that a reader failed at")
     chosen = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-
-    def parts(root: Path) -> Iterator[dict[str, Any]]:
-        folders = [root / name for name in ("images", "weights", "settings", "plans", "bombs")]
-        for folder in folders:
-            folder.mkdir()
-        yield from images(folders[0], chosen.images)
-        yield from weights(folders[1], chosen.weights, chosen.hdf5)
-        yield settings(folders[2], chosen.settings)
-        yield plans(folders[3], chosen.plans)
-        yield from bombs(folders[4])
-
+    Tally.keep = chosen.keep
+    results = Parts("fuzz")
     tracemalloc.start()
-    with tempfile.TemporaryDirectory() as folder:
-        for row in parts(Path(folder)):
-            rows.append(row)
-            sys.stderr.write(f"{row['format']}: {row['files']}\n")
+    for name in chosen.only:
+        count, part = PARTS[name]
+        results.begin(name)
+        with tempfile.TemporaryDirectory() as folder:
+            rows = part(Path(folder), max(1, round(count * chosen.share)))
+            results.add(name, [rows] if isinstance(rows, dict) else rows)
     tracemalloc.stop()
-    write_result("fuzz", rows, files=sum(row["files"] for row in rows))
+    results.write(files=sum(row["files"] for row in results.rows))
+    return int(any(row["wrong"] for row in results.rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

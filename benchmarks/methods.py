@@ -1,8 +1,8 @@
 """A finished study as a committed result: benchmarks/results/methods_NAME.json, .md, .csv and .tex; pictures for the docs.
 
-`quam-jax benchmark methods ... --out STUDY`, then `python -m benchmarks.methods --study STUDY --name NAME`. Every number is
-copied from STUDY/methods.json, which names networks, cases (by SHA-256), settings and the command; the CSV has a row for every
-network, method, condition and case.
+`quam-jax benchmark methods ... --out STUDY`, then `python -m benchmarks.methods --study STUDY --name NAME`; the studies of the
+documents are published by `python -m benchmarks.studies`. Every number is copied from STUDY/methods.json, which names networks,
+cases (by SHA-256), settings and the command; the CSV has a row for every network, method, condition and case.
 """
 
 import argparse
@@ -37,24 +37,29 @@ def rows_of(study: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def publish(folder: Path, name: str, *, note: str = "", recipe: str = "") -> None:
+    """Copy a finished study to benchmarks/results and docs/pictures; `recipe` is the command that makes all of it from data."""
+    study = json.loads((folder / "methods.json").read_text())
+    kept = ("dataset", "networks", "settings", "tuning_score", "tuning", "test_cases", "validation_cases", "fit_cases", "failed")
+    write_result(f"methods_{name}", rows_of(study), study_command=study["command"], recipe=recipe or study["command"], note=note,
+                 default=study["default"], **{key: study[key] for key in kept})
+    text = (folder / "methods.md").read_text()
+    before = "\n\n".join(part for part in (note, f"`{recipe}`" if recipe else "", f"`{study['command']}`") if part)
+    (RESULTS / f"methods_{name}.md").write_text(f"{before}\n\n{text}")
+    shutil.copyfile(folder / "methods.tex", RESULTS / f"methods_{name}.tex")
+    write_rows(folder / "methods.csv", RESULTS / f"methods_{name}.csv")
+    for picture, kind in PICTURES.items():
+        if (folder / picture).exists():
+            shutil.copyfile(folder / picture, DOCS / f"methods_{name}_{kind}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--note", default="", help="what a reader must know about these data")
     options = parser.parse_args()
-    study = json.loads((options.study / "methods.json").read_text())
-    kept = ("dataset", "networks", "settings", "tuning_score", "tuning", "test_cases", "validation_cases", "fit_cases", "failed")
-    write_result(f"methods_{options.name}", rows_of(study), study_command=study["command"], note=options.note,
-                 **{name: study[name] for name in kept})
-    text = (options.study / "methods.md").read_text()
-    note = f"{options.note}\n\n" if options.note else ""
-    (RESULTS / f"methods_{options.name}.md").write_text(f"{note}`{study['command']}`\n\n{text}")
-    shutil.copyfile(options.study / "methods.tex", RESULTS / f"methods_{options.name}.tex")
-    write_rows(options.study / "methods.csv", RESULTS / f"methods_{options.name}.csv")
-    for picture, name in PICTURES.items():
-        if (options.study / picture).exists():
-            shutil.copyfile(options.study / picture, DOCS / f"methods_{options.name}_{name}.png")
+    publish(options.study, options.name, note=options.note)
 
 
 def write_rows(source: Path, target: Path) -> None:

@@ -38,10 +38,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_result(name: str, rows: list[dict[str, Any]], **extra: Any) -> Path:
-    """Print the rows and write results/NAME.json; a figure that does not exist (NaN) becomes null."""
+def write_result(name: str, rows: list[dict[str, Any]], *, shown: int = 0, **extra: Any) -> Path:
+    """Print the rows (or the last `shown`) and write results/NAME.json; a figure that does not exist (NaN) becomes null."""
     rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
-    for row in rows:
+    for row in rows[-shown:]:
         sys.stdout.write("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()) + "\n")
     command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     result = {"rows": rows, **extra, "device": hardware(), "versions": versions(), "command": command,
@@ -50,3 +50,9 @@ def write_result(name: str, rows: list[dict[str, Any]], **extra: Any) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A table of a document."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])

@@ -7,6 +7,7 @@ benchmarks/results/shrinking_NAME.json: the mean epistemic map of every method, 
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,23 @@ def _mean(about: dict[str, Any] | None) -> float | None:
     return None if about is None else about["figures"][FIGURE]["mean"]
 
 
+def publish(folders: Mapping[float, Path], name: str, *, recipe: str = "") -> None:
+    """Write the result of studies by the share of training cases; ValueError where their test cases differ."""
+    studies = {share: json.loads((folder / "methods.json").read_text()) for share, folder in folders.items()}
+    cases = {tuple(sorted(study["test_cases"].items())) for study in studies.values()}
+    if len(cases) > 1:
+        raise ValueError("--study: expected studies of the same test cases, got others")
+    write_result(f"shrinking_{name}", rows_of(studies), study_commands=[s["command"] for s in studies.values()], recipe=recipe,
+                 cases=len(next(iter(cases))), networks={share: study["networks"] for share, study in studies.items()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", action="append", required=True, metavar="SHARE=FOLDER")
     parser.add_argument("--name", required=True)
     options = parser.parse_args()
     parts = dict(text.split("=", 1) for text in options.study)
-    studies = {float(share): json.loads((Path(folder) / "methods.json").read_text()) for share, folder in parts.items()}
-    cases = {tuple(sorted(study["test_cases"].items())) for study in studies.values()}
-    if len(cases) > 1:
-        raise ValueError("--study: expected studies of the same test cases, got others")
-    write_result(f"shrinking_{options.name}", rows_of(studies), study_commands=[s["command"] for s in studies.values()])
+    publish({float(share): Path(folder) for share, folder in parts.items()}, options.name)
 
 
 if __name__ == "__main__":

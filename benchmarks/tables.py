@@ -1,7 +1,7 @@
 """The tables of README.md and docs/ from the committed results, so that no figure there is typed by hand.
 
 `python -m benchmarks.tables` rewrites what stands between the `<!-- NAME -->` and `<!-- /NAME -->` marks; a table whose result
-is not there yet is left alone.
+is not there yet, or has no rows, is left alone.
 """
 
 import argparse
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import evidence
+from . import evidence, run_tables
 from .record import RESULTS
+from .record import markdown_table as _markdown
 
 ROOT = Path(__file__).parent.parent
 NAMES = {"att_unet": "Attention U-Net", "unet": "U-Net", "unet_dropout": "U-Net with dropout", "unetpp": "U-Net++",
@@ -20,11 +21,6 @@ NAMES = {"att_unet": "Attention U-Net", "unet": "U-Net", "unet_dropout": "U-Net 
          "wnet": "W-Net, little U-Net (lwnet)", "plain_unet": "plain U-Net (orobix/retina-unet)",
          "nnunet_plain": "nnU-Net v2, plain", "nnunet_residual": "nnU-Net v2, residual encoder"}
 PACKAGES = {"monai": "MONAI", "smp": "segmentation_models_pytorch", "torchvision": "torchvision", "transformers": "transformers"}
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def _figure(value: float | None) -> str:
@@ -109,14 +105,17 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "pixels table": ("docs/speed.md", "search_pixels", search_table),
     "masks table": ("docs/speed.md", "search_masks", search_table),
     "step table": ("docs/speed.md", "search_step", step_table), "scaling table": ("docs/speed.md", "scaling", scaling_table),
-    "methods table": ("README.md", "methods_crisp_over", evidence.short_table)}
+    "methods table": ("README.md", "methods_crisp_over", evidence.short_table),
+    **run_tables.TABLES}
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     for name, (file, result, table) in TABLES.items():
         if (RESULTS / f"{result}.json").is_file():
-            put(file, name, table(json.loads((RESULTS / f"{result}.json").read_text())))
+            body = table(json.loads((RESULTS / f"{result}.json").read_text()))
+            if body:
+                put(file, name, body)
     put("docs/evidence.md", "studies", evidence.studies(RESULTS))
 
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .types import Trajectory
 from .weighting import counted, finite
@@ -55,8 +57,12 @@ def kept_steps(trajectory: Trajectory, counts: Bool[np.ndarray, "t m s"]) -> Int
 
 def kept_probs(trajectory: Trajectory, kept: Int[np.ndarray, "t m"]) -> Float[np.ndarray, "t m p c"]:
     """The predictions of the kept steps."""
-    targets, members = np.indices(kept.shape)
-    return np.asarray(trajectory.probs[targets, members, kept])
+    return np.asarray(_take(trajectory.probs, kept))
+
+
+@jax.jit
+def _take(probs: Float[Array, "t m s p c"], kept: Int[Array, "t m"]) -> Float[Array, "t m p c"]:
+    return jnp.take_along_axis(probs, kept[:, :, None, None, None], 2)[:, :, 0]
 
 
 class TargetFacts(NamedTuple):

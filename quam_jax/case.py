@@ -6,6 +6,7 @@ whole images of the network's rank. No files here.
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from .audit import MemberAudit, TargetFacts, audit_members, audit_targets, kept_probs, kept_steps, models_held
-from .config import Config, SampleConfig
+from .config import Config, SampleConfig, TargetConfig
 from .decomposition import entropy
 from .execution import Prepared, prepare, search_prepared
 from .many_targets import decompose_weighted, quantify_targets, reference_loss_of
@@ -96,10 +97,10 @@ def quantify_prepared(prepared: Prepared, image: Float[np.ndarray, "*space i"], 
 def _quantify_image(prepared: Prepared, image: np.ndarray, *, config: Config, key: Key[Array, ""],
                     place: int | None = None) -> Quantified:
     space = image.shape[:-1]
-    reference = predict(prepared.model, jnp.asarray(image))
-    segmentation = jnp.argmax(reference, -1)
+    reference = predict(prepared.model, image)
     if config.targets.target != "mask":
         return _quantify_many(prepared, image, reference, config=config, key=key, place=place)
+    segmentation, softmax = _read_off(reference)
     targets = case_targets(segmentation, reference, config=config, key=key)
     trajectory = search_prepared(prepared, jnp.asarray(image), targets, key=key, execution=config.execution)
     flat = reference.reshape(1, -1, reference.shape[-1])
@@ -110,7 +111,7 @@ def _quantify_image(prepared: Prepared, image: np.ndarray, *, config: Config, ke
     total, aleatoric, epistemic = (np.asarray(u).reshape(space) for u in uncertainty)
     return Quantified(
         reference=np.asarray(reference), segmentation=labels.astype(np.int32), total=total, aleatoric=aleatoric,
-        epistemic=epistemic, softmax=np.asarray(entropy(reference)), adversarial=label_maps.reshape(-1, *space),
+        epistemic=epistemic, softmax=np.asarray(softmax), adversarial=label_maps.reshape(-1, *space),
         adversarial_names=wanted_names(config),
         audit=tuple(audit_members(MemberAudit, trajectory, reference_loss=prepared.recorded_loss, names=wanted_names(config),
                                   changed=(label_maps != labels.reshape(-1)).sum(-1), slice=place)),
@@ -123,7 +124,7 @@ def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array
                    key: Key[Array, ""], place: int | None) -> Quantified:
     probabilities = np.asarray(reference)
     segmentation = probabilities.argmax(-1).astype(np.int32)
-    masks = [np.asarray(mask) for mask in _wanted_masks(jnp.asarray(segmentation), reference, config=config, key=key)]
+    masks = [np.asarray(mask) for mask in _wanted_masks(segmentation, reference, key, config.targets)]
     found = quantify_targets(prepared, image, probabilities, segmentation, wanted=masks, config=config, key=key)
     trajectory, points = found.trajectory, np.asarray(found.targets.points)
     asked = np.asarray(found.targets.weights) > 0
@@ -155,12 +156,24 @@ def wanted_names(config: Config) -> tuple[str, ...]:
 def case_targets(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], *, config: Config,
                  key: Key[Array, ""]) -> Targets:
     """The mask targets of one case."""
-    return mask_targets(_wanted_masks(segmentation, reference, config=config, key=key), members=config.search.members)
+    return _mask_targets(segmentation, reference, key, config.targets, config.search.members)
 
 
-def _wanted_masks(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], *, config: Config,
-                  key: Key[Array, ""]) -> list[Int[Array, "*space"]]:
-    settings = config.targets
+# compiled as a whole: one by one, the small operations of a case take longer than the search of a small image
+@jax.jit
+def _read_off(reference: Float[Array, "*space c"]) -> tuple[Int[Array, "*space"], Float[Array, "*space"]]:
+    return jnp.argmax(reference, -1), entropy(reference)
+
+
+@partial(jax.jit, static_argnames=("settings", "members"))
+def _mask_targets(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], key: Key[Array, ""],
+                  settings: TargetConfig, members: int) -> Targets:
+    return mask_targets(_wanted_masks(segmentation, reference, key, settings), members=members)
+
+
+@partial(jax.jit, static_argnames="settings")
+def _wanted_masks(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], key: Key[Array, ""],
+                  settings: TargetConfig) -> list[Int[Array, "*space"]]:
     return [wanted_mask(segmentation, shape, radius=settings.radius, classes=reference.shape[-1],
                         element=settings.element, outside=settings.outside, probs=reference,
                         key=jax.random.fold_in(key, index)) for index, shape in enumerate(settings.shapes)]

@@ -4,10 +4,15 @@ On a CPU two defaults of XLA cost time. It schedules for concurrency, which keep
 cores can use; with the schedule that saves memory a search step of the attention U-Net takes 126 instead of 206 MB. And it hands
 convolutions to a library (YNNPACK) that is up to two times slower on feature maps than XLA's own; matrix products and
 reductions stay with it. `benchmarks/convolution.py` and `benchmarks/forward.py` measure what comes of it.
+
+Independent calls run two at a time (`side_by_side`): on a few cores one of them leaves gaps that another one fills.
 """
 
+import collections
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -51,3 +56,33 @@ def jit(function: Callable[..., Any] | None = None, **arguments: Any) -> Callabl
         return (inner if traced else outermost())(*values, **named)
 
     return call
+
+
+AT_ONCE = 2
+
+
+def side_by_side(function: Callable[[Any], Any], items: Iterable[Any], *, compiled: bool = False) -> Iterator[Any]:
+    """The results of a function that runs compiled code, in the order of the items, AT_ONCE items at a time.
+
+    The first one goes alone, lest several threads compile the same, unless it is `compiled`. Items are drawn as there is room.
+    """
+    remaining = iter(items)
+    if not compiled:
+        for item in remaining:
+            yield function(item)
+            break
+    names = ("jax_default_matmul_precision", "jax_default_device", "jax_enable_x64")
+    precision, device, double = (getattr(jax.config, name) for name in names)  # a new thread does not have those of this one
+
+    def in_thread(item: Any) -> Any:
+        with jax.default_matmul_precision(precision), jax.default_device(device), jax.enable_x64(double):
+            return function(item)
+
+    running: collections.deque[Future[Any]] = collections.deque()
+    with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
+        for item in remaining:
+            running.append(pool.submit(in_thread, item))
+            if len(running) >= AT_ONCE:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()

@@ -89,7 +89,7 @@ class SearchConfig:
     epochs: int = setting(0, "passes over the fit batches, instead of steps (published: 3)")
     batch_stride: int = setting(1, "with epochs: use every n-th fit batch (published: 50)")
     optimizer: str = setting("adam", "adam, sgd, or the NAME of an optax.scale_by_NAME: lion, rms, adabelief, ...")
-    learning_rate: float = setting(1e-4, "learning rate; 0 is the control that shows what the search itself adds")
+    learning_rate: float = setting(1e-3, "learning rate; 0 is the control that shows what the search itself adds")
     mode: Literal["eval", "train"] = setting("eval", "eval: no dropout, running statistics; train: as published")
     penalty: Literal["hinge", "linear"] = setting("hinge", "hinge: max(0, violation); linear: rewards slack (published)")
     schedule: Literal["constant", "linear", "exponential"] = setting("constant", "of the penalty coefficient")
@@ -97,7 +97,7 @@ class SearchConfig:
     schedule_start: float = setting(1.0, "c0 of the schedule")
     schedule_rate: float = setting(2.0, "eta of the schedule: c0 + eta*(t//every), or c0*eta^(t//every)")
     schedule_every: int = setting(3, "fit batches between two changes of the coefficient")
-    slack: float = setting(0.2, "how much worse the fit loss may get: a fraction of the reference loss, or nats a pixel")
+    slack: float = setting(1.0, "how much worse the fit loss may get: a fraction of the reference loss, or nats a pixel")
     slack_unit: Literal["relative", "nats"] = setting("relative", "what slack is measured in")
     record: Literal["same", "after"] = setting(
         "same", "same: prediction and losses of the same weights; after: the prediction one step later (published)")

@@ -26,7 +26,9 @@ from .config import Config
 from .execution import Plan, backend_name, choose_plan
 from .loading import load_models
 from .pipeline import RunRequest, find_method, run
-from .run_folder import read_json
+from .report.html import write_report
+from .run_folder import read_json, write_json
+from .runs.merge import REPORTED
 
 FEW_STEPS = (2, 4)  # of the short passes, where a search has more than the second of them
 
@@ -85,19 +87,26 @@ class Estimate(NamedTuple):
     price: float | None
 
 
+class Sizes(NamedTuple):
+    """Bytes on disk: of the files of a case with its rows in the tables, of the report without cases, and of a case in it."""
+
+    case: int
+    page: int = 0
+    page_case: int = 0
+
+
 class _Pass(NamedTuple):
     first: Clock  # when the first case began
     last: Clock  # when the last result was written
     end: Clock
-    out_bytes: int
+    bytes: Sizes
     models: int
     sizes: int
     thread: float
 
 
-def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple[Probe, int]:
-    """Measure a run on `cases` of its images, spread evenly; also the bytes that a case leaves on disk,
-    at most: what a run writes once is shared by the few cases of the probe.
+def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple[Probe, Sizes]:
+    """Measure a run on `cases` of its images, spread evenly; also the bytes that it leaves on disk.
 
     `imports` are the processor seconds that a process takes before it can begin. `request.out` is not touched. ValueError as
     for a run.
@@ -124,10 +133,10 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple
     models = longer.models / length
     return Probe(start, compilation, case, step, Clock(max(0.0, once.wall), max(0.0, once.processor)),
                  merging.scaled(1 / length), longer.thread, _memory(), models, length, cold.sizes, lanes,
-                 choose_plan(request.config.execution, members=max(1, round(models)))), longer.out_bytes // length
+                 choose_plan(request.config.execution, members=max(1, round(models)))), longer.bytes
 
 
-def predict_run(measured: Probe, bytes_a_case: int, config: Config, *, cases: int, devices: int = 1, hosts: int = 1,
+def predict_run(measured: Probe, sizes: Sizes, config: Config, *, cases: int, devices: int = 1, hosts: int = 1,
                 price: float | None = None) -> Estimate:
     """What `cases` cases take on `devices` devices like the probe's, in `hosts` processes; `price` is that of a device hour.
 
@@ -147,7 +156,8 @@ def predict_run(measured: Probe, bytes_a_case: int, config: Config, *, cases: in
     seconds = once.wall + searching + merging.wall
     processor = hosts * once.processor + each.processor * cases + merging.processor
     hours = seconds * devices / 3600
-    return Estimate(seconds, processor, measured.memory, bytes_a_case * cases, hours, None if price is None else hours * price)
+    disk = sizes.case * cases + (sizes.page + sizes.page_case * cases if cases <= REPORTED else 0)
+    return Estimate(seconds, processor, measured.memory, disk, hours, None if price is None else hours * price)
 
 
 def describe_plan(measured: Probe) -> str:
@@ -170,12 +180,21 @@ def _measure(request: RunRequest, names: tuple[str, ...], *, steps: int) -> _Pas
         end = Clock.now()
         records = [read_json(out / f"{name}.json") for name in names]
         records = [record for record in records if record]
-        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        sizes = _sizes(out, len(names))
         with (out / "timing.csv").open(newline="", encoding="utf-8") as file:
             timing = list(csv.DictReader(file))
     thread = max(sum(float(line[part]) for line in timing) / len(timing) for part in ("read", "write"))
-    return _Pass(moments[0], moments[-1], end, size, sum(int(r["row"]["members"]) for r in records),
+    return _Pass(moments[0], moments[-1], end, sizes, sum(int(r["row"]["members"]) for r in records),
                  len({tuple(r["image"]["shape"]) for r in records}), thread)
+
+
+def _sizes(out: Path, cases: int) -> Sizes:
+    page = (out / "report.html").stat().st_size
+    whole = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    with tempfile.TemporaryDirectory() as folder:  # the same page without cases
+        write_json(Path(folder) / "run.json", read_json(out / "run.json") | {"cases": []})
+        empty = min(page, write_report(Path(folder)).stat().st_size)
+    return Sizes((whole - page) // cases, empty, (page - empty) // cases)
 
 
 def _memory() -> int:

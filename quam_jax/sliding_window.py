@@ -11,10 +11,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from .compilation import side_by_side
 from .data.tiles import Tiling, cut, importance
 from .model import SegmentationModel
 
-TOGETHER = 2**18  # voxels of the patches that go through the network together
+TOGETHER = 2**17  # voxels of the patches that go through the network together; two such batches are in flight
 
 
 def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
@@ -53,12 +54,17 @@ def _logits_of_tiles(models: Sequence[SegmentationModel], volume: np.ndarray, ti
     weights = importance(tiling.patch)[..., None]
     jobs = list(itertools.product(range(len(tiling.starts)), flips))
     together = min(max(1, TOGETHER // math.prod(tiling.patch)), len(jobs))
-    for model, start in itertools.product(models, range(0, len(jobs), together)):
+
+    def run(what: tuple[SegmentationModel, int]) -> list[tuple[int, np.ndarray]]:
+        model, start = what
         part = jobs[start:start + together]
         images = np.zeros((together, *tiling.patch[3 - rank:], volume.shape[-1]), np.float32)
         for image, (index, flip) in zip(images, part, strict=False):
             image[...] = np.flip(cut(volume, tiling, index).reshape(image.shape), flip)
         with jax.default_matmul_precision(precision):
             logits = np.asarray(model(images))
-        for value, (index, flip) in zip(logits, part, strict=False):
-            yield index, np.flip(value, flip).reshape(*tiling.patch, -1) * weights
+        return [(index, np.flip(value, flip).reshape(*tiling.patch, -1) * weights)
+                for value, (index, flip) in zip(logits, part, strict=False)]
+
+    for found in side_by_side(run, itertools.product(models, range(0, len(jobs), together))):
+        yield from found

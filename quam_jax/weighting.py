@@ -4,6 +4,7 @@ Weights are computed for one target over its flattened (member, step) samples, s
 finite, and are all 0 where nothing may count (the caller then falls back to the reference, see `to_samples`).
 """
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -51,12 +52,14 @@ def feasible(trajectory: Trajectory) -> Bool[Array, "t m s"]:
     return trajectory.fit_loss <= trajectory.bound
 
 
+@jax.jit
 def finite(trajectory: Trajectory) -> Bool[Array, "t m s"]:
     """Samples whose prediction and losses are finite; the others get weight 0 and are counted in the audit."""
     return (jnp.all(jnp.isfinite(trajectory.probs), (-2, -1))
             & jnp.isfinite(trajectory.fit_loss) & jnp.isfinite(trajectory.objective))
 
 
+@partial(jax.jit, static_argnames="feasible_only")
 def counted(trajectory: Trajectory, *, feasible_only: bool = True) -> Bool[Array, "t m s"]:
     """Samples that may have a weight: finite, and within the bound unless infeasible ones count too."""
     return finite(trajectory) & (feasible(trajectory) if feasible_only else True)

@@ -1,5 +1,10 @@
-"""Options and fixtures of the whole suite: where given data lies, and a persistent compilation cache."""
+"""Options and fixtures of the whole suite: where given data lies, quick compilation and its cache.
 
+Most of a test's time is the compiler's, so it is told not to optimise: three times less work, and the numbers that tests
+compare stay within their tolerances. With `--long`, and in tests/test_demo.py, programs are compiled as users have them.
+"""
+
+import importlib.metadata
 import os
 import re
 from pathlib import Path
@@ -10,12 +15,22 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "quam_jax" / "tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+QUICK = ["--xla_backend_optimization_level=0"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # a flag that a version does not know ends the process
+    QUICK += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", default=str(ROOT / "tests" / "golden"), help="folder of golden numbers")
     parser.addoption("--shared", default=str(ROOT.parent / "shared"), help="folder with data, weights and goldens")
     parser.addoption("--long", action="store_true", help="run the tests marked long too")
     parser.addoption("--peers", action="store_true", help="run the tests that need the packages of the extra `peers` too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything starts a backend; workers of pytest-xdist inherit the environment."""
+    if not config.getoption("--long") and "XLA_FLAGS" not in os.environ:
+        os.environ["XLA_FLAGS"] = " ".join(QUICK)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

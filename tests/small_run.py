@@ -21,6 +21,14 @@ def small_model(seed: int = 0) -> SegmentationModel:
     return SegmentationModel(network, params, stats, {"preprocessing": {"normalise": "zscore", "channels": 1}})
 
 
+def little_model(seed: int = 0, *, in_channels: int = 1) -> SegmentationModel:
+    """A plain network of two stages with random weights, which compiles in a fraction of the time."""
+    network = Network.create("nnunet_plain", in_channels=in_channels, n_classes=2, features_per_stage=(2, 3), rank=2,
+                             n_conv_per_stage=1, n_conv_per_stage_decoder=1)
+    params, stats = network.initialise(jax.random.key(seed))
+    return SegmentationModel(network, params, stats, {"preprocessing": {"normalise": "zscore", "channels": in_channels}})
+
+
 def disc(seed: int, radius: float = 6.0, size: tuple[int, ...] = SIZE) -> np.ndarray:
     """A disc at a random place near the middle."""
     rng = np.random.default_rng(seed)
@@ -58,9 +66,9 @@ def write_nifti(path: Path, array: np.ndarray) -> nib.Nifti1Image:
     return image
 
 
-def prepare_folders(root: Path) -> dict[str, Path]:
-    """Model, test cases and fit cases below `root`."""
-    save_model(root / "model", small_model())
+def prepare_folders(root: Path, *, model: SegmentationModel | None = None) -> dict[str, Path]:
+    """Model (the small one where none is given), test cases and fit cases below `root`."""
+    save_model(root / "model", model or small_model())
     write_cases(root / "test", ["a", "b"])
     write_cases(root / "fit", ["f1", "f2", "f3"], raters=1)
     return {"model": root / "model", "images": root / "test" / "images", "masks": root / "test" / "masks",

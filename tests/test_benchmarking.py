@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.evidence import shrinking_table, verdict, verdicts
+from benchmarks import studies
+from benchmarks.evidence import choice, chosen, default_settings, label, short_table, shrinking_table, verdict, verdicts
 from benchmarks.methods import rows_of, write_rows
 from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
@@ -17,7 +18,7 @@ from benchmarks.shrinking import rows_of as shrinking_rows
 from quam_jax.benchmarking import tables
 from quam_jax.benchmarking.cases import parse_dataset
 from quam_jax.benchmarking.ceiling import halves, pcc_halves, rater_figures
-from quam_jax.benchmarking.methods import Method, Outcome, Subject, memo_key, rank_mean
+from quam_jax.benchmarking.methods import Method, Outcome, Subject, memo_key, methods, rank_mean
 from quam_jax.benchmarking.shifts import parse_shift, shifted
 from quam_jax.benchmarking.splits import Identity, check_disjoint, patient_of
 from quam_jax.benchmarking.study import Cell, risk_curve
@@ -26,9 +27,10 @@ from quam_jax.checkpoint import save_model
 from quam_jax.cli import main
 from quam_jax.cli.methods import parse_seeds, spread
 from quam_jax.cli.tune import search_grid
+from quam_jax.config import Config, change
 from quam_jax.data.rendered import nodule_opacity, render
 from quam_jax.evaluation.ranking import augrc, count_errors
-from tests.small_run import disc, picture, small_model
+from tests.small_run import disc, little_model, picture
 
 SIZE = (16, 16)
 
@@ -57,7 +59,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_part(root / "val", ["p2-a", "p2-b"], start=10, raters=2)
     write_part(root / "test", ["p3-a", "p4-a"], start=20, raters=2)
     for seed in range(2):
-        save_model(root / f"net_{seed}", small_model(seed))
+        save_model(root / f"net_{seed}", little_model(seed))
     return root
 
 
@@ -150,9 +152,9 @@ def test_the_search_is_held_against_every_method_search_minus_other() -> None:
     assert against["tta"]["low"] <= -0.1 + 1e-9 and against["tta"]["high"] >= -0.1 - 1e-9
     # 8 cases of one sign: p = 2/256, times 2 for two methods
     assert against["tta"]["p_holm"] == pytest.approx(2 * 2 / 256)
-    assert verdict(against["softmax"], 1) == "wins" and verdict(against["tta"], 1) == "loses"
-    assert verdict(against["tta"], -1) == "wins"  # where lower is better
-    assert verdict(against["tta"] | {"p_holm": 0.2}, 1) == "ties" and verdict(against["tta"] | {"high": 0.01}, 1) == "ties"
+    assert verdict(against["softmax"], 1) == "win" and verdict(against["tta"], 1) == "loss"
+    assert verdict(against["tta"], -1) == "win"  # where lower is better
+    assert verdict(against["tta"] | {"p_holm": 0.2}, 1) == "tie" and verdict(against["tta"] | {"high": 0.01}, 1) == "tie"
 
 
 def test_markdown_and_latex_hold_every_method_and_a_dash_for_what_is_missing() -> None:
@@ -237,10 +239,69 @@ def test_evidence_says_wins_ties_and_losses_from_the_results() -> None:
                            for c in ("none", "shifted")}}
     rows = rows_of(study)
     assert rows[0]["total/pcc_low"] <= rows[0]["total/pcc"] <= rows[0]["total/pcc_high"]
-    text = verdicts({"rows": rows})
-    first = text.splitlines()[2]
-    assert "| softmax +0.250 [+0.250, +0.250] | – | TTA -0.100 [-0.100, -0.100] |" in first
-    assert "under shift (AUROC)" in text
+    lines = verdicts({"rows": rows}).splitlines()
+    assert lines[2] == "|  | agreement with rater entropy (PCC) | wrong pixels (AUROC) | wrong pixels, shifts (AUROC) |"
+    assert lines[4:] == [f"| {name} |{f' {cell} |' * 3}" for name, cell in (
+        ("wins / ties / losses", "1 / 0 / 1"), ("softmax", "**win** +0.250 [+0.250, +0.250]"),
+        ("TTA", "loss -0.100 [-0.100, -0.100]"))]
+    short = short_table({"rows": rows, "networks": {"n0": ""}, "recipe": "r", "date": "d"}).splitlines()
+    assert short[2].startswith("| softmax | 0.285 [")  # 0.25 and the mean of 0 to 0.07
+    assert "| **win** +0.250 [+0.250, +0.250] | 0.250 [0.250, 0.250] | **win** +0.250 [+0.250, +0.250] | – |" in short[2]
+    assert "loss -0.100" in short[3] and short[4].startswith("| **QUAM-SM, default** |") and "the default search" in short[-1]
+
+
+def test_one_setting_for_all_is_held_against_the_best_of_every_network() -> None:
+    default = default_settings()
+    other = default | {"slack": default["slack"] + 1}
+
+    def tuning(*scores: float) -> list[dict]:
+        return [{"settings": settings, "score": score, "standard_error": 0.1, "cases": 4}
+                for settings, score in zip((other, default), scores, strict=True)]
+
+    one = {"tuning": {"a quam_tuned": tuning(0.7, 0.5), "a blur": tuning(0, 9)}}
+    more = {"tuning": {"a quam_tuned": tuning(0.7, 0.5), "b quam_tuned": tuning(0.3, 0.4)}}
+    lines = choice([one, more]).splitlines()  # behind by 0 and 0.1, and by 0.2 and 0
+    assert "over the 2 networks" in lines[0]
+    assert [line.split(" | ", 1)[1] for line in lines[-2:]] == ["0.050 | 0.100 | 1 |", "0.100 | 0.200 | 1 |"]
+    assert ["(the default)" in line for line in lines[-2:]] == [False, True]
+    assert chosen(one).splitlines()[-1].endswith("| 0.700 ± 0.100 | 0.500 ± 0.100 | 4 |")
+
+
+def test_a_default_that_has_changed_since_is_named_by_its_settings() -> None:
+    assert label("quam", {}) == label("quam", {"default": default_settings()}) == "**QUAM-SM, default**"
+    earlier = {"default": {"radius": 1, "learning_rate": 0.25, "slack": 3.0}}
+    assert label("quam", earlier) == "QUAM-SM, radius 1, learning_rate 0.25, slack 3"
+    assert label("quam_tuned", earlier) == "**QUAM-SM, tuned**"
+
+
+def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
+    default = Config()
+    for name, method in methods(inject_dropout=0.2).items():
+        assert len({json.dumps(row) for row in method.grid}) == len(method.grid), name
+    first = methods()["quam_tuned"].grid[0]
+    assert change(default, first) == default and set(first) == {"radius", "learning_rate", "slack"}
+    assert all(methods()[name].grid[0] == {"slack": default.search.slack}
+               for name in ("random_directions", "quam_regions", "quam_pixels"))
+
+
+def test_studies_name_rows_and_networks_that_exist() -> None:
+    known = methods(inject_dropout=0.3)
+    for name, study in studies.STUDIES.items():
+        words = studies.arguments_of(name, study)
+        rows = words[words.index("--methods") + 1].split(",")
+        assert set(rows) <= set(known) and len(set(rows)) == len(rows), name
+        assert all(set(known[row].parts) <= set(rows) for row in rows), name
+        assert {row for row in rows if known[row].trained} == {kind for kind, _ in study.kinds}, name
+        assert {study.networks, *(networks for _, networks in study.kinds)} <= set(studies.TRAININGS), name
+    assert {networks for networks, _ in studies.SHARES.values()} <= set(studies.TRAININGS)
+
+
+def test_cases_of_studies_are_written_once_and_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--data: expected the folder of the data"):
+        studies.write_cases(None, tmp_path)
+    for folder in ("data/soft", "real/crops"):
+        (tmp_path / folder).mkdir(parents=True)
+    studies.write_cases(None, tmp_path)  # both are there
 
 
 def test_shrinking_is_told_only_where_every_step_shrinks(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Compiling with the backend's options: they are applied, and left to the outer function while one is traced."""
 
+import threading
+import time
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -39,3 +42,34 @@ def test_convolutions_stay_with_xla() -> None:
     shapes = jnp.ones((1, 48, 48, 32)), jnp.ones((3, 3, 32, 32))
     compiled = jax.jit(convolve, compiler_options=compilation.compiler_options()).lower(*shapes).compile()
     assert "convolution(" in compiled.as_text() and "ynn" not in compiled.as_text()
+
+
+def test_calls_side_by_side_keep_order_and_settings() -> None:
+    running, together, precisions = set(), [], []
+
+    def call(item: int) -> int:
+        running.add(threading.get_ident())
+        together.append((item, len(running)))
+        precisions.append(jax.config.jax_default_matmul_precision)
+        time.sleep(0.05 if item % 2 else 0.15)  # later ones end earlier
+        running.discard(threading.get_ident())
+        return item * item
+
+    with jax.default_matmul_precision("highest"):
+        assert list(compilation.side_by_side(call, range(7))) == [n * n for n in range(7)]
+    assert precisions == ["highest"] * 7
+    assert together[0] == (0, 1) and together[1][1] == 1  # the first one alone
+    assert max(count for _, count in together) <= compilation.AT_ONCE
+    assert list(compilation.side_by_side(call, [3])) == [9] and list(compilation.side_by_side(call, [])) == []
+
+
+def test_an_error_of_a_call_side_by_side_is_raised() -> None:
+    def call(item: int) -> int:
+        if item == 2:
+            raise ValueError("item 2")
+        return item
+
+    found = compilation.side_by_side(call, range(4), compiled=True)
+    assert [next(found), next(found)] == [0, 1]
+    with pytest.raises(ValueError, match="item 2"):
+        next(found)

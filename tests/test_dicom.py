@@ -1,7 +1,9 @@
 """A synthetic DICOM series in, and a case of a run out as Segmentation and Parametric Map."""
 
+import contextlib
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +130,9 @@ def test_a_case_goes_out_and_comes_back(tmp_path: Path) -> None:
     ("missing", "expected slices at equal distances, got 2.5 to 5 mm"), ("two", "expected the images of one series, got"),
     ("none", "expected the images of one series, got none"), ("frames", "expected one frame of grey values a file"),
     ("sizes", "expected the size, orientation and pixel spacing"), ("place", "expected ImagePositionPatient, got none"),
-    ("pixels", "its pixels cannot be decoded"), ("tilt", "gantry tilt"), ("folder", "expected a folder")])
+    ("pixels", "its pixels cannot be decoded"), ("turn", "a damaged image: expected 6 numbers, got"),
+    ("slope", "expected .* finite values"), ("size", "expected a size and spacing above 0"), ("tilt", "gantry tilt"),
+    ("folder", "expected a folder")])
 def test_bad_series_are_one_line(tmp_path: Path, fault: str, text: str) -> None:
     folder = tmp_path / "s"
     if fault == "none":
@@ -147,6 +151,12 @@ def test_bad_series_are_one_line(tmp_path: Path, fault: str, text: str) -> None:
             data.PixelSpacing = [1, 1]
         elif fault == "place":
             del data.ImagePositionPatient
+        elif fault == "turn":
+            data.ImageOrientationPatient = [1, 0, 0, 0, 1]
+        elif fault == "slope":
+            data.RescaleSlope = 1e300
+        elif fault == "size":
+            data.Rows = 0
         elif fault == "pixels":
             data.PixelData = data.PixelData[:-8]
         elif fault == "tilt":
@@ -155,11 +165,26 @@ def test_bad_series_are_one_line(tmp_path: Path, fault: str, text: str) -> None:
                 k = 100 - int(each.InstanceNumber)
                 each.ImagePositionPatient = [float(v) for v in ORIGIN + np.cross(*TURN) * 2.5 * k + TURN[1] * k]
                 each.save_as(path)
-        if fault in ("sizes", "place", "pixels"):
+        if fault in ("sizes", "place", "pixels", "turn", "slope", "size"):
             data.save_as(files[1])
     with pytest.raises(ValueError, match=text) as error:
         read_series(folder)
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_length_allocates_nothing(tmp_path: Path) -> None:
+    write_slices(tmp_path, stored_values())
+    path = sorted(tmp_path.iterdir())[0]
+    path.write_bytes(path.read_bytes() + b"\xe1\x7f\x10\x00OB\0\0" + (2**30).to_bytes(4, "little"))
+    tracemalloc.start()
+    with contextlib.suppress(ValueError):
+        read_series(tmp_path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**24
+    with pytest.raises(ValueError, match="120 values are more than the 100 allowed"):
+        write_slices(tmp_path / "small", stored_values())
+        read_series(tmp_path / "small", limit=100)
 
 
 def test_without_pydicom_a_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,13 @@ def test_bootstrap_interval():
     assert statistics.bootstrap_interval(np.full(5, 3.0)) == (3.0, 3.0)
 
 
+def test_many_cases_are_drawn_in_parts_with_the_same_resamples():
+    values = np.random.default_rng(3).normal(size=1501)  # 698 of the 2,000 resamples fit the bound of 2^20 values
+    chosen = np.random.default_rng(0).integers(0, 1501, (2000, 1501))
+    expected = np.quantile(np.sort(values)[chosen].mean(axis=1), [0.025, 0.975])
+    assert statistics.bootstrap_interval(values) == pytest.approx(tuple(expected), rel=1e-12)
+
+
 def test_bootstrap_interval_equals_scipy():
     values = np.random.default_rng(1).exponential(size=60)
     got = statistics.bootstrap_interval(values, resamples=9000)

@@ -208,6 +208,21 @@ def test_max_pool(rank):
             [random(2, *SIZES[:rank], 3)], [channels_first])
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_gradient_of_equal_values_goes_to_the_first(rank):
+    pool = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}[rank]
+    levels = np.random.default_rng(rank).integers(0, 3, (2, *SIZES[:rank], 3)).astype(np.float32)
+    compare([(lambda x, w=window: max_pool(x, w), lambda x, w=window: pool(x, w)) for window in (2, 3)], [levels],
+            [channels_first])
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_maximum_with_nan_is_nan(place):
+    x = np.zeros((1, 2, 2, 1), np.float32)
+    x.reshape(-1)[place] = np.nan
+    assert np.isnan(max_pool(jnp.asarray(x), 2)).all()
+
+
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])
 def test_unpooling_puts_values_where_the_maxima_stood(size):
     x, y = random(2, *size, 3), random(2, size[0] // 2, size[1] // 2, 3, seed=1)

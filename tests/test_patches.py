@@ -163,6 +163,7 @@ print("equal")
 
 def test_members_on_several_devices_give_the_same_numbers() -> None:
     root = Path(__file__).parent.parent
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": str(root),
+                                 "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"}
     done = subprocess.run([sys.executable, "-c", DEVICES], cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal", done.stderr[-2000:]

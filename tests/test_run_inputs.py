@@ -39,6 +39,7 @@ def test_bombs_are_refused_by_their_size(tmp_path: Path, traced: None, name: str
 def test_a_map_bomb_is_refused(tmp_path: Path, traced: None) -> None:
     rows = {row["format"]: row for row in fuzz.bombs(tmp_path)}
     assert all(row["refused"] for name, row in rows.items() if "more than it announces" not in name), rows
+    assert not any(row["wrong"] for row in rows.values()), rows
     assert all(row["most_megabytes"] < 20 for row in rows.values()), rows
     assert "references" in rows["bomb, YAML"]["message"] and "1,000,000,000,000" in rows["bomb, npz of a map"]["message"]
 
@@ -56,7 +57,7 @@ def test_mutated_settings_and_plans_are_read_or_refused(tmp_path: Path, traced: 
     for part in ("settings", "plans"):
         (tmp_path / part).mkdir()
         row = getattr(fuzz, part)(tmp_path / part, 40)
-        assert row["files"] == 40 and row["refused"] > 10 and row["read"] > 0, row
+        assert row["files"] == 40 and row["wrong"] == 0 and row["refused"] > 10 and row["read"] > 0, row
 
 
 NAMES = ["..", ".", "...", "../up", "a/b", "/etc/passwd", "a\\b", "C:\\x", "C:x", "~", "a\0b", "a\nb", "a\u202eb", "a\u0007",
@@ -95,8 +96,10 @@ def test_a_run_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
     from quam_jax.config import Config, SearchConfig
     from quam_jax.pipeline import RunRequest, run
     from tests.small_run import prepare_folders
+    from tests.tiny import picture_model, tiny_network
 
-    folders = prepare_folders(tmp_path / "data")
+    with tiny_network():
+        folders = prepare_folders(tmp_path / "data", model=picture_model())
     images = tmp_path / "data" / "odd"
     images.mkdir()
     source = folders["images"] / "a.png"
@@ -105,7 +108,8 @@ def test_a_run_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     request = RunRequest(**{**folders, "images": images, "masks": None}, out=tmp_path / "out" / "run",
                          config=Config(search=SearchConfig(steps=1)))
-    result = run(request)
+    with tiny_network():
+        result = run(request)
     assert not result.failed and len(result.rows) == 7
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert {path: after[path] for path in before} == before

@@ -61,8 +61,10 @@ def equal(one: SegmentationModel, other: SegmentationModel) -> bool:
 # Training
 
 
-def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
-    network = Network.create("att_unet", in_channels=1, n_classes=2, channels=4)  # batch statistics and dropout 0.3
+@pytest.mark.parametrize("network", [
+    Network.create("plain_unet", in_channels=1, n_classes=2, channels=2, drop=0.3),
+    Network.create("wnet", in_channels=1, n_classes=2, widths=(2, 3))], ids=["dropout", "batch statistics"])
+def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(network: Network, tmp_path: Path) -> None:
     config = TrainConfig(steps=5, batch_size=2, rotation=30.0, grain=0.1, checkpoint_every=2)
     cases, state = squares(3), tmp_path / "state"
     whole = train(network, cases, config=config)
@@ -80,7 +82,8 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path
     assert equal(whole, resumed)
     assert not equal(whole, train(network, cases, config=dataclasses.replace(config, seed=1)))
     assert list(tmp_path.iterdir()) == [state]
-    assert any(np.any(value != 0) for name, value in resumed.stats.items() if name.endswith("running_mean"))
+    means = [value for name, value in resumed.stats.items() if name.endswith("running_mean")]
+    assert all(np.any(value != 0) for value in means) and bool(means) == (network.architecture == "wnet")
     again = train(network, cases, config=config, checkpoint=state, progress=lambda step, loss: pytest.fail("a step"))
     assert equal(whole, again)
 

@@ -74,6 +74,16 @@ def tiny_model(*, classes: int = 2, drop: float = 0.0, seed: int = 0) -> Segment
     return SegmentationModel(network, params, stats)
 
 
+def picture_model() -> SegmentationModel:
+    """A tiny model of grey pictures that says how they are prepared; only to be used where `tiny` is known."""
+    network = Network.create("tiny", in_channels=1, n_classes=2)
+    rng = np.random.default_rng(5)
+    params, stats = network.shapes()
+    params = {n: jnp.asarray(rng.standard_normal(s) * 0.3, jnp.float32) for n, s in params.items()}
+    stats = {n: jnp.ones(s, jnp.float32) for n, s in stats.items()}
+    return SegmentationModel(network, params, stats, {"preprocessing": {"normalise": "zscore", "channels": 1}})
+
+
 def tiny_image(*, size: tuple[int, int] = SIZE, seed: int = 1) -> Float[np.ndarray, "h w 2"]:
     """A random image."""
     return np.random.default_rng(seed).standard_normal((*size, 2)).astype(np.float32)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from ..compilation import jit
 from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
 from ..networks.layers import Mode
 from ..types import Samples
@@ -28,14 +29,23 @@ def prob_unet(model: SegmentationModel, image: Float[ArrayLike, "h w i"], *, sam
     if samples < 1:
         raise ValueError(f"prob_unet: expected at least one sample, got {samples}")
     x = check_image(model, image)
-    padded = pad_to_multiple(x[None], network, leading=1)
-    activation = network.trunk(model.params, model.stats, padded, cut="last_block")
+    activation = _activation(network, model.params, model.stats, pad_to_multiple(x[None], network, leading=1))
+    crop = tuple(slice(n) for n in (1, *x.shape[:-1]))
+    probs = [_sample(network, model.params, model.stats, activation, jax.random.fold_in(key, n))[crop] for n in range(samples)]
+    return as_samples(jnp.concatenate(probs))
+
+
+@jit(static_argnums=0)
+def _activation(network: Network, params: Parameters, stats: Parameters, images: Array) -> Array:
+    return network.trunk(params, stats, images, cut="last_block")
+
+
+@jit(static_argnums=0)
+def _sample(network: Network, params: Parameters, stats: Parameters, activation: Array, key: Key[Array, ""]) -> Array:
     latent = dict(network.arguments)["latent"]
     mean, log_deviation = activation[:, :1, :1, -2 * latent:-latent], activation[:, :1, :1, -latent:]
-    drawn = [mean + jnp.exp(log_deviation) * jax.random.normal(jax.random.fold_in(key, n), mean.shape) for n in range(samples)]
-    logits = [network.tail(model.params, model.stats, with_latent(activation, z), cut="last_block")[0] for z in drawn]
-    crop = tuple(slice(n) for n in (samples, *x.shape[:-1]))
-    return as_samples(jax.nn.softmax(jnp.concatenate(logits)[crop]))
+    z = mean + jnp.exp(log_deviation) * jax.random.normal(key, mean.shape)
+    return jax.nn.softmax(network.tail(params, stats, with_latent(activation, z), cut="last_block")[0])
 
 
 def with_latent(activation: Float[Array, "b h w f"], z: Float[Array, "b 1 1 l"]) -> Float[Array, "b h w f"]:

@@ -275,10 +275,16 @@ def rank_mean(name: str, parts: Sequence[Method]) -> Method:
 
 
 def quam_grid() -> tuple[dict[str, Any], ...]:
-    """The small grid of the search: radius and learning rate with the slack that a longer move needs."""
-    return tuple({"radius": radius, "learning_rate": rate, "slack": slack}
-                 for radius, rate, slack in ((1, 1e-4, 0.2), (1, 1e-3, 0.2), (1, 1e-3, 1.0), (1, 1e-3, 5.0), (1, 3e-3, 5.0),
-                                             (1, 3e-3, 20.0), (2, 2e-4, 0.2), (2, 1e-3, 5.0)))
+    """The small grid of the search: the default first, then radius and learning rate with the slack that a longer move needs."""
+    default = Config()
+    triples = ((default.targets.radius, default.search.learning_rate, default.search.slack), (1, 1e-4, 0.2), (1, 1e-3, 0.2),
+               (1, 1e-3, 1.0), (1, 1e-3, 5.0), (1, 3e-3, 5.0), (1, 3e-3, 20.0), (2, 2e-4, 0.2), (2, 1e-3, 5.0))
+    return tuple({"radius": radius, "learning_rate": rate, "slack": slack} for radius, rate, slack in dict.fromkeys(triples))
+
+
+def slack_grid(*further: float) -> tuple[dict[str, float], ...]:
+    """Slacks to choose from, the default's first."""
+    return tuple({"slack": slack} for slack in dict.fromkeys((Config().search.slack, 0.2, 1.0, 5.0, *further)))
 
 
 def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config] | None = None) -> dict[str, Method]:
@@ -307,12 +313,12 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
         search_method("quam", default),
         search_method("quam_tuned", default, grid=quam_grid()),
         search_method("quam_published", published),
-        search_method("quam_regions", change(default, REGIONS), grid=tuple({"slack": s} for s in (0.2, 1.0, 5.0))),
-        search_method("quam_pixels", change(default, PIXELS), grid=tuple({"slack": s} for s in (0.2, 1.0, 5.0))),
+        search_method("quam_regions", change(default, REGIONS), grid=slack_grid()),
+        search_method("quam_pixels", change(default, PIXELS), grid=slack_grid()),
         Method("boundary", _boundary, tuple({"sigma": s} for s in (2.0, 0.5, 0.75, 1.0, 1.5, 3.0, 4.0)), control=True),
         Method("blur", _simple(blur), tuple({"width": w} for w in widths), control=True),
         Method("blurred_mask", _simple(blurred_mask), tuple({"width": w} for w in widths), control=True),
-        Method("random_directions", _random_directions, tuple({"slack": s} for s in (0.2, 1.0, 5.0)), control=True),
+        Method("random_directions", _random_directions, slack_grid(20.0), control=True),
         search_method("quam_no_search", still, control=True),
         search_method("quam_published_no_search", published_still, control=True),
     ]

@@ -11,8 +11,8 @@ import click
 from .common import PATH, progress_bar, say, start_jax
 
 STRIP = {("softmax", "total"): "softmax", ("tta", "total"): "TTA", ("ensemble", "total"): "ensemble",
-         ("blur", "total"): "blurred (control)", ("quam_tuned", "total"): "QUAM-SM total",
-         ("quam_tuned", "epistemic"): "QUAM-SM epistemic"}  # columns of the overview picture, where these methods ran
+         ("blur", "total"): "blurred (control)", ("quam", "total"): "QUAM-SM total",
+         ("quam", "epistemic"): "QUAM-SM epistemic"}  # columns of the overview picture, where these methods ran
 
 
 def study_options(command: Any) -> Any:
@@ -141,6 +141,7 @@ def methods(context: click.Context, dataset: str, shifts: tuple[str, ...], shift
     from ..benchmarking.shifts import parse_shift
     from ..benchmarking.study import run_study
     from ..benchmarking.tuning import best, tune
+    from ..config import Config
     from ..run_folder import write_json, write_table
 
     for shift in shifts:
@@ -177,10 +178,13 @@ def methods(context: click.Context, dataset: str, shifts: tuple[str, ...], shift
         summaries["shifted"] = tables.summarise_methods(tables.pool_shifts(cells), condition="shifted", baseline=baseline)
     shown = {name: "; ".join(dict.fromkeys(json.dumps(settings[n.name, name]) for n in networks if settings[n.name, name]))
              for name in chosen}
+    start = Config()
     about = {"command": shlex.join(["quam-jax", *sys.argv[1:]]), "dataset": dataset, "failed": failed, "tuning_score": score,
              "networks": {n.name: n.digest for n in networks}, "test_cases": {c.identity.name: c.identity.sha256 for c in cases},
              "validation_cases": [c.identity.name for c in validation],
              "fit_cases": [c.identity.name for c in networks[0].subject.fit_cases],
+             "default": {n: getattr(s, n) for s, n in ((start.targets, "radius"), (start.search, "learning_rate"),
+                                                       (start.search, "slack"))},
              "settings": {f"{network} {name}": values for (network, name), values in settings.items()}, "tuning": tuned}
     write_json(out / "methods.json", {**about, "summaries": summaries})
     write_table(out / "methods.csv", tables.long_rows(cells))

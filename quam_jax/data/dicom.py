@@ -5,6 +5,8 @@ left-posterior-superior, those of NIfTI right-anterior-superior. Array axes are 
 order of their position.
 """
 
+import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from .files import one_line
+from .files import one_line, read_bytes
 from .geometry import Geometry
 from .itk import LPS_TO_RAS, nifti_geometry
 
 TOLERANCE = 1e-3  # of cosines, and of the distance of slices relative to itself times ten
 MANUFACTURER = "quam_jax"
+DEFAULT_LIMIT = 2**29  # values of a series: 2 GiB as float32
 NEEDED = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
 
 
@@ -29,51 +32,99 @@ class Series(NamedTuple):
     slices: tuple[Any, ...]
 
 
-def read_series(folder: Path) -> Series:
+class _Slice(NamedTuple):
+    """One image of a series: its file, its dataset and what places it."""
+
+    path: Path
+    data: Any
+    uid: str
+    turn: np.ndarray
+    position: np.ndarray
+    spacing: np.ndarray
+    size: tuple[int, int]
+    thickness: float
+
+
+def read_series(folder: Path, *, limit: int = DEFAULT_LIMIT) -> Series:
     """The one series of single-frame images in a folder and the folders in it; other files are passed over.
 
-    ValueError for no series or several, slices that are missing, tilted or not alike, colours, and files that cannot be decoded.
+    ValueError for no series or several, slices that are missing, tilted or not alike, colours, files that cannot be decoded, and
+    more than `limit` values.
     """
-    pydicom = _need("pydicom", folder)
+    _need("pydicom", folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder with the files of a series, got none")
-    found: dict[str, list[tuple[Any, Path]]] = {}
+    found: dict[str, list[_Slice]] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        try:
-            data = pydicom.dcmread(path)
-        except (pydicom.errors.InvalidDicomError, OSError, ValueError, AttributeError):
-            continue
-        if "PixelData" in data and "SeriesInstanceUID" in data:
-            found.setdefault(str(data.SeriesInstanceUID), []).append((data, path))
+        image = _read_slice(path, limit=limit)
+        if image is not None:
+            found.setdefault(image.uid, []).append(image)
     if len(found) != 1:
-        names = ", ".join(f"{group[0][0].get('SeriesDescription', uid)} ({len(group)} images)" for uid, group in found.items())
+        names = ", ".join(f"{_description(group[0])} ({len(group)} images)" for group in found.values())
         raise ValueError(f"{folder}: expected the images of one series, got {names or 'none'}")
     ((_, group),) = found.items()
-    for data, path in group:
-        if int(data.get("NumberOfFrames", 1)) != 1 or int(data.get("SamplesPerPixel", 1)) != 1:
-            raise ValueError(f"{path}: expected one frame of grey values a file, got {data.get('NumberOfFrames', 1)} frames of "
-                             f"{data.get('SamplesPerPixel', 1)} values")
-        absent = [n for n in NEEDED if n not in data]
-        if absent:
-            raise ValueError(f"{path}: expected {', '.join(absent)}, got none")
+    count = sum(math.prod(image.size) for image in group)
+    if count > limit:
+        raise ValueError(f"{folder}: {count:,} values are more than the {limit:,} allowed")
     return _volume(folder, group)
 
 
-def _volume(folder: Path, group: Sequence[tuple[Any, Path]]) -> Series:
-    first = group[0][0]
-    turn = np.array([float(v) for v in first.ImageOrientationPatient]).reshape(2, 3)
+def _read_slice(path: Path, *, limit: int) -> _Slice | None:
+    """An image and its place; None for a file that is no DICOM image."""
+    try:
+        # from memory: in a file pydicom would allocate whatever length a damaged element announces
+        data = _need("pydicom", path).dcmread(io.BytesIO(read_bytes(path, limit=8 * limit + 2**20)))
+        if "PixelData" not in data or "SeriesInstanceUID" not in data:
+            return None
+        uid = str(data.SeriesInstanceUID)
+        absent = [n for n in NEEDED if n not in data]
+    except Exception:  # pydicom passes on whatever its parts raise at other files and damaged ones
+        return None
+    if absent:
+        raise ValueError(f"{path}: expected {', '.join(absent)}, got none")
+    try:
+        frames, samples = int(data.get("NumberOfFrames", 1)), int(data.get("SamplesPerPixel", 1))
+        image = _Slice(path, data, uid, _floats(data.ImageOrientationPatient, 6).reshape(2, 3),
+                       _floats(data.ImagePositionPatient, 3), _floats(data.PixelSpacing, 2), (int(data.Rows), int(data.Columns)),
+                       float(data.get("SliceThickness") or 1.0))
+    except Exception as error:
+        raise ValueError(f"{path}: a damaged image: {one_line(error)}") from error
+    if frames != 1 or samples != 1:
+        raise ValueError(f"{path}: expected one frame of grey values a file, got {frames} frames of {samples} values")
+    if min(image.size) < 1 or not (image.spacing > 0).all() or not 0 < image.thickness < math.inf:
+        raise ValueError(f"{path}: expected a size and spacing above 0, got {image.size} pixels, {image.spacing.tolist()} and "
+                         f"{image.thickness:g} mm")
+    return image
+
+
+def _floats(values: Any, count: int) -> Float[np.ndarray, " n"]:
+    numbers = np.array([float(v) for v in values])
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise ValueError(f"expected {count} numbers, got {numbers.tolist()[:9]}")
+    return numbers
+
+
+def _description(image: _Slice) -> str:
+    try:
+        return str(image.data.get("SeriesDescription", image.uid))
+    except Exception:  # a damaged element
+        return image.uid
+
+
+def _volume(folder: Path, group: Sequence[_Slice]) -> Series:
+    first = group[0]
+    turn = first.turn
     normal = np.cross(*turn)
-    shape = (int(first.Rows), int(first.Columns))
-    for data, path in group[1:]:
-        own = np.array([float(v) for v in data.ImageOrientationPatient]).reshape(2, 3)
-        if (int(data.Rows), int(data.Columns)) != shape or not np.allclose(own, turn, atol=TOLERANCE) or not np.allclose(
-                [float(v) for v in data.PixelSpacing], [float(v) for v in first.PixelSpacing], rtol=TOLERANCE):
-            raise ValueError(f"{path}: expected the size, orientation and pixel spacing of the series' first image, got others")
-    positions = np.array([[float(v) for v in data.ImagePositionPatient] for data, _ in group])
+    for image in group[1:]:
+        if image.size != first.size or not np.allclose(image.turn, turn, atol=TOLERANCE) or not np.allclose(
+                image.spacing, first.spacing, rtol=TOLERANCE):
+            raise ValueError(f"{image.path}: expected the size, orientation and pixel spacing of the series' first image, got "
+                             "others")
+    positions = np.array([image.position for image in group])
     order = np.argsort(positions @ normal, kind="stable")
     positions = positions[order]
     slices = [group[i] for i in order]
-    step = float(first.get("SliceThickness") or 1.0) * normal
+    step = first.thickness * normal
     if len(slices) > 1:
         steps = np.diff(positions, axis=0)
         step = (positions[-1] - positions[0]) / (len(slices) - 1)
@@ -84,22 +135,27 @@ def _volume(folder: Path, group: Sequence[tuple[Any, Path]]) -> Series:
                              "a slice is missing or doubled")
         if abs(float(step @ normal)) < (1 - TOLERANCE) * length:
             raise ValueError(f"{folder}: expected slices straight above each other, got a tilted stack (gantry tilt)")
-    planes = [_values(data, path) for data, path in slices]
+    planes = [_values(image) for image in slices]
     array = np.stack(planes, -1).transpose(1, 0, 2).astype(np.float32)
-    rows, columns = (float(v) for v in first.PixelSpacing)
+    rows, columns = first.spacing
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2], affine[:3, 3] = turn[0] * columns, turn[1] * rows, step, positions[0]
-    spacing = (columns, rows, float(np.linalg.norm(step)))
+    spacing = (float(columns), float(rows), float(np.linalg.norm(step)))
     geometry = nifti_geometry(array.shape, LPS_TO_RAS @ affine, spacing=spacing, suffix=".dcm", mode=str(planes[0].dtype))
-    return Series(array, geometry, tuple(data for data, _ in slices))
+    return Series(array, geometry, tuple(image.data for image in slices))
 
 
-def _values(data: Any, path: Path) -> Float[np.ndarray, "rows columns"]:
+def _values(image: _Slice) -> Float[np.ndarray, "rows columns"]:
     try:
-        stored = data.pixel_array
+        stored = image.data.pixel_array
+        values = stored * float(image.data.get("RescaleSlope", 1)) + float(image.data.get("RescaleIntercept", 0))
     except Exception as error:  # pydicom passes on whatever a decoder raises
-        raise ValueError(f"{path}: its pixels cannot be decoded: {one_line(error)}") from error
-    return stored * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
+        raise ValueError(f"{image.path}: its pixels cannot be decoded: {one_line(error)}") from error
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32)).all()
+    if values.shape != image.size or not finite:
+        raise ValueError(f"{image.path}: expected {image.size} finite values, got an image of {values.shape} or NaN or infinity")
+    return values
 
 
 def write_segmentation(path: Path, labels: Int[np.ndarray, "i j k"], series: Series, *, names: Sequence[str],

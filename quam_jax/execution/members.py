@@ -3,20 +3,21 @@
 On a CPU a convolution inside a scan or with mapped weights is many times slower than in a plain compiled step, so members
 and steps are dispatched from Python there; on accelerators they are mapped and scanned. All ways give the same numbers.
 
-One by one, a member that keeps the bound is spared the gradient of its fit loss, which is 0 there: its fit loss is computed
-first, and where it is below the bound only the image takes part in the step. After a step that broke the bound the next one
-runs whole at once. What a member does depends on its own steps alone.
+One by one, the members in flight take their steps in a thread each, and a member that keeps the bound is spared the gradient
+of its fit loss, which is 0 there: its fit loss is computed first (at the given weights it is known), and where it is below the
+bound only the image takes part in the step. After a step that broke the bound the next one runs whole at once. What a member
+does depends on its own steps alone.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..compilation import jit
+from ..compilation import jit, side_by_side
 from ..config import SearchConfig
 from ..search import (
     Frozen,
@@ -35,6 +36,7 @@ from ..search import (
 from .plan import PROBE, Plan, memory_budget
 
 Job = tuple[int, int]  # target and member
+_COMPILED: set[Hashable] = set()  # kinds of groups that have run in this process
 
 
 def run_members(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]], Target], jobs: list[Job], steps: StepPlan, *,
@@ -104,19 +106,24 @@ def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], s
         states.append(_begin(setup, frozen, len(group), mapped))
     recorded: list[list[Any]] = [[] for _ in groups]
     if plan.steps == "loop":
-        bounds = np.asarray(frozen.bound)
+        bounds, references = np.asarray(frozen.bound), np.asarray(frozen.reference_loss)
         lazy = plan.members == "loop" and may_skip_fit(setup)
-        for s in range(total):
-            now = [inputs(group, s) for group in groups]
-            losses: list[Any] = [None] * len(groups)
-            for g in range(len(groups)):
-                if lazy and not (recorded[g] and _broken(recorded[g][-1][0])):
-                    losses[g] = _fit_loss(setup, frozen, states[g][0], now[g][0])
-            for g in range(len(groups)):
-                if losses[g] is not None and float(losses[g]) <= bounds[steps.batch[s]]:
-                    now[g] = (now[g][0]._replace(fit_loss=losses[g]),)
-                states[g], record = _step(setup, frozen, chosen[g], states[g], now[g], advance)
+
+        def run_group(g: int) -> None:
+            for s in range(total):
+                now, batch, known = inputs(groups[g], s), steps.batch[s], None
+                if lazy and s == 0:
+                    known = references[batch]  # the first step starts at the given weights
+                elif lazy and not _broken(recorded[g][-1][0]):
+                    known = _fit_loss(setup, frozen, states[g][0], now[0])
+                if known is not None and float(known) <= bounds[batch]:
+                    now = (now[0]._replace(fit_loss=known),)
+                states[g], record = _step(setup, frozen, chosen[g], states[g], now, advance)
                 recorded[g].append(record)
+
+        kind = (setup, len(groups[0]), plan, _shapes((frozen, targets)))
+        for _ in side_by_side(run_group, range(len(groups)), compiled=kind in _COMPILED):
+            _COMPILED.add(kind)
     else:
         for g, group in enumerate(groups):
             sequence = _stack([inputs(group, s) for s in range(total)])
@@ -129,6 +136,10 @@ def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], s
     rows = [_rows(tuple(steps[first:])) if mapped else _stack([_stack([r[i] for r in steps[first:]]) for i in range(len(group))])
             for group, steps in zip(groups, recorded, strict=True)]
     return rows[0] if len(rows) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
+
+
+def _shapes(tree: Any) -> Hashable:
+    return tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree))
 
 
 def _broken(record: Record) -> bool:

@@ -30,7 +30,8 @@ def choose_plan(execution: ExecutionConfig, *, members: int, backend: str | None
     devices = (execution.devices or jax.local_device_count()) if member_plan == "vmap" else 1
     if member_plan == "vmap" and not execution.chunk:
         return Plan(member_plan, step_plan, 0, min(devices, members))
-    chunk = execution.chunk or 2  # two in flight keep the device busy while Python prepares the next step
+    # two in flight: on few cores a convolution of one image leaves room for another's small operations, and for Python
+    chunk = execution.chunk or 2
     return Plan(member_plan, step_plan, min(chunk, members), min(devices, members))
 
 

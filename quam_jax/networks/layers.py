@@ -10,6 +10,7 @@ convolution), a 1x1 convolution is a matrix product, a 2x2 max-pool is two resha
 interpolation is one small matrix product an axis.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -301,17 +302,30 @@ class ChannelDropout(nnx.Module):
 
 
 def max_pool(x: Float[Array, "b *space c"], window: int, *, ceil_mode: bool = False) -> Float[Array, "b *out c"]:
-    """Maximum over non-overlapping windows; an incomplete window at the end is dropped, or kept with `ceil_mode`."""
-    for axis in range(1, x.ndim - 1):
+    """Maximum over non-overlapping windows; an incomplete window at the end is dropped, or kept with `ceil_mode`.
+
+    The gradient goes to the first of equal values, row by row, as in PyTorch.
+    """
+    for axis in range(x.ndim - 2, 0, -1):  # the last axis first, which makes the first of equal values the row-by-row one
         size = x.shape[axis]
         if ceil_mode and size % window:
             padding = [(0, -size % window if a == axis else 0) for a in range(x.ndim)]
             x = jnp.pad(x, padding, constant_values=-jnp.inf)
         else:
             x = lax.slice_in_dim(x, 0, size // window * window, axis=axis)
-        # one axis after the other: a maximum over a short axis differentiates fast, reduce_window does not
-        x = x.reshape(*x.shape[:axis], x.shape[axis] // window, window, *x.shape[axis + 1:]).max(axis + 1)
+        x = x.reshape(*x.shape[:axis], x.shape[axis] // window, window, *x.shape[axis + 1:])
+        entries = [lax.index_in_dim(x, k, axis + 1, keepdims=False) for k in range(window)]
+        x = functools.reduce(_first_maximum, entries)
     return x
+
+
+def _first_maximum(a: Array, b: Array) -> Array:
+    """The larger one, the first of equal ones, NaN where one is NaN.
+
+    Not `max`, whose gradient divides by the number of entries equal to it: the compiler may compute them anew for that, with
+    another rounding, so that none is equal and the gradient is 0 / 0.
+    """
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 def interpolation_matrix(size: int, out: int, *, align_corners: bool) -> Float[np.ndarray, "out size"]:

@@ -108,20 +108,23 @@ def read_rows(out: Path, names: Sequence[str], failed: Mapping[str, str]) -> tup
     rows, notes = [], []
     for name in names:
         record = {} if name in failed else run_folder.read_json(out / f"{name}.json")
-        row = record.get("row", {"case": name, "status": "failed"})
+        row, own = record.get("row"), record.get("notes")
+        row = row if isinstance(row, dict) and row.get("case") == name else {"case": name, "status": "failed"}
         rows.append({k: math.nan if v is None else v for k, v in row.items()})
-        notes += record.get("notes", [])
+        notes += own if isinstance(own, list) else []
     return rows, notes
 
 
 def read_result(out: Path, names: Sequence[str]) -> RunResult:
     """What came of a finished run, from its folder."""
     info = run_folder.read_json(out / "run.json")
-    failed = {name: info["failed"][name] for name in names if name in info["failed"]}
+    told, notes = info.get("failed"), info.get("notes")
+    failed = {name: str(told[name]) for name in names if name in told} if isinstance(told, dict) else {}
     rows, _ = read_rows(out, names, failed)
     timing = _read_timing(out / "timing.csv")
     rows = [row | ({"seconds": float(timing[row["case"]]["seconds"])} if row["case"] in timing else {}) for row in rows]
-    return RunResult(rows, failed, info["notes"], run_folder.read_json(out / "summary.json"), out / "report.html")
+    return RunResult(rows, failed, notes if isinstance(notes, list) else [], run_folder.read_json(out / "summary.json"),
+                     out / "report.html")
 
 
 def _read_timing(path: Path) -> dict[str, dict[str, Any]]:

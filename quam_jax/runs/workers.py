@@ -256,15 +256,15 @@ class _Journal:
             try:
                 line = json.loads(text)
                 event = line["event"]
+                if event in ("done", "kept", "failed"):
+                    self.ended[line["case"]] = line
+                elif event == "start":
+                    self.identity = Identity(str(line.get("machine", "")), int(line.get("pid", 0)), str(line.get("born", "")))
+                elif event == "left":
+                    self.left = True
             except (ValueError, KeyError, TypeError):
                 continue  # half a line of a process that was killed, glued to nothing
             self.lines.append(line)
-            if event in ("done", "kept", "failed"):
-                self.ended[line["case"]] = line
-            elif event == "start":
-                self.identity = Identity(str(line.get("machine", "")), int(line.get("pid", 0)), str(line.get("born", "")))
-            elif event == "left":
-                self.left = True
 
 
 def others_at_work(out: Path, *, patience: float) -> bool:

@@ -1,0 +1,108 @@
+"""The tables of docs/large-runs.md: faults, bookkeeping, many cases, scaling, damaged files."""
+
+from collections.abc import Callable
+from typing import Any
+
+from .record import markdown_table as _markdown
+
+Rows = list[dict[str, Any]]
+
+
+def _table(result: dict[str, Any], parts: list[str], header: list[str], rows: list[list[str]]) -> str:
+    """The table with command, machine and dates; nothing where the parts were not measured."""
+    if not rows:
+        return ""
+    device = result["device"]
+    dates = sorted({result["parts"][part]["date"] for part in parts if part in result["parts"]})
+    module = next(iter(result["parts"].values()))["command"].split()[2]
+    machine = f"{device['processor']}, {device['cores']} cores"
+    return _markdown(header, rows) + f"\n\n`python -m {module}`, {machine}, {', '.join(dates)}."
+
+
+def _of(result: dict[str, Any], part: str) -> Rows:
+    return [row for row in result["rows"] if row["part"] == part]
+
+
+def kills_table(result: dict[str, Any]) -> str:
+    """What was killed, how often while it ran, and what differed after the rerun."""
+    rows = []
+    for what in dict.fromkeys(row["what"] for row in _of(result, "kills")):
+        group = [row for row in _of(result, "kills") if row["what"] == what]
+        hit = [row for row in group if row["hit"]]
+        before = [row["cases_before"] for row in hit]
+        rows.append([f"`kill -9` of {'one of two processes' if 'two' in what else 'the only process'}", str(len(group)),
+                     str(len(hit)), f"{min(before)} to {max(before)}" if before else "–",
+                     str(sum(row["survivor_differs"] for row in hit)) if "two" in what else "–",
+                     str(sum(row["files_that_differ"] for row in group))])
+    header = ["what", "times", "while it ran", "cases finished by then", "files that differ after the other one's end",
+              "files that differ after the rerun"]
+    return _table(result, ["kills"], header, rows)
+
+
+def faults_table(result: dict[str, Any]) -> str:
+    """What was done to a run, what it said, and what differed after the rerun."""
+    rows = []
+    for row in [row for part in ("disk", "damage") for row in _of(result, part) if "files_that_differ" in row]:
+        message = row["message"].split("; ")[0]
+        message = message[message.rindex(": ") + 2:] if row["part"] == "disk" and ": " in message else message
+        again = f"{row['done_again']} done again: " if "done_again" in row else ""
+        rows.append([row["what"], ", ".join(map(str, row["exit_codes"])), again + message.replace("|", "/"),
+                     str(row["files_that_differ"])])
+    flips = [row for row in _of(result, "damage") if row["what"] == "one bit flipped"]
+    if flips:
+        noticed = sum(row["noticed"] for row in flips)
+        rows.append([f"one bit flipped in each of {len(flips)} files", "–", f"noticed in {noticed}", "–"])
+    return _table(result, ["disk", "damage"], ["what", "exit codes", "what was said", "files that differ after the rerun"], rows)
+
+
+def device_table(result: dict[str, Any]) -> str:
+    """How the device fares over the demo data and over many small cases."""
+    names = {"demo data, compiled": "demo data"}
+    rows = []
+    for row in _of(result, "demo") + _of(result, "many"):
+        if "cases_a_second" not in row:
+            continue
+        size = " x ".join(map(str, row.get("size", [])))
+        what = names.get(row["what"], f"{row['cases']:,} pictures of {size} pixels, tiny network")
+        memory = "–" if "megabytes_after_100" not in row else (
+            f"{row['megabytes_after_100']:.0f} after 100, {row['megabytes_at_the_end']:.0f} at the end, "
+            f"{row['megabytes_most']:.0f} at most")
+        rows.append([what, f"{row['cases_a_second']:.3g}", f"{row['models_a_second']:.3g}", f"{100 * row['device_busy']:.1f} %",
+                     f"{100 * row['device_waits_for_input']:.2f} %", f"{100 * row['device_waits_for_output']:.2f} %", memory])
+    header = ["run", "cases/s", "models/s", "device at work", "waits for files", "waits for the writer", "MB held"]
+    return _table(result, ["demo", "many"], header, rows)
+
+
+def bookkeeping_table(result: dict[str, Any]) -> str:
+    """Seconds of claims, digests, checks and audit, and their share of the run."""
+    kinds = ("digest", "verify", "publish", "claim", "audit")
+    rows = [[row["what"].replace("bookkeeping of ", "").replace("bookkeeping ", ""),
+             *(f"{1000 * row[f'{kind}_seconds']:.0f}" for kind in kinds), f"{100 * row['share']:.2f} %"]
+            for row in _of(result, "demo") if "share" in row]
+    seconds = next((row["run_seconds"] for row in _of(result, "demo") if "share" in row), 0.0)
+    return _table(result, ["demo"], ["demo data", *(f"{kind}, ms" for kind in kinds), f"of the run's {seconds:.1f} s"], rows)
+
+
+def scaling_table(result: dict[str, Any]) -> str:
+    """Weak scaling over processes and simulated devices."""
+    rows = [[row["kind"], str(row["count"]), f"{row['cases']:,}", f"{row['seconds']:.1f}", f"{row['efficiency']:.2f}",
+             f"{min(1.0, result['device']['cores'] / row['count']):.2f}", f"{row['processor_efficiency']:.2f}"]
+            for row in result["rows"]]
+    header = ["what", "count", "cases", "seconds", "efficiency", "cores / count", "efficiency in processor time"]
+    return _table(result, list(result["parts"]), header, rows)
+
+
+def fuzz_table(result: dict[str, Any]) -> str:
+    """Mutated files of every format: read, refused, wrong."""
+    rows = [[row["format"], f"{row['files']:,}", f"{row['read']:,}", f"{row['refused']:,}", str(row["wrong"]),
+             f"{row['most_megabytes']:.1f}", f"{row['most_seconds']:.2f}"] for row in result["rows"] if row["part"] != "bombs"]
+    total = [sum(row[name] for row in result["rows"] if row["part"] != "bombs") for name in ("files", "read", "refused", "wrong")]
+    rows.append(["all", *(f"{value:,}" for value in total), "", ""])
+    return _table(result, list(result["parts"]), ["format", "files", "read", "refused", "else", "most MB", "most seconds"], rows)
+
+
+PAGE = "docs/large-runs.md"
+TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
+    "kills table": (PAGE, "faults", kills_table), "faults table": (PAGE, "faults", faults_table),
+    "device table": (PAGE, "faults", device_table), "bookkeeping table": (PAGE, "faults", bookkeeping_table),
+    "weak scaling table": (PAGE, "weak_scaling", scaling_table), "fuzz table": (PAGE, "fuzz", fuzz_table)}
