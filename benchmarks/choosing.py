@@ -37,6 +37,7 @@ class Choice(NamedTuple):
         return self.settings.get("solver", "penalty")
 
 
+SLACK = 0.2  # relative
 # Learning rates: the largest of a few at which most iterates of this network stay feasible; the fewer weights, the larger.
 CHOICES = [
     Choice("mask", "full", "dilated, eroded", {"learning_rate": 1e-4}),
@@ -69,7 +70,7 @@ def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarr
     from quam_jax.config import Config, change
     from quam_jax.execution import prepare
 
-    config = change(Config(), {"target": choice.target, "space": choice.space, **choice.settings})
+    config = change(Config(), {"target": choice.target, "space": choice.space, "slack": SLACK, **choice.settings})
     prepared = prepare(known.model, known.fit, config.search)
     times: list[tuple[float, float]] = []
     while len(times) < 2 and (not times or times[0][1] < PATIENCE):
@@ -221,7 +222,7 @@ def main() -> None:
     image = preprocessing.apply(picture.array)
     results = [search_case(choice, known, image, entropy) for choice in CHOICES]
     path = write_result("choosing", [r.row for r in results], case=CASE, shape=list(share.shape),
-                        settings=dataclasses.asdict(Config().search))
+                        settings=dataclasses.asdict(Config().search) | {"slack": SLACK})
     PICTURES.mkdir(parents=True, exist_ok=True)
     draw_epistemic(results, picture.array[..., 0], raters, entropy)
     draw_fragility(results)

@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mask, head": {"space": "head", "learning_rate": 3e-2, "steps": 10},
     "pixel, head": {"target": "pixel", "space": "head", "members": 1, "steps": 20, "learning_rate": 3e-2},
 }
+SLACK = 0.2  # relative; what the learning rates above were chosen with
 RESAMPLES, RANDOM_ORDERS = 2000, 2000
 
 
@@ -49,7 +50,7 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
     from quam_jax.run_folder import digest, read_json, write_json
 
     model = load_model(model_path)
-    config = change(Config(), SETTINGS[setting])
+    config = change(Config(), {"slack": SLACK, **SETTINGS[setting]})
     known = Preprocessing.from_dict(model.manifest["preprocessing"])
     fit_cases = read_cases(parse_dataset(f"folders:{fit}"), preprocessing=known, classes=2)
     fit_cases = [fit_cases[i] for i in np.linspace(0, len(fit_cases) - 1, config.fit.fit_cases).round().astype(int)]
