@@ -62,7 +62,7 @@ def test_the_million_cases_of_the_document_follow_the_formula() -> None:
         assert numbers("searching")[column][-1] == found.seconds - once - 200
         assert numbers("reading and writing")[column][0] == 10**6 * measured.thread / processes
         assert numbers("device hours")[column][0] == pytest.approx(found.device_hours, abs=0.6)
-        assert numbers("disk")[column][0] == found.disk / 1e9
+        assert numbers("disk at")[column][0] == found.disk / 1e9
 
 
 def processor_seconds(*arguments: str) -> tuple[float, str]:

@@ -91,7 +91,8 @@ def search_heads(problem: HeadProblem, asked: Asked, *, bound: Float[Array, " s"
     numbers = (bound, coefficient, jnp.broadcast_to(rate, bound.shape))
 
     def step(state: _State, s: Any, first: bool = False) -> tuple[_State, HeadRecord]:
-        here = HeadProblem(problem.features[s], problem.transposed[s], problem.wanted[s], problem.theta, problem.reference_loss[s])
+        here = HeadProblem(problem.features[s], problem.transposed[s], problem.wanted[s], problem.theta,
+                           problem.reference_loss[s])
         return _step(state, asked, here, tuple(number[s] for number in numbers), procedure=procedure, first=first)
 
     state, _ = step(state, 0, first=True)
