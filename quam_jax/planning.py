@@ -1,12 +1,13 @@
 """What a large run will take, from a short measured probe: seconds, memory and price.
 
-The probe is the run itself on a few of the cases and, where a search has many steps, with few of them. Three passes over the
-same cases tell the parts apart: the first compiles, the second does not, the third takes more steps. So a run of N cases on
-D devices in P processes takes
+The probe is the run itself on a few of the cases and, where a search has many steps, with few of them. Passes over the same
+cases tell the parts apart: the first compiles, the second does not; two more take more steps, and the second of those is
+measured, since the number of steps is a shape of its own to the compiler. So a run of N cases on D devices in P processes takes
 
     start + compile x sizes + ceil(N / D) x (case + step x steps) + merge_once + N x merge
 
-with every term measured but N, D, P and the price. Reading and writing overlap with the search as they do in a run; a process
+with every term measured but N, D, P and the price. What an earlier run left in the compilation cache is not compiled by the
+probe, nor what the probe leaves there by the run. Reading and writing overlap with the search as they do in a run; a process
 whose reading or writing is slower than its share of the devices is bound by that instead.
 """
 
@@ -50,6 +51,10 @@ class Clock(NamedTuple):
     def scaled(self, factor: float) -> "Clock":
         """Both times a factor."""
         return Clock(self.wall * factor, self.processor * factor)
+
+    def positive(self) -> "Clock":
+        """No less than 0: what the noise of a short measurement takes below."""
+        return Clock(max(0.0, self.wall), max(0.0, self.processor))
 
     def plus(self, *others: "Clock") -> "Clock":
         """Sums."""
@@ -104,6 +109,11 @@ class _Pass(NamedTuple):
     sizes: int
     thread: float
 
+    @property
+    def searching(self) -> Clock:
+        """From the first case to the last result."""
+        return self.last - self.first
+
 
 def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple[Probe, Sizes]:
     """Measure a run on `cases` of its images, spread evenly; also the bytes that it leaves on disk.
@@ -119,19 +129,16 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple
     names = tuple(found[i].name for i in np.unique(np.linspace(0, len(found) - 1, count).round().astype(int)))
     search = request.config.search
     short = FEW_STEPS if not search.epochs and search.steps > FEW_STEPS[1] else (search.steps, search.steps)
-    passes = [_measure(request, names, steps=steps) for steps in (short[0], *short)]
-    cold, warm, longer = passes
-    between = [p.last - p.first for p in passes]
+    cold, warm = (_measure(request, names, steps=short[0]) for _ in range(2))
+    longer = [_measure(request, names, steps=short[1]) for _ in range(2)][1] if short[1] > short[0] else warm
     length = len(names)
-    step = (between[2] - between[1]).scaled(1 / (length * (short[1] - short[0]))) if short[1] > short[0] else Clock(0.0, 0.0)
-    step = Clock(max(0.0, step.wall), max(0.0, step.processor))
-    case = between[2].scaled(1 / length) - step.scaled(short[1])
-    extra = between[0] - between[1]
-    compilation = Clock(max(0.0, extra.wall), max(0.0, extra.processor)).scaled(1 / cold.sizes)
+    step = (longer.searching - warm.searching).positive().scaled(1 / (length * max(1, short[1] - short[0])))
+    case = (longer.searching.scaled(1 / length) - step.scaled(short[1])).positive()
+    compilation = (cold.searching - warm.searching).positive().scaled(1 / cold.sizes)
     merging = longer.end - longer.last
-    once = (cold.end - cold.last) - (warm.end - warm.last)
+    once = ((cold.end - cold.last) - (warm.end - warm.last)).positive()
     models = longer.models / length
-    return Probe(start, compilation, case, step, Clock(max(0.0, once.wall), max(0.0, once.processor)),
+    return Probe(start, compilation, case, step, once,
                  merging.scaled(1 / length), longer.thread, _memory(), models, length, cold.sizes, lanes,
                  choose_plan(request.config.execution, members=max(1, round(models)))), longer.bytes
 

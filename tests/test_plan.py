@@ -79,6 +79,7 @@ def test_a_probe_predicts_a_real_run(tmp_path: Path) -> None:
     """Within 25 %: in processor seconds, which other programs on the machine do not change; compilations are cached for both."""
     options = [*build(tmp_path / "data", cases=40), "--steps", "8"]
     processor_seconds("-q", "run", *options, "--out", str(tmp_path / "warm"))
+    processor_seconds("plan", *options, "--cases", "40")
     _, printed = processor_seconds("plan", *options, "--cases", "40", "--json", "--price", "2")
     estimate = json.loads(printed)["estimate"]
     used, _ = processor_seconds("-q", "run", *options, "--out", str(tmp_path / "run"))
