@@ -4,7 +4,9 @@ A volume given to a two-dimensional network is taken slice by slice along its la
 whole images of the network's rank. No files here.
 """
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from .audit import MemberAudit, TargetFacts, audit_members, audit_targets, kept_probs, kept_steps, models_held
 from .config import Config, SampleConfig, TargetConfig
 from .decomposition import entropy
-from .execution import Prepared, prepare, search_prepared
+from .execution import Prepared, choose_group, prepare, search_images
 from .many_targets import decompose_weighted, quantify_targets, reference_loss_of
 from .model import SegmentationModel
 from .predict import predict
@@ -79,30 +81,65 @@ def quantify(model: SegmentationModel, image: Float[np.ndarray, "*space i"], fit
 
 def quantify_prepared(prepared: Prepared, image: Float[np.ndarray, "*space i"], *, config: Config) -> Quantified:
     """`quantify` with what all cases share already prepared."""
-    image = np.asarray(image, np.float32)
-    network = prepared.model.network
-    if image.shape[-1] != network.in_channels or image.ndim - 1 not in (network.rank, 3):
-        raise ValueError(f"image: expected {network.in_channels} channels last and {network.rank} spatial axes (or a volume "
-                         f"of slices), got shape {image.shape}")
-    if not np.isfinite(image).all():
-        raise ValueError(f"image: expected finite values, got {int((~np.isfinite(image)).sum())} that are not")
-    key = jax.random.key(config.seed)
-    if image.ndim - 1 == network.rank:
-        return _quantify_image(prepared, image, config=config, key=key)
-    slices = [_quantify_image(prepared, image[:, :, z], config=config, key=jax.random.fold_in(key, z), place=z)
-              for z in range(image.shape[2])]
-    return _join_slices(slices)
+    return quantify_images(prepared, [image], config=config)[0]
 
 
-def _quantify_image(prepared: Prepared, image: np.ndarray, *, config: Config, key: Key[Array, ""],
-                    place: int | None = None) -> Quantified:
-    space = image.shape[:-1]
-    reference = predict(prepared.model, image)
+def quantify_images(prepared: Prepared, images: Sequence[Float[np.ndarray, "*space i"]], *, config: Config) -> list[Quantified]:
+    """`quantify_prepared` for several images: small ones of one size are searched together, as are the slices of a volume."""
+    network, key = prepared.model.network, jax.random.key(config.seed)
+    pieces: list[_Piece] = []
+    for image in images:
+        image = np.asarray(image, np.float32)
+        if image.shape[-1] != network.in_channels or image.ndim - 1 not in (network.rank, 3):
+            raise ValueError(f"image: expected {network.in_channels} channels last and {network.rank} spatial axes (or a volume "
+                             f"of slices), got shape {image.shape}")
+        if not np.isfinite(image).all():
+            raise ValueError(f"image: expected finite values, got {int((~np.isfinite(image)).sum())} that are not")
+        if image.ndim - 1 == network.rank:
+            pieces.append(_Piece(image, key, None))
+        else:
+            pieces += [_Piece(image[:, :, z], jax.random.fold_in(key, z), z) for z in range(image.shape[2])]
+    found = iter(_quantify_pieces(prepared, pieces, config=config))
+    return [next(found) if np.ndim(image) - 1 == network.rank
+            else _join_slices([next(found) for _ in range(np.shape(image)[2])]) for image in images]
+
+
+class _Piece(NamedTuple):
+    """An image of the network's rank: a case, or the slice at `place` of one."""
+
+    image: np.ndarray
+    key: Key[Array, ""]
+    place: int | None
+
+
+def _quantify_pieces(prepared: Prepared, pieces: Sequence[_Piece], *, config: Config) -> Iterator[Quantified]:
+    """In order; neighbours of one size go together, as many as choose_group says."""
     if config.targets.target != "mask":
-        return _quantify_many(prepared, image, reference, config=config, key=key, place=place)
-    segmentation, softmax = _read_off(reference)
-    targets = case_targets(segmentation, reference, config=config, key=key)
-    trajectory = search_prepared(prepared, jnp.asarray(image), targets, key=key, execution=config.execution)
+        for piece in pieces:
+            yield _quantify_many(prepared, piece.image, predict(prepared.model, piece.image), config=config, key=piece.key,
+                                 place=piece.place)
+        return
+    for shape, alike in itertools.groupby(pieces, lambda piece: piece.image.shape):
+        group = choose_group(config.execution, members=config.search.members, pixels=math.prod(shape[:-1]))
+        while part := list(itertools.islice(alike, group)):
+            yield from _quantify_group(prepared, part, config=config)
+
+
+def _quantify_group(prepared: Prepared, pieces: Sequence[_Piece], *, config: Config) -> Iterator[Quantified]:
+    references = [predict(prepared.model, piece.image) for piece in pieces]
+    read = [_read_off(reference) for reference in references]
+    targets = [case_targets(segmentation, reference, config=config, key=piece.key)
+               for (segmentation, _), reference, piece in zip(read, references, pieces, strict=True)]
+    trajectories = search_images(prepared, [jnp.asarray(piece.image) for piece in pieces], targets,
+                                 keys=[piece.key for piece in pieces], execution=config.execution)
+    for piece, reference, (segmentation, softmax), trajectory in zip(pieces, references, read, trajectories, strict=True):
+        yield _weigh(prepared, trajectory, reference, segmentation, softmax, config=config, place=piece.place)
+
+
+def _weigh(prepared: Prepared, trajectory: Trajectory, reference: Float[Array, "*space c"], segmentation: Int[Array, "*space"],
+           softmax: Float[Array, "*space"], *, config: Config, place: int | None) -> Quantified:
+    """Decomposition and audit of the mask targets of one image."""
+    space = segmentation.shape
     flat = reference.reshape(1, -1, reference.shape[-1])
     uncertainty = _decompose(trajectory, flat, samples=config.samples)
     counts = np.asarray(counted(trajectory))

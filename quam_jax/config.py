@@ -184,10 +184,13 @@ class ExecutionConfig:
         "highest", "of matrix products; default allows TF32 or bfloat16 where the hardware has them")
     compute: Literal["float32", "bfloat16"] = setting(
         "float32", "type of weights and activations inside a search; losses, constraint and optimiser stay in float32")
+    together: int = setting(0, "images of one size that are searched together; 0: mapped plans take small ones together, others "
+                             "one at a time")
     devices: int = setting(0, "devices of this machine that share the members of a mapped plan; 0: all")
 
     def __post_init__(self) -> None:
         _require(self.chunk >= 0, "chunk", "a whole number >= 0", self.chunk)
+        _require(self.together >= 0, "together", "a whole number >= 0", self.together)
         _require(self.devices >= 0, "devices", "a whole number >= 0", self.devices)
 
 

@@ -25,7 +25,7 @@ from .data.datasets import Case
 from .execution import backend_name
 from .loading import load_models
 from .model import SegmentationModel
-from .runs.cases import BOUNDARY_SIGMA, Loaded, Searched, evaluate_case, read_case, search_case, stage_case
+from .runs.cases import BOUNDARY_SIGMA, Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
 from .runs.merge import merge, read_outcome, read_result
 from .runs.method import Known, Method, find_method, load_fit, models_digest, on_device, preprocessing_of
 from .runs.request import RunRequest, RunResult, Sharing
@@ -34,6 +34,7 @@ from .runs.workers import FINAL, SessionOver, Worker, others_at_work
 
 __all__ = ["Known", "Method", "RunRequest", "RunResult", "Sharing", "load_fit", "preprocessing_of", "run"]
 
+TURNS = 4  # batches of cases that a lane gets at least: so that reading and writing overlap, and all lanes get their part
 POLL = 0.2  # seconds between two looks at what the others do, at least
 Progress = Callable[[str, int, int], None]
 
@@ -125,20 +126,24 @@ def _work(worker: Worker, cases: dict[str, Case], lanes: Sequence[Method], reque
         loaded = read_case(case, method, request, run_digest)
         return Passed(loaded) if loaded.done is not None else loaded
 
-    def lane(of: Method) -> Callable[[Loaded], Searched]:
-        def search(loaded: Loaded) -> Searched:
-            progress(_text(loaded.case.name, done, time.monotonic() - began, times.worked - worked, len(lanes)), before + done,
-                     len(names))
-            return search_case(loaded, of)
+    def lane(of: Method) -> Callable[[list[Loaded]], list[Searched]]:
+        def search(loaded: list[Loaded]) -> list[Searched]:
+            first = loaded[0].case.name if len(loaded) == 1 else f"{loaded[0].case.name} and {len(loaded) - 1} more"
+            progress(_text(first, done, time.monotonic() - began, times.worked - worked, len(lanes)), before + done, len(names))
+            return search_cases(loaded, of)
 
         return search
+
+    def size(loaded: Loaded) -> float:
+        return max(method.share(loaded.prepared), TURNS * len(lanes) * sharing.hosts / len(names))
 
     def write(found: Searched | Passed | Failed) -> None:
         nonlocal done
         _settle(worker, found, method, request, run_digest)
         done += 1
 
-    run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, stall=sharing.stall, times=times)
+    run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, size=size,
+               stall=sharing.stall, times=times)
     worker.write("figures", lanes=len(lanes), worked=times.worked, starved=times.starved, blocked=times.blocked,
                  first=times.first, wall=times.wall)
 

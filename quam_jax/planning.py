@@ -24,9 +24,10 @@ import jax
 import numpy as np
 
 from .config import Config
+from .data.volumes import read_channels
 from .execution import Plan, backend_name, choose_plan
 from .loading import load_models
-from .pipeline import RunRequest, find_method, run
+from .pipeline import TURNS, RunRequest, find_method, run
 from .report.html import write_report
 from .run_folder import read_json, write_json
 from .runs.merge import REPORTED
@@ -122,10 +123,12 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple
     for a run.
     """
     begin = Clock.now()
-    found = find_method(load_models(request.model, arch=request.arch), request).cases
+    method = find_method(load_models(request.model, arch=request.arch), request)
+    found = method.cases
     start = (Clock.now() - begin).plus(Clock(imports, imports))
     lanes = min(jax.local_device_count(), len(found)) if request.config.targets.target == "mask" else 1
-    count = min(len(found), max(cases, 3 * lanes))
+    together = round(1 / method.share(method.prepare(read_channels(found[0].files))))
+    count = min(len(found), max(cases, lanes * max(3, TURNS * together)))  # so many that whole batches are searched
     names = tuple(found[i].name for i in np.unique(np.linspace(0, len(found) - 1, count).round().astype(int)))
     search = request.config.search
     short = FEW_STEPS if not search.epochs and search.steps > FEW_STEPS[1] else (search.steps, search.steps)

@@ -74,7 +74,8 @@ class Frozen(NamedTuple):
 
 
 class Target(NamedTuple):
-    """One target as one member sees it; `image` are activations of its own, a patch, in place of the case's."""
+    """One target as one member sees it; `image` are activations of its own (a patch, one of several images) in place of the
+    case's."""
 
     points: Int[Array | np.ndarray, " p"]
     labels: Int[Array | np.ndarray, " p"]
@@ -201,19 +202,23 @@ def _run(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, activation:
     return logits.astype(jnp.float32), jax.tree.map(lambda x, old: x.astype(old.dtype), after, stats)
 
 
+def _image(frozen: Frozen, target: Target) -> Any:
+    return frozen.image if target.image is None else target.image
+
+
 def _logits(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target,
             inputs: StepInputs) -> tuple[Array | None, Array, Parameters]:
     """Logits of the fit batch (None where they are not asked for) and of the image, and the statistics after."""
     run = partial(_run, setup, z, frozen=frozen)
     fit_mode, image_mode, _ = _passes(setup, inputs)
-    image = frozen.image if target.image is None else target.image
+    image = _image(frozen, target)
     if not setup.space.constrained or inputs.fit_loss is not None:
         logits, stats = run(stats, activation=image, mode=image_mode)
         return None, logits, stats
     batch = jax.tree.map(lambda x: x[inputs.batch], frozen.fit)
     alike = jax.tree.map(lambda x: x.shape[1:], batch) == jax.tree.map(lambda x: x.shape[1:], image)
     # in eval mode images do not see each other: one pass is cheaper than two, unless the fit batch is shared by many patches
-    if alike and target.image is None and not setup.procedure.train:
+    if alike and not setup.patches and not setup.procedure.train:
         joined, stats = run(stats, activation=jax.tree.map(lambda a, b: jnp.concatenate([a, b]), batch, image), mode=EVAL)
         return joined[:-1], joined[-1:], stats
     with on_patches() if setup.patches else nullcontext():
@@ -284,7 +289,7 @@ def step(setup: Setup, frozen: Frozen, target: Target, state: State, inputs: Ste
         z, optimizer = _where(done, (state.z, state.optimizer), (z, optimizer))
     if setup.procedure.record_after:
         mode = _passes(setup, inputs)[2]
-        logits, stats = _run(setup, z, stats, frozen, frozen.image, mode)
+        logits, stats = _run(setup, z, stats, frozen, _image(frozen, target), mode)
         record = record._replace(probs=jax.nn.softmax(_at_points(setup, logits, target.points)))
     return State(z, optimizer, stats, held, done), record
 

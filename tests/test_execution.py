@@ -13,7 +13,7 @@ import pytest
 
 from quam_jax.config import ExecutionConfig, SearchConfig
 from quam_jax.decomposition import decompose
-from quam_jax.execution import choose_plan, members, prepare, search, search_prepared
+from quam_jax.execution import choose_group, choose_plan, members, prepare, search, search_images, search_prepared
 from quam_jax.model import Network, SegmentationModel
 from quam_jax.predict import fit_data, predict
 from quam_jax.types import Targets, Trajectory
@@ -99,6 +99,32 @@ def test_plans_that_are_chosen() -> None:
     assert choose_plan(auto, members=8, backend="gpu") == ("vmap", "scan", 0, 1)
     assert choose_plan(auto, members=40, backend="gpu") == ("vmap", "scan", 0, 1)
     assert choose_plan(ExecutionConfig("unroll", "scan", 5), members=3, backend="gpu") == ("unroll", "scan", 3, 1)
+
+
+@pytest.mark.parametrize("config, plan", [(TRAIN, ExecutionConfig("vmap", "scan")), (EVAL, ExecutionConfig("vmap", "scan", 4)),
+                                          (EVAL, ExecutionConfig("loop", "loop")),
+                                          (dataclasses.replace(EVAL, space="input:0.5"), ExecutionConfig("vmap", "scan"))])
+def test_images_that_are_searched_together_equal_those_alone(model: SegmentationModel, config: SearchConfig,
+                                                             plan: ExecutionConfig) -> None:
+    images = [tiny_image(seed=seed) for seed in (1, 5, 6)]
+    targets = [tiny_targets(), tiny_targets()._replace(labels=1 - tiny_targets().labels), tiny_targets()]
+    keys = [jax.random.key(number) for number in range(3)]
+    prepared = prepare(model, tiny_fit(model), config)
+    found = search_images(prepared, images, targets, keys=keys, execution=plan)
+    for trajectory, image, asked, key in zip(found, images, targets, keys, strict=True):
+        assert_equal(trajectory, search_prepared(prepared, image, asked, key=key))
+    assert np.abs(found[0].probs - found[2].probs).max() > 1e-3
+    with pytest.raises(ValueError, match="one shape"):
+        search_images(prepared, [images[0], images[1][:4]], targets[:2], keys=keys[:2])
+
+
+def test_how_many_images_are_searched_together() -> None:
+    auto = ExecutionConfig()
+    assert choose_group(auto, members=2, pixels=96 * 96, backend="cpu") == 1
+    assert choose_group(auto, members=2, pixels=32 * 32, backend="gpu") == 64
+    assert choose_group(auto, members=2, pixels=256 * 256, backend="gpu") == 32
+    assert choose_group(auto, members=2, pixels=4096 * 4096, backend="gpu") == 1
+    assert choose_group(ExecutionConfig(together=5), members=2, pixels=10**9, backend="cpu") == 5
 
 
 @pytest.mark.long

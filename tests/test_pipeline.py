@@ -9,8 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
-from quam_jax.config import Config, SearchConfig
+from quam_jax.config import Config, ExecutionConfig, SearchConfig
 from quam_jax.pipeline import RunRequest, load_fit, preprocessing_of, run
 from tests.small_run import disc, picture, prepare_folders, write_cases, write_nifti
 from tests.tiny import picture_model, tiny_network
@@ -75,7 +76,7 @@ def test_a_rerun_repeats_nothing_and_changes_nothing(folders: dict[str, Path], f
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a finished case was searched again")
 
-    monkeypatch.setattr("quam_jax.runs.method.quantify_prepared", never)
+    monkeypatch.setattr("quam_jax.runs.method.quantify_images", never)
     run(RunRequest(**folders, out=finished, config=CONFIG))
     assert before == {p.name: p.read_bytes() for p in finished.iterdir() if p.suffix in (".npz", ".png", ".csv")}
 
@@ -152,6 +153,25 @@ def test_slices_equal_the_same_images_alone(folders: dict[str, Path]) -> None:
     alone = quantify(model, flat, known.fit, config=CONFIG)
     stacked = quantify(model, np.stack([flat, flat], 2), known.fit, config=CONFIG)
     np.testing.assert_allclose(stacked.total[..., 1], alone.total, atol=1e-6)
+
+
+def test_cases_and_slices_that_are_searched_together_give_the_same_maps(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Seven cases of two sizes and one that cannot be read, four at a time; then the slices of a volume."""
+    write_cases(tmp_path / "in", [f"c{n}" for n in range(6)])
+    Image.fromarray(picture(7, (16, 18))).save(tmp_path / "in" / "images" / "c2b.png")
+    (tmp_path / "in" / "images" / "c3b.png").write_bytes(b"torn")
+    write_nifti(tmp_path / "in" / "images" / "v.nii", np.stack([picture(n, (16, 18)) for n in range(3)], 2))
+    given = {**folders, "images": tmp_path / "in" / "images", "masks": None}
+    together = ExecutionConfig(member_plan="vmap", step_plan="scan", together=4)
+    for name, execution in (("alone", ExecutionConfig()), ("together", together)):
+        config = dataclasses.replace(CONFIG, execution=execution)
+        result = run(RunRequest(**given, out=tmp_path / name, config=config))
+        assert list(result.failed) == ["c3b"]
+    for path in (tmp_path / "alone").glob("*_uncertainty.npz"):
+        np.testing.assert_allclose(np.load(tmp_path / "together" / path.name)["data"], np.load(path)["data"], atol=1e-6)
+    maps = [nib.load(tmp_path / name / "v_desc-epistemic_uncertainty.nii.gz").get_fdata() for name in ("alone", "together")]
+    np.testing.assert_allclose(*maps, atol=1e-6)
+    assert maps[0].max() > 1e-3
 
 
 def test_fit_data_without_masks_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,9 +10,14 @@ import pytest
 from quam_jax.runs.stages import Failed, Passed, run_stages
 
 
+def each(function: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
+    """A lane that takes its items one by one."""
+    return lambda items: [function(item) for item in items]
+
+
 def collect(count: int, **steps: Any) -> list[Any]:
     found: list[Any] = []
-    arguments = {"read": lambda n: n, "lanes": [lambda n: 10 * n], "write": found.append, **steps}
+    arguments = {"read": lambda n: n, "lanes": [each(lambda n: 10 * n)], "write": found.append, **steps}
     run_stages(iter(range(count)), **arguments)
     return found
 
@@ -29,7 +35,7 @@ def test_the_next_item_is_read_and_the_last_one_written_while_one_is_worked_on()
         assert n < 1 or written[n - 1].wait(20), "the result before was not written meanwhile"
         return n
 
-    run_stages(iter(range(5)), read=lambda n: read[n].set() or n, lanes=[lambda n: lane(n) if n < 4 else n],
+    run_stages(iter(range(5)), read=lambda n: read[n].set() or n, lanes=[each(lambda n: lane(n) if n < 4 else n)],
                write=lambda n: written[n].set())
     assert written[4].is_set()
 
@@ -51,7 +57,7 @@ def test_few_items_are_held_at_a_time() -> None:
         with lock:
             inside -= 1
 
-    run_stages(iter(range(40)), read=read, lanes=[lambda n: n], write=write)
+    run_stages(iter(range(40)), read=read, lanes=[each(lambda n: n)], write=write)
     assert 2 <= most <= 6 and inside == 0
 
 
@@ -66,7 +72,7 @@ def test_one_bad_item_is_told_and_the_others_go_on() -> None:
             raise RuntimeError("out of memory")
         return n
 
-    assert collect(6, read=read, lanes=[lane]) == [0, 1, Failed(2, "torn"), 3, Failed(4, "RuntimeError: out of memory"), 5]
+    assert collect(6, read=read, lanes=[each(lane)]) == [0, 1, Failed(2, "torn"), 3, Failed(4, "RuntimeError: out of memory"), 5]
 
 
 def test_what_needs_no_work_goes_past_the_lanes() -> None:
@@ -83,8 +89,8 @@ def test_other_errors_stop_everything_and_are_raised(place: str) -> None:
     def items() -> Any:
         yield from (broken(n) if place == "items" else n for n in range(1000))
 
-    steps = {"read": lambda n: n, "lanes": [lambda n: n], "write": lambda n: None}
-    steps |= {place: broken} if place in ("read", "write") else {"lanes": [broken]} if place == "lane" else {}
+    steps = {"read": lambda n: n, "lanes": [each(lambda n: n)], "write": lambda n: None}
+    steps |= {place: broken} if place in ("read", "write") else {"lanes": [each(broken)]} if place == "lane" else {}
     before = threading.active_count()
     with pytest.raises((OSError, TypeError), match="disk gone|a mistake"):
         run_stages(items(), **steps)
@@ -98,7 +104,7 @@ def test_an_interrupt_in_a_lane_ends_the_other_threads() -> None:
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        run_stages(iter(range(100)), read=lambda n: n, lanes=[lane], write=lambda n: None)
+        run_stages(iter(range(100)), read=lambda n: n, lanes=[each(lane)], write=lambda n: None)
     time.sleep(0.5)
     assert threading.active_count() <= before
 
@@ -116,8 +122,41 @@ def test_several_lanes_share_the_items() -> None:
 
         return work
 
-    found = collect(30, lanes=[lane(k) for k in range(3)])
+    found = collect(30, lanes=[each(lane(k)) for k in range(3)])
     assert sorted(found) == list(range(30)) and sum(used.values()) == 30 and set(used) == {0, 1, 2}
+
+
+def test_small_items_share_a_batch() -> None:
+    """Items of a quarter go four at a time, what needs no work beside them; a big one closes a batch. Order is kept."""
+    batches: list[list[int]] = []
+
+    def lane(items: list[int]) -> list[int]:
+        batches.append(items)
+        return [10 * n for n in items]
+
+    found = collect(11, lanes=[lane], read=lambda n: Passed(n) if n == 2 else n, size=lambda n: 1.0 if n == 7 else 0.25)
+    assert found == [0, 10, Passed(2), *(10 * n for n in range(3, 11))]
+    assert batches == [[0, 1, 3, 4], [5, 6, 7], [8, 9, 10]]
+
+
+def test_a_batch_that_fails_harms_only_the_bad_one() -> None:
+    def lane(items: list[int]) -> list[int]:
+        if 2 in items:
+            raise ValueError("torn")
+        return items
+
+    assert collect(6, lanes=[lane], size=lambda n: 0.25) == [0, 1, Failed(2, "torn"), 3, 4, 5]
+
+
+def test_a_batch_is_read_while_another_one_is_worked_on() -> None:
+    read = [threading.Event() for _ in range(8)]
+
+    def lane(items: list[int]) -> list[int]:
+        if items[0] == 0:
+            assert all(event.wait(20) for event in read[4:]), "the next batch was not read ahead"
+        return items
+
+    run_stages(iter(range(8)), read=lambda n: read[n].set() or n, lanes=[lane], write=lambda n: None, size=lambda n: 0.25)
 
 
 def test_files_that_do_not_answer_fail_and_the_rest_goes_on() -> None:
@@ -136,7 +175,7 @@ def test_files_that_do_not_answer_fail_and_the_rest_goes_on() -> None:
 
 
 def test_times_tell_waiting_from_working() -> None:
-    times = run_stages(iter(range(5)), read=lambda n: time.sleep(0.05) or n, lanes=[lambda n: n], write=lambda n: None)
+    times = run_stages(iter(range(5)), read=lambda n: time.sleep(0.05) or n, lanes=[each(lambda n: n)], write=lambda n: None)
     assert times.starved > 0.1 and times.busy < 0.5 and times.items == 5
-    times = run_stages(iter(range(5)), read=lambda n: n, lanes=[lambda n: time.sleep(0.05)], write=lambda n: None)
+    times = run_stages(iter(range(5)), read=lambda n: n, lanes=[each(lambda n: time.sleep(0.05))], write=lambda n: None)
     assert times.worked >= 0.25 and times.busy > 0.5

@@ -7,8 +7,10 @@ numbers.
 
 from .plan import Plan as Plan
 from .plan import backend_name as backend_name
+from .plan import choose_group as choose_group
 from .plan import choose_plan as choose_plan
 from .searching import Prepared as Prepared
 from .searching import prepare as prepare
 from .searching import search as search
+from .searching import search_images as search_images
 from .searching import search_prepared as search_prepared

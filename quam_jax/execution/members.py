@@ -35,7 +35,7 @@ from ..search import (
 )
 from .plan import PROBE, Plan, memory_budget
 
-Job = tuple[int, int]  # target and member
+Job = tuple[int, ...]  # what tells a member apart: image, target and member
 _COMPILED: set[Hashable] = set()  # kinds of groups that have run in this process
 
 
@@ -105,6 +105,11 @@ def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], s
         chosen.append(_shared_out(targets, plan.devices) if mapped else one_by_one)
         states.append(_begin(setup, frozen, len(group), mapped))
     recorded: list[list[Any]] = [[] for _ in groups]
+
+    def measure_last(g: int) -> None:
+        if measured:
+            recorded[g].append(_measure(setup, frozen, chosen[g], states[g], inputs(groups[g], total), advance))
+
     if plan.steps == "loop":
         bounds, references = np.asarray(frozen.bound), np.asarray(frozen.reference_loss)
         lazy = plan.members == "loop" and may_skip_fit(setup)
@@ -120,6 +125,7 @@ def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], s
                     now = (now[0]._replace(fit_loss=known),)
                 states[g], record = _step(setup, frozen, chosen[g], states[g], now, advance)
                 recorded[g].append(record)
+            measure_last(g)
 
         kind = (setup, len(groups[0]), plan, _shapes((frozen, targets)))
         for _ in side_by_side(run_group, range(len(groups)), compiled=kind in _COMPILED):
@@ -129,9 +135,7 @@ def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], s
             sequence = _stack([inputs(group, s) for s in range(total)])
             states[g], records = _steps(setup, frozen, chosen[g], states[g], sequence, advance, plan.steps == "scan")
             recorded[g] = [jax.tree.map(lambda x, s=s: x[s], records) for s in range(total)]
-    if measured:
-        for g, group in enumerate(groups):
-            recorded[g].append(_measure(setup, frozen, chosen[g], states[g], inputs(group, total), advance))
+            measure_last(g)
     first = 1 if measured else 0
     rows = [_rows(tuple(steps[first:])) if mapped else _stack([_stack([r[i] for r in steps[first:]]) for i in range(len(group))])
             for group, steps in zip(groups, recorded, strict=True)]

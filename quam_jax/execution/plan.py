@@ -8,6 +8,8 @@ from ..config import ExecutionConfig
 
 SHARE = 0.5  # of the memory that a chunk may take
 PROBE = 8  # members that are compiled to see how much memory one takes
+GROUPED = 2**22  # pixels, times members, of the images that are searched together: more of them would not be faster
+MOST_IMAGES = 64  # that are searched together
 
 
 class Plan(NamedTuple):
@@ -33,6 +35,15 @@ def choose_plan(execution: ExecutionConfig, *, members: int, backend: str | None
     # two in flight: on few cores a convolution of one image leaves room for another's small operations, and for Python
     chunk = execution.chunk or 2
     return Plan(member_plan, step_plan, min(chunk, members), min(devices, members))
+
+
+def choose_group(execution: ExecutionConfig, *, members: int, pixels: int, backend: str | None = None) -> int:
+    """How many images of so many pixels are searched together: small ones fill an accelerator only in company."""
+    if execution.together:
+        return execution.together
+    if choose_plan(execution, members=members, backend=backend).members != "vmap":
+        return 1
+    return max(1, min(MOST_IMAGES, GROUPED // (members * pixels)))
 
 
 def memory_budget() -> int:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -80,42 +81,72 @@ def search_prepared(prepared: Prepared, image: Float[Array | np.ndarray, "*space
     the fit, image and recording pass a tuple with one array `[t m s b channels]` a dropout layer. ValueError for the
     solver `line_search` where there are no linear heads.
     """
+    return _search(prepared, [image], [targets], keys=[key], execution=execution, noise=noise)[0]
+
+
+def search_images(prepared: Prepared, images: Sequence[Float[Array | np.ndarray, "*space i"]], targets: Sequence[Targets], *,
+                  keys: Sequence[Key[Array, ""]], execution: ExecutionConfig | None = None) -> list[Trajectory]:
+    """`search_prepared` for several images of one shape with as many targets each: members of all of them run together.
+
+    ValueError as there, and for images of several shapes.
+    """
+    shapes = {(np.shape(image), np.shape(asked.points)) for image, asked in zip(images, targets, strict=True)}
+    if len(shapes) != 1:
+        raise ValueError(f"images: expected images of one shape with as many targets and points each, got {sorted(shapes)}")
+    return _search(prepared, images, targets, keys=keys, execution=execution)
+
+
+def _search(prepared: Prepared, images: Sequence[Array | np.ndarray], targets: Sequence[Targets], *,
+            keys: Sequence[Key[Array, ""]], execution: ExecutionConfig | None, noise: Any = None) -> list[Trajectory]:
     model, config = prepared.model, prepared.config
     execution = execution or ExecutionConfig()
-    shape = tuple(image.shape[:-1])
+    shape = tuple(images[0].shape[:-1])
     with jax.default_matmul_precision(execution.precision):
-        padded = pad_to_multiple(jnp.asarray(image, image.dtype)[None], model.network, leading=1)
-        activation = _activations(model.network, prepared.space, model.params, model.stats, padded)
+        activations = [_activations(model.network, prepared.space, model.params, model.stats,
+                                    pad_to_multiple(jnp.asarray(image, image.dtype)[None], model.network, leading=1))
+                       for image in images]
         fit = FitData(prepared.fit, prepared.fit_labels, prepared.reference_loss)
-        if is_for_heads(prepared.space, model.network, config, targets):
-            return search_head_targets(model, activation, fit, targets, shape=shape, config=config, steps=prepared.steps,
-                                       key=key, execution=execution)
+        if is_for_heads(prepared.space, model.network, config, targets[0]):
+            return [search_head_targets(model, activation, fit, asked, shape=shape, config=config, steps=prepared.steps,
+                                        key=key, execution=execution)
+                    for activation, asked, key in zip(activations, targets, keys, strict=True)]
         if config.solver == "line_search":
             raise ValueError("solver: line_search is for pixels and regions in the space head of a network that ends in a "
-                             f"1x1 convolution; got space {config.space} and {targets.points.shape[0]} targets")
-        frozen = Frozen(model.params, model.stats, activation, *fit, prepared.bound)
+                             f"1x1 convolution; got space {config.space} and {targets[0].points.shape[0]} targets")
+        frozen = Frozen(model.params, model.stats, activations[0], *fit, prepared.bound)
         setup = Setup(model.network, prepared.space, Procedure.of(config, compute=execution.compute), shape)
-        radius = patch_radius(prepared.space, model.network, config, targets, activation)
+        radius = patch_radius(prepared.space, model.network, config, targets[0], activations[0])
         if radius is not None:
-            records = search_patches(setup, frozen, fit, targets, radius=radius, config=config, steps=prepared.steps, key=key,
-                                     execution=execution)
+            records = [search_patches(setup, frozen._replace(image=activation), fit, asked, radius=radius, config=config,
+                                      steps=prepared.steps, key=key, execution=execution)
+                       for activation, asked, key in zip(activations, targets, keys, strict=True)]
         else:
-            records = _search_networks(setup, frozen, targets, prepared, key=key, execution=execution, noise=noise)
-    leading = targets.labels.shape[:2]
-    return Trajectory(*(leaf.reshape(*leading, *leaf.shape[1:]) for leaf in records))
+            records = _search_networks(setup, frozen, activations, targets, prepared, keys=keys, execution=execution, noise=noise)
+    leading = targets[0].labels.shape[:2]
+    return [Trajectory(*(leaf.reshape(*leading, *leaf.shape[1:]) for leaf in record)) for record in records]
 
 
-def _search_networks(setup: Setup, frozen: Frozen, targets: Targets, prepared: Prepared, *, key: Key[Array, ""],
-                     execution: ExecutionConfig, noise: Any) -> Record:
+def _search_networks(setup: Setup, frozen: Frozen, activations: Sequence[Any], targets: Sequence[Targets], prepared: Prepared, *,
+                     keys: Sequence[Key[Array, ""]], execution: ExecutionConfig, noise: Any) -> list[Record]:
+    """The records of every image, each of the (target, member) in order."""
+    count, members = targets[0].labels.shape[:2]
+    alone = len(activations) == 1
+
     def draw(job: Job, s: int) -> Any:
+        image, *place = job
         if noise is None and setup.procedure.train:
-            return functools.reduce(jax.random.fold_in, (*job, s), key)
-        return jax.tree.map(lambda masks: masks[(*job, s)], noise)
+            return functools.reduce(jax.random.fold_in, (*place, s), keys[image])
+        return jax.tree.map(lambda masks: masks[(*place, s)], noise)
 
     def targets_of(part: list[Job]) -> Target:
-        rows, members = np.array(part).T
-        return Target(targets.points[rows], targets.labels[rows, members], targets.weights[rows])
+        if alone:
+            _, rows, columns = np.array(part).T
+            return Target(targets[0].points[rows], targets[0].labels[rows, columns], targets[0].weights[rows])
+        each = [Target(targets[i].points[t], targets[i].labels[t, m], targets[i].weights[t], activations[i]) for i, t, m in part]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
-    jobs = list(itertools.product(range(targets.points.shape[0]), range(targets.labels.shape[1])))
+    jobs: list[Job] = list(itertools.product(range(len(activations)), range(count), range(members)))
     plan = choose_plan(execution, members=len(jobs))
-    return run_members(setup, frozen, targets_of, jobs, prepared.steps, config=prepared.config, plan=plan, draw=draw)
+    record = run_members(setup, frozen, targets_of, jobs, prepared.steps, config=prepared.config, plan=plan, draw=draw)
+    each = count * members
+    return [jax.tree.map(lambda leaf, i=i: leaf[i * each:(i + 1) * each], record) for i in range(len(activations))]

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ class Loaded(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """A case with its maps, and the seconds that the device took."""
+    """A case with its maps, and the seconds that the device took (its share, where several were searched together)."""
 
     loaded: Loaded
     quantified: Quantified
@@ -59,11 +60,12 @@ def read_case(case: Case, method: Method, request: RunRequest, run_digest: str) 
     return Loaded(case, image, prepared, raters, digest, notes, done, why, time.perf_counter() - start)
 
 
-def search_case(loaded: Loaded, method: Method) -> Searched:
-    """The maps of a case."""
+def search_cases(loaded: Sequence[Loaded], method: Method) -> list[Searched]:
+    """The maps of some cases."""
     start = time.perf_counter()
-    quantified, volume = method.quantify(loaded.image, loaded.prepared)
-    return Searched(loaded, quantified, volume, time.perf_counter() - start)
+    found = method.quantify([case.image for case in loaded], [case.prepared for case in loaded])
+    seconds = (time.perf_counter() - start) / len(loaded)
+    return [Searched(case, quantified, volume, seconds) for case, (quantified, volume) in zip(loaded, found, strict=True)]
 
 
 def evaluate_case(searched: Searched, method: Method, request: RunRequest, run_digest: str) -> dict[str, Any]:

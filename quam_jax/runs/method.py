@@ -5,6 +5,7 @@ them on its grid, in patches. A method lives on one device; `on_device` makes th
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +14,12 @@ import jax
 import numpy as np
 
 from .. import run_folder
-from ..case import Quantified, quantify_prepared
+from ..case import Quantified, quantify_images
 from ..config import Config
 from ..data.datasets import Case, find_cases
 from ..data.preprocess import Preprocessing, consensus, stack_fit_batches, to_slices
 from ..data.volumes import Image, read_channels, read_labels
-from ..execution import prepare
+from ..execution import choose_group, prepare
 from ..model import SegmentationModel
 from ..predict import fit_data
 from ..types import FitData
@@ -36,13 +37,17 @@ class Known(NamedTuple):
 
 
 class Method(NamedTuple):
-    """How the cases of a run are found, prepared (on the host alone) and quantified (on the device)."""
+    """How the cases of a run are found, prepared (on the host alone) and quantified (on the device), one or several at a time.
+
+    `share` is the part that a prepared image fills of what is searched together.
+    """
 
     cases: list[Case]
     model: SegmentationModel
     labels: tuple[str, ...]
     prepare: Callable[[Image], np.ndarray]
-    quantify: Callable[[Image, np.ndarray], tuple[Quantified, VolumeResult | None]]
+    share: Callable[[np.ndarray], float]
+    quantify: Callable[[Sequence[Image], Sequence[np.ndarray]], list[tuple[Quantified, VolumeResult | None]]]
     fit_names: list[str]
     fit_hashes: list[str]
     preparation: dict[str, Any]
@@ -69,9 +74,9 @@ def on_device(models: Sequence[SegmentationModel], request: RunRequest, device: 
     with jax.default_device(device):
         method = find_method(placed, request)
 
-    def quantify(image: Image, prepared: np.ndarray) -> tuple[Quantified, VolumeResult | None]:
+    def quantify(images: Sequence[Image], prepared: Sequence[np.ndarray]) -> list[tuple[Quantified, VolumeResult | None]]:
         with jax.default_device(device):
-            return method.quantify(image, prepared)
+            return method.quantify(images, prepared)
 
     return method._replace(quantify=quantify)
 
@@ -136,8 +141,15 @@ def _whole_images(models: Sequence[SegmentationModel], request: RunRequest) -> M
     names = [str(name) for name in model.manifest.get("class_names") or ()]
     if len(names) != model.network.classes:
         names = [f"class {label}" for label in range(model.network.classes)]
-    return Method(cases, model, tuple(names), lambda image: preprocessing.apply(image.array),
-                  lambda image, prepared: (quantify_prepared(shared, prepared, config=request.config), None),
+    config = request.config
+
+    def share(prepared: np.ndarray) -> float:
+        if config.targets.target != "mask" or prepared.ndim - 1 != model.network.rank:
+            return 1.0
+        return 1 / choose_group(config.execution, members=config.search.members, pixels=math.prod(prepared.shape[:-1]))
+
+    return Method(cases, model, tuple(names), lambda image: preprocessing.apply(image.array), share,
+                  lambda images, prepared: [(found, None) for found in quantify_images(shared, prepared, config=config)],
                   known.names, known.hashes, preprocessing.to_dict(), 1)
 
 
@@ -149,15 +161,17 @@ def _by_plan(models: Sequence[SegmentationModel], request: RunRequest) -> Method
     study, names, hashes = load_study(models, request.fit_images, request.fit_masks, config=request.config,
                                       where=str(request.model))
 
-    def quantify(image: Image, prepared: np.ndarray) -> tuple[Quantified, VolumeResult | None]:
-        try:
-            result = quantify_volume(study, prepared, image.geometry, config=request.config)
-        except ValueError as error:
-            raise ValueError(f"{image.path}: {error}") from None
-        return result.quantified, result
+    def quantify(images: Sequence[Image], prepared: Sequence[np.ndarray]) -> list[tuple[Quantified, VolumeResult | None]]:
+        results = []
+        for image, array in zip(images, prepared, strict=True):
+            try:
+                results.append(quantify_volume(study, array, image.geometry, config=request.config))
+            except ValueError as error:
+                raise ValueError(f"{image.path}: {error}") from None
+        return [(result.quantified, result) for result in results]
 
-    return Method(cases, models[0], label_names(models[0], study.coding), lambda image: image.array, quantify, names, hashes,
-                  {"nnunet": record}, len(models))
+    return Method(cases, models[0], label_names(models[0], study.coding), lambda image: image.array, lambda prepared: 1.0,
+                  quantify, names, hashes, {"nnunet": record}, len(models))
 
 
 def _read_fit_case(case: Case, classes: int) -> tuple[Image, np.ndarray]:

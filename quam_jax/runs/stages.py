@@ -1,8 +1,9 @@
 """Three steps side by side: the next items are read and the last ones written while the device works on the present one.
 
 Reading and writing have a thread each, every lane (a device) one of its own; queues of a few items between them keep memory
-flat. A step that fails gives its item up with the reason and the others go on; an error that is no fault of the item stops
-everything and is raised. Knows nothing of files or models.
+flat. A lane takes one item at a time, or a batch of small ones: `size` says which part of a batch an item fills. A step that
+fails gives its item up with the reason and the others go on; an error that is no fault of the item stops everything and is
+raised. Knows nothing of files or models.
 """
 
 import queue
@@ -56,17 +57,20 @@ class Times:
         return self.worked / total if total > 0 else 1.0
 
 
-def run_stages(items: Iterator[Any], *, read: Callable[[Any], Any], lanes: Sequence[Callable[[Any], Any]],
-               write: Callable[[Any], None], ahead: int = 2, stall: float = 600.0, times: Times | None = None) -> Times:
+def run_stages(items: Iterator[Any], *, read: Callable[[Any], Any], lanes: Sequence[Callable[[list[Any]], list[Any]]],
+               write: Callable[[Any], None], size: Callable[[Any], float] = lambda item: 1.0, ahead: int = 2,
+               stall: float = 600.0, times: Times | None = None) -> Times:
     """Take every item through `read`, one of the `lanes` and `write`, which gets what came of it: a result, Passed or Failed.
 
-    `read` may return Passed for what needs no work. Order is kept with one lane. At most `ahead` items wait before a lane and
-    as many behind it. An item whose reading does not answer for `stall` seconds fails, and reading goes on with the next one
-    in a new thread. Errors of `items` and `write`, and those of other kinds than FAULTS, stop everything and are raised.
+    A lane gets items until their sizes reach 1 or there are no more, and returns a result for each; where it fails, each of
+    them is tried alone. `read` may return Passed for what needs no work. Order is kept with one lane. Items whose sizes
+    reach `ahead` wait before a lane and as many behind it. An item whose reading does not answer for `stall` seconds fails,
+    and reading goes on with the next one in a new thread. Errors of `items` and `write`, and those of other kinds than FAULTS,
+    stop everything and are raised.
     """
     times = times or Times()
     times.lanes = len(lanes)
-    pipe = _Pipe(items, read, write, ahead, stall, times)
+    pipe = _Pipe(items, read, write, size, ahead, stall, times)
     began = time.perf_counter()
     threads = [threading.Thread(target=pipe.guard, args=(pipe.work, lane), daemon=True) for lane in lanes[1:]]
     writer = threading.Thread(target=pipe.guard, args=(pipe.write_all,), daemon=True)
@@ -89,18 +93,44 @@ def run_stages(items: Iterator[Any], *, read: Callable[[Any], Any], lanes: Seque
     return times
 
 
+class _Room:
+    """Room for items whose sizes add up to `limit`; one item always finds some."""
+
+    def __init__(self, limit: float, stop: threading.Event) -> None:
+        self.limit, self.stop, self.used, self.changed = limit + 1e-6, stop, 0.0, threading.Condition()
+
+    def take(self, size: float) -> bool:
+        """Wait until there is room; False when everything stops."""
+        with self.changed:
+            while self.used > 1e-6 and self.used + size > self.limit:
+                if self.stop.is_set():
+                    return False
+                self.changed.wait(_TICK)
+            self.used += size
+        return not self.stop.is_set()
+
+    def free(self, size: float) -> None:
+        with self.changed:
+            self.used -= size
+            self.changed.notify_all()
+
+
 class _Pipe:
-    def __init__(self, items: Iterator[Any], read: Callable[[Any], Any], write: Callable[[Any], None], ahead: int, stall: float,
-                 times: Times) -> None:
-        self.items, self.read, self.write, self.stall, self.times = items, read, write, stall, times
-        self.loaded: queue.Queue[Any] = queue.Queue(ahead)
+    def __init__(self, items: Iterator[Any], read: Callable[[Any], Any], write: Callable[[Any], None],
+                 size: Callable[[Any], float], ahead: int, stall: float, times: Times) -> None:
+        self.items, self.read, self.write, self.size_of, self.stall, self.times = items, read, write, size, stall, times
+        self.loaded: queue.Queue[Any] = queue.Queue()
         self.results: queue.Queue[Any] = queue.Queue()
-        self.room = threading.Semaphore(ahead)  # of results; the end always has room
         self.stop = threading.Event()
+        self.before, self.behind = _Room(ahead, self.stop), _Room(ahead, self.stop)
         self.errors: list[BaseException] = []
         self.turn = threading.Lock()  # of the reader's state
         self.reader = 0
         self.reading: tuple[Any, float] | None = None
+
+    def size(self, found: Any) -> float:
+        """The part of a batch that something fills; what needs no work counts as a whole one."""
+        return 1.0 if isinstance(found, Failed | Passed) else self.size_of(found)
 
     def guard(self, step: Callable[..., None], *arguments: Any) -> None:
         """Run a step; its error stops all others."""
@@ -142,22 +172,41 @@ class _Pipe:
                 self._put(_END)
 
     def _put(self, value: Any) -> None:
-        while not self.stop.is_set():
-            try:
-                return self.loaded.put(value, timeout=_TICK)
-            except queue.Full:
-                continue
+        if value is _END or self.before.take(self.size(value)):
+            self.loaded.put(value)
 
     def next_loaded(self) -> Any:
         """What was read next; _END when there is no more or everything stops."""
         while not self.stop.is_set():
             try:
-                return self.loaded.get(timeout=_TICK)
+                found = self.loaded.get(timeout=_TICK)
             except queue.Empty:
                 late = self._give_up_reading()
                 if late is not None:
                     return late
+                continue
+            if found is _END:
+                self.loaded.put(_END)  # for the other lanes, and for the next look
+            else:
+                self.before.free(self.size(found))
+            return found
         return _END
+
+    def next_batch(self) -> list[Any]:
+        """What was read next, until the sizes of what is to be worked on reach 1; empty when there is no more."""
+        batch: list[Any] = []
+        filled = 0.0
+        while filled < 1 - 1e-6:
+            found = self.next_loaded()
+            if found is _END:
+                break
+            batch.append(found)
+            if isinstance(found, Failed | Passed):
+                if filled == 0:
+                    break
+            else:
+                filled += self.size(found)
+        return batch
 
     def _give_up_reading(self) -> Failed | None:
         with self.turn:
@@ -168,40 +217,47 @@ class _Pipe:
         self.start_reader()
         return Failed(item, f"its files gave no answer for {self.stall:g} seconds; is the disk or network share still there?")
 
-    def work(self, lane: Callable[[Any], Any]) -> None:
+    def work(self, lane: Callable[[list[Any]], list[Any]]) -> None:
         """Take loaded items through a lane until there are no more."""
         first = True
         while True:
             start = time.perf_counter()
-            found = self.next_loaded()
+            batch = self.next_batch()
             waited = time.perf_counter() - start
-            self.times.add(**{"first" if first else "starved": waited if found is not _END else 0.0})
-            first = False
-            if found is _END:
-                if not self.stop.is_set():
-                    self.loaded.put(_END)  # for the other lanes; there is room, as nobody puts anything else now
+            if not batch:
                 return
-            if not isinstance(found, Failed | Passed):
-                start = time.perf_counter()
-                try:
-                    found = lane(found)
-                except FAULTS as error:
-                    found = Failed(found, _reason(error))
-                self.times.add(worked=time.perf_counter() - start, items=1)
+            self.times.add(**{"first" if first else "starved": waited})
+            first = False
+            items = [found for found in batch if not isinstance(found, Failed | Passed)]
             start = time.perf_counter()
-            while not self.room.acquire(timeout=_TICK):
-                if self.stop.is_set():
+            results = iter(_through(lane, items))
+            self.times.add(worked=time.perf_counter() - start, items=len(items))
+            start = time.perf_counter()
+            for found in batch:
+                if not self.behind.take(self.size(found)):
                     return
-            self.results.put(found)
+                self.results.put((found if isinstance(found, Failed | Passed) else next(results), self.size(found)))
             self.times.add(blocked=time.perf_counter() - start)
 
     def write_all(self) -> None:
         """Write results until the end."""
-        while (found := self.results.get()) is not _END:
+        while (result := self.results.get()) is not _END:
             if self.stop.is_set():
                 continue
+            found, size = result
             self.write(found)
-            self.room.release()
+            self.behind.free(size)
+
+
+def _through(lane: Callable[[list[Any]], list[Any]], items: list[Any]) -> list[Any]:
+    if not items:
+        return []
+    try:
+        return lane(items)
+    except FAULTS as error:
+        if len(items) == 1:
+            return [Failed(items[0], _reason(error))]
+    return [result for item in items for result in _through(lane, [item])]
 
 
 def _reason(error: BaseException) -> str:
