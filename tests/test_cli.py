@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from quam_jax.cli import main
-from tests.small_run import ARGUMENTS, picture, prepare_folders, small_model
+from tests.small_run import ARGUMENTS, picture, prepare_folders, small_model, write_cases
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,15 @@ def test_run_prints_a_table_and_the_report(folders, tmp_path, monkeypatch, capsy
     code, out, _ = call(monkeypatch, capsys, "-q", "run", *options(folders, out=tmp_path / "o"))
     assert code == 0
     assert "boundary (control)" in out and "softmax" in out and str(tmp_path / "o" / "report.html") in out
+    assert "Agreement of each map with the entropy of the raters' mean" in out and "PCC" in out
+
+
+def test_one_rater_is_no_agreement(folders, tmp_path, monkeypatch, capsys) -> None:
+    write_cases(tmp_path / "in", ["a"], raters=1)
+    given = options(folders, images=tmp_path / "in" / "images", masks=tmp_path / "in" / "masks", out=tmp_path / "o", steps=1)
+    code, out, _ = call(monkeypatch, capsys, "-q", "run", *given)
+    assert code == 0
+    assert "what the prediction gets wrong" in out and "AUROC" in out and "Agreement" not in out
 
 
 def test_config_file_and_options_meet(folders, tmp_path, monkeypatch, capsys) -> None:

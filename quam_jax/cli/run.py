@@ -89,8 +89,11 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
         say(context, f"note: {note}")
     if any("dice" in row for row in result.rows):
         click.echo(format_table(*overview(result.rows, result.summary)))
-        click.echo("\nAgreement of each map with the entropy of the raters' mean, mean over cases [95 % interval]:")
-        click.echo(format_table(*method_table(result.summary)))
+        header, table = method_table(result.summary)
+        about = ("Agreement of each map with the entropy of the raters' mean" if "PCC" in header else
+                 "How well each map finds what the prediction gets wrong (agreement of raters takes two of them)")
+        click.echo(f"\n{about}, mean over cases [95 % interval]:")
+        click.echo(format_table(header, table))
     else:
         click.echo(f"{len(result.rows) - len(result.failed)} cases done; no rater masks, so nothing to score against")
     if result.report.exists():
