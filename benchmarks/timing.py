@@ -4,6 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 MATMUL = 3000  # side of the square matrices of the floor
 
@@ -46,3 +47,29 @@ def matmul_rate() -> float:
         product = jax.jit(lambda a: a @ a)
         matrix = jnp.ones((MATMUL, MATMUL), jnp.float32)
         return 2 * MATMUL**3 / seconds(lambda: jax.block_until_ready(product(matrix)))
+
+
+def temporary_bytes(module: Any, name: str, call: Callable[[], object], **static: Any) -> int:
+    """Temporary memory of the largest program that a jitted function of a module became during a call, as XLA compiled it.
+
+    `static` are the arguments of `jax.jit` that say what is static.
+    """
+    import jax
+
+    from quam_jax.compilation import compiler_options
+
+    function, shapes = getattr(module, name), {}
+
+    def watched(*arguments: Any) -> Any:
+        abstract = jax.tree.map(lambda x: (x.shape, x.dtype) if hasattr(x, "shape") else x, arguments)
+        if str(abstract) not in shapes:  # before the call, which may take over what it was given
+            lowered = jax.jit(function.__wrapped__, compiler_options=compiler_options(), **static).lower(*arguments)
+            shapes[str(abstract)] = int(lowered.compile().memory_analysis().temp_size_in_bytes)
+        return function(*arguments)
+
+    setattr(module, name, watched)
+    try:
+        call()
+    finally:
+        setattr(module, name, function)
+    return max(shapes.values())

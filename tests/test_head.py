@@ -12,7 +12,7 @@ import pytest
 from quam_jax.config import ExecutionConfig, SearchConfig
 from quam_jax.execution import prepare, search_prepared, searching
 from quam_jax.head import head_problem, is_linear_head
-from quam_jax.head.loss import fit_loss, log_sum, point_loss
+from quam_jax.head.loss import fit_gradient, fit_loss, log_sum, point_loss
 from quam_jax.head.problem import fit_points, head_matrix
 from quam_jax.model import SegmentationModel
 from quam_jax.pixels import pixel_targets
@@ -163,8 +163,9 @@ def test_losses_and_gradients_by_hand(columns: int) -> None:
     labels = rng.integers(0, classes, 70)
     hot = (labels[:, None] == (np.arange(columns) if columns > 1 else [1])).astype(float)
     wanted = features.T @ hot / 70
-    loss, gradient = fit_loss(jnp.asarray(features, jnp.float32), jnp.asarray(features.T, jnp.float32),
-                              jnp.asarray(wanted, jnp.float32), jnp.asarray(theta, jnp.float32))
+    single = [jnp.asarray(values, jnp.float32) for values in (features, wanted, theta)]
+    loss, probs = fit_loss(*single)
+    gradient = fit_gradient(single[0].T, single[1], probs)
     logits = np.einsum("qf,fkt->tqk", features, theta)
     if columns == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], -1)

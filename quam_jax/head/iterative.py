@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from ..search import Procedure
-from .loss import class_probabilities, fit_loss, point_loss
+from .loss import class_probabilities, fit_gradient, fit_loss, point_loss
 from .problem import HeadProblem
 
 DECAY, DECAY_SQUARE, EPSILON = 0.9, 0.999, 1e-8  # optax.scale_by_adam
@@ -59,7 +60,7 @@ def _step(state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *, 
     bound, coefficient, rate = numbers
     # before the first step all heads are the given one
     theta = problem.theta[..., None] if first else state.theta
-    loss, fit_gradient = fit_loss(problem.features, problem.transposed, problem.wanted, theta)
+    loss, probs = fit_loss(problem.features, problem.wanted, theta)
     loss = jnp.broadcast_to(loss, state.theta.shape[-1:])
     logits, objective, gradient = point_loss(*asked, state.theta)
     violation = loss - bound
@@ -67,7 +68,9 @@ def _step(state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *, 
     penalty = coefficient * jnp.where(active, violation, 0.0)
     record = HeadRecord(class_probabilities(logits), objective, loss, penalty)
     if procedure.solver == "penalty":
-        gradient = gradient + jnp.where(active, coefficient, 0.0) * fit_gradient
+        # half of a step's operations, which nobody needs where all heads of the chunk keep the bound
+        gradient = lax.cond(jnp.any(active), lambda: gradient + jnp.where(active, coefficient, 0.0) * fit_gradient(
+            problem.transposed, problem.wanted, probs), lambda: gradient)
         return _move(state, gradient, rate, procedure=procedure), record
     feasible = violation <= 0
     moved = _move(state, gradient, rate, procedure=procedure)
@@ -97,4 +100,4 @@ def search_heads(problem: HeadProblem, asked: Asked, *, bound: Float[Array, " s"
 
     state, _ = step(state, 0, first=True)
     # products run as fast inside a scan as outside (convolutions do not), and only one step is compiled for all of these
-    return jax.lax.scan(step, state, jnp.arange(1, len(problem.reference_loss)))[1]
+    return lax.scan(step, state, jnp.arange(1, len(problem.reference_loss)))[1]

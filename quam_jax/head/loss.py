@@ -34,19 +34,26 @@ def probabilities(logits: Float[Array, "q k t"]) -> tuple[Float[Array, "q k t"],
     return exps / total, jnp.sum(top[:, 0], 0) + jnp.sum(jnp.log(total[:, 0]), 0)
 
 
-def fit_loss(features: Float[Array, "q f"], transposed: Float[Array, "f q"], wanted: Float[Array, "f k"],
-             theta: Float[Array, "f k t"]) -> tuple[Float[Array, " t"], Float[Array, "f k t"]]:
-    """Mean cross-entropy of every head on the fit points, in nats, and its gradient.
+def fit_loss(features: Float[Array, "q f"], wanted: Float[Array, "f k"],
+             theta: Float[Array, "f k t"]) -> tuple[Float[Array, " t"], Float[Array, "q k t"]]:
+    """Mean cross-entropy of every head on the fit points, in nats, and the probabilities of the kept columns.
 
-    `wanted` is the mean over the points of feature times one-hot label: the part that is linear in theta. The transposed
-    features are passed as well because a product with them is a third faster than one that transposes.
+    `wanted` is the mean over the points of feature times one-hot label: the part that is linear in theta.
     """
     count, (_, columns, targets) = features.shape[0], theta.shape
     logits = (features @ theta.reshape(theta.shape[0], -1)).reshape(count, columns, targets)
     probs, partition = probabilities(logits)
-    loss = partition / count - jnp.einsum("fk,fkt->t", wanted, theta)
-    gradient = (transposed @ probs.reshape(count, -1)).reshape(theta.shape) / count - wanted[..., None]
-    return loss, gradient
+    return partition / count - jnp.einsum("fk,fkt->t", wanted, theta), probs
+
+
+def fit_gradient(transposed: Float[Array, "f q"], wanted: Float[Array, "f k"],
+                 probs: Float[Array, "q k t"]) -> Float[Array, "f k t"]:
+    """The gradient of `fit_loss` in theta, from its probabilities.
+
+    The features come transposed because a product with them is a third faster than one that transposes.
+    """
+    count, columns, targets = probs.shape
+    return (transposed @ probs.reshape(count, -1)).reshape(-1, columns, targets) / count - wanted[..., None]
 
 
 def point_loss(features: Float[Array, "f p t"], labels: Float[Array, "p k t"], weights: Float[Array, "p t"],

@@ -86,6 +86,5 @@ def head_problem(network: Network, params: Parameters, fit: Float[Array, "k b *s
     hot = chosen[..., None] == (jnp.arange(columns) if columns > 1 else jnp.ones(1, int))
     wanted = jnp.einsum("sqf,sqk->sfk", features, hot.astype(jnp.float32)) / points.shape[1]
     problem = HeadProblem(features, jnp.swapaxes(features, 1, 2), wanted, theta, jnp.zeros(len(batch)))
-    losses = jnp.stack([fit_loss(problem.features[s], problem.transposed[s], problem.wanted[s], theta[..., None])[0][0]
-                        for s in range(len(batch))])
+    losses = jnp.stack([fit_loss(problem.features[s], problem.wanted[s], theta[..., None])[0][0] for s in range(len(batch))])
     return problem._replace(reference_loss=losses)
