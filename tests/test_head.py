@@ -42,7 +42,9 @@ def run(model: SegmentationModel, config: SearchConfig, targets: Targets, **exec
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("changes", [
     {}, {"optimizer": "sgd"}, {"solver": "backtrack"}, {"penalty": "linear", "schedule": "linear"},
-], ids=["adam", "sgd", "backtrack", "linear penalty"])
+    {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01},
+    {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01, "solver": "backtrack"},
+], ids=["adam", "sgd", "backtrack", "linear penalty", "early stop", "early stop, backtrack"])
 def test_heads_equal_whole_networks(monkeypatch: pytest.MonkeyPatch, classes: int, changes: dict[str, Any]) -> None:
     model = tiny_model(classes=classes)
     targets = asked(model)
@@ -55,6 +57,9 @@ def test_heads_equal_whole_networks(monkeypatch: pytest.MonkeyPatch, classes: in
         np.testing.assert_allclose(a, b, atol=2e-5, err_msg=name)
     reference = np.asarray(predict(model, tiny_image())).reshape(-1, classes)[POINTS]
     assert np.abs(np.asarray(found.probs) - reference[:, None, None, None])[:, 0].max() > 1e-2
+    if config.stop == "flipped":  # some heads rest from some step on, and not all from the same one
+        resting = np.all(np.diff(np.asarray(found.probs), axis=2) == 0, (3, 4))
+        assert resting.any() and len({tuple(row) for row in resting.reshape(-1, resting.shape[-1])}) > 1
 
 
 def test_regions_weigh_their_points(monkeypatch: pytest.MonkeyPatch) -> None:

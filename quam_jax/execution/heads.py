@@ -32,7 +32,7 @@ FEW_POINTS = 4096  # of a target; larger ones are images, whose search is one of
 def is_for_heads(space: Space, network: Network, config: SearchConfig, targets: Targets) -> bool:
     """Whether this search can run as many linear heads."""
     return (isinstance(space, TailSpace) and space.cut == "head" and is_linear_head(network)
-            and config.mode == "eval" and config.record == "same" and config.stop == "never"
+            and config.mode == "eval" and config.record == "same"
             and config.optimizer in ("adam", "sgd") and targets.points.shape[0] > 1 and targets.points.shape[1] <= FEW_POINTS)
 
 

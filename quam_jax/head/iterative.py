@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..search import Procedure
 from .loss import class_probabilities, fit_gradient, fit_loss, point_loss
@@ -42,6 +42,7 @@ class _State(NamedTuple):
     second: Array
     count: Array  # type: ignore[assignment]  # tuple.count is not used
     held: Array  # the last feasible theta, for backtracking
+    done: Array  # heads that rest, for an early stop
 
 
 def _move(state: _State, gradient: Array, rate: Array, *, procedure: Procedure) -> _State:
@@ -67,16 +68,30 @@ def _step(state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *, 
     active = violation > 0 if procedure.hinge else jnp.ones_like(violation, bool)
     penalty = coefficient * jnp.where(active, violation, 0.0)
     record = HeadRecord(class_probabilities(logits), objective, loss, penalty)
+    feasible = violation <= 0
     if procedure.solver == "penalty":
         # half of a step's operations, which nobody needs where all heads of the chunk keep the bound
         gradient = lax.cond(jnp.any(active), lambda: gradient + jnp.where(active, coefficient, 0.0) * fit_gradient(
             problem.transposed, problem.wanted, probs), lambda: gradient)
-        return _move(state, gradient, rate, procedure=procedure), record
-    feasible = violation <= 0
-    moved = _move(state, gradient, rate, procedure=procedure)
-    back = state._replace(theta=(state.theta + state.held) / 2)
-    chosen = jax.tree.map(lambda a, b: jnp.where(feasible, a, b), moved, back)
-    return chosen._replace(held=jnp.where(feasible, state.theta, state.held)), record
+        after = _move(state, gradient, rate, procedure=procedure)
+    else:
+        moved = _move(state, gradient, rate, procedure=procedure)
+        back = state._replace(theta=(state.theta + state.held) / 2)
+        after = jax.tree.map(lambda a, b: jnp.where(feasible, a, b), moved, back)
+        after = after._replace(held=jnp.where(feasible, state.theta, state.held))
+    if procedure.stop:
+        done = state.done | (feasible & _has_all(logits, asked))
+        theta, first_moment, second, count = (jnp.where(done, old, new) for old, new in zip(state[:4], after[:4], strict=True))
+        after = after._replace(theta=theta, first=first_moment, second=second, count=count, done=done)
+    return after, record
+
+
+def _has_all(logits: Float[Array, "p k t"], asked: Asked) -> Bool[Array, " t"]:
+    if logits.shape[1] == 1:
+        right = (logits[:, 0] > 0) == (asked.labels[:, 0] > 0)
+    else:
+        right = jnp.argmax(logits, 1) == jnp.argmax(asked.labels, 1)
+    return jnp.all(right | (asked.weights == 0), 0)
 
 
 def search_heads(problem: HeadProblem, asked: Asked, *, bound: Float[Array, " s"], coefficient: Float[Array, " s"],
@@ -89,8 +104,8 @@ def search_heads(problem: HeadProblem, asked: Asked, *, bound: Float[Array, " s"
     targets = asked.features.shape[-1]
     theta = jnp.broadcast_to(problem.theta[..., None], (*problem.theta.shape, targets))
     zeros = jnp.zeros_like(theta)
-    count = jnp.zeros(targets if procedure.solver == "backtrack" else ())
-    state = _State(theta, zeros, zeros, count, theta)
+    count = jnp.zeros(targets if procedure.solver == "backtrack" or procedure.stop else ())
+    state = _State(theta, zeros, zeros, count, theta, jnp.zeros(targets, bool))
     numbers = (bound, coefficient, jnp.broadcast_to(rate, bound.shape))
 
     def step(state: _State, s: Any, first: bool = False) -> tuple[_State, HeadRecord]:
