@@ -145,7 +145,7 @@ def test_an_unknown_optimiser_is_named() -> None:
 DEVICES = """
 import jax, numpy as np
 from quam_jax.config import ExecutionConfig, SearchConfig
-from quam_jax.execution import search
+from quam_jax.execution import prepare, search, search_images
 from tests.tiny import *
 with tiny_network():
     model = tiny_model()
@@ -157,6 +157,12 @@ with tiny_network():
     for found in runs[1:]:
         for a, b in zip(runs[0], found, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
+    prepared, images = prepare(model, tiny_fit(model), config), [tiny_image(), tiny_image(seed=7)]  # 16 members of two images
+    both = search_images(prepared, images, [tiny_targets(members=8)] * 2, keys=[jax.random.key(0)] * 2,
+                         execution=ExecutionConfig("vmap", "scan", 8, devices=4))
+    for a, b in zip(runs[0], both[0], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert np.abs(both[0].probs - both[1].probs).max() > 1e-3
 print("equal")
 """
 
