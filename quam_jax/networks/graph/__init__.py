@@ -1,9 +1,8 @@
 """Any other network: a graph that `torch.export` wrote down, run on JAX arrays without PyTorch.
 
 `program.py` reads the graph's text form, `values.py` says how values are stored, `convolution.py`, `resize.py`, `norms.py`,
-`elementwise.py` and `shapes.py` hold the operations and `run.py` runs them. `GraphNetwork` makes such a graph a network
-like the others. The graph is fixed as exported: there
-is no train mode.
+`elementwise.py`, `shapes.py`, `entries.py` and `creation.py` hold the operations and `run.py` runs them. `GraphNetwork` makes
+such a graph a network like the others. The graph is fixed as exported: there is no train mode.
 """
 
 import math

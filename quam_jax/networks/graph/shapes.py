@@ -1,4 +1,4 @@
-"""Operations of imported graphs that move, select or create entries."""
+"""Operations of imported graphs that reshape, join, cut, pad and rearrange arrays."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,7 @@ from jax import lax
 from jaxtyping import Array
 
 from .convolution import Sizes, each
-from .elementwise import DTYPES
-from .values import Last, is_array, last, operation, physical, plain, rank, register, shape
+from .values import Last, last, operation, physical, plain, rank, register, shape
 
 
 @operation("view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias")
@@ -159,89 +158,16 @@ def split_tensor(x: Array, sections: Any, dim: int = 0) -> list[Array]:
     return jnp.array_split(x, sections, dim)
 
 
-@register("unbind", "unbind_copy")
-def unbind(x: Any, dim: int = 0) -> list[Any]:
-    """The entries of an axis."""
-    return [select(plain(x), dim, i) for i in range(shape(x)[dim])]
-
-
 @operation("select", "select_copy")
 def select(x: Array, dim: int, index: int) -> Array:
     """One entry of an axis."""
     return lax.index_in_dim(x, index, dim % x.ndim, keepdims=False)
 
 
-@operation("slice_scatter")
-def put_slice(x: Array, source: Array, dim: int = 0, start: int | None = None, end: int | None = None,
-              step: int = 1) -> Array:
-    """A range of an axis replaced."""
-    return x.at[(slice(None),) * (dim % x.ndim) + (slice(start, end, step),)].set(source)
-
-
-@operation("select_scatter")
-def put_entry(x: Array, source: Array, dim: int, index: int) -> Array:
-    """One entry of an axis replaced."""
-    return x.at[(slice(None),) * (dim % x.ndim) + (index,)].set(source)
-
-
-@operation("copy")
-def copy(x: Array, source: Array, *_: Any) -> Array:
-    """The source in the shape and type of x."""
-    return jnp.broadcast_to(source, x.shape).astype(x.dtype)
-
-
-@operation("index", "_unsafe_index")
-def take_index(x: Array, indices: Sequence[Array | None]) -> Array:
-    """Advanced indexing; None takes a whole axis."""
-    return x[tuple(slice(None) if i is None else i for i in indices)]
-
-
-@operation("index_put", "_unsafe_index_put")
-def put_index(x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool = False) -> Array:
-    """Advanced indexing on the left-hand side."""
-    place = x.at[tuple(slice(None) if i is None else i for i in indices)]
-    return place.add(values) if accumulate else place.set(values)
-
-
-@operation("index_select")
-def take_entries(x: Array, dim: int, index: Array) -> Array:
-    """Entries of an axis by their places."""
-    return jnp.take(x, index, dim)
-
-
-@operation("embedding")
-def embed(weight: Array, indices: Array, *_: Any) -> Array:
-    """Rows of a table."""
-    return jnp.take(weight, indices, 0)
-
-
-@operation("gather")
-def gather(x: Array, dim: int, index: Array, **_: Any) -> Array:
-    """Entries along an axis, each by its own place; the other axes are cut to those of the index."""
-    dim = dim % x.ndim
-    own = x[tuple(slice(None) if a == dim else slice(n) for a, n in enumerate(index.shape))]
-    return jnp.take_along_axis(own, index, dim)
-
-
-def _places(x: Array, dim: int, index: Array, source: Any) -> tuple[Any, Any]:
-    places = list(jnp.meshgrid(*map(jnp.arange, index.shape), indexing="ij"))
-    places[dim % x.ndim] = index
-    values = source if not is_array(source) or source.ndim == 0 else source[tuple(map(slice, index.shape))]
-    return x.at[tuple(places)], values
-
-
-@operation("scatter")
-def scatter(x: Array, dim: int, index: Array, source: Any) -> Array:
-    """Entries along an axis set to values, each at its own place."""
-    at, values = _places(x, dim, index, source)
-    return at.set(values)
-
-
-@operation("scatter_add")
-def scatter_add(x: Array, dim: int, index: Array, source: Any) -> Array:
-    """Values added to entries along an axis, each at its own place."""
-    at, values = _places(x, dim, index, source)
-    return at.add(values)
+@register("unbind", "unbind_copy")
+def unbind(x: Any, dim: int = 0) -> list[Any]:
+    """The entries of an axis."""
+    return [select(plain(x), dim, i) for i in range(shape(x)[dim])]
 
 
 @register("constant_pad_nd")
@@ -387,84 +313,3 @@ def sample(x: Array, grid: Array, mode: int = 0, padding: int = 0, align_corners
             plane, [rows, columns], order=1 - mode, mode="constant"))(image)
 
     return jax.vmap(one)(x, position(grid[..., 0], width), position(grid[..., 1], height))
-
-
-def _type(dtype: str | None, default: Any) -> Any:
-    return default if dtype is None else DTYPES[dtype]
-
-
-def _natural(value: Any) -> Any:
-    return jnp.bool_ if isinstance(value, bool) else jnp.int32 if isinstance(value, int) else jnp.float32
-
-
-@operation("full", "scalar_tensor")
-def full(*given: Any, dtype: str | None = None, **_: Any) -> Array:
-    """An array of one value."""
-    size, value = given if len(given) == 2 else ((), given[0])
-    return jnp.full(size, value, _type(dtype, _natural(value)))
-
-
-@operation("zeros", "empty")
-def zeros(size: Sequence[int], dtype: str | None = None, **_: Any) -> Array:
-    """Zeros."""
-    return jnp.zeros(size, _type(dtype, jnp.float32))
-
-
-@operation("ones")
-def ones(size: Sequence[int], dtype: str | None = None, **_: Any) -> Array:
-    """Ones."""
-    return jnp.ones(size, _type(dtype, jnp.float32))
-
-
-@operation("full_like")
-def full_like(x: Array, value: Any, dtype: str | None = None, **_: Any) -> Array:
-    """An array of one value in the shape of another."""
-    return jnp.full(x.shape, value, _type(dtype, x.dtype))
-
-
-@operation("zeros_like", "empty_like")
-def zeros_like(x: Array, dtype: str | None = None, **_: Any) -> Array:
-    """Zeros in the shape of another."""
-    return jnp.zeros(x.shape, _type(dtype, x.dtype))
-
-
-@operation("ones_like")
-def ones_like(x: Array, dtype: str | None = None, **_: Any) -> Array:
-    """Ones in the shape of another."""
-    return jnp.ones(x.shape, _type(dtype, x.dtype))
-
-
-@operation("new_zeros", "new_empty")
-def new_zeros(x: Array, size: Sequence[int], dtype: str | None = None, **_: Any) -> Array:
-    """Zeros of the type of another."""
-    return jnp.zeros(size, _type(dtype, x.dtype))
-
-
-@operation("new_ones")
-def new_ones(x: Array, size: Sequence[int], dtype: str | None = None, **_: Any) -> Array:
-    """Ones of the type of another."""
-    return jnp.ones(size, _type(dtype, x.dtype))
-
-
-@operation("new_full")
-def new_full(x: Array, size: Sequence[int], value: Any, dtype: str | None = None, **_: Any) -> Array:
-    """An array of one value of the type of another."""
-    return jnp.full(size, value, _type(dtype, x.dtype))
-
-
-@operation("arange")
-def arange(*given: Any, dtype: str | None = None, **_: Any) -> Array:
-    """Numbers from start to end in steps."""
-    return jnp.arange(*given, dtype=_type(dtype, jnp.int32 if all(isinstance(g, int) for g in given) else jnp.float32))
-
-
-@operation("linspace")
-def linspace(start: float, end: float, steps: int, dtype: str | None = None, **_: Any) -> Array:
-    """Equally spaced numbers."""
-    return jnp.linspace(start, end, steps, dtype=_type(dtype, jnp.float32))
-
-
-@operation("eye")
-def eye(n: int, m: int | None = None, dtype: str | None = None, **_: Any) -> Array:
-    """Ones on the diagonal."""
-    return jnp.eye(n, m, dtype=_type(dtype, jnp.float32))
