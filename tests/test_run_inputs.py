@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import fuzz
+from benchmarks import fuzz, mutants
 from quam_jax.config import load_config
 from quam_jax.data.datasets import Case, check_cases, find_cases
 from quam_jax.data.volumes import read_image
@@ -25,7 +25,7 @@ def traced() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name, content, said", [
-    ("b.nii.gz", fuzz.nifti_bomb, "64,000,000,000 values"), ("b.png", fuzz.png_bomb, "100000 x 100000 pixels")])
+    ("b.nii.gz", mutants.nifti_bomb, "64,000,000,000 values"), ("b.png", mutants.png_bomb, "100000 x 100000 pixels")])
 def test_bombs_are_refused_by_their_size(tmp_path: Path, traced: None, name: str, content, said: str) -> None:
     (tmp_path / name).write_bytes(content())
     tracemalloc.reset_peak()
