@@ -72,7 +72,7 @@ def quantify(model: SegmentationModel, image: Float[np.ndarray, "*space i"], fit
     """Aleatoric, epistemic and total uncertainty of one prepared image.
 
     `image` is what the network takes (see data.preprocess), `fit` what an adversarial model must still explain (see
-    predict.fit_data). For many images prepare once and call `quantify_prepared`. ValueError for an image that does not fit
+    predict.fit_data). For many images prepare once and call `quantify_images`. ValueError for an image that does not fit
     the network, values that are not finite, or settings that the network cannot serve.
     """
     config = config or Config()
