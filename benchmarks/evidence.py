@@ -40,8 +40,9 @@ SEARCHES = ("quam", "quam_tuned", "tta_quam_ranks")
 
 STUDIES = {
     "crisp_over": "Rendered LIDC, crisp: over-confident networks", "crisp_cal": "Rendered LIDC, crisp: networks of all raters",
-    "soft_cal": "Rendered LIDC, soft: calibrated networks", "soft_over": "Rendered LIDC, soft: networks of the majority",
-    "bubil": "BU-BIL: real cells, eight masks", "crops": "LIDC crops: real CT, networks trained on rendered pictures"}
+    "soft_cal": "Rendered LIDC, soft: calibrated networks", "bubil": "BU-BIL: real cells, eight masks",
+    "bubil_cal": "BU-BIL: networks of all raters", "crops": "LIDC crops: real CT, networks trained on rendered pictures",
+    "crops_over": "LIDC crops: over-confident networks"}
 SHRINKING = {"shrinking_crisp": "More training data"}
 
 

@@ -39,6 +39,7 @@ class Training(NamedTuple):
 TRAININGS = {
     "crisp-over": Training("data/crisp/train", 800, 1), "crisp-cal": Training("data/crisp/train_raters", 500, 0),
     "soft-cal": Training("data/soft/train_raters", 500, 0), "bubil": Training("real/bubil/train", 600, 1),
+    "bubil-cal": Training("real/bubil/train_raters", 500, 0),
     "crisp25": Training("data/crisp/train25", 800, 1), "crisp50": Training("data/crisp/train50", 800, 1),
     "crisp-evidential": Training("data/crisp/train", 800, 1, "evidential"),
     "crisp-prob": Training("data/crisp/train_raters", 800, 0, "prob_unet"),
@@ -52,6 +53,7 @@ LAST = ("tta_quam_ranks", "tta_random_ranks", "raters_halves")
 SHIFTS = ("noise:2", "blur:2", "contrast:2", "brightness:2")
 SHIFTED = ("softmax", "tta", "ensemble", "mc_dropout", "laplace", "evidential", "prob_unet", "quam", "quam_tuned", "boundary",
            "blur", "random_directions", "tta_quam_ranks", "tta_random_ranks")
+FEW = (*SIMPLE, "quam", "quam_tuned", "boundary", "blur", "random_directions", "quam_no_search", "raters_halves")
 SHRINKING = ("softmax", "tta", "ensemble", "laplace", "quam", "quam_published", "random_directions")
 RENDERED = "Rendered LIDC (synthetic pictures, masks of four radiologists)"
 KINDS = ("The evidential network and the Probabilistic U-Net are networks of their own, trained on the same cases with losses of "
@@ -91,8 +93,13 @@ STUDIES = {
         patients=False, shifts=()),
     "crisp_cal": Study(
         "crisp-cal", "data/crisp/test", "data/crisp", f"{RENDERED}, crisp; networks trained on the mean of all raters by "
-        "cross-entropy.", limit=16,
-        rows=(*SIMPLE, "quam", "quam_tuned", "boundary", "blur", "random_directions", "quam_no_search", "raters_halves"))}
+        "cross-entropy.", limit=16, rows=FEW),
+    "bubil_cal": Study(
+        "bubil-cal", "real/bubil/test", "real/bubil", "BU-BIL; networks trained on the mean of all raters of the same 10 cases "
+        "by cross-entropy.", patients=False, shifts=(), rows=FEW),
+    "crops_over": Study(
+        "crisp-over", "real/crops/test", "data/crisp", "LIDC crops; over-confident networks and settings from rendered pictures.",
+        patients=False, shifts=(), rows=FEW)}
 SHARES = {25.0: ("crisp25", "train25"), 50.0: ("crisp50", "train50"), 100.0: ("crisp-over", "train")}
 NAMES = (*STUDIES, "shrinking")
 
