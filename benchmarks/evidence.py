@@ -19,6 +19,8 @@ LABELS = {"softmax": "softmax", "temperature": "temperature scaling", "tta": "TT
           "random_directions": "*random directions*", "quam_no_search": "*default, no search*",
           "quam_published_no_search": "*published, no search*", "tta_quam_ranks": "**TTA + QUAM-SM, ranks**",
           "tta_random_ranks": "*TTA + random directions, ranks*", "raters_halves": "*other half of the raters*"}
+
+
 class Question(NamedTuple):
     """What searches are held against other methods in: a figure, under which condition, and whether more of it is better."""
 
@@ -36,8 +38,6 @@ QUESTIONS = (Question("total/pcc", "none", "agreement with rater entropy (PCC)")
              Question("epistemic/auroc_image", "shifted", "the same by the epistemic map"),
              Question("total/aurc_image", "shifted", "AURC x 1000, shifts (lower is better)", -1, 1000.0))
 SEARCHES = ("quam", "quam_tuned", "tta_quam_ranks")
-
-
 STUDIES = {
     "crisp_over": "Rendered LIDC, crisp: over-confident networks", "crisp_cal": "Rendered LIDC, crisp: networks of all raters",
     "soft_cal": "Rendered LIDC, soft: calibrated networks", "bubil": "BU-BIL: real cells, eight masks",
@@ -69,9 +69,10 @@ def studies(results: Path) -> str:
             pictures = "".join(f"\n\n![{kind}](pictures/methods_{name}_{kind}.png)" for kind in ("strip",)
                                if (results.parent.parent / f"docs/pictures/methods_{name}_{kind}.png").exists())
             sections.append(f"## {title}\n\n{main_table(result)}{pictures}\n\n{verdicts(result)}\n\n{chosen(result)}")
-    found = {name: _read(results / f"methods_{name}.json") for name in STUDIES}
-    if any(found.values()):
-        sections.append(f"## Choice of the default\n\n{choice([result for result in found.values() if result])}")
+    found = {name: result for name in STUDIES if (result := _read(results / f"methods_{name}.json"))}
+    if found:
+        sections.insert(0, f"## At a glance\n\n{glance(found)}")
+        sections.append(f"## Choice of the default\n\n{choice(list(found.values()))}")
     for name, title in SHRINKING.items():
         result = _read(results / f"{name}.json")
         if result:
@@ -169,6 +170,30 @@ def short_table(result: Mapping[str, Any]) -> str:
             f"else a tie. {result['date']}.")
     return markdown(["method", "PCC with rater entropy [95 %]", f"{search} minus it", "AUROC of errors, shifts [95 %]",
                      f"{search} minus it", "s"], lines) + text
+
+
+GLANCE = {"methods": ("softmax", "temperature", "tta", "ensemble", "mc_dropout", "laplace", "evidential", "prob_unet"),
+          "controls": ("boundary", "blur", "blurred_mask", "random_directions", "quam_no_search")}
+
+
+def glance(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row a study: how often the default search wins, ties and loses, and to whom it loses."""
+    asked = (QUESTIONS[0], QUESTIONS[2], QUESTIONS[3])
+    lines = []
+    for name, result in found.items():
+        cells = []
+        for question in asked:
+            row = next((r for r in result["rows"] if r["method"] == "quam" and r["condition"] == question.condition), {})
+            tests = row.get("search_against", {}).get(question.figure, {})
+            for members in GLANCE.values():
+                words = {m: verdict(tests[m], question.sign) for m in members
+                         if m in tests and tests[m]["difference"] is not None}
+                lost = ", ".join(LABELS[m].strip("*") for m, word in words.items() if word == "loss")
+                counts = " / ".join(str(list(words.values()).count(word)) for word in ("win", "tie", "loss"))
+                cells.append((counts + (f" ({lost})" if lost else "")) if words else "–")
+        lines.append([STUDIES[name], *cells])
+    return markdown(["default search: wins / ties / losses (to)",
+                     *(f"{question.title}, {kind}" for question in asked for kind in GLANCE)], lines)
 
 
 def verdicts(result: Mapping[str, Any], searches: Sequence[str] = SEARCHES) -> str:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import studies
-from benchmarks.evidence import choice, chosen, default_settings, label, short_table, shrinking_table, verdict, verdicts
+from benchmarks.evidence import choice, chosen, default_settings, glance, label, short_table, shrinking_table, verdict, verdicts
 from benchmarks.methods import rows_of, write_rows
 from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
@@ -244,6 +244,8 @@ def test_evidence_says_wins_ties_and_losses_from_the_results() -> None:
     assert lines[4:] == [f"| {name} |{f' {cell} |' * 3}" for name, cell in (
         ("wins / ties / losses", "1 / 0 / 1"), ("softmax", "**win** +0.250 [+0.250, +0.250]"),
         ("TTA", "loss -0.100 [-0.100, -0.100]"))]
+    assert glance({"bubil": {"rows": rows}}).splitlines()[2].split(" | ")[1:] == ["1 / 0 / 1 (TTA)", "–"] * 2 + [
+        "1 / 0 / 1 (TTA)", "– |"]
     short = short_table({"rows": rows, "networks": {"n0": ""}, "recipe": "r", "date": "d"}).splitlines()
     assert short[2].startswith("| softmax | 0.285 [")  # 0.25 and the mean of 0 to 0.07
     assert "| **win** +0.250 [+0.250, +0.250] | 0.250 [0.250, 0.250] | **win** +0.250 [+0.250, +0.250] | – |" in short[2]
