@@ -43,6 +43,8 @@ STUDIES = {
     "soft_cal": "Rendered LIDC, soft: calibrated networks", "bubil": "BU-BIL: real cells, eight masks",
     "bubil_cal": "BU-BIL: networks of all raters", "crops": "LIDC crops: real CT, networks trained on rendered pictures",
     "crops_over": "LIDC crops: over-confident networks"}
+PICTURES = {"strip": "strip", "curves": "Reliability and risk-coverage curves",
+            "tuning": "Scores on validation cases, by setting"}
 SHRINKING = {"shrinking_crisp": "More training data"}
 
 
@@ -66,8 +68,10 @@ def studies(results: Path) -> str:
     for name, title in STUDIES.items():
         result = _read(results / f"methods_{name}.json")
         if result:
-            pictures = "".join(f"\n\n![{kind}](pictures/methods_{name}_{kind}.png)" for kind in ("strip",)
-                               if (results.parent.parent / f"docs/pictures/methods_{name}_{kind}.png").exists())
+            there = [(kind, text) for kind, text in PICTURES.items()
+                     if (results.parent.parent / f"docs/pictures/methods_{name}_{kind}.png").exists()]
+            pictures = "".join(f"\n\n{'!' if kind == 'strip' else ''}[{text}](pictures/methods_{name}_{kind}.png)"
+                               for kind, text in there)
             sections.append(f"## {title}\n\n{main_table(result)}{pictures}\n\n{verdicts(result)}\n\n{chosen(result)}")
     found = {name: result for name in STUDIES if (result := _read(results / f"methods_{name}.json"))}
     if found:
