@@ -1,16 +1,18 @@
 """Mutants of files and what becomes of them: changed values, bombs, and the tally of a reader that is given them."""
 
 import collections
+import contextlib
 import copy
 import gzip
 import random
 import re
 import shutil
+import signal
 import time
 import tracemalloc
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +42,20 @@ class Tally:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pillow warns of odd metadata and goes on
-                reader()
+                with _at_most(3 * MOST_SECONDS):
+                    reader()
             self.count["read"] += 1
         except ValueError as error:
             said = str(error)
             if "\n" in said or not said or len(said) > 5000:
                 wrong = f"a message of {said.count(chr(10)) + 1} lines and {len(said):,} letters: {said[:200]!r}"
             self.count["refused"] += 1
-        except Exception as error:
+        except (Exception, _Endless) as error:
             self.count["failed"] += 1
             wrong = f"{type(error).__name__}: {str(error)[:200]}"
         seconds, held = time.process_time() - began, tracemalloc.get_traced_memory()[1] - before
         self.seconds, self.bytes = max(self.seconds, seconds), max(self.bytes, held)
-        if seconds > MOST_SECONDS or held > MOST_BYTES:
+        if not wrong and (seconds > MOST_SECONDS or held > MOST_BYTES):
             wrong = f"{held:,} bytes, {seconds:.1f} s"
         if wrong:
             self.wrong.append(wrong)
@@ -67,6 +70,29 @@ class Tally:
         return {"format": self.name, "files": sum(self.count.values()), "read": self.count["read"],
                 "refused": self.count["refused"], "wrong": len(self.wrong), "most_megabytes": self.bytes / 1e6,
                 "most_seconds": self.seconds, **({"first_wrong": self.wrong[0]} if self.wrong else {})}
+
+
+class _Endless(BaseException):
+    """A reader was interrupted; no reader's own handling of errors may catch it."""
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Interrupt what takes longer, in processor seconds; where the system has no such timer, nothing does."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise _Endless(f"did not end within {seconds:g} processor seconds")
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def changed_values(tree: Any, rng: random.Random) -> Any:

@@ -150,11 +150,14 @@ def test_weights_of_something_else_are_named(architecture, shapes, message):
 
 @pytest.mark.parametrize(("name", "changes", "message"), [
     ("swin_unet", dict(img_size=72), "img_size: expected a multiple of 32"),
+    ("swin_unet", dict(depths=(2, 2, 2**31, 2)), "depths: expected numbers from 1 to 100, got 2147483648"),
+    ("swin_unet", dict(window_size=2**31), "window_size: expected numbers from 1 to 64"),
     ("swin_unet", dict(depths=(2, 2)), "expected depths and num_heads of 4 stages"),
     ("nnunet_plain", dict(strides=((2, 2), (2, 2), (2, 2))), "expected 1 in stage 0"),
     ("nnunet_plain", dict(kernel_sizes=((2, 3), (3, 3), (3, 3))), "expected odd numbers"),
     ("nnunet_plain", dict(rank=3, strides=((1, 1),) * 3), "expected 3 entries of 3 numbers"),
-    ("nnunet_plain", dict(n_conv_per_stage=(1, 2)), "n_conv_per_stage: expected 3 positive numbers"),
+    ("nnunet_plain", dict(n_conv_per_stage=(1, 2)), "n_conv_per_stage: expected 3 numbers from 1 to 100"),
+    ("nnunet_plain", dict(n_conv_per_stage_decoder=2**31), "n_conv_per_stage_decoder: expected 2 numbers from 1 to 100"),
     ("nnunet_residual", dict(rank=1), "rank: expected 2 or 3, got 1"),
     ("nnunet_residual", dict(features_per_stage=(4,)), "two stages or more, got 1"),
     ("wnet", dict(widths=(8,)), "two levels or more"),

@@ -121,3 +121,18 @@ def test_images_that_hold_nothing_are_refused(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png").array.shape == (4, 4, 1)
     with pytest.raises(ValueError, match="more than the 3 allowed"):
         read_image(tmp_path / "a.png", limit=3)
+
+
+def test_a_reader_that_does_not_end_is_told(traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "MOST_SECONDS", 0.05)
+
+    def endless() -> None:
+        while True:
+            try:
+                sum(range(1000))
+            except Exception:
+                pass
+
+    tally = mutants.Tally("endless")
+    tally.read(endless)
+    assert tally.row()["wrong"] == 1 and "did not end" in tally.row()["first_wrong"]

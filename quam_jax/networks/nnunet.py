@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from .layers import EVAL, Conv, ConvTranspose, InstanceNorm, Mode
 
 SLOPE = 0.01
+DEEPEST = 100  # convolutions or blocks of a stage; nnU-Net's planners take up to six, and a file may say anything
 Sizes = tuple[tuple[int, ...], ...]
 
 
@@ -238,8 +239,8 @@ def _plan(stages: int, rank: int, kernels: Sizes | None, strides: Sizes | None) 
 
 def _counts(value: int | tuple[int, ...], stages: int, *, name: str) -> tuple[int, ...]:
     counts = (value,) * stages if isinstance(value, int) else value
-    if len(counts) != stages or min(counts) < 1:
-        raise ValueError(f"nnunet {name}: expected {stages} positive numbers, got {value}")
+    if len(counts) != stages or not all(1 <= count <= DEEPEST for count in counts):
+        raise ValueError(f"nnunet {name}: expected {stages} numbers from 1 to {DEEPEST}, got {value}")
     return counts
 
 

@@ -15,6 +15,7 @@ from .layers import EVAL, Conv, LayerNorm, Linear, Mode
 from .value_dropout import BranchDropout, ValueDropout
 
 PATCH = 4
+DEEPEST, LARGEST_WINDOW, LARGEST_IMAGE = 100, 64, 8192  # a file may say anything
 MASKED = -100.0
 
 
@@ -163,6 +164,10 @@ class SwinUNet(nnx.Module):
                  patch_norm: bool = True, drop: float = 0.0, drop_path: float = 0.1, rngs: nnx.Rngs):
         if len(depths) != 4 or len(num_heads) != 4:
             raise ValueError(f"swin_unet: expected depths and num_heads of 4 stages, got {depths} and {num_heads}")
+        for name, value, most in (("depths", max(depths), DEEPEST), ("window_size", window_size, LARGEST_WINDOW),
+                                  ("img_size", img_size, LARGEST_IMAGE)):
+            if not 1 <= value <= most:
+                raise ValueError(f"swin_unet {name}: expected numbers from 1 to {most}, got {value}")
         grids, widths = [img_size // (PATCH << i) for i in range(4)], [embed_dim << i for i in range(4)]
         wrong = [g for g in grids if g > window_size and g % window_size]
         if img_size % (PATCH << 3) or wrong:
