@@ -5,6 +5,7 @@ The manifest holds the architecture with its arguments, the preprocessing, the c
 """
 
 import json
+import reprlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ import orbax.checkpoint as ocp
 from .model import Network, SegmentationModel
 
 FORMAT = 1
+Shapes = dict[str, tuple[int, ...]]
 
 
 def save_model(path: str | Path, model: SegmentationModel) -> None:
@@ -52,11 +54,10 @@ def restore_model(path: str | Path) -> SegmentationModel:
     if not is_model_folder(path):
         raise ValueError(f"{path}: expected a model folder (manifest.json and weights/), got none")
     manifest = _read_manifest(path / "manifest.json")
-    network = Network.create(manifest.pop("architecture"), **manifest.pop("arguments"))
+    network, shapes = _network(manifest.pop("architecture"), manifest.pop("arguments"), path / "manifest.json")
     manifest.pop("format")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    params, stats = ({n: jax.ShapeDtypeStruct(s, np.float32, sharding=device) for n, s in shapes.items()}
-                     for shapes in network.shapes())
+    params, stats = ({n: jax.ShapeDtypeStruct(s, np.float32, sharding=device) for n, s in kind.items()} for kind in shapes)
     try:
         with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             weights = checkpointer.restore(path / "weights", {"params": params, "stats": stats})
@@ -65,6 +66,20 @@ def restore_model(path: str | Path) -> SegmentationModel:
         raise ValueError(f"{path / 'weights'}: cannot be read as the weights of {network.architecture}: "
                          f"{reason[0] if reason else type(error).__name__}") from error
     return SegmentationModel(network, weights["params"], weights["stats"], manifest)
+
+
+def _network(architecture: Any, arguments: Any, path: Path) -> tuple[Network, tuple[Shapes, Shapes]]:
+    """The network that a manifest describes, with the shapes of its parameters and statistics."""
+    if not isinstance(architecture, str) or not isinstance(arguments, dict):
+        raise ValueError(f"{path}: expected the name of an architecture and an object of its arguments, got "
+                         f"{reprlib.repr(architecture)} and {reprlib.repr(arguments)}")
+    try:
+        network = Network.create(architecture, **arguments)
+        return network, network.shapes()
+    except Exception as error:  # an argument of another kind may fail anywhere on the way
+        reason = str(error).strip().splitlines()
+        raise ValueError(f"{path}: no {architecture[:80]} can be made of the arguments {reprlib.repr(arguments)}: "
+                         f"{(reason[0] if reason else type(error).__name__)[:500]}") from error
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

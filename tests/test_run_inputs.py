@@ -60,6 +60,11 @@ def test_mutated_settings_and_plans_are_read_or_refused(tmp_path: Path, traced: 
         assert row["files"] == 40 and row["wrong"] == 0 and row["refused"] > 10 and row["read"] > 0, row
 
 
+def test_mutated_manifests_are_read_or_refused(tmp_path: Path, traced: None) -> None:
+    row = fuzz.manifests(tmp_path, 16)
+    assert row["files"] == 16 and row["wrong"] == 0 and row["refused"] > 10, row
+
+
 NAMES = ["..", ".", "...", "../up", "a/b", "/etc/passwd", "a\\b", "C:\\x", "C:x", "~", "a\0b", "a\nb", "a\u202eb", "a\u0007",
          " a", "a ", "a.", ".a", "", "run", "RUN", "summary", "a" * 201, "\u00e9" * 120, "a*b", "a?b", 'a"b', "a|b", "<a>"]
 FINE = ["~", "a" * 200, "\u00e9\u4e2d\u6587", "a b", "a.b.c", "a-b_c", "\U0001f9e0"]

@@ -6,6 +6,7 @@ them on its grid, in patches. A method lives on one device; `on_device` makes th
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,8 +90,10 @@ def models_digest(models: Sequence[SegmentationModel], path: Path) -> str:
 
 def preprocessing_of(model: SegmentationModel) -> Preprocessing:
     """How a model's images are prepared, by its manifest; z-score where it does not say."""
-    stored = {"normalise": "zscore", "channels": model.network.in_channels, **model.manifest.get("preprocessing", {})}
-    return Preprocessing.from_dict(stored)
+    said = model.manifest.get("preprocessing", {})
+    if not isinstance(said, dict):
+        raise ValueError(f"preprocessing of the model: expected an object, got {reprlib.repr(said)}")
+    return Preprocessing.from_dict({"normalise": "zscore", "channels": model.network.in_channels, **said})
 
 
 def load_fit(model: SegmentationModel, images: Path, masks: Path, *, preprocessing: Preprocessing,
