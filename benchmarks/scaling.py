@@ -8,7 +8,7 @@ import argparse
 import time
 
 from .record import write_result
-from .timing import threads
+from .timing import temporary_bytes, threads
 
 FEATURES, FIT_POINTS, STEPS = 32, 512, 5
 
@@ -51,7 +51,8 @@ def main() -> None:
                                   key=jax.random.key(0), execution=ExecutionConfig(chunk=chunk))
         return time.perf_counter() - start
 
-    memory = {chunk: temporary_bytes(heads, model, fit, config, chunk) for chunk in options.chunks}
+    memory = {chunk: temporary_bytes(heads, "_search_chunk", lambda chunk=chunk: run(chunk, chunk), static_argnums=7)
+              for chunk in options.chunks}
     for count in options.targets:
         chunk = 1024
         run(min(count, 2048), chunk)
@@ -62,25 +63,6 @@ def main() -> None:
     rows += [{"name": f"head-chunk-{chunk}", "chunk": chunk, "temporary_bytes": size, "bytes_a_target_of_the_chunk": size / chunk}
              for chunk, size in memory.items()]
     write_result("scaling", rows, threads=threads(), setting={"features": FEATURES, "fit_points": FIT_POINTS, "steps": STEPS})
-
-
-def temporary_bytes(heads: object, model: object, fit: object, config: object, chunk: int) -> int:
-    """Temporary memory of the compiled search of one chunk."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from quam_jax.head import head_problem
-    from quam_jax.search import Procedure
-
-    batch = np.zeros(STEPS + 1, int)
-    problem = head_problem(model.network, model.params, fit.images, fit.labels, batch=batch, count=FIT_POINTS,
-                           key=jax.random.key(0))
-    numbers = (jnp.ones(STEPS + 1), jnp.ones(STEPS + 1), jnp.float32(1e-2))
-    ones = jnp.zeros((chunk, 1), int)
-    lowered = jax.jit(heads._search_chunk.__wrapped__, static_argnums=7).lower(
-        problem, None, jnp.ones((chunk, FEATURES + 1)), ones, ones, jnp.ones((chunk, 1)), numbers, Procedure.of(config))
-    return int(lowered.compile().memory_analysis().temp_size_in_bytes)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def _quantify_group(prepared: Prepared, pieces: Sequence[_Piece], *, config: Con
     read = [_read_off(reference) for reference in references]
     targets = [case_targets(segmentation, reference, config=config, key=piece.key)
                for (segmentation, _), reference, piece in zip(read, references, pieces, strict=True)]
-    trajectories = search_images(prepared, [jnp.asarray(piece.image) for piece in pieces], targets,
+    trajectories = search_images(prepared, [piece.image for piece in pieces], targets,
                                  keys=[piece.key for piece in pieces], execution=config.execution)
     for piece, reference, (segmentation, softmax), trajectory in zip(pieces, references, read, trajectories, strict=True):
         yield _weigh(prepared, trajectory, reference, segmentation, softmax, config=config, place=piece.place)

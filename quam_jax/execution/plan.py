@@ -8,7 +8,7 @@ from ..config import ExecutionConfig
 
 SHARE = 0.5  # of the memory that a chunk may take
 PROBE = 8  # members that are compiled to see how much memory one takes
-GROUPED = 2**22  # pixels, times members, of the images that are searched together: more of them would not be faster
+GROUPED = 2**22  # pixels, times members, of the images that are searched together: bounds what their records take
 MOST_IMAGES = 64  # that are searched together
 
 
