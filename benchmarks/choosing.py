@@ -46,10 +46,10 @@ CHOICES = [
     Choice("region", "full", "tiles of 48", {"region_size": 48, "learning_rate": 1e-4}),
     Choice("region", "last_block", "tiles of 16", {"region_size": 16, "learning_rate": 1e-3}),
     Choice("region", "head", "super-pixels of 8", {"regions": "superpixels", "region_size": 8, "learning_rate": 3e-2}),
-    Choice("pixel", "full", "a stratified sample", {"pixels": "stratified", "pixel_count": 24, "members": 1,
-                                                    "learning_rate": 1e-4}),
-    Choice("pixel", "last_block", "boundary band of 3", {"pixels": "band", "band_width": 3, "members": 1,
-                                                         "learning_rate": 1e-3}),
+    Choice(
+        "pixel", "full", "a stratified sample", {"pixels": "stratified", "pixel_count": 24, "members": 1, "learning_rate": 1e-4}
+    ),
+    Choice("pixel", "last_block", "boundary band of 3", {"pixels": "band", "band_width": 3, "members": 1, "learning_rate": 1e-3}),
     Choice("pixel", "head", "all", {"members": 1, "learning_rate": 3e-2, "steps": 20}),
     Choice("pixel", "head", "all", {"members": 1, "solver": "line_search"}),
 ]
@@ -82,14 +82,27 @@ def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarr
     asked = asked_pixels(quantified)
     agreement = np.corrcoef(quantified.total[asked], entropy[asked])[0, 1]
     flipped = quantified.adversarial != quantified.segmentation
-    return Result(choice, quantified, {
-        "target": choice.target, "asked": choice.asked, "space": choice.space, "solver": choice.solver,
-        "members": config.search.members, "steps": 1 if choice.solver == "line_search" else config.search.steps,
-        "models": searched, "seconds": seconds, "processor_seconds": work, "compiled_before": len(times) > 1,
-        "processor_seconds_a_model": work / searched,
-        "models_held": held / searched,
-        "pixels_asked": int(asked.sum()), "pixels_changed": float(flipped.any(0)[asked].mean()),
-        "pcc_total_asked": float(agreement)})
+    return Result(
+        choice,
+        quantified,
+        {
+            "target": choice.target,
+            "asked": choice.asked,
+            "space": choice.space,
+            "solver": choice.solver,
+            "members": config.search.members,
+            "steps": 1 if choice.solver == "line_search" else config.search.steps,
+            "models": searched,
+            "seconds": seconds,
+            "processor_seconds": work,
+            "compiled_before": len(times) > 1,
+            "processor_seconds_a_model": work / searched,
+            "models_held": held / searched,
+            "pixels_asked": int(asked.sum()),
+            "pixels_changed": float(flipped.any(0)[asked].mean()),
+            "pcc_total_asked": float(agreement),
+        },
+    )
 
 
 def asked_pixels(quantified: Any) -> np.ndarray:
@@ -138,22 +151,29 @@ def draw_epistemic(results: list[Result], picture: np.ndarray, raters: np.ndarra
         column = ("full", "last_block", "head").index(choice.space) + 1 + (choice.solver == "line_search")
         values = np.where(asked_pixels(result.quantified), result.quantified.epistemic, np.nan)
         title = f"{choice.target}, {choice.space.replace('_', ' ')}"
-        _panel(axes[("mask", "region", "pixel").index(choice.target), column],
-               values, title + (", line search" if choice.solver == "line_search" else f": {choice.asked}"), unit="nats")
+        _panel(
+            axes[("mask", "region", "pixel").index(choice.target), column],
+            values,
+            title + (", line search" if choice.solver == "line_search" else f": {choice.asked}"),
+            unit="nats",
+        )
     figure.savefig(PICTURES / "choosing_epistemic.png", dpi=110)
 
 
 def draw_fragility(results: list[Result]) -> None:
     """What a flip takes, where there is more than one target."""
-    wanted = [("region", "head", "share", "part of a region that flips", ""),
-              ("pixel", "last_block", "steps", "steps until a pixel flips", "steps"),
-              ("pixel", "head", "steps", "steps until a pixel flips", "steps"),
-              ("pixel", "head", "slack", "slack of the flip", "nats")]
+    wanted = [
+        ("region", "head", "share", "part of a region that flips", ""),
+        ("pixel", "last_block", "steps", "steps until a pixel flips", "steps"),
+        ("pixel", "head", "steps", "steps until a pixel flips", "steps"),
+        ("pixel", "head", "slack", "slack of the flip", "nats"),
+    ]
     figure, axes = _figure(1, len(wanted), height=2.6)
     for one, (target, space, name, title, unit) in zip(axes[0], wanted, strict=True):
         result = next(r for r in results if (r.choice.target, r.choice.space) == (target, space))
-        _panel(one, result.quantified.fragility[name], f"{target}, {space.replace('_', ' ')}:\n{title}", unit=unit,
-               colours="viridis")
+        _panel(
+            one, result.quantified.fragility[name], f"{target}, {space.replace('_', ' ')}:\n{title}", unit=unit, colours="viridis"
+        )
         one.set_axis_on()  # a frame, because white means something here
         one.set(xticks=[], yticks=[])
     figure.savefig(PICTURES / "choosing_fragility.png", dpi=110)
@@ -166,26 +186,44 @@ def _number(value: float) -> str:
 
 def table(result: dict[str, Any]) -> str:
     """The rows of the result as a Markdown table."""
-    header = ["target", "asked", "space", "solver", "models x steps", "pixels asked", "processor s", "ms a model", "models held",
-              "pixels changed", "PCC"]
+    header = [
+        "target",
+        "asked",
+        "space",
+        "solver",
+        "models x steps",
+        "pixels asked",
+        "processor s",
+        "ms a model",
+        "models held",
+        "pixels changed",
+        "PCC",
+    ]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for r in result["rows"]:
         solver = r["solver"].replace("_", " ")
         star = "" if r["compiled_before"] else "*"
-        lines.append(f"| {r['target']} | {r['asked']} | `{r['space']}` | {solver} | {r['models']} x {r['steps']} | "
-                     f"{r['pixels_asked']} | {_number(r['processor_seconds'])}{star} | "
-                     f"{_number(1000 * r['processor_seconds_a_model'])} | "
-                     f"{100 * r['models_held']:.0f} % | {100 * r['pixels_changed']:.1f} % | {r['pcc_total_asked']:.2f} |")
+        lines.append(
+            f"| {r['target']} | {r['asked']} | `{r['space']}` | {solver} | {r['models']} x {r['steps']} | "
+            f"{r['pixels_asked']} | {_number(r['processor_seconds'])}{star} | "
+            f"{_number(1000 * r['processor_seconds_a_model'])} | "
+            f"{100 * r['models_held']:.0f} % | {100 * r['pixels_changed']:.1f} % | {r['pcc_total_asked']:.2f} |"
+        )
     device = result["device"]
-    return "\n".join(lines) + (f"\n\n`{result['command']}`, case {result['case']} ({result['shape'][0]} x {result['shape'][1]} "
-                               f"pixels), {device['processor']}, {device['cores']} cores, {result['date']}; * with compilation.")
+    return "\n".join(lines) + (
+        f"\n\n`{result['command']}`, case {result['case']} ({result['shape'][0]} x {result['shape'][1]} "
+        f"pixels), {device['processor']}, {device['cores']} cores, {result['date']}; * with compilation."
+    )
 
 
 def write_table(result: dict[str, Any]) -> None:
     """Replace the table of the page."""
-    text, count = re.subn(r"<!-- choosing table -->.*?<!-- /choosing table -->",
-                          lambda _: f"<!-- choosing table -->\n{table(result)}\n<!-- /choosing table -->",
-                          PAGE.read_text(), flags=re.DOTALL)
+    text, count = re.subn(
+        r"<!-- choosing table -->.*?<!-- /choosing table -->",
+        lambda _: f"<!-- choosing table -->\n{table(result)}\n<!-- /choosing table -->",
+        PAGE.read_text(),
+        flags=re.DOTALL,
+    )
     if count != 1:
         raise ValueError(f"{PAGE}: expected one place for the choosing table, got {count}")
     PAGE.write_text(text)
@@ -212,8 +250,9 @@ def main() -> None:
     data = Path(quam_jax.__file__).parent / "demo_data"
     model = load_model(data / "model" / "att_unet.pth", "att_unet")
     preprocessing = preprocessing_of(model)
-    known = Known(model, load_fit(model, data / "fit_images", data / "fit_masks", preprocessing=preprocessing,
-                                  config=Config()).fit)
+    known = Known(
+        model, load_fit(model, data / "fit_images", data / "fit_masks", preprocessing=preprocessing, config=Config()).fit
+    )
     case = next(c for c in find_cases(data / "images", data / "masks") if c.name == CASE)
     picture = read_channels(case.files)
     raters = np.stack([read_labels(path, classes=2, like=picture.geometry) for path in case.raters.values()])
@@ -221,8 +260,13 @@ def main() -> None:
     entropy = -sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0) for p in (share, 1 - share))
     image = preprocessing.apply(picture.array)
     results = [search_case(choice, known, image, entropy) for choice in CHOICES]
-    path = write_result("choosing", [r.row for r in results], case=CASE, shape=list(share.shape),
-                        settings=dataclasses.asdict(Config().search) | {"slack": SLACK})
+    path = write_result(
+        "choosing",
+        [r.row for r in results],
+        case=CASE,
+        shape=list(share.shape),
+        settings=dataclasses.asdict(Config().search) | {"slack": SLACK},
+    )
     PICTURES.mkdir(parents=True, exist_ok=True)
     draw_epistemic(results, picture.array[..., 0], raters, entropy)
     draw_fragility(results)

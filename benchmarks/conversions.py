@@ -46,8 +46,10 @@ def stored_differences(golden: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for checkpoint, logits, architecture, arguments in stored_cases(golden):
         model = load_model(checkpoint, architecture, **arguments)
         with np.load(logits) as stored:
-            arrays = {"input": stored["input"],
-                      "logits": stored["pre_softmax"] if "pre_softmax" in stored.files else stored["logits"]}
+            arrays = {
+                "input": stored["input"],
+                "logits": stored["pre_softmax"] if "pre_softmax" in stored.files else stored["logits"],
+            }
         yield model.network.architecture, check_parity(model, reference=arrays)
 
 
@@ -65,8 +67,16 @@ def nnunet_differences(golden: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         case += "_regions" if "regions_class_order" in json.loads((folder / "dataset.json").read_text()) else ""
         with np.load(stages[case]) as stored:
             images, logits = stored["tile_input"], stored["tile_logits_plain"]
-        yield f"{model.network.architecture} {rank}d", check_parity(model, reference={
-            "input": images.reshape(-1, 1, *images.shape[-rank:]), "logits": logits.reshape(-1, classes, *logits.shape[-rank:])})
+        yield (
+            f"{model.network.architecture} {rank}d",
+            check_parity(
+                model,
+                reference={
+                    "input": images.reshape(-1, 1, *images.shape[-rank:]),
+                    "logits": logits.reshape(-1, classes, *logits.shape[-rank:]),
+                },
+            ),
+        )
 
 
 def live_differences(weights: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -94,14 +104,26 @@ def main() -> None:
     options = parser.parse_args()
     sys.argv[1:] = ["--golden", "DIR"]  # what is written names no folder of this machine
     worst: dict[str, list[dict[str, Any]]] = {}
-    for kind in (stored_differences(options.golden), nnunet_differences(options.golden),
-                 live_differences(options.golden.parent / "weights")):
+    for kind in (
+        stored_differences(options.golden),
+        nnunet_differences(options.golden),
+        live_differences(options.golden.parent / "weights"),
+    ):
         for name, result in kind:
             worst.setdefault(name, []).append(result)
-    write_result("conversions", [
-        {"name": name, "checkpoints": len(results), "reference": results[0]["kind"],
-         "max_relative_difference": max(r["relative"] for r in results),
-         "equal": all(r["verdict"] == "equal" for r in results)} for name, results in sorted(worst.items())])
+    write_result(
+        "conversions",
+        [
+            {
+                "name": name,
+                "checkpoints": len(results),
+                "reference": results[0]["kind"],
+                "max_relative_difference": max(r["relative"] for r in results),
+                "equal": all(r["verdict"] == "equal" for r in results),
+            }
+            for name, results in sorted(worst.items())
+        ],
+    )
 
 
 if __name__ == "__main__":

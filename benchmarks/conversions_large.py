@@ -64,15 +64,26 @@ def measure(suffix: str, *, repeats: int, features: tuple[int, ...] = FEATURES) 
         runs = [_child(str(source), Path(folder) / f"model{n}") for n in range(repeats)]
         process = (time.perf_counter() - start) / repeats
     memory = max(run["megabytes"] for run in runs) - baseline
-    return {"name": f"nnunet_plain{suffix}", "megabytes": size, "seconds": statistics.median(run["seconds"] for run in runs),
-            "process_seconds": process, "memory_megabytes": memory, "memory_ratio": memory / size,
-            "import_only_megabytes": baseline}
+    return {
+        "name": f"nnunet_plain{suffix}",
+        "megabytes": size,
+        "seconds": statistics.median(run["seconds"] for run in runs),
+        "process_seconds": process,
+        "memory_megabytes": memory,
+        "memory_ratio": memory / size,
+        "import_only_megabytes": baseline,
+    }
 
 
 def _child(source: str, target: Path) -> dict[str, float]:
-    done = subprocess.run([sys.executable, "-m", "benchmarks.conversions_large", "--child", source, str(target)],
-                          capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent,
-                          env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.conversions_large", "--child", source, str(target)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

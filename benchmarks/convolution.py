@@ -41,9 +41,11 @@ def measure(count: int, side: int, channels: int, *, rounds: int) -> dict[str, A
 
     def jax_sides(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         operands = [jnp.asarray(a) for a in (x, w, dy)]
-        kinds = {"forward": lambda x, w, dy: function(x, w),
-                 "input gradient": lambda x, w, dy: jax.vjp(lambda x: function(x, w), x)[1](dy)[0],
-                 "weight gradient": lambda x, w, dy: jax.vjp(lambda w: function(x, w), w)[1](dy)[0]}
+        kinds = {
+            "forward": lambda x, w, dy: function(x, w),
+            "input gradient": lambda x, w, dy: jax.vjp(lambda x: function(x, w), x)[1](dy)[0],
+            "weight gradient": lambda x, w, dy: jax.vjp(lambda w: function(x, w), w)[1](dy)[0],
+        }
         compiled = {kind: jax.jit(call, compiler_options=options).lower(*operands).compile() for kind, call in kinds.items()}
         return {kind: lambda call=call: jax.block_until_ready(call(*operands)) for kind, call in compiled.items()}
 
@@ -53,9 +55,11 @@ def measure(count: int, side: int, channels: int, *, rounds: int) -> dict[str, A
         tw = torch.from_numpy(w.transpose(3, 2, 0, 1).copy()).contiguous(memory_format=last)
         arguments = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)
         backward = torch.ops.aten.convolution_backward
-        return {"forward": lambda: torch.nn.functional.conv2d(tx, tw, padding=1),
-                "input gradient": lambda: backward(tdy, tx, tw, *arguments, [True, False, False]),
-                "weight gradient": lambda: backward(tdy, tx, tw, *arguments, [False, True, False])}
+        return {
+            "forward": lambda: torch.nn.functional.conv2d(tx, tw, padding=1),
+            "input gradient": lambda: backward(tdy, tx, tw, *arguments, [True, False, False]),
+            "weight gradient": lambda: backward(tdy, tx, tw, *arguments, [False, True, False]),
+        }
 
     sides = {"ours": jax_sides(ours, compiler_options()), "xla": jax_sides(plain, {}), "torch": torch_sides()}
     operations = 2 * count * side**2 * 9 * channels**2

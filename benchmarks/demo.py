@@ -26,8 +26,12 @@ def settings() -> dict[str, Any]:
     def still(config: Config) -> Config:
         return dataclasses.replace(config, search=dataclasses.replace(config.search, learning_rate=0.0))
 
-    return {"default": Config(), "default, learning rate 0": still(Config()), "published": published,
-            "published, learning rate 0": still(published)}
+    return {
+        "default": Config(),
+        "default, learning rate 0": still(Config()),
+        "published": published,
+        "published, learning rate 0": still(published),
+    }
 
 
 def main() -> None:
@@ -41,14 +45,28 @@ def main() -> None:
     rows = []
     for name, config in settings().items():
         with tempfile.TemporaryDirectory() as folder:
-            result = run(RunRequest(model=data / "model" / "att_unet.pth", arch="att_unet", images=data / "images",
-                                    masks=data / "masks", fit_images=data / "fit_images", fit_masks=data / "fit_masks",
-                                    out=Path(folder) / "run", config=config))
+            result = run(
+                RunRequest(
+                    model=data / "model" / "att_unet.pth",
+                    arch="att_unet",
+                    images=data / "images",
+                    masks=data / "masks",
+                    fit_images=data / "fit_images",
+                    fit_masks=data / "fit_masks",
+                    out=Path(folder) / "run",
+                    config=config,
+                )
+            )
         columns = result.summary["columns"]
         held = sum(row["held"] for row in result.rows)
         # the first case compiles, so the median case tells what a case costs
-        shared = {"setting": name, "cases": len(result.rows), "dice": columns["dice"]["mean"], "members_held": held,
-                  "seconds_a_case": statistics.median(row["seconds"] for row in result.rows)}
+        shared = {
+            "setting": name,
+            "cases": len(result.rows),
+            "dice": columns["dice"]["mean"],
+            "members_held": held,
+            "seconds_a_case": statistics.median(row["seconds"] for row in result.rows),
+        }
         for map_name in MAPS:
             figures = {metric: columns[f"{map_name}/{metric}"]["mean"] for metric in METRICS}
             low, high = (columns[f"{map_name}/pcc"][end] for end in ("low", "high"))

@@ -53,9 +53,22 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         times = list(pool.map(seconds, range(options.cases), chunksize=5))
     wall = time.perf_counter() - started
-    write_result("evaluate_speed", [{"cases": options.cases, "workers": options.workers, "wall_seconds": wall,
-                                     "processor_seconds": sum(times), "median_a_case": float(np.median(times)),
-                                     "maps": 4, "raters": RATERS, "samples": SAMPLES, "side": SIDE}])
+    write_result(
+        "evaluate_speed",
+        [
+            {
+                "cases": options.cases,
+                "workers": options.workers,
+                "wall_seconds": wall,
+                "processor_seconds": sum(times),
+                "median_a_case": float(np.median(times)),
+                "maps": 4,
+                "raters": RATERS,
+                "samples": SAMPLES,
+                "side": SIDE,
+            }
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -11,14 +11,30 @@ from typing import Any, NamedTuple
 
 from quam_jax.config import Config
 
-LABELS = {"softmax": "softmax", "temperature": "temperature scaling", "tta": "TTA", "ensemble": "ensemble of 3",
-          "mc_dropout": "MC dropout", "laplace": "Laplace, last layer", "evidential": "evidential network",
-          "prob_unet": "Probabilistic U-Net", "quam": "**QUAM-SM, default**", "quam_tuned": "**QUAM-SM, tuned**",
-          "quam_published": "QUAM-SM, published", "quam_regions": "QUAM-SM, regions", "quam_pixels": "QUAM-SM, pixels",
-          "boundary": "*boundary band*", "blur": "*blurred probability*", "blurred_mask": "*blurred mask*",
-          "random_directions": "*random directions*", "quam_no_search": "*default, no search*",
-          "quam_published_no_search": "*published, no search*", "tta_quam_ranks": "**TTA + QUAM-SM, ranks**",
-          "tta_random_ranks": "*TTA + random directions, ranks*", "raters_halves": "*other half of the raters*"}
+LABELS = {
+    "softmax": "softmax",
+    "temperature": "temperature scaling",
+    "tta": "TTA",
+    "ensemble": "ensemble of 3",
+    "mc_dropout": "MC dropout",
+    "laplace": "Laplace, last layer",
+    "evidential": "evidential network",
+    "prob_unet": "Probabilistic U-Net",
+    "quam": "**QUAM-SM, default**",
+    "quam_tuned": "**QUAM-SM, tuned**",
+    "quam_published": "QUAM-SM, published",
+    "quam_regions": "QUAM-SM, regions",
+    "quam_pixels": "QUAM-SM, pixels",
+    "boundary": "*boundary band*",
+    "blur": "*blurred probability*",
+    "blurred_mask": "*blurred mask*",
+    "random_directions": "*random directions*",
+    "quam_no_search": "*default, no search*",
+    "quam_published_no_search": "*published, no search*",
+    "tta_quam_ranks": "**TTA + QUAM-SM, ranks**",
+    "tta_random_ranks": "*TTA + random directions, ranks*",
+    "raters_halves": "*other half of the raters*",
+}
 
 
 class Question(NamedTuple):
@@ -31,20 +47,29 @@ class Question(NamedTuple):
     scale: float = 1.0
 
 
-QUESTIONS = (Question("total/pcc", "none", "agreement with rater entropy (PCC)"),
-             Question("total/partial_pcc_distance", "none", "the same beyond the contour"),
-             Question("total/auroc_image", "none", "wrong pixels (AUROC)"),
-             Question("total/auroc_image", "shifted", "wrong pixels, shifts (AUROC)"),
-             Question("epistemic/auroc_image", "shifted", "the same by the epistemic map"),
-             Question("total/aurc_image", "shifted", "AURC x 1000, shifts (lower is better)", -1, 1000.0))
+QUESTIONS = (
+    Question("total/pcc", "none", "agreement with rater entropy (PCC)"),
+    Question("total/partial_pcc_distance", "none", "the same beyond the contour"),
+    Question("total/auroc_image", "none", "wrong pixels (AUROC)"),
+    Question("total/auroc_image", "shifted", "wrong pixels, shifts (AUROC)"),
+    Question("epistemic/auroc_image", "shifted", "the same by the epistemic map"),
+    Question("total/aurc_image", "shifted", "AURC x 1000, shifts (lower is better)", -1, 1000.0),
+)
 SEARCHES = ("quam", "quam_tuned", "tta_quam_ranks")
 STUDIES = {
-    "crisp_over": "Rendered LIDC, crisp: over-confident networks", "crisp_cal": "Rendered LIDC, crisp: networks of all raters",
-    "soft_cal": "Rendered LIDC, soft: calibrated networks", "bubil": "BU-BIL: real cells, eight masks",
-    "bubil_cal": "BU-BIL: networks of all raters", "crops": "LIDC crops: real CT, networks trained on rendered pictures",
-    "crops_over": "LIDC crops: over-confident networks"}
-PICTURES = {"strip": "strip", "curves": "Reliability and risk-coverage curves",
-            "tuning": "Scores on validation cases, by setting"}
+    "crisp_over": "Rendered LIDC, crisp: over-confident networks",
+    "crisp_cal": "Rendered LIDC, crisp: networks of all raters",
+    "soft_cal": "Rendered LIDC, soft: calibrated networks",
+    "bubil": "BU-BIL: real cells, eight masks",
+    "bubil_cal": "BU-BIL: networks of all raters",
+    "crops": "LIDC crops: real CT, networks trained on rendered pictures",
+    "crops_over": "LIDC crops: over-confident networks",
+}
+PICTURES = {
+    "strip": "strip",
+    "curves": "Reliability and risk-coverage curves",
+    "tuning": "Scores on validation cases, by setting",
+}
 SHRINKING = {"shrinking_crisp": "More training data"}
 
 
@@ -68,10 +93,14 @@ def studies(results: Path) -> str:
     for name, title in STUDIES.items():
         result = _read(results / f"methods_{name}.json")
         if result:
-            there = [(kind, text) for kind, text in PICTURES.items()
-                     if (results.parent.parent / f"docs/pictures/methods_{name}_{kind}.png").exists()]
-            pictures = "".join(f"\n\n{'!' if kind == 'strip' else ''}[{text}](pictures/methods_{name}_{kind}.png)"
-                               for kind, text in there)
+            there = [
+                (kind, text)
+                for kind, text in PICTURES.items()
+                if (results.parent.parent / f"docs/pictures/methods_{name}_{kind}.png").exists()
+            ]
+            pictures = "".join(
+                f"\n\n{'!' if kind == 'strip' else ''}[{text}](pictures/methods_{name}_{kind}.png)" for kind, text in there
+            )
             sections.append(f"## {title}\n\n{main_table(result)}{pictures}\n\n{verdicts(result)}\n\n{chosen(result)}")
     found = {name: result for name in STUDIES if (result := _read(results / f"methods_{name}.json"))}
     if found:
@@ -96,7 +125,8 @@ def chosen(result: Mapping[str, Any]) -> str:
                 scores = [f"{row['score']:.3f} ± {row['standard_error']:.3f}" if row else "–" for row in (best, default)]
                 lines.append([network, _settings(best["settings"]), *scores, str(best["cases"])])
     return "Chosen for the tuned search on validation cases (total PCC ± standard error over cases):\n\n" + markdown(
-        ["network", "chosen", "its score", "the default's", "cases"], lines)
+        ["network", "chosen", "its score", "the default's", "cases"], lines
+    )
 
 
 def choice(studies: Sequence[Mapping[str, Any]]) -> str:
@@ -112,8 +142,10 @@ def choice(studies: Sequence[Mapping[str, Any]]) -> str:
         behind = [max(table.values()) - table[text] for table in networks]
         title = f"{text} (the default)" if text == _settings(default_settings()) else text
         lines.append([title, f"{sum(behind) / len(behind):.3f}", f"{max(behind):.3f}", str(sum(b == 0 for b in behind))])
-    text = (f"Total PCC on validation cases, over the {len(networks)} networks of the studies: how far one setting for all stays "
-            "behind the best setting of each network.\n\n")
+    text = (
+        f"Total PCC on validation cases, over the {len(networks)} networks of the studies: how far one setting for all stays "
+        "behind the best setting of each network.\n\n"
+    )
     return text + markdown(["setting", "mean distance", "largest", "best of so many"], lines)
 
 
@@ -128,26 +160,73 @@ def _read(path: Path) -> dict[str, Any]:
 def main_table(result: Mapping[str, Any]) -> str:
     """One row a method: agreement, errors in distribution and under all shifts, calibration, ranking of cases, cost."""
     rows = {c: {r["method"]: r for r in result["rows"] if r["condition"] == c} for c in ("none", "shifted")}
-    header = ["method", "total PCC [95 %]", "aleatoric", "epistemic", "half the raters", "beyond contour", "AUROC of errors",
-              "AUROC, shifts [95 %]", "by the epistemic map", "AURC x 1000, shifts", "NLL", "case ranking [95 %]", "passes", "s"]
+    header = [
+        "method",
+        "total PCC [95 %]",
+        "aleatoric",
+        "epistemic",
+        "half the raters",
+        "beyond contour",
+        "AUROC of errors",
+        "AUROC, shifts [95 %]",
+        "by the epistemic map",
+        "AURC x 1000, shifts",
+        "NLL",
+        "case ranking [95 %]",
+        "passes",
+        "s",
+    ]
     lines = []
     for method, row in rows["none"].items():
         moved = rows["shifted"].get(method, {})
         ranking = {k.removeprefix("total"): v for k, v in row["case_spearman"].items() if k.startswith("total")}
-        lines.append([label(method, result), _interval(row, "total/pcc"), _figure(row.get("aleatoric/pcc")),
-                      _figure(row.get("epistemic/pcc")), _figure(row.get("total/pcc_halves")),
-                      _figure(row.get("total/partial_pcc_distance")), _figure(row.get("total/auroc_image")),
-                      _interval(moved, "total/auroc_image"), _figure(moved.get("epistemic/auroc_image")),
-                      _figure(moved.get("total/aurc_image"), scale=1000, digits=2),
-                      _figure(row.get("nll_raters")), _triple(ranking.get(""), ranking.get("_low"), ranking.get("_high")),
-                      _passes(row), _seconds(row)])
+        lines.append(
+            [
+                label(method, result),
+                _interval(row, "total/pcc"),
+                _figure(row.get("aleatoric/pcc")),
+                _figure(row.get("epistemic/pcc")),
+                _figure(row.get("total/pcc_halves")),
+                _figure(row.get("total/partial_pcc_distance")),
+                _figure(row.get("total/auroc_image")),
+                _interval(moved, "total/auroc_image"),
+                _figure(moved.get("epistemic/auroc_image")),
+                _figure(moved.get("total/aurc_image"), scale=1000, digits=2),
+                _figure(row.get("nll_raters")),
+                _triple(ranking.get(""), ranking.get("_low"), ranking.get("_high")),
+                _passes(row),
+                _seconds(row),
+            ]
+        )
     note = f"{result['note']}\n\n" if result.get("note") else ""
-    return note + markdown(header, lines) + (f"\n\n{result['rows'][0]['cases']} test cases, {len(result['networks'])} networks. "
-                                             f"`{_recipe(result)}`, {result['date']}.")
+    return (
+        note
+        + markdown(header, lines)
+        + (
+            f"\n\n{result['rows'][0]['cases']} test cases, {len(result['networks'])} networks. "
+            f"`{_recipe(result)}`, {result['date']}."
+        )
+    )
 
 
-SHORT = ("softmax", "temperature", "tta", "ensemble", "mc_dropout", "laplace", "evidential", "prob_unet", "quam", "quam_tuned",
-         "quam_published", "tta_quam_ranks", "boundary", "blur", "random_directions", "quam_no_search")
+SHORT = (
+    "softmax",
+    "temperature",
+    "tta",
+    "ensemble",
+    "mc_dropout",
+    "laplace",
+    "evidential",
+    "prob_unet",
+    "quam",
+    "quam_tuned",
+    "quam_published",
+    "tta_quam_ranks",
+    "boundary",
+    "blur",
+    "random_directions",
+    "quam_no_search",
+)
 
 
 def short_table(result: Mapping[str, Any]) -> str:
@@ -158,26 +237,54 @@ def short_table(result: Mapping[str, Any]) -> str:
     held = "quam" if result.get("default", default_settings()) == default_settings() else "quam_tuned"
     rows = {c: {r["method"]: r for r in result["rows"] if r["condition"] == c} for c in ("none", "shifted")}
     agreement, shifted = QUESTIONS[0], QUESTIONS[3]
-    tests = [rows[question.condition].get(held, {}).get("search_against", {}).get(question.figure, {})
-             for question in (agreement, shifted)]
+    tests = [
+        rows[question.condition].get(held, {}).get("search_against", {}).get(question.figure, {})
+        for question in (agreement, shifted)
+    ]
     lines = []
     for method in (m for m in SHORT if m in rows["none"]):
         row, moved = rows["none"][method], rows["shifted"].get(method, {})
         ranks = method.endswith("_ranks")  # only their order says anything
-        beside = [_verdict(None if ranks and question is agreement else found.get(method), question) if method != held else "–"
-                  for question, found in zip((agreement, shifted), tests, strict=True)]
-        lines.append([label(method, result), "–" if ranks else _interval(row, "total/pcc"), beside[0],
-                      _interval(moved, "total/auroc_image"), beside[1], _seconds(row)])
+        beside = [
+            _verdict(None if ranks and question is agreement else found.get(method), question) if method != held else "–"
+            for question, found in zip((agreement, shifted), tests, strict=True)
+        ]
+        lines.append(
+            [
+                label(method, result),
+                "–" if ranks else _interval(row, "total/pcc"),
+                beside[0],
+                _interval(moved, "total/auroc_image"),
+                beside[1],
+                _seconds(row),
+            ]
+        )
     search = label(held, result).replace("*", "").removeprefix("QUAM-SM, ")
-    text = (f"\n\n{result['rows'][0]['cases']} test cases, {len(result['networks'])} networks; *italics* are controls. Paired "
-            f"differences of the {search} search from each method with 95 % intervals: a win or loss where Holm's p < 0.05, "
-            f"else a tie. {result['date']}.")
-    return markdown(["method", "PCC with rater entropy [95 %]", f"{search} minus it", "AUROC of errors, shifts [95 %]",
-                     f"{search} minus it", "s"], lines) + text
+    text = (
+        f"\n\n{result['rows'][0]['cases']} test cases, {len(result['networks'])} networks; *italics* are controls. Paired "
+        f"differences of the {search} search from each method with 95 % intervals: a win or loss where Holm's p < 0.05, "
+        f"else a tie. {result['date']}."
+    )
+    return (
+        markdown(
+            [
+                "method",
+                "PCC with rater entropy [95 %]",
+                f"{search} minus it",
+                "AUROC of errors, shifts [95 %]",
+                f"{search} minus it",
+                "s",
+            ],
+            lines,
+        )
+        + text
+    )
 
 
-GLANCE = {"methods": ("softmax", "temperature", "tta", "ensemble", "mc_dropout", "laplace", "evidential", "prob_unet"),
-          "controls": ("boundary", "blur", "blurred_mask", "random_directions", "quam_no_search")}
+GLANCE = {
+    "methods": ("softmax", "temperature", "tta", "ensemble", "mc_dropout", "laplace", "evidential", "prob_unet"),
+    "controls": ("boundary", "blur", "blurred_mask", "random_directions", "quam_no_search"),
+}
 
 
 def glance(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -190,14 +297,17 @@ def glance(found: Mapping[str, Mapping[str, Any]]) -> str:
             row = next((r for r in result["rows"] if r["method"] == "quam" and r["condition"] == question.condition), {})
             tests = row.get("search_against", {}).get(question.figure, {})
             for members in GLANCE.values():
-                words = {m: verdict(tests[m], question.sign) for m in members
-                         if m in tests and tests[m]["difference"] is not None}
+                words = {
+                    m: verdict(tests[m], question.sign) for m in members if m in tests and tests[m]["difference"] is not None
+                }
                 lost = ", ".join(LABELS[m].strip("*") for m, word in words.items() if word == "loss")
                 counts = " / ".join(str(list(words.values()).count(word)) for word in ("win", "tie", "loss"))
                 cells.append((counts + (f" ({lost})" if lost else "")) if words else "–")
         lines.append([STUDIES[name], *cells])
-    return markdown(["default search: wins / ties / losses (to)",
-                     *(f"{question.title}, {kind}" for question in asked for kind in GLANCE)], lines)
+    return markdown(
+        ["default search: wins / ties / losses (to)", *(f"{question.title}, {kind}" for question in asked for kind in GLANCE)],
+        lines,
+    )
 
 
 def verdicts(result: Mapping[str, Any], searches: Sequence[str] = SEARCHES) -> str:
@@ -208,20 +318,31 @@ def verdicts(result: Mapping[str, Any], searches: Sequence[str] = SEARCHES) -> s
         for question in QUESTIONS:
             row = next((r for r in result["rows"] if r["method"] == search and r["condition"] == question.condition), {})
             ranks = search.endswith("_ranks") and "pcc" in question.figure  # only the order of ranks says anything
-            columns[question] = {} if ranks else {
-                method: test for method, test in row.get("search_against", {}).get(question.figure, {}).items()
-                if test["difference"] is not None and method not in ("raters_halves", search)
-                and not ("pcc" in question.figure and method.endswith("_ranks"))}
+            columns[question] = (
+                {}
+                if ranks
+                else {
+                    method: test
+                    for method, test in row.get("search_against", {}).get(question.figure, {}).items()
+                    if test["difference"] is not None
+                    and method not in ("raters_halves", search)
+                    and not ("pcc" in question.figure and method.endswith("_ranks"))
+                }
+            )
         columns = {question: found for question, found in columns.items() if found}
         methods = dict.fromkeys(method for found in columns.values() for method in found)
         if not methods:
             continue
         counts = [[verdict(test, question.sign) for test in found.values()] for question, found in columns.items()]
         lines = [["wins / ties / losses", *(" / ".join(str(c.count(word)) for word in ("win", "tie", "loss")) for c in counts)]]
-        lines += [[label(method, result), *(_verdict(found.get(method), question) for question, found in columns.items())]
-                  for method in methods]
-        parts.append(f"{label(search, result)} minus the others, with 95 % intervals:\n\n"
-                     + markdown(["", *(question.title for question in columns)], lines))
+        lines += [
+            [label(method, result), *(_verdict(found.get(method), question) for question, found in columns.items())]
+            for method in methods
+        ]
+        parts.append(
+            f"{label(search, result)} minus the others, with 95 % intervals:\n\n"
+            + markdown(["", *(question.title for question in columns)], lines)
+        )
     return "\n\n".join(parts)
 
 
@@ -248,11 +369,21 @@ def shrinking_table(result: Mapping[str, Any]) -> str:
     shares = list(dict.fromkeys(row["share"] for row in result["rows"]))
     methods = list(dict.fromkeys(row["method"] for row in result["rows"]))
     table = {(r["method"], r["share"]): r for r in result["rows"]}
-    lines = [[LABELS.get(m, m), *(_triple(*(None if r.get(k) is None else 1000 * r[k] for k in ("mean", "low", "high")))
-                                  for r in (table.get((m, s), {}) for s in shares)),
-              "yes" if table[m, shares[-1]].get("shrinks") else "no"] for m in methods]
-    return markdown(["epistemic, nats x 1000", *(f"{s:.0f} % of the training cases" for s in shares), "shrinks throughout"],
-                    lines) + f"\n\n`{_recipe(result)}`, {result['date']}."
+    lines = [
+        [
+            LABELS.get(m, m),
+            *(
+                _triple(*(None if r.get(k) is None else 1000 * r[k] for k in ("mean", "low", "high")))
+                for r in (table.get((m, s), {}) for s in shares)
+            ),
+            "yes" if table[m, shares[-1]].get("shrinks") else "no",
+        ]
+        for m in methods
+    ]
+    return (
+        markdown(["epistemic, nats x 1000", *(f"{s:.0f} % of the training cases" for s in shares), "shrinks throughout"], lines)
+        + f"\n\n`{_recipe(result)}`, {result['date']}."
+    )
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -44,9 +44,17 @@ def kills(options: list[str], root: Path, expected: dict[str, bytes], *, numbers
         codes = [finish(process)[0] for process in processes[1:]]
         survivor = difference(out, expected) if pair and hit else []
         code, error = finish(start(options, out))
-        yield {"what": "kill -9 of one of two processes" if pair else "kill -9", "number": number, "files": files, "hit": hit,
-               "cases_before": before, "exit_codes": [*codes, code], "message": error.strip(),
-               "survivor_differs": len(survivor), "files_that_differ": len(difference(out, expected))}
+        yield {
+            "what": "kill -9 of one of two processes" if pair else "kill -9",
+            "number": number,
+            "files": files,
+            "hit": hit,
+            "cases_before": before,
+            "exit_codes": [*codes, code],
+            "message": error.strip(),
+            "survivor_differs": len(survivor),
+            "files_that_differ": len(difference(out, expected)),
+        }
 
 
 def full_disk(options: list[str], root: Path, expected: dict[str, bytes]) -> Iterator[dict[str, Any]]:
@@ -60,8 +68,12 @@ def full_disk(options: list[str], root: Path, expected: dict[str, bytes]) -> Ite
             code, error = finish(start(options, small / "out"))
             subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
             again, _ = finish(start(options, small / "out"))
-            yield {"what": "disk full (tmpfs of 300 kB)", "exit_codes": [code, again], "message": error.strip()[-300:],
-                   "files_that_differ": len(difference(small / "out", expected))}
+            yield {
+                "what": "disk full (tmpfs of 300 kB)",
+                "exit_codes": [code, again],
+                "message": error.strip()[-300:],
+                "files_that_differ": len(difference(small / "out", expected)),
+            }
         finally:
             subprocess.run(["umount", str(small)], check=True)
     out = root / "limited"
@@ -71,8 +83,12 @@ def full_disk(options: list[str], root: Path, expected: dict[str, bytes]) -> Ite
 
     code, error = finish(start(options, out, prepare=limit, environment={"JAX_ENABLE_COMPILATION_CACHE": "false"}))
     again, _ = finish(start(options, out))
-    yield {"what": "files limited to 4000 bytes", "exit_codes": [code, again], "message": error.strip()[-300:],
-           "files_that_differ": len(difference(out, expected))}
+    yield {
+        "what": "files limited to 4000 bytes",
+        "exit_codes": [code, again],
+        "message": error.strip()[-300:],
+        "files_that_differ": len(difference(out, expected)),
+    }
 
 
 def damage(options: list[str], out: Path, expected: dict[str, bytes]) -> Iterator[dict[str, Any]]:
@@ -80,8 +96,11 @@ def damage(options: list[str], out: Path, expected: dict[str, bytes]) -> Iterato
     from quam_jax.run_folder import verify
 
     rng = random.Random(1)
-    kinds = {"flipped": lambda raw, place: raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1:],
-             "cut": lambda raw, place: raw[:place], "removed": None}
+    kinds = {
+        "flipped": lambda raw, place: raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :],
+        "cut": lambda raw, place: raw[:place],
+        "removed": None,
+    }
     victims = [name for name in expected if name.startswith(("case1_", "case1.")) or name == "report_data/case1.npz"]
     for kind, change in kinds.items():
         for name in victims:
@@ -92,8 +111,14 @@ def damage(options: list[str], out: Path, expected: dict[str, bytes]) -> Iterato
                 path.write_bytes(change(expected[name], rng.randrange(len(expected[name]))))
         code, _ = finish(start(options, out))
         info = json.loads((out / "run.json").read_text())
-        yield {"what": f"files {kind}", "files": len(victims), "exit_codes": [code], "done_again": len(info["redone"]),
-               "message": "; ".join(info["redone"].values()), "files_that_differ": len(difference(out, expected))}
+        yield {
+            "what": f"files {kind}",
+            "files": len(victims),
+            "exit_codes": [code],
+            "done_again": len(info["redone"]),
+            "message": "; ".join(info["redone"].values()),
+            "files_that_differ": len(difference(out, expected)),
+        }
     for name in victims:  # one at a time: each is noticed by itself
         path = out / name
         raw = bytearray(expected[name])

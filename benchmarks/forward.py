@@ -21,13 +21,33 @@ from .timing import alternate, threads
 
 LIMIT = 1.5
 TOLERANCE = 1e-4
-_CONVOLUTIONS = ("XLA's gradients of convolutions in their weight, and its convolutions of few channels, run at a part of the "
-                 "rate of PyTorch's (oneDNN): benchmarks/results/convolution.json")
+_CONVOLUTIONS = (
+    "XLA's gradients of convolutions in their weight, and its convolutions of few channels, run at a part of the "
+    "rate of PyTorch's (oneDNN): benchmarks/results/convolution.json"
+)
 # why forward and backward together may cost more than LIMIT times PyTorch's
-REASONS = dict.fromkeys(("att_unet", "unet", "unet_dropout", "unetpp", "unetppp", "segnet", "plain_unet", "wnet", "nnunet_plain",
-                         "nnunet_plain_3d", "nnunet_residual", "nnunet_residual_3d"), _CONVOLUTIONS)
-REASONS |= dict.fromkeys(("swin_unet", "swin_unet_wrapper"), "a third of the time goes into transpositions between windows and "
-                         "attention heads, which XLA writes out and PyTorch reads in place")
+REASONS = dict.fromkeys(
+    (
+        "att_unet",
+        "unet",
+        "unet_dropout",
+        "unetpp",
+        "unetppp",
+        "segnet",
+        "plain_unet",
+        "wnet",
+        "nnunet_plain",
+        "nnunet_plain_3d",
+        "nnunet_residual",
+        "nnunet_residual_3d",
+    ),
+    _CONVOLUTIONS,
+)
+REASONS |= dict.fromkeys(
+    ("swin_unet", "swin_unet_wrapper"),
+    "a third of the time goes into transpositions between windows and "
+    "attention heads, which XLA writes out and PyTorch reads in place",
+)
 
 
 def torch_sides(module: Any, images: Any, labels: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
@@ -74,8 +94,7 @@ def jax_sides(model: Any, x: Any, labels: Any) -> tuple[Callable[[], Any], Calla
     start = time.perf_counter()
     infer, descend = forward.lower(*arguments).compile(), both.lower(*arguments, labels).compile()
     seconds = time.perf_counter() - start
-    return (lambda: jax.block_until_ready(infer(*arguments)),
-            lambda: jax.block_until_ready(descend(*arguments, labels)), seconds)
+    return (lambda: jax.block_until_ready(infer(*arguments)), lambda: jax.block_until_ready(descend(*arguments, labels)), seconds)
 
 
 class Ready(NamedTuple):
@@ -118,10 +137,19 @@ def compile_sides(name: str, case: Case) -> Ready:
     torch_forward, torch_both = torch_sides(module, torch.from_numpy(images), torch.from_numpy(labels))
     own_forward, own_both, compile_seconds = jax_sides(model, x, jax.numpy.asarray(labels))
     graph_forward, graph_both, _ = jax_sides(imported, x, jax.numpy.asarray(labels))
-    row: dict[str, Any] = {"name": name, "images": list(case.shape), "weights": model.parameter_count,
-                           "compile_seconds": compile_seconds}
-    return Ready(row, {"forward": {**torch_forward, "own": own_forward, "imported": graph_forward},
-                       "both": {**torch_both, "own": own_both, "imported": graph_both}})
+    row: dict[str, Any] = {
+        "name": name,
+        "images": list(case.shape),
+        "weights": model.parameter_count,
+        "compile_seconds": compile_seconds,
+    }
+    return Ready(
+        row,
+        {
+            "forward": {**torch_forward, "own": own_forward, "imported": graph_forward},
+            "both": {**torch_both, "own": own_both, "imported": graph_both},
+        },
+    )
 
 
 def measure(ready: Ready, *, repeats: int) -> dict[str, Any]:
@@ -130,9 +158,13 @@ def measure(ready: Ready, *, repeats: int) -> dict[str, Any]:
     for kind, sides in ready.calls.items():
         medians = alternate(sides, rounds=repeats)
         fastest = min((side for side in sides if side not in ("own", "imported")), key=lambda side: medians[side])
-        row |= {f"{kind}_seconds": medians["own"], f"{kind}_torch_seconds": medians[fastest],
-                f"{kind}_ratio": medians["own"] / medians[fastest], f"{kind}_torch_order": fastest,
-                f"{kind}_imported_ratio": medians["imported"] / medians["own"]}
+        row |= {
+            f"{kind}_seconds": medians["own"],
+            f"{kind}_torch_seconds": medians[fastest],
+            f"{kind}_ratio": medians["own"] / medians[fastest],
+            f"{kind}_torch_order": fastest,
+            f"{kind}_imported_ratio": medians["imported"] / medians["own"],
+        }
     if row["both_ratio"] > LIMIT:
         row["reason"] = REASONS.get(row["name"], "none written")
     return row
@@ -162,12 +194,13 @@ def main() -> None:
         row = measure(ready, repeats=options.repeats)
         name = row["name"]
         rows.append(row)
-        sys.stdout.write(f"{name}: forward {row['forward_ratio']:.2f} of PyTorch's, with backward {row['both_ratio']:.2f}; "
-                         f"imported graph {row['forward_imported_ratio']:.2f} and {row['both_imported_ratio']:.2f} of ours\n")
+        sys.stdout.write(
+            f"{name}: forward {row['forward_ratio']:.2f} of PyTorch's, with backward {row['both_ratio']:.2f}; "
+            f"imported graph {row['forward_imported_ratio']:.2f} and {row['both_imported_ratio']:.2f} of ours\n"
+        )
         sys.stdout.flush()
     if not options.names:
-        write_result("forward", rows, threads=threads(), repeats=options.repeats, precision="float32 on both sides",
-                     mode="eval")
+        write_result("forward", rows, threads=threads(), repeats=options.repeats, precision="float32 on both sides", mode="eval")
 
 
 if __name__ == "__main__":

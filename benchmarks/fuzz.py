@@ -52,8 +52,12 @@ def images(folder: Path, count: int) -> Iterator[dict[str, Any]]:
         for number in range(count):
             path.write_bytes(mutate(sound, rng))
             as_labels = number % 3 == 0
-            tally.read(lambda p=path, m=as_labels: read_labels(p, classes=2, like=None, limit=10**6) if m else
-                       read_image(p, limit=10**6), path)
+            tally.read(
+                lambda p=path, m=as_labels: (
+                    read_labels(p, classes=2, like=None, limit=10**6) if m else read_image(p, limit=10**6)
+                ),
+                path,
+            )
         yield tally.row()
 
 
@@ -123,9 +127,17 @@ def plans(folder: Path, count: int) -> dict[str, Any]:
     from tests.test_readers_fuzz import mutate
 
     tally = Tally("nnU-Net, plans.json and dataset.json")
-    network = Network.create("nnunet_plain", in_channels=2, n_classes=3, features_per_stage=(2, 4), rank=2,
-                             n_conv_per_stage=(1, 2), n_conv_per_stage_decoder=(1,), kernel_sizes=((3, 3), (1, 3)),
-                             strides=((1, 1), (1, 2)))
+    network = Network.create(
+        "nnunet_plain",
+        in_channels=2,
+        n_classes=3,
+        features_per_stage=(2, 4),
+        rank=2,
+        n_conv_per_stage=(1, 2),
+        n_conv_per_stage_decoder=(1,),
+        kernel_sizes=((3, 3), (1, 3)),
+        strides=((1, 1), (1, 2)),
+    )
     (folder / "fold_0").mkdir()
     weights = {name: np.zeros(shape, np.float32) for name, shape in torch_shapes(network).items()}
     write_state_dict(folder / "fold_0" / "checkpoint_final.pth", weights)
@@ -171,17 +183,29 @@ def records(folder: Path, count: int) -> dict[str, Any]:
     from quam_jax.runs.workers import Worker, others_at_work
     from tests.test_readers_fuzz import mutate
 
-    case = {"case": "a", "digest": "d", "files": {"a_seg.npz": {"bytes": 3, "sha256": "x"}},
-            "outputs": {"segmentation": "a_seg.npz"}, "notes": [], "audit": [],
-            "row": {"case": "a", "status": "ok", "members": 2, "held": 1, "total/mean": 0.5}}
-    run = {"digest": "d", "status": "finished", "cases": ["a"], "failed": {}, "notes": [],
-           "config": {"search": {"members": 2}}}
-    journal = [{"event": "start", "time": 1.0, "machine": "m", "pid": 1, "born": "2"},
-               {"event": "done", "case": "a", "seconds": 1.0}, {"event": "left", "why": ""}]
-    sound = {"a.json": json.dumps(case | {"sha256": run_folder.digest(case)}), "run.json": json.dumps(run),
-             "summary.json": json.dumps({"columns": {}, "cases": 1, "failed": 0}),
-             "results.csv": "case,status,total/mean\na,ok,0.5\n",
-             "timing.csv": "case,seconds,worker\na,1.0,w\n", ".workers/w.jsonl": "\n".join(map(json.dumps, journal)) + "\n"}
+    case = {
+        "case": "a",
+        "digest": "d",
+        "files": {"a_seg.npz": {"bytes": 3, "sha256": "x"}},
+        "outputs": {"segmentation": "a_seg.npz"},
+        "notes": [],
+        "audit": [],
+        "row": {"case": "a", "status": "ok", "members": 2, "held": 1, "total/mean": 0.5},
+    }
+    run = {"digest": "d", "status": "finished", "cases": ["a"], "failed": {}, "notes": [], "config": {"search": {"members": 2}}}
+    journal = [
+        {"event": "start", "time": 1.0, "machine": "m", "pid": 1, "born": "2"},
+        {"event": "done", "case": "a", "seconds": 1.0},
+        {"event": "left", "why": ""},
+    ]
+    sound = {
+        "a.json": json.dumps(case | {"sha256": run_folder.digest(case)}),
+        "run.json": json.dumps(run),
+        "summary.json": json.dumps({"columns": {}, "cases": 1, "failed": 0}),
+        "results.csv": "case,status,total/mean\na,ok,0.5\n",
+        "timing.csv": "case,seconds,worker\na,1.0,w\n",
+        ".workers/w.jsonl": "\n".join(map(json.dumps, journal)) + "\n",
+    }
     tally = Tally("run folder, records")
     (folder / ".workers").mkdir()
     (folder / "a_seg.npz").write_bytes(b"map")
@@ -260,17 +284,20 @@ def bombs(folder: Path) -> Iterator[dict[str, Any]]:
         (folder / name).write_bytes(content)
 
     yaml_bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(20))
+        f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(20)
+    )
     write("bomb.nii.gz", nifti_bomb())
     write("long.nii.gz", nifti_bomb(announced=8))
     write("bomb.png", png_bomb())
     write("map.npz", map_bomb())
     write("bomb.yaml", yaml_bomb.encode())
-    cases = {"gzip NIfTI": lambda: read_image(folder / "bomb.nii.gz"),
-             "NIfTI that unpacks to more than it announces": lambda: read_image(folder / "long.nii.gz"),
-             "PNG": lambda: read_image(folder / "bomb.png"),
-             "npz of a map": lambda: read_map(folder / "map"),
-             "YAML": lambda: load_config(folder / "bomb.yaml")}
+    cases = {
+        "gzip NIfTI": lambda: read_image(folder / "bomb.nii.gz"),
+        "NIfTI that unpacks to more than it announces": lambda: read_image(folder / "long.nii.gz"),
+        "PNG": lambda: read_image(folder / "bomb.png"),
+        "npz of a map": lambda: read_map(folder / "map"),
+        "YAML": lambda: load_config(folder / "bomb.yaml"),
+    }
     for name, reader in cases.items():
         tally = Tally(f"bomb, {name}")
         said = ""
@@ -288,10 +315,17 @@ def bombs(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 PARTS: dict[str, tuple[int, Callable[[Path, int], Any]]] = {
-    "images": (1250, images), "weights": (1000, weights), "hdf5": (60, hdf5), "settings": (2500, settings),
+    "images": (1250, images),
+    "weights": (1000, weights),
+    "hdf5": (60, hdf5),
+    "settings": (2500, settings),
     "plans": (1000, plans),
-    "manifests": (400, manifests), "records": (1000, records), "series": (400, series), "graphs": (200, graphs),
-    "bombs": (1, lambda folder, _: bombs(folder))}
+    "manifests": (400, manifests),
+    "records": (1000, records),
+    "series": (400, series),
+    "graphs": (200, graphs),
+    "bombs": (1, lambda folder, _: bombs(folder)),
+}
 
 
 def main() -> int:

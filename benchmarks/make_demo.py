@@ -22,8 +22,19 @@ from .record import write_result
 OUT = Path(__file__).resolve().parent.parent / "quam_jax" / "demo_data"
 BLOCK = 8
 NETWORK = {"in_channels": 1, "n_classes": 2, "channels": 16, "is_batchnorm": True, "drop": 0.0, "decoder_drop": 0.0}
-SETTINGS = {"steps": 2400, "batch_size": 4, "crop": 64, "learning_rate": 3e-3, "weight_decay": 1e-3, "rotation": 45.0,
-            "scaling": 0.25, "brightness": 0.5, "contrast": 0.5, "grain": 0.2, "checkpoint_every": 200}
+SETTINGS = {
+    "steps": 2400,
+    "batch_size": 4,
+    "crop": 64,
+    "learning_rate": 3e-3,
+    "weight_decay": 1e-3,
+    "rotation": 45.0,
+    "scaling": 0.25,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "grain": 0.2,
+    "checkpoint_every": 200,
+}
 
 NOTICE = """# Demonstration data and network
 
@@ -85,8 +96,10 @@ def read_specimens(data: Path) -> list[Specimen]:
     specimens = []
     for case in find_cases(data / "images", data / "masks"):
         picture = read_image(case.image)
-        raters = {name: (block_mean(read_labels(path, classes=2, like=picture.geometry)) >= 0.5).astype(np.int32)
-                  for name, path in sorted(case.raters.items())}
+        raters = {
+            name: (block_mean(read_labels(path, classes=2, like=picture.geometry)) >= 0.5).astype(np.int32)
+            for name, path in sorted(case.raters.items())
+        }
         image = np.rint(block_mean(picture.array[..., 0])).astype(np.uint8)
         specimens.append(Specimen(case.name, image, raters))
     return sorted(specimens, key=lambda specimen: specimen.name)
@@ -160,25 +173,50 @@ def main() -> None:
     prepare = Preprocessing().apply
     cases = {part: [(prepare(s.image[..., None]), s.consensus) for s in parts[part]] for part in ("train", "validation")}
     config = TrainConfig(**SETTINGS)
-    model = train(Network.create("att_unet", **NETWORK), cases["train"], config=config, checkpoint=options.state,
-                  validation=cases["validation"])
+    model = train(
+        Network.create("att_unet", **NETWORK),
+        cases["train"],
+        config=config,
+        checkpoint=options.state,
+        validation=cases["validation"],
+    )
     (options.out / "model").mkdir(exist_ok=True)
     export_weights(model, options.out / "model" / "att_unet.pth")
 
-    scores = {part: dict(zip((s.name for s in parts[part]), case_dice(model, cases[part]).tolist(), strict=True))
-              for part in cases}
+    scores = {
+        part: dict(zip((s.name for s in parts[part]), case_dice(model, cases[part]).tolist(), strict=True)) for part in cases
+    }
     scores["test"] = shipped_dice(options.out)
     means = {f"dice_{part}": float(np.mean(list(values.values()))) for part, values in scores.items()}
     fit_names = [specimen.name for specimen in shipped_fit(parts["train"])]
     height, width = parts["test"][0].image.shape
-    (options.out / "NOTICE.md").write_text(NOTICE.format(
-        height=height, width=width, block=BLOCK, rows=height * BLOCK, total=sum(map(len, parts.values())),
-        **{part: len(specimens) for part, specimens in parts.items()}, channels=NETWORK["channels"], steps=config.steps,
-        test_names=", ".join(scores["test"]), fit_names=", ".join(fit_names), **means))
+    (options.out / "NOTICE.md").write_text(
+        NOTICE.format(
+            height=height,
+            width=width,
+            block=BLOCK,
+            rows=height * BLOCK,
+            total=sum(map(len, parts.values())),
+            **{part: len(specimens) for part, specimens in parts.items()},
+            channels=NETWORK["channels"],
+            steps=config.steps,
+            test_names=", ".join(scores["test"]),
+            fit_names=", ".join(fit_names),
+            **means,
+        )
+    )
     rows = [{"split": part, "cases": len(values), "dice": means[f"dice_{part}"]} for part, values in scores.items()]
     hashes = {part: {s.name: hashlib.sha256(s.image.tobytes()).hexdigest() for s in parts[part]} for part in parts}
-    write_result("demo_model", rows, dice=scores, image_sha256=hashes, fit=fit_names, network=NETWORK,
-                 settings=dataclasses.asdict(config), validation_dice=model.manifest["training"]["validation_dice"])
+    write_result(
+        "demo_model",
+        rows,
+        dice=scores,
+        image_sha256=hashes,
+        fit=fit_names,
+        network=NETWORK,
+        settings=dataclasses.asdict(config),
+        validation_dice=model.manifest["training"]["validation_dice"],
+    )
 
 
 if __name__ == "__main__":

@@ -14,8 +14,19 @@ from typing import Any
 
 from .record import RESULTS, write_result
 
-INTERVALS = ("total/pcc", "aleatoric/pcc", "epistemic/pcc", "total/pcc_halves", "total/partial_pcc_distance",
-             "total/auroc_image", "epistemic/auroc_image", "total/aurc_image", "epistemic/mean", "nll_raters", "ged_v")
+INTERVALS = (
+    "total/pcc",
+    "aleatoric/pcc",
+    "epistemic/pcc",
+    "total/pcc_halves",
+    "total/partial_pcc_distance",
+    "total/auroc_image",
+    "epistemic/auroc_image",
+    "total/aurc_image",
+    "epistemic/mean",
+    "nll_raters",
+    "ged_v",
+)
 DOCS = RESULTS.parent.parent / "docs" / "pictures"
 PICTURES = {"strips.png": "strip", "curves-none.png": "curves", "tuning.png": "tuning"}
 
@@ -29,11 +40,22 @@ def rows_of(study: dict[str, Any]) -> list[dict[str, Any]]:
             for name, column in about["figures"].items():
                 figures[name] = column["mean"]
                 if name in INTERVALS:
-                    figures |= {f"{name}_low": column["low"], f"{name}_high": column["high"],
-                                f"{name}_sd_networks": column["sd_networks"]}
-            rows.append({"condition": condition, "method": method, "cases": about["cases"], **figures,
-                         "case_spearman": about["case_spearman"], "against_baseline": about.get("against_baseline", {}),
-                         "search_against": about.get("search_against", {})})
+                    figures |= {
+                        f"{name}_low": column["low"],
+                        f"{name}_high": column["high"],
+                        f"{name}_sd_networks": column["sd_networks"],
+                    }
+            rows.append(
+                {
+                    "condition": condition,
+                    "method": method,
+                    "cases": about["cases"],
+                    **figures,
+                    "case_spearman": about["case_spearman"],
+                    "against_baseline": about.get("against_baseline", {}),
+                    "search_against": about.get("search_against", {}),
+                }
+            )
     return rows
 
 
@@ -41,8 +63,15 @@ def publish(folder: Path, name: str, *, note: str = "", recipe: str = "") -> Non
     """Copy a finished study to benchmarks/results and docs/pictures; `recipe` is the command that makes all of it from data."""
     study = json.loads((folder / "methods.json").read_text())
     kept = ("dataset", "networks", "settings", "tuning_score", "tuning", "test_cases", "validation_cases", "fit_cases", "failed")
-    write_result(f"methods_{name}", rows_of(study), study_command=study["command"], recipe=recipe or study["command"], note=note,
-                 default=study["default"], **{key: study[key] for key in kept})
+    write_result(
+        f"methods_{name}",
+        rows_of(study),
+        study_command=study["command"],
+        recipe=recipe or study["command"],
+        note=note,
+        default=study["default"],
+        **{key: study[key] for key in kept},
+    )
     text = (folder / "methods.md").read_text()
     before = "\n\n".join(part for part in (note, f"`{recipe}`" if recipe else "", f"`{study['command']}`") if part)
     (RESULTS / f"methods_{name}.md").write_text(f"{before}\n\n{text}")
@@ -67,8 +96,9 @@ def write_rows(source: Path, target: Path) -> None:
     kept = ("network", "method", "condition", "case", *INTERVALS, "dice_consensus", "ece_soft", "seconds")
     with source.open(newline="") as stream, target.open("w", newline="") as out:
         rows = csv.DictReader(stream)
-        writer = csv.DictWriter(out, [name for name in kept if name in (rows.fieldnames or ())], extrasaction="ignore",
-                                lineterminator="\n")
+        writer = csv.DictWriter(
+            out, [name for name in kept if name in (rows.fieldnames or ())], extrasaction="ignore", lineterminator="\n"
+        )
         writer.writeheader()
         for row in rows:
             writer.writerow({name: _short(value) for name, value in row.items()})

@@ -19,8 +19,7 @@ from typing import Any
 MOST_BYTES = 64 << 20
 MOST_SECONDS = 10.0
 NUMBERS = (0, -1, 1, 3, 2**31, 2**63, 10**30, 1e308, 0.5)
-THINGS: tuple[Any, ...] = (*NUMBERS, None, True, "", "x" * 900, [], {}, [[]], [0] * 50, {"0": {}}, "../../etc/passwd",
-                           "\u202e\0")
+THINGS: tuple[Any, ...] = (*NUMBERS, None, True, "", "x" * 900, [], {}, [[]], [0] * 50, {"0": {}}, "../../etc/passwd", "\u202e\0")
 
 
 class Tally:
@@ -67,9 +66,16 @@ class Tally:
 
     def row(self) -> dict[str, Any]:
         """Figures for the result."""
-        return {"format": self.name, "files": sum(self.count.values()), "read": self.count["read"],
-                "refused": self.count["refused"], "wrong": len(self.wrong), "most_megabytes": self.bytes / 1e6,
-                "most_seconds": self.seconds, **({"first_wrong": self.wrong[0]} if self.wrong else {})}
+        return {
+            "format": self.name,
+            "files": sum(self.count.values()),
+            "read": self.count["read"],
+            "refused": self.count["refused"],
+            "wrong": len(self.wrong),
+            "most_megabytes": self.bytes / 1e6,
+            "most_seconds": self.seconds,
+            **({"first_wrong": self.wrong[0]} if self.wrong else {}),
+        }
 
 
 class _Endless(BaseException):
@@ -150,5 +156,9 @@ def png_bomb(*, side: int = 100_000) -> bytes:
 
     packer = zlib.compressobj(9)
     rows = b"".join(packer.compress(bytes(side // 8 + 1)) for _ in range(1000)) + packer.flush()
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)) + chunk(b"IDAT", rows)
-            + chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+        + chunk(b"IDAT", rows)
+        + chunk(b"IEND", b"")
+    )

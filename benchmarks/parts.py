@@ -48,8 +48,11 @@ class Parts:
     def write(self, *, shown: int = 0, **extra: Any) -> None:
         """Write the file, with more to say of it as a whole."""
         stored = self._stored()
-        known = {name: value for name, value in stored.items()
-                 if name not in ("rows", "parts", "device", "versions", "command", "date")}
+        known = {
+            name: value
+            for name, value in stored.items()
+            if name not in ("rows", "parts", "device", "versions", "command", "date")
+        }
         write_result(self.name, self.rows, shown=shown, parts={**stored.get("parts", {}), **self.parts}, **{**known, **extra})
 
     def _stored(self) -> dict[str, Any]:

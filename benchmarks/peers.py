@@ -103,10 +103,17 @@ def measure(name: str) -> dict[str, Any]:
     norm = np.sqrt(sum(float((g**2).sum()) for g in wanted.values()))
     error = np.sqrt(sum(float(((gradient[n] - g) ** 2).sum()) for n, g in wanted.items()))
     fixed = model.manifest["parity"]["fixed_sizes"]
-    return {"name": name, "weights": model.parameter_count, "cuts": list(model.network.cuts),
-            "shapes": [list(peer.shape), list(peer.other)], "free": "batch" if fixed else "batch and sides",
-            "max_relative_difference": max(differences), "gradient_relative_difference": float(error / norm),
-            "equal": bool(max(*differences, error / norm) <= TOLERANCE), "import_seconds": seconds}
+    return {
+        "name": name,
+        "weights": model.parameter_count,
+        "cuts": list(model.network.cuts),
+        "shapes": [list(peer.shape), list(peer.other)],
+        "free": "batch" if fixed else "batch and sides",
+        "max_relative_difference": max(differences),
+        "gradient_relative_difference": float(error / norm),
+        "equal": bool(max(*differences, error / norm) <= TOLERANCE),
+        "import_seconds": seconds,
+    }
 
 
 def main() -> None:
@@ -130,10 +137,13 @@ def main() -> None:
             continue
         rows[name] = json.loads(done.stdout.splitlines()[-1])
         with contextlib.redirect_stdout(io.StringIO()):
-            write_result("peers", [rows[n] for n in PEERS if n in rows],
-                         packages={p: importlib.metadata.version(p) for p in PACKAGES})
-        sys.stdout.write(f"{name}: logits {rows[name]['max_relative_difference']:.1e}, "
-                         f"gradient {rows[name]['gradient_relative_difference']:.1e}\n")
+            write_result(
+                "peers", [rows[n] for n in PEERS if n in rows], packages={p: importlib.metadata.version(p) for p in PACKAGES}
+            )
+        sys.stdout.write(
+            f"{name}: logits {rows[name]['max_relative_difference']:.1e}, "
+            f"gradient {rows[name]['gradient_relative_difference']:.1e}\n"
+        )
         sys.stdout.flush()
     if failed:
         raise SystemExit("\n".join(failed))

@@ -28,17 +28,34 @@ def build(root: Path, *, cases: int, size: tuple[int, int] = (21, 26), masks: bo
         (test / "images").mkdir(parents=True)
         for number, name in enumerate(names):
             Image.fromarray(picture(number, size)).save(test / "images" / f"{name}.png")
-    options = {"model": root / "model", "images": test / "images", "fit-images": root / "fit" / "images",
-               "fit-masks": root / "fit" / "masks", **({"masks": test / "masks"} if masks else {})}
+    options = {
+        "model": root / "model",
+        "images": test / "images",
+        "fit-images": root / "fit" / "images",
+        "fit-masks": root / "fit" / "masks",
+        **({"masks": test / "masks"} if masks else {}),
+    }
     return [part for name, path in options.items() for part in (f"--{name}", str(path))]
 
 
-def start(options: list[str], out: Path, *more: str, environment: dict[str, str] | None = None,
-          prepare: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+def start(
+    options: list[str],
+    out: Path,
+    *more: str,
+    environment: dict[str, str] | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> subprocess.Popen[str]:
     """Begin `quam-jax run` in a process of its own."""
     command = [sys.executable, "-c", MAIN, "-q", "run", *options, "--out", str(out), *SETTINGS, *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare,
-                            env={**os.environ, **(environment or {})}, cwd=Path(__file__).parent.parent)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=prepare,
+        env={**os.environ, **(environment or {})},
+        cwd=Path(__file__).parent.parent,
+    )
 
 
 def finish(process: subprocess.Popen[str], *, seconds: float = 600) -> tuple[int, str]:

@@ -69,9 +69,15 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
             arrays = {**found.maps, "segmentation": found.segmentation, "adversarial": found.adversarial}
             both, sizes = ((found.segmentation > 0) & (truth > 0)).sum(), (found.segmentation > 0).sum() + (truth > 0).sum()
             held, searched = models_held(found.audit)
-            row = {"case": case.identity.name, "wrong": int((found.segmentation != truth).sum()),
-                   "missed_dice": float(1 - 2 * both / sizes) if sizes else 0.0, "seconds": time.process_time() - start,
-                   "held": held, "searched": searched, "criteria": case_criteria(arrays)}
+            row = {
+                "case": case.identity.name,
+                "wrong": int((found.segmentation != truth).sum()),
+                "missed_dice": float(1 - 2 * both / sizes) if sizes else 0.0,
+                "seconds": time.process_time() - start,
+                "held": held,
+                "searched": searched,
+                "criteria": case_criteria(arrays),
+            }
             write_json(path, row)
         rows.append(row)
     return rows
@@ -97,8 +103,11 @@ def figures(rows: Sequence[dict[str, Any]], by: str, *, error: str) -> dict[str,
 
     curve = curve_of(rows, by, error=error)
     places = np.linspace(0, 1, len(curve))
-    return {"found": 1 - float(np.interp(BUDGET, places, curve)), "area_budget": retention_area(curve, up_to=BUDGET),
-            "area": retention_area(curve)}
+    return {
+        "found": 1 - float(np.interp(BUDGET, places, curve)),
+        "area_budget": retention_area(curve, up_to=BUDGET),
+        "area": retention_area(curve),
+    }
 
 
 def random_figures(rows: Sequence[dict[str, Any]], *, error: str) -> dict[str, float]:
@@ -110,12 +119,18 @@ def random_figures(rows: Sequence[dict[str, Any]], *, error: str) -> dict[str, f
     found = [1 - np.interp(BUDGET, np.linspace(0, 1, len(c)), c) for c in curves]
     areas = [retention_area(c, up_to=BUDGET) for c in curves]
     low, high = np.quantile(found, [0.025, 0.975])
-    return {"found": float(np.mean(found)), "found_low": float(low), "found_high": float(high),
-            "area_budget": float(np.mean(areas)), "area": float(np.mean([retention_area(c) for c in curves]))}
+    return {
+        "found": float(np.mean(found)),
+        "found_low": float(low),
+        "found_high": float(high),
+        "area_budget": float(np.mean(areas)),
+        "area": float(np.mean([retention_area(c) for c in curves])),
+    }
 
 
-def bootstrap(tables: dict[str, Sequence[dict[str, Any]]], orders: dict[str, tuple[str, str]], *, error: str,
-              base: str) -> dict[str, dict[str, float]]:
+def bootstrap(
+    tables: dict[str, Sequence[dict[str, Any]]], orders: dict[str, tuple[str, str]], *, error: str, base: str
+) -> dict[str, dict[str, float]]:
     """Intervals of the figures of every order, and of its difference from `base`; one resample serves all orders."""
     count, rng = len(next(iter(tables.values()))), np.random.default_rng(1)
     draws: dict[str, list[list[float]]] = {name: [] for name in orders}
@@ -129,8 +144,16 @@ def bootstrap(tables: dict[str, Sequence[dict[str, Any]]], orders: dict[str, tup
     for name, drawn in values.items():
         low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
         less, more = np.nanquantile(drawn - values[base], [0.025, 0.975], axis=0)
-        found[name] = {"found_low": low[0], "found_high": high[0], "area_budget_low": low[1], "area_budget_high": high[1],
-                       "found_gain_low": less[0], "found_gain_high": more[0], "area_gain_low": less[1], "area_gain_high": more[1]}
+        found[name] = {
+            "found_low": low[0],
+            "found_high": high[0],
+            "area_budget_low": low[1],
+            "area_budget_high": high[1],
+            "found_gain_low": less[0],
+            "found_gain_high": more[0],
+            "area_gain_low": less[1],
+            "area_gain_high": more[1],
+        }
     return {name: {k: float(v) for k, v in row.items()} for name, row in found.items()}
 
 
@@ -162,8 +185,9 @@ def random_band(rows: Sequence[dict[str, Any]], *, error: str) -> tuple[np.ndarr
     from quam_jax.ranking import retention_curve
 
     rng, errors = np.random.default_rng(0), np.array([row[error] for row in rows], float)
-    low, high = np.quantile([retention_curve(errors, rng.permutation(len(errors))) for _ in range(RANDOM_ORDERS)], [0.025, 0.975],
-                            axis=0)
+    low, high = np.quantile(
+        [retention_curve(errors, rng.permutation(len(errors))) for _ in range(RANDOM_ORDERS)], [0.025, 0.975], axis=0
+    )
     return low, high
 
 
@@ -175,16 +199,26 @@ def try_on_validation(model: Path, data: Path, *, settings: Sequence[str], cache
         seconds = float(np.median([row["seconds"] for row in rows]))
         held = sum(r["held"] for r in rows) / sum(r["searched"] for r in rows)
         for by in ORDERS:
-            tried.append({"setting": setting, "by": by, **figures(rows, by, error="wrong"),
-                          "area_budget_dice": figures(rows, by, error="missed_dice")["area_budget"], "held": held,
-                          "seconds_a_case": seconds, "cases": len(rows)})
+            tried.append(
+                {
+                    "setting": setting,
+                    "by": by,
+                    **figures(rows, by, error="wrong"),
+                    "area_budget_dice": figures(rows, by, error="missed_dice")["area_budget"],
+                    "held": held,
+                    "seconds_a_case": seconds,
+                    "cases": len(rows),
+                }
+            )
             sys.stdout.write("  ".join(f"{v:.4f}" if isinstance(v, float) else f"{v!s:18s}" for v in tried[-1].values()) + "\n")
     return tried
 
 
-def measure_test(name: str, model: Path, data: Path, tried: Sequence[dict[str, Any]], *, cache: Path
-              ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def measure_test(
+    name: str, model: Path, data: Path, tried: Sequence[dict[str, Any]], *, cache: Path
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Rows, curves and the random band of the test cases, with the order and setting that were best on validation."""
+
     def best_by(figure: str) -> dict[str, Any]:
         return min((row for row in tried if any(s in row["by"] for s in SEARCHED)), key=lambda row: row[figure])
 
@@ -193,17 +227,34 @@ def measure_test(name: str, model: Path, data: Path, tried: Sequence[dict[str, A
     rows: list[dict[str, Any]] = []
     for error, figure in (("wrong", "area_budget"), ("missed_dice", "area_budget_dice")):
         chosen = best_by(figure)
-        tables = {best["setting"]: base, chosen["setting"]: measure_cases(model, data / "test", data / "fit",
-                                                                          setting=chosen["setting"], cache=cache)}
-        orders = {"best on validation": (chosen["setting"], chosen["by"]),
-                  **{order: (best["setting"], order) for order in ("epistemic", "softmax", "size", "oracle")}}
+        tables = {
+            best["setting"]: base,
+            chosen["setting"]: measure_cases(model, data / "test", data / "fit", setting=chosen["setting"], cache=cache),
+        }
+        orders = {
+            "best on validation": (chosen["setting"], chosen["by"]),
+            **{order: (best["setting"], order) for order in ("epistemic", "softmax", "size", "oracle")},
+        }
         shared = {"data": name, "error": error, "cases": len(base)}
         intervals = bootstrap(tables, orders, error=error, base="softmax")
-        rows += [{**shared, "order": order, "by": by, "setting": setting, **figures(tables[setting], by, error=error),
-                  **intervals[order]} for order, (setting, by) in orders.items()]
+        rows += [
+            {
+                **shared,
+                "order": order,
+                "by": by,
+                "setting": setting,
+                **figures(tables[setting], by, error=error),
+                **intervals[order],
+            }
+            for order, (setting, by) in orders.items()
+        ]
         rows.append({**shared, "order": "random", "by": "random", "setting": "", **random_figures(base, error=error)})
-    shown = {f"{best['by'].replace(',', ' + ')} ({best['setting']})": best["by"], "softmax entropy": "softmax",
-             "size of the prediction": "size", "oracle (the error itself)": "oracle"}
+    shown = {
+        f"{best['by'].replace(',', ' + ')} ({best['setting']})": best["by"],
+        "softmax entropy": "softmax",
+        "size of the prediction": "size",
+        "oracle (the error itself)": "oracle",
+    }
     curves = {label: curve_of(base, by, error="wrong") for label, by in shown.items()}
     curves["random"] = np.linspace(1, 0, len(base) + 1)
     return rows, curves, random_band(base, error="wrong")
@@ -211,13 +262,22 @@ def measure_test(name: str, model: Path, data: Path, tried: Sequence[dict[str, A
 
 def table(result: dict[str, Any]) -> str:
     """The test rows as a Markdown table."""
-    header = ["data", "error", "order", "found in the first 20 % [95 %]", "area up to 20 % [95 %]",
-              "area less that of softmax [95 %]"]
+    header = [
+        "data",
+        "error",
+        "order",
+        "found in the first 20 % [95 %]",
+        "area up to 20 % [95 %]",
+        "area less that of softmax [95 %]",
+    ]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     words = {"wrong": "wrong pixels", "missed_dice": "1 - Dice"}
     for row in result["rows"]:
-        order = row["order"] if row["order"] in ("random", "oracle") else f"`{row['by']}`" + (
-            f", {row['setting']}: best on validation" if row["order"] == "best on validation" else "")
+        order = (
+            row["order"]
+            if row["order"] in ("random", "oracle")
+            else f"`{row['by']}`" + (f", {row['setting']}: best on validation" if row["order"] == "best on validation" else "")
+        )
         found, area, gain = f"{row['found']:.3f}", f"{row['area_budget']:.3f}", ""
         if row.get("found_low") is not None:
             found += f" [{row['found_low']:.3f}, {row['found_high']:.3f}]"
@@ -231,9 +291,12 @@ def table(result: dict[str, Any]) -> str:
 
 def write_table(result: dict[str, Any]) -> None:
     """Replace the table of the page."""
-    text, count = re.subn(r"<!-- ranking table -->.*?<!-- /ranking table -->",
-                          lambda _: f"<!-- ranking table -->\n{table(result)}\n<!-- /ranking table -->", PAGE.read_text(),
-                          flags=re.DOTALL)
+    text, count = re.subn(
+        r"<!-- ranking table -->.*?<!-- /ranking table -->",
+        lambda _: f"<!-- ranking table -->\n{table(result)}\n<!-- /ranking table -->",
+        PAGE.read_text(),
+        flags=re.DOTALL,
+    )
     if count != 1:
         raise ValueError(f"{PAGE}: expected one place for the ranking table, got {count}")
     PAGE.write_text(text)
@@ -241,8 +304,13 @@ def write_table(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", action="append", required=True, metavar="NAME=MODEL,FOLDER",
-                        help="a model folder and a folder with fit, validation and test; may be given several times")
+    parser.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="NAME=MODEL,FOLDER",
+        help="a model folder and a folder with fit, validation and test; may be given several times",
+    )
     parser.add_argument("--settings", default=";".join(SETTINGS), help="search settings tried on the validation cases")
     parser.add_argument("--cache", type=Path, required=True, help="folder for finished cases, so that the command can go on")
     parser.add_argument("--validation-only", action="store_true", help="stop before the test cases are touched")
@@ -256,12 +324,20 @@ def main() -> None:
     if options.validation_only:
         return
     results = {name: measure_test(name, *paths, tried[name], cache=options.cache) for name, paths in sets.items()}
-    path = write_result("ranking", [row for rows, _, _ in results.values() for row in rows], budget=BUDGET, validation=tried,
-                        settings={name: SETTINGS[name] for name in settings},
-                        counts=[[name, rows[0]["cases"], tried[name][0]["cases"]] for name, (rows, _, _) in results.items()])
+    path = write_result(
+        "ranking",
+        [row for rows, _, _ in results.values() for row in rows],
+        budget=BUDGET,
+        validation=tried,
+        settings={name: SETTINGS[name] for name in settings},
+        counts=[[name, rows[0]["cases"], tried[name][0]["cases"]] for name, (rows, _, _) in results.items()],
+    )
     titles = {name: f"{rows[0]['cases']} test cases, {name}" for name, (rows, _, _) in results.items()}
-    draw({titles[n]: curves for n, (_, curves, _) in results.items()}, {titles[n]: band for n, (_, _, band) in results.items()},
-         PICTURE)
+    draw(
+        {titles[n]: curves for n, (_, curves, _) in results.items()},
+        {titles[n]: band for n, (_, _, band) in results.items()},
+        PICTURE,
+    )
     write_table(json.loads(path.read_text()))
 
 

@@ -24,14 +24,16 @@ TRAIN, VALIDATION = 10, 4
 def block_mean(array: Num[np.ndarray, "h w"], block: int) -> Float[np.ndarray, "v u"]:
     """The mean of each square block; rows and columns behind the last whole block are cut off."""
     height, width = (n // block for n in array.shape)
-    return array[:height * block, :width * block].reshape(height, block, width, block).mean((1, 3), dtype=np.float64)
+    return array[: height * block, : width * block].reshape(height, block, width, block).mean((1, 3), dtype=np.float64)
 
 
 def deal(names: list[str]) -> dict[str, str]:
     """The part of every case, from the order of the hashes of their names."""
     order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    return {name: "train" if place < TRAIN else "validation" if place < TRAIN + VALIDATION else "test"
-            for place, name in enumerate(order)}
+    return {
+        name: "train" if place < TRAIN else "validation" if place < TRAIN + VALIDATION else "test"
+        for place, name in enumerate(order)
+    }
 
 
 def write_bubil(data: Path, out: Path) -> None:

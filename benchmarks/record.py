@@ -23,8 +23,12 @@ def hardware() -> dict[str, Any]:
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         processor = names[0] if names else processor
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": processor, "cores": cores, "backend": jax.default_backend(),
-            "accelerators": [d.device_kind for d in jax.devices() if d.platform != "cpu"]}
+    return {
+        "processor": processor,
+        "cores": cores,
+        "backend": jax.default_backend(),
+        "accelerators": [d.device_kind for d in jax.devices() if d.platform != "cpu"],
+    }
 
 
 def versions() -> dict[str, str]:
@@ -44,8 +48,14 @@ def write_result(name: str, rows: list[dict[str, Any]], *, shown: int = 0, **ext
     for row in rows[-shown:]:
         sys.stdout.write("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()) + "\n")
     command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-    result = {"rows": rows, **extra, "device": hardware(), "versions": versions(), "command": command,
-              "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")}
+    result = {
+        "rows": rows,
+        **extra,
+        "device": hardware(),
+        "versions": versions(),
+        "command": command,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+    }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")

@@ -84,7 +84,7 @@ def main() -> None:
     with np.load(options.masks) as stored:
         masks, patients = stored["masks"], [str(p) for p in stored["patient_id"]]
     start = (masks.shape[-1] - SIDE) // 2
-    masks = masks[..., start:start + SIDE, start:start + SIDE]
+    masks = masks[..., start : start + SIDE, start : start + SIDE]
     seen = masks.reshape(*masks.shape[:2], -1).any(-1).all(-1)  # every rater drew something inside the crop
     masks, patients = masks[seen], [p for p, ok in zip(patients, seen, strict=True) if ok]
     for rendering in RENDERINGS:

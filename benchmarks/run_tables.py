@@ -30,12 +30,24 @@ def kills_table(result: dict[str, Any]) -> str:
         group = [row for row in _of(result, "kills") if row["what"] == what]
         hit = [row for row in group if row["hit"]]
         before = [row["cases_before"] for row in hit]
-        rows.append([f"`kill -9` of {'one of two processes' if 'two' in what else 'the only process'}", str(len(group)),
-                     str(len(hit)), f"{min(before)} to {max(before)}" if before else "–",
-                     str(sum(row["survivor_differs"] for row in hit)) if "two" in what else "–",
-                     str(sum(row["files_that_differ"] for row in group))])
-    header = ["what", "times", "while it ran", "cases finished by then", "files that differ after the other one's end",
-              "files that differ after the rerun"]
+        rows.append(
+            [
+                f"`kill -9` of {'one of two processes' if 'two' in what else 'the only process'}",
+                str(len(group)),
+                str(len(hit)),
+                f"{min(before)} to {max(before)}" if before else "–",
+                str(sum(row["survivor_differs"] for row in hit)) if "two" in what else "–",
+                str(sum(row["files_that_differ"] for row in group)),
+            ]
+        )
+    header = [
+        "what",
+        "times",
+        "while it ran",
+        "cases finished by then",
+        "files that differ after the other one's end",
+        "files that differ after the rerun",
+    ]
     return _table(result, ["kills"], header, rows)
 
 
@@ -44,10 +56,16 @@ def faults_table(result: dict[str, Any]) -> str:
     rows = []
     for row in [row for part in ("disk", "damage") for row in _of(result, part) if "files_that_differ" in row]:
         message = row["message"].split("; ")[0]
-        message = message[message.rindex(": ") + 2:] if row["part"] == "disk" and ": " in message else message
+        message = message[message.rindex(": ") + 2 :] if row["part"] == "disk" and ": " in message else message
         again = f"{row['done_again']} done again: " if "done_again" in row else ""
-        rows.append([row["what"], ", ".join(map(str, row["exit_codes"])), again + message.replace("|", "/"),
-                     str(row["files_that_differ"])])
+        rows.append(
+            [
+                row["what"],
+                ", ".join(map(str, row["exit_codes"])),
+                again + message.replace("|", "/"),
+                str(row["files_that_differ"]),
+            ]
+        )
     flips = [row for row in _of(result, "damage") if row["what"] == "one bit flipped"]
     if flips:
         noticed = sum(row["noticed"] for row in flips)
@@ -64,11 +82,25 @@ def device_table(result: dict[str, Any]) -> str:
             continue
         size = " x ".join(map(str, row.get("size", [])))
         what = names.get(row["what"], f"{row['cases']:,} pictures of {size} pixels, tiny network")
-        memory = "–" if "megabytes_after_100" not in row else (
-            f"{row['megabytes_after_100']:.0f} after 100, {row['megabytes_at_the_end']:.0f} at the end, "
-            f"{row['megabytes_most']:.0f} at most")
-        rows.append([what, f"{row['cases_a_second']:.3g}", f"{row['models_a_second']:.3g}", f"{100 * row['device_busy']:.1f} %",
-                     f"{100 * row['device_waits_for_input']:.2f} %", f"{100 * row['device_waits_for_output']:.2f} %", memory])
+        memory = (
+            "–"
+            if "megabytes_after_100" not in row
+            else (
+                f"{row['megabytes_after_100']:.0f} after 100, {row['megabytes_at_the_end']:.0f} at the end, "
+                f"{row['megabytes_most']:.0f} at most"
+            )
+        )
+        rows.append(
+            [
+                what,
+                f"{row['cases_a_second']:.3g}",
+                f"{row['models_a_second']:.3g}",
+                f"{100 * row['device_busy']:.1f} %",
+                f"{100 * row['device_waits_for_input']:.2f} %",
+                f"{100 * row['device_waits_for_output']:.2f} %",
+                memory,
+            ]
+        )
     header = ["run", "cases/s", "models/s", "device at work", "waits for files", "waits for the writer", "MB held"]
     return _table(result, ["demo", "many"], header, rows)
 
@@ -76,26 +108,52 @@ def device_table(result: dict[str, Any]) -> str:
 def bookkeeping_table(result: dict[str, Any]) -> str:
     """Seconds of claims, digests, checks and audit, and their share of the run."""
     kinds = ("digest", "verify", "publish", "claim", "audit")
-    rows = [[row["what"].replace("bookkeeping of ", "").replace("bookkeeping ", ""),
-             *(f"{1000 * row[f'{kind}_seconds']:.0f}" for kind in kinds), f"{100 * row['share']:.2f} %"]
-            for row in _of(result, "demo") if "share" in row]
+    rows = [
+        [
+            row["what"].replace("bookkeeping of ", "").replace("bookkeeping ", ""),
+            *(f"{1000 * row[f'{kind}_seconds']:.0f}" for kind in kinds),
+            f"{100 * row['share']:.2f} %",
+        ]
+        for row in _of(result, "demo")
+        if "share" in row
+    ]
     seconds = next((row["run_seconds"] for row in _of(result, "demo") if "share" in row), 0.0)
     return _table(result, ["demo"], ["demo data", *(f"{kind}, ms" for kind in kinds), f"of the run's {seconds:.1f} s"], rows)
 
 
 def scaling_table(result: dict[str, Any]) -> str:
     """Weak scaling over processes and simulated devices."""
-    rows = [[row["kind"], str(row["count"]), f"{row['cases']:,}", f"{row['seconds']:.1f}", f"{row['efficiency']:.2f}",
-             f"{min(1.0, result['device']['cores'] / row['count']):.2f}", f"{row['processor_efficiency']:.2f}"]
-            for row in result["rows"]]
+    rows = [
+        [
+            row["kind"],
+            str(row["count"]),
+            f"{row['cases']:,}",
+            f"{row['seconds']:.1f}",
+            f"{row['efficiency']:.2f}",
+            f"{min(1.0, result['device']['cores'] / row['count']):.2f}",
+            f"{row['processor_efficiency']:.2f}",
+        ]
+        for row in result["rows"]
+    ]
     header = ["what", "count", "cases", "seconds", "efficiency", "cores / count", "efficiency in processor time"]
     return _table(result, list(result["parts"]), header, rows)
 
 
 def fuzz_table(result: dict[str, Any]) -> str:
     """Mutated files of every format: read, refused, wrong."""
-    rows = [[row["format"], f"{row['files']:,}", f"{row['read']:,}", f"{row['refused']:,}", str(row["wrong"]),
-             f"{row['most_megabytes']:.1f}", f"{row['most_seconds']:.2f}"] for row in result["rows"] if row["part"] != "bombs"]
+    rows = [
+        [
+            row["format"],
+            f"{row['files']:,}",
+            f"{row['read']:,}",
+            f"{row['refused']:,}",
+            str(row["wrong"]),
+            f"{row['most_megabytes']:.1f}",
+            f"{row['most_seconds']:.2f}",
+        ]
+        for row in result["rows"]
+        if row["part"] != "bombs"
+    ]
     total = [sum(row[name] for row in result["rows"] if row["part"] != "bombs") for name in ("files", "read", "refused", "wrong")]
     rows.append(["all", *(f"{value:,}" for value in total), "", ""])
     return _table(result, list(result["parts"]), ["format", "files", "read", "refused", "else", "most MB", "most seconds"], rows)
@@ -103,6 +161,10 @@ def fuzz_table(result: dict[str, Any]) -> str:
 
 PAGE = "docs/large-runs.md"
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
-    "kills table": (PAGE, "faults", kills_table), "faults table": (PAGE, "faults", faults_table),
-    "device table": (PAGE, "faults", device_table), "bookkeeping table": (PAGE, "faults", bookkeeping_table),
-    "weak scaling table": (PAGE, "weak_scaling", scaling_table), "fuzz table": (PAGE, "fuzz", fuzz_table)}
+    "kills table": (PAGE, "faults", kills_table),
+    "faults table": (PAGE, "faults", faults_table),
+    "device table": (PAGE, "faults", device_table),
+    "bookkeeping table": (PAGE, "faults", bookkeeping_table),
+    "weak scaling table": (PAGE, "weak_scaling", scaling_table),
+    "fuzz table": (PAGE, "fuzz", fuzz_table),
+}

@@ -37,8 +37,11 @@ def main() -> None:
     head = {"Conv.weight": rng.normal(size=(1, 1, FEATURES, 2)) * 0.5}
     params = {n: jnp.asarray(head.get(n, np.zeros(s)), jnp.float32) for n, s in network.shapes()[0].items()}
     model = SegmentationModel(network, params, {})
-    fit = FitData(jnp.asarray(rng.normal(size=(1, 1, 128, 128, FEATURES)), jnp.float32),
-                  jnp.asarray(rng.integers(0, 2, (1, 1, 128, 128))), jnp.zeros(1))
+    fit = FitData(
+        jnp.asarray(rng.normal(size=(1, 1, 128, 128, FEATURES)), jnp.float32),
+        jnp.asarray(rng.integers(0, 2, (1, 1, 128, 128))),
+        jnp.zeros(1),
+    )
     config = SearchConfig(space="head", members=1, steps=STEPS, fit_points=FIT_POINTS, learning_rate=1e-2)
     rows = []
 
@@ -47,21 +50,41 @@ def main() -> None:
         features = jnp.asarray(rng.normal(size=(1, side, side, FEATURES)), jnp.float32)
         targets = Targets(jnp.arange(count)[:, None], jnp.asarray(rng.integers(0, 2, (count, 1, 1))), jnp.ones((count, 1)))
         start = time.perf_counter()
-        heads.search_head_targets(model, features, fit, targets, shape=(side, side), config=config, steps=plan_steps(config, 1),
-                                  key=jax.random.key(0), execution=ExecutionConfig(chunk=chunk))
+        heads.search_head_targets(
+            model,
+            features,
+            fit,
+            targets,
+            shape=(side, side),
+            config=config,
+            steps=plan_steps(config, 1),
+            key=jax.random.key(0),
+            execution=ExecutionConfig(chunk=chunk),
+        )
         return time.perf_counter() - start
 
-    memory = {chunk: temporary_bytes(heads, "_search_chunk", lambda chunk=chunk: run(chunk, chunk), static_argnums=7)
-              for chunk in options.chunks}
+    memory = {
+        chunk: temporary_bytes(heads, "_search_chunk", lambda chunk=chunk: run(chunk, chunk), static_argnums=7)
+        for chunk in options.chunks
+    }
     for count in options.targets:
         chunk = 1024
         run(min(count, 2048), chunk)
         seconds = sorted(run(count, chunk) for _ in range(3 if count <= 100_000 else 1))
         taken = seconds[len(seconds) // 2]
-        rows.append({"name": f"head-{count}", "targets": count, "chunk": min(chunk, count), "seconds": taken,
-                     "microseconds_a_target": 1e6 * taken / count})
-    rows += [{"name": f"head-chunk-{chunk}", "chunk": chunk, "temporary_bytes": size, "bytes_a_target_of_the_chunk": size / chunk}
-             for chunk, size in memory.items()]
+        rows.append(
+            {
+                "name": f"head-{count}",
+                "targets": count,
+                "chunk": min(chunk, count),
+                "seconds": taken,
+                "microseconds_a_target": 1e6 * taken / count,
+            }
+        )
+    rows += [
+        {"name": f"head-chunk-{chunk}", "chunk": chunk, "temporary_bytes": size, "bytes_a_target_of_the_chunk": size / chunk}
+        for chunk, size in memory.items()
+    ]
     write_result("scaling", rows, threads=threads(), setting={"features": FEATURES, "fit_points": FIT_POINTS, "steps": STEPS})
 
 

@@ -169,8 +169,9 @@ def main() -> None:
                     copy(torch.cat([fits[used[0]], image[None]]))
         wait()
 
-    def mapped_loss(params: dict, buffers: dict, x: torch.Tensor, y: torch.Tensor, bound: float,
-                    want: torch.Tensor) -> torch.Tensor:
+    def mapped_loss(
+        params: dict, buffers: dict, x: torch.Tensor, y: torch.Tensor, bound: float, want: torch.Tensor
+    ) -> torch.Tensor:
         logits = functional_call(module, (params, buffers), (x,))
         return entropy(logits[4:], want) + 10.0 * torch.relu(entropy(logits[:4], y) - bound)
 
@@ -182,8 +183,9 @@ def main() -> None:
             params, buffers = stack_module_state([fresh()[0] for _ in range(members)])
             optimizer = torch.optim.Adam(params.values(), lr=5e-4)
             for s in range(steps):
-                found = step_of_all(params, buffers, torch.cat([fits[used[s]], image[None]]), labels[used[s]],
-                                    bounds[used[s]], wants)
+                found = step_of_all(
+                    params, buffers, torch.cat([fits[used[s]], image[None]]), labels[used[s]], bounds[used[s]], wants
+                )
                 for name, value in params.items():
                     value.grad = found[name]
                 optimizer.step()
@@ -200,14 +202,23 @@ def main() -> None:
     whole = np.mean([_whole_steps(np.asarray(t.fit_loss <= t.bound)) for t in found])
     cost = _cost(prepared, images[0], targets, whole=float(whole))
     rate = matmul_rate()
-    row = {"name": "masks-full", "seconds": ours_seconds, "ratio_published": published_seconds / ours_seconds,
-           "ratio_best": best / ours_seconds, "floor_fraction": cost["flops"] * members * steps / rate / ours_seconds,
-           "whole_steps": float(whole),
-           "peak_bytes": cost["temporary_bytes"], "seconds_published": published_seconds,
-           "seconds_torch_loop": times["looped"] / options.images,
-           "seconds_torch_spared": times["spared"] / options.images, "seconds_torch_vmap": times["mapped"] / options.images,
-           "seconds_torch_threads": times["side_by_side"] / options.images,
-           "threads": threads(), "precision": f"float32 in PyTorch, {options.compute} in JAX", "matmul_gflops": rate / 1e9}
+    row = {
+        "name": "masks-full",
+        "seconds": ours_seconds,
+        "ratio_published": published_seconds / ours_seconds,
+        "ratio_best": best / ours_seconds,
+        "floor_fraction": cost["flops"] * members * steps / rate / ours_seconds,
+        "whole_steps": float(whole),
+        "peak_bytes": cost["temporary_bytes"],
+        "seconds_published": published_seconds,
+        "seconds_torch_loop": times["looped"] / options.images,
+        "seconds_torch_spared": times["spared"] / options.images,
+        "seconds_torch_vmap": times["mapped"] / options.images,
+        "seconds_torch_threads": times["side_by_side"] / options.images,
+        "threads": threads(),
+        "precision": f"float32 in PyTorch, {options.compute} in JAX",
+        "matmul_gflops": rate / 1e9,
+    }
     write_result(options.name, [row], setting=vars(options))
 
 
@@ -231,8 +242,15 @@ def _cost(prepared: Any, image: Any, targets: Any, *, whole: float) -> dict[str,
     from quam_jax.search import Frozen, Procedure, Setup, StepInputs, Target, begin, fit_loss_of, step
 
     model = prepared.model
-    frozen = Frozen(model.params, model.stats, jnp.asarray(np.asarray(image)[None]), prepared.fit, prepared.fit_labels,
-                    prepared.reference_loss, prepared.bound)
+    frozen = Frozen(
+        model.params,
+        model.stats,
+        jnp.asarray(np.asarray(image)[None]),
+        prepared.fit,
+        prepared.fit_labels,
+        prepared.reference_loss,
+        prepared.bound,
+    )
     setup = Setup(model.network, prepared.space, Procedure.of(prepared.config), np.asarray(image).shape[:-1])
     target = Target(targets.points[0], targets.labels[0, 0], targets.weights[0])
     state, inputs = begin(setup, frozen), StepInputs(jnp.asarray(0), jnp.float32(1), jnp.float32(1e-4), None)
@@ -243,8 +261,10 @@ def _cost(prepared: Any, image: Any, targets: Any, *, whole: float) -> dict[str,
     full = compiled(step, target, state, inputs)
     parts = compiled(fit_loss_of, state, inputs), compiled(step, target, state, inputs._replace(fit_loss=jnp.float32(0)))
     operations = [float(part.cost_analysis()["flops"]) for part in (full, *parts)]
-    return {"flops": whole * operations[0] + (1 - whole) * sum(operations[1:]),
-            "temporary_bytes": int(full.memory_analysis().temp_size_in_bytes)}
+    return {
+        "flops": whole * operations[0] + (1 - whole) * sum(operations[1:]),
+        "temporary_bytes": int(full.memory_analysis().temp_size_in_bytes),
+    }
 
 
 if __name__ == "__main__":

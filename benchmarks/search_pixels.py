@@ -72,13 +72,28 @@ def head_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         steps = plan_steps(config, 1)
 
         def call() -> object:
-            return heads.search_head_targets(model, features, fit, targets, shape=(size, size), config=config, steps=steps,
-                                       key=jax.random.key(0), execution=ExecutionConfig())
+            return heads.search_head_targets(
+                model,
+                features,
+                fit,
+                targets,
+                shape=(size, size),
+                config=config,
+                steps=steps,
+                key=jax.random.key(0),
+                execution=ExecutionConfig(),
+            )
+
         return call
 
     torch_loop, torch_mapped, mapped_count = torch_heads(
-        np.asarray(features).reshape(-1, FEATURES), np.asarray(targets.labels)[:, 0, 0],
-        np.asarray(fit_features).reshape(-1, FEATURES), fit_labels.reshape(-1), np.asarray(weight), count=options.loop_targets)
+        np.asarray(features).reshape(-1, FEATURES),
+        np.asarray(targets.labels)[:, 0, 0],
+        np.asarray(fit_features).reshape(-1, FEATURES),
+        fit_labels.reshape(-1),
+        np.asarray(weight),
+        count=options.loop_targets,
+    )
     sides = {"iterative": search(), "line": search(solver="line_search")}
     times = alternate({**sides, "loop": torch_loop, "vmap": torch_mapped}, rounds=options.rounds)
     loop = times["loop"] / options.loop_targets * count
@@ -87,13 +102,26 @@ def head_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     product = 2 * count * FIT_POINTS * (FEATURES + 1)  # of fit points by features, for one column a target: the margin form
     operations = product * (STEPS + 1 + STEPS * pulled(sides["iterative"]()))
     line_operations = product + 2 * count * (FEATURES + 1) ** 2
-    common = {"threads": threads(), "precision": "float32 on all sides", "targets": count, "matmul_gflops": rate / 1e9,
-              "seconds_torch_loop": loop, "seconds_torch_vmap": mapped}
-    return [{"name": name, "seconds": times[key], "ratio_published": loop / times[key], "ratio_best": mapped / times[key],
-             "floor_fraction": work / rate / times[key],
-             "peak_bytes": temporary_bytes(heads, "_search_chunk", sides[key], static_argnums=7), **common}
-            for name, key, work in (("pixels-head", "iterative", operations),
-                                    ("pixels-head-linesearch", "line", line_operations))]
+    common = {
+        "threads": threads(),
+        "precision": "float32 on all sides",
+        "targets": count,
+        "matmul_gflops": rate / 1e9,
+        "seconds_torch_loop": loop,
+        "seconds_torch_vmap": mapped,
+    }
+    return [
+        {
+            "name": name,
+            "seconds": times[key],
+            "ratio_published": loop / times[key],
+            "ratio_best": mapped / times[key],
+            "floor_fraction": work / rate / times[key],
+            "peak_bytes": temporary_bytes(heads, "_search_chunk", sides[key], static_argnums=7),
+            **common,
+        }
+        for name, key, work in (("pixels-head", "iterative", operations), ("pixels-head-linesearch", "line", line_operations))
+    ]
 
 
 def pulled(found: Any) -> float:
@@ -105,11 +133,12 @@ def pulled(found: Any) -> float:
 
     chunk = min(heads.LARGEST, heads.NUMBERS["cpu" if jax.default_backend() == "cpu" else "other"] // FIT_POINTS)
     rows = (found.fit_loss > found.bound).reshape(len(found.fit_loss), -1)
-    return float(np.mean([rows[start:start + chunk].any(0).mean() for start in range(0, len(rows), chunk)]))
+    return float(np.mean([rows[start : start + chunk].any(0).mean() for start in range(0, len(rows), chunk)]))
 
 
-def torch_heads(features: Any, wanted: Any, fit_features: Any, fit_labels: Any, weight: Any, *,
-                count: int) -> tuple[Callable[[], None], Callable[[], None], int]:
+def torch_heads(
+    features: Any, wanted: Any, fit_features: Any, fit_labels: Any, weight: Any, *, count: int
+) -> tuple[Callable[[], None], Callable[[], None], int]:
     """The same search in PyTorch: a loop of `count` targets, and all of a chunk mapped; and the size of the chunk."""
     import numpy as np
     import torch
@@ -127,8 +156,7 @@ def torch_heads(features: Any, wanted: Any, fit_features: Any, fit_labels: Any, 
     entropy = torch.nn.functional.cross_entropy
     chunk = min(512, len(own))
 
-    def loss(params: tuple, feature: torch.Tensor, label: torch.Tensor, fit_x: torch.Tensor,
-             fit_y: torch.Tensor) -> torch.Tensor:
+    def loss(params: tuple, feature: torch.Tensor, label: torch.Tensor, fit_x: torch.Tensor, fit_y: torch.Tensor) -> torch.Tensor:
         w, b = params
         fit_loss = entropy(fit_x @ w + b, fit_y)
         return entropy((feature @ w + b)[None], label[None]) + 10.0 * torch.relu(fit_loss - 0.5)
@@ -184,8 +212,11 @@ def last_block_row(options: argparse.Namespace) -> dict[str, Any]:
     config = SearchConfig(space="last_block", members=1, steps=steps, fit_patches=FIT_PATCHES)
     prepared = prepare(model, fit_data(model, images, (images[..., 0] > 0.5).astype(np.int32)), config)
     inner = (np.arange(size * size).reshape(size, size)[8:-8, 8:-8]).ravel()
-    targets = pixel_targets(inner[:: max(1, len(inner) // options.block_targets)][:options.block_targets],
-                            np.asarray(predict(model, images[0, 0])), members=1)
+    targets = pixel_targets(
+        inner[:: max(1, len(inner) // options.block_targets)][: options.block_targets],
+        np.asarray(predict(model, images[0, 0])),
+        members=1,
+    )
     count = targets.points.shape[0]
 
     def ours() -> None:
@@ -193,8 +224,11 @@ def last_block_row(options: argparse.Namespace) -> dict[str, Any]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     named = to_torch(network, model.params, model.stats)
-    tail = [torch.from_numpy(np.array(named[f"{name}.{kind}"])).to(device)
-            for name in ("Up_conv2.conv1.0", "Up_conv2.conv2.0", "Up_conv2.conv3.0", "Conv") for kind in ("weight", "bias")]
+    tail = [
+        torch.from_numpy(np.array(named[f"{name}.{kind}"])).to(device)
+        for name in ("Up_conv2.conv1.0", "Up_conv2.conv2.0", "Up_conv2.conv3.0", "Conv")
+        for kind in ("weight", "bias")
+    ]
     side = 2 * radius + 1
     wide = 2 * radius + CROP
     fit_x = torch.randn(steps, FIT_PATCHES, 32, wide, wide, device=device)
@@ -225,12 +259,27 @@ def last_block_row(options: argparse.Namespace) -> dict[str, Any]:
     loop = times["loop"] / options.loop_targets * count
     rate = matmul_rate()
     # a layer takes three products a step, the first one two, because its input has no gradient
-    operations = count * steps * sum(2 * ((CROP + 2 * ring) ** 2 * FIT_PATCHES + (1 + 2 * ring) ** 2) * 9 * i * 16 * products
-                                     for ring, i, products in ((2, 32, 2), (1, 16, 3), (0, 16, 3)))
-    return {"name": "pixels-last-block", "seconds": times["ours"], "ratio_published": loop / times["ours"],
-            "ratio_best": loop / times["ours"], "floor_fraction": operations / rate / times["ours"],
-            "peak_bytes": temporary_bytes(members, "_step", ours, static_argnums=(0, 5), donate_argnums=3), "threads": threads(),
-            "precision": "float32 on both sides", "targets": count, "matmul_gflops": rate / 1e9, "seconds_torch_loop": loop}
+    operations = (
+        count
+        * steps
+        * sum(
+            2 * ((CROP + 2 * ring) ** 2 * FIT_PATCHES + (1 + 2 * ring) ** 2) * 9 * i * 16 * products
+            for ring, i, products in ((2, 32, 2), (1, 16, 3), (0, 16, 3))
+        )
+    )
+    return {
+        "name": "pixels-last-block",
+        "seconds": times["ours"],
+        "ratio_published": loop / times["ours"],
+        "ratio_best": loop / times["ours"],
+        "floor_fraction": operations / rate / times["ours"],
+        "peak_bytes": temporary_bytes(members, "_step", ours, static_argnums=(0, 5), donate_argnums=3),
+        "threads": threads(),
+        "precision": "float32 on both sides",
+        "targets": count,
+        "matmul_gflops": rate / 1e9,
+        "seconds_torch_loop": loop,
+    }
 
 
 if __name__ == "__main__":

@@ -43,8 +43,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch + 1, size, size, 1)).astype(np.float32)
     labels = (rng.random((batch + 1, size, size)) < 0.3).astype(np.int32)
-    arguments = dict(in_channels=1, n_classes=2, channels=options.channels, is_batchnorm=False, drop=0.0,
-                     decoder_drop=0.0)
+    arguments = dict(in_channels=1, n_classes=2, channels=options.channels, is_batchnorm=False, drop=0.0, decoder_drop=0.0)
     network = Network.create("att_unet", **arguments)
     model = SegmentationModel(network, *network.initialise(jax.random.key(0)))
 
@@ -85,9 +84,16 @@ def main() -> None:
         theirs.append(seconds(torch_steps, options.repeats // 3))
         ours.append(seconds(jax_steps, options.repeats // 3))
     jax_seconds, torch_seconds = statistics.median(ours) / steps, statistics.median(theirs) / steps
-    row = {"name": f"step-att_unet-{options.channels}-{size}", "seconds": jax_seconds, "torch_seconds": torch_seconds,
-           "ratio": jax_seconds / torch_seconds, "compile_seconds": compile_seconds, "threads": threads(),
-           "precision": "float32 on both sides", "fit_batch": batch}
+    row = {
+        "name": f"step-att_unet-{options.channels}-{size}",
+        "seconds": jax_seconds,
+        "torch_seconds": torch_seconds,
+        "ratio": jax_seconds / torch_seconds,
+        "compile_seconds": compile_seconds,
+        "threads": threads(),
+        "precision": "float32 on both sides",
+        "fit_batch": batch,
+    }
     write_result("search_step", [row])
 
 

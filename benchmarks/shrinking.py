@@ -26,9 +26,18 @@ def rows_of(studies: dict[float, dict[str, Any]]) -> list[dict[str, Any]]:
         means = [_mean(summaries[share][method]) or 0.0 for share in shares]
         for share, mean in zip(shares, means, strict=True):
             column, softmax = summaries[share][method]["figures"][FIGURE], summaries[share]["softmax"]["figures"]
-            rows.append({"method": method, "share": share, "mean": mean, "low": column["low"], "high": column["high"],
-                         "sd_networks": column["sd_networks"], "dice": softmax["dice_mean"]["mean"],
-                         "shrinks": all(later < earlier for earlier, later in zip(means, means[1:], strict=False))})
+            rows.append(
+                {
+                    "method": method,
+                    "share": share,
+                    "mean": mean,
+                    "low": column["low"],
+                    "high": column["high"],
+                    "sd_networks": column["sd_networks"],
+                    "dice": softmax["dice_mean"]["mean"],
+                    "shrinks": all(later < earlier for earlier, later in zip(means, means[1:], strict=False)),
+                }
+            )
     return rows
 
 
@@ -42,8 +51,14 @@ def publish(folders: Mapping[float, Path], name: str, *, recipe: str = "") -> No
     cases = {tuple(sorted(study["test_cases"].items())) for study in studies.values()}
     if len(cases) > 1:
         raise ValueError("--study: expected studies of the same test cases, got others")
-    write_result(f"shrinking_{name}", rows_of(studies), study_commands=[s["command"] for s in studies.values()], recipe=recipe,
-                 cases=len(next(iter(cases))), networks={share: study["networks"] for share, study in studies.items()})
+    write_result(
+        f"shrinking_{name}",
+        rows_of(studies),
+        study_commands=[s["command"] for s in studies.values()],
+        recipe=recipe,
+        cases=len(next(iter(cases))),
+        networks={share: study["networks"] for share, study in studies.items()},
+    )
 
 
 def main() -> None:

@@ -37,27 +37,47 @@ class Training(NamedTuple):
 
 
 TRAININGS = {
-    "crisp-over": Training("data/crisp/train", 800, 1), "crisp-cal": Training("data/crisp/train_raters", 500, 0),
-    "soft-cal": Training("data/soft/train_raters", 500, 0), "bubil": Training("real/bubil/train", 600, 1),
+    "crisp-over": Training("data/crisp/train", 800, 1),
+    "crisp-cal": Training("data/crisp/train_raters", 500, 0),
+    "soft-cal": Training("data/soft/train_raters", 500, 0),
+    "bubil": Training("real/bubil/train", 600, 1),
     "bubil-cal": Training("real/bubil/train_raters", 500, 0),
-    "crisp25": Training("data/crisp/train25", 800, 1), "crisp50": Training("data/crisp/train50", 800, 1),
+    "crisp25": Training("data/crisp/train25", 800, 1),
+    "crisp50": Training("data/crisp/train50", 800, 1),
     "crisp-evidential": Training("data/crisp/train", 800, 1, "evidential"),
     "crisp-prob": Training("data/crisp/train_raters", 800, 0, "prob_unet"),
     "soft-evidential": Training("data/soft/train_raters", 800, 0, "evidential"),
-    "soft-prob": Training("data/soft/train_raters", 800, 0, "prob_unet")}
+    "soft-prob": Training("data/soft/train_raters", 800, 0, "prob_unet"),
+}
 
 SIMPLE = ("softmax", "temperature", "tta", "ensemble", "mc_dropout", "laplace")
 SEARCHES = ("quam", "quam_tuned", "quam_published", "quam_regions", "quam_pixels")
 CONTROLS = ("boundary", "blur", "blurred_mask", "random_directions", "quam_no_search", "quam_published_no_search")
 LAST = ("tta_quam_ranks", "tta_random_ranks", "raters_halves")
 SHIFTS = ("noise:2", "blur:2", "contrast:2", "brightness:2")
-SHIFTED = ("softmax", "tta", "ensemble", "mc_dropout", "laplace", "evidential", "prob_unet", "quam", "quam_tuned", "boundary",
-           "blur", "random_directions", "tta_quam_ranks", "tta_random_ranks")
+SHIFTED = (
+    "softmax",
+    "tta",
+    "ensemble",
+    "mc_dropout",
+    "laplace",
+    "evidential",
+    "prob_unet",
+    "quam",
+    "quam_tuned",
+    "boundary",
+    "blur",
+    "random_directions",
+    "tta_quam_ranks",
+    "tta_random_ranks",
+)
 FEW = (*SIMPLE, "quam", "quam_tuned", "boundary", "blur", "random_directions", "quam_no_search", "raters_halves")
 SHRINKING = ("softmax", "tta", "ensemble", "laplace", "quam", "quam_published", "random_directions")
 RENDERED = "Rendered LIDC (synthetic pictures, masks of four radiologists)"
-KINDS = ("The evidential network and the Probabilistic U-Net are networks of their own, trained on the same cases with losses of "
-         "their own; wrong pixels are those of the network that all other rows share.")
+KINDS = (
+    "The evidential network and the Probabilistic U-Net are networks of their own, trained on the same cases with losses of "
+    "their own; wrong pixels are those of the network that all other rows share."
+)
 
 
 class Study(NamedTuple):
@@ -77,29 +97,65 @@ class Study(NamedTuple):
 
 STUDIES = {
     "crisp_over": Study(
-        "crisp-over", "data/crisp/test", "data/crisp", f"{RENDERED}, crisp: the picture shows the majority alone; networks "
-        f"trained on majority masks with a soft Dice loss. {KINDS}", limit=16,
-        kinds=(("evidential", "crisp-evidential"), ("prob_unet", "crisp-prob"))),
+        "crisp-over",
+        "data/crisp/test",
+        "data/crisp",
+        f"{RENDERED}, crisp: the picture shows the majority alone; networks "
+        f"trained on majority masks with a soft Dice loss. {KINDS}",
+        limit=16,
+        kinds=(("evidential", "crisp-evidential"), ("prob_unet", "crisp-prob")),
+    ),
     "soft_cal": Study(
-        "soft-cal", "data/soft/test", "data/soft", f"{RENDERED}, soft: the picture shows the raters' mean; networks trained on "
-        f"the raters' mean by cross-entropy. {KINDS}", limit=16,
-        kinds=(("evidential", "soft-evidential"), ("prob_unet", "soft-prob"))),
+        "soft-cal",
+        "data/soft/test",
+        "data/soft",
+        f"{RENDERED}, soft: the picture shows the raters' mean; networks trained on the raters' mean by cross-entropy. {KINDS}",
+        limit=16,
+        kinds=(("evidential", "soft-evidential"), ("prob_unet", "soft-prob")),
+    ),
     "bubil": Study(
-        "bubil", "real/bubil/test", "real/bubil", "BU-BIL: real phase-contrast pictures, eight masks a case; networks trained on "
-        "the majority of 10 cases.", patients=False),
+        "bubil",
+        "real/bubil/test",
+        "real/bubil",
+        "BU-BIL: real phase-contrast pictures, eight masks a case; networks trained on the majority of 10 cases.",
+        patients=False,
+    ),
     "crops": Study(
-        "soft-cal", "real/crops/test", "data/soft", "LIDC crops: real CT, four radiologists, neighbouring slices of few nodules "
+        "soft-cal",
+        "real/crops/test",
+        "data/soft",
+        "LIDC crops: real CT, four radiologists, neighbouring slices of few nodules "
         "(the intervals take them as independent, which they are not); networks and settings from rendered pictures.",
-        patients=False, shifts=()),
+        patients=False,
+        shifts=(),
+    ),
     "crisp_cal": Study(
-        "crisp-cal", "data/crisp/test", "data/crisp", f"{RENDERED}, crisp; networks trained on the mean of all raters by "
-        "cross-entropy.", limit=16, rows=FEW),
+        "crisp-cal",
+        "data/crisp/test",
+        "data/crisp",
+        f"{RENDERED}, crisp; networks trained on the mean of all raters by cross-entropy.",
+        limit=16,
+        rows=FEW,
+    ),
     "bubil_cal": Study(
-        "bubil-cal", "real/bubil/test", "real/bubil", "BU-BIL; networks trained on the mean of all raters of the same 10 cases "
-        "by cross-entropy.", patients=False, shifts=(), rows=FEW),
+        "bubil-cal",
+        "real/bubil/test",
+        "real/bubil",
+        "BU-BIL; networks trained on the mean of all raters of the same 10 cases by cross-entropy.",
+        patients=False,
+        shifts=(),
+        rows=FEW,
+    ),
     "crops_over": Study(
-        "crisp-over", "real/crops/test", "data/crisp", "LIDC crops; over-confident networks and settings from rendered pictures.",
-        patients=False, shifts=(), rows=FEW)}
+        "crisp-over",
+        "real/crops/test",
+        "data/crisp",
+        "LIDC crops; over-confident networks and settings from rendered pictures.",
+        patients=False,
+        shifts=(),
+        rows=FEW,
+    ),
+}
 SHARES = {25.0: ("crisp25", "train25"), 50.0: ("crisp50", "train50"), 100.0: ("crisp-over", "train")}
 NAMES = (*STUDIES, "shrinking")
 
@@ -130,10 +186,32 @@ def write_cases(data: Path | None, out: Path) -> None:
     if data is None:
         raise ValueError(f"--data: expected the folder of the data, since {out} holds no cases yet")
     data, out = data.resolve(), out.resolve()
-    _python(["-m", "benchmarks.rendered", "--masks", str(data / "lidc_masks" / "lidc_masks.npz"), "--out", str(out / "data"),
-             "--seed", str(DEAL)], ROOT)
-    _python(["-m", "benchmarks.real_cases", "--bubil", str(data / "bubil"), "--crops", str(data / "lidc_crops"), "--out",
-             str(out / "real")], ROOT)
+    _python(
+        [
+            "-m",
+            "benchmarks.rendered",
+            "--masks",
+            str(data / "lidc_masks" / "lidc_masks.npz"),
+            "--out",
+            str(out / "data"),
+            "--seed",
+            str(DEAL),
+        ],
+        ROOT,
+    )
+    _python(
+        [
+            "-m",
+            "benchmarks.real_cases",
+            "--bubil",
+            str(data / "bubil"),
+            "--crops",
+            str(data / "lidc_crops"),
+            "--out",
+            str(out / "real"),
+        ],
+        ROOT,
+    )
 
 
 def train(name: str, out: Path) -> None:
@@ -143,10 +221,36 @@ def train(name: str, out: Path) -> None:
     for seed in SEEDS:
         folder = f"nets/{name}-{seed}"
         if not (out / folder / "manifest.json").exists():
-            _quam_jax(["train", "--images", f"{how.cases}/images", "--masks", f"{how.cases}/masks", "--out", folder,
-                       "--arch", arch, "--arguments", arguments, "--loss", how.loss, "--steps", str(how.steps),
-                       "--batch-size", "8", "--learning-rate", "3e-3", "--dice-weight", str(how.dice_weight),
-                       "--seed", str(seed), "--checkpoint-every", "200"], out)
+            _quam_jax(
+                [
+                    "train",
+                    "--images",
+                    f"{how.cases}/images",
+                    "--masks",
+                    f"{how.cases}/masks",
+                    "--out",
+                    folder,
+                    "--arch",
+                    arch,
+                    "--arguments",
+                    arguments,
+                    "--loss",
+                    how.loss,
+                    "--steps",
+                    str(how.steps),
+                    "--batch-size",
+                    "8",
+                    "--learning-rate",
+                    "3e-3",
+                    "--dice-weight",
+                    str(how.dice_weight),
+                    "--seed",
+                    str(seed),
+                    "--checkpoint-every",
+                    "200",
+                ],
+                out,
+            )
 
 
 def arguments_of(name: str, study: Study) -> list[str]:
@@ -154,15 +258,35 @@ def arguments_of(name: str, study: Study) -> list[str]:
     kinds = tuple(kind for kind, _ in study.kinds)
     rows = study.rows or (*SIMPLE, *kinds, *SEARCHES, *CONTROLS, *LAST)
     shifted = [row for row in SHIFTED if row in rows]
-    return ["benchmark", "methods", "--dataset", f"folders:{study.test}", "--validation", f"folders:{study.parts}/validation",
-            "--fit", f"folders:{study.parts}/fit", "--train", f"folders:{study.parts}/{study.training}",
-            "--model", f"nets/{study.networks}-{{seed}}", "--seeds", ",".join(map(str, SEEDS)), "--inject-dropout", "0.3",
-            "--limit-validation", "6", *(["--limit", str(study.limit)] if study.limit else []),
-            *(["--patient", "^(LIDC-IDRI-[0-9]+)"] if study.patients else []),
-            *(part for kind, networks in study.kinds for part in ("--trained", f"{kind}=nets/{networks}-{{seed}}")),
-            *(part for shift in study.shifts for part in ("--shift", shift)),
-            *(["--shift-methods", ",".join(shifted)] if study.shifts else []), "--methods", ",".join(rows),
-            "--out", f"study/{name}"]
+    return [
+        "benchmark",
+        "methods",
+        "--dataset",
+        f"folders:{study.test}",
+        "--validation",
+        f"folders:{study.parts}/validation",
+        "--fit",
+        f"folders:{study.parts}/fit",
+        "--train",
+        f"folders:{study.parts}/{study.training}",
+        "--model",
+        f"nets/{study.networks}-{{seed}}",
+        "--seeds",
+        ",".join(map(str, SEEDS)),
+        "--inject-dropout",
+        "0.3",
+        "--limit-validation",
+        "6",
+        *(["--limit", str(study.limit)] if study.limit else []),
+        *(["--patient", "^(LIDC-IDRI-[0-9]+)"] if study.patients else []),
+        *(part for kind, networks in study.kinds for part in ("--trained", f"{kind}=nets/{networks}-{{seed}}")),
+        *(part for shift in study.shifts for part in ("--shift", shift)),
+        *(["--shift-methods", ",".join(shifted)] if study.shifts else []),
+        "--methods",
+        ",".join(rows),
+        "--out",
+        f"study/{name}",
+    ]
 
 
 def run(name: str, study: Study, out: Path, *, published: bool = True) -> None:
@@ -179,8 +303,12 @@ def run_shrinking(out: Path) -> None:
     folders = {}
     for share, (networks, part) in SHARES.items():
         name = f"shrink{share:.0f}"
-        run(name, Study(networks, "data/crisp/test", "data/crisp", "", training=part, limit=16, shifts=(), rows=SHRINKING), out,
-            published=False)
+        run(
+            name,
+            Study(networks, "data/crisp/test", "data/crisp", "", training=part, limit=16, shifts=(), rows=SHRINKING),
+            out,
+            published=False,
+        )
         folders[share] = out / "study" / name
     shrinking.publish(folders, "crisp", recipe=recipe("shrinking"))
 
@@ -191,8 +319,9 @@ def _quam_jax(arguments: Sequence[str], folder: Path) -> None:
 
 def _python(arguments: Sequence[str], folder: Path) -> None:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    subprocess.run([sys.executable, *arguments], cwd=folder, check=True, env={**os.environ, "PYTHONPATH": path},
-                   stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, *arguments], cwd=folder, check=True, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL
+    )
 
 
 if __name__ == "__main__":

@@ -16,10 +16,20 @@ from .record import RESULTS
 from .record import markdown_table as _markdown
 
 ROOT = Path(__file__).parent.parent
-NAMES = {"att_unet": "Attention U-Net", "unet": "U-Net", "unet_dropout": "U-Net with dropout", "unetpp": "U-Net++",
-         "unetppp": "U-Net 3+", "segnet": "SegNet", "swin_unet": "Swin-Unet", "swin_unet_wrapper": "Swin-Unet (wrapper)",
-         "wnet": "W-Net, little U-Net (lwnet)", "plain_unet": "plain U-Net (orobix/retina-unet)",
-         "nnunet_plain": "nnU-Net v2, plain", "nnunet_residual": "nnU-Net v2, residual encoder"}
+NAMES = {
+    "att_unet": "Attention U-Net",
+    "unet": "U-Net",
+    "unet_dropout": "U-Net with dropout",
+    "unetpp": "U-Net++",
+    "unetppp": "U-Net 3+",
+    "segnet": "SegNet",
+    "swin_unet": "Swin-Unet",
+    "swin_unet_wrapper": "Swin-Unet (wrapper)",
+    "wnet": "W-Net, little U-Net (lwnet)",
+    "plain_unet": "plain U-Net (orobix/retina-unet)",
+    "nnunet_plain": "nnU-Net v2, plain",
+    "nnunet_residual": "nnU-Net v2, residual encoder",
+}
 PACKAGES = {"monai": "MONAI", "smp": "segmentation_models_pytorch", "torchvision": "torchvision", "transformers": "transformers"}
 
 
@@ -29,12 +39,22 @@ def _figure(value: float | None) -> str:
 
 def demo_table(result: dict[str, Any]) -> str:
     """Agreement of each map with the raters in every setting."""
-    rows = [[r["setting"], r["map"],
-             "–" if r["pcc"] is None else f"{r['pcc']:.3f} [{r['pcc_low']:.3f}, {r['pcc_high']:.3f}]",
-             *(_figure(r[name]) for name in ("r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "auroc_image"))]
-            for r in result["rows"] if r["map"] not in ("softmax", "boundary") or r["setting"] == "default"]
-    return _markdown(["setting", "map", "PCC [95 %]", "R² (Pearson)", "soft Dice", "PCC beyond the contour", "AUROC of errors"],
-                     rows) + f"\n\n{result['rows'][0]['cases']} cases; `{result['command']}`, {result['date']}."
+    rows = [
+        [
+            r["setting"],
+            r["map"],
+            "–" if r["pcc"] is None else f"{r['pcc']:.3f} [{r['pcc_low']:.3f}, {r['pcc_high']:.3f}]",
+            *(_figure(r[name]) for name in ("r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "auroc_image")),
+        ]
+        for r in result["rows"]
+        if r["map"] not in ("softmax", "boundary") or r["setting"] == "default"
+    ]
+    return (
+        _markdown(
+            ["setting", "map", "PCC [95 %]", "R² (Pearson)", "soft Dice", "PCC beyond the contour", "AUROC of errors"], rows
+        )
+        + f"\n\n{result['rows'][0]['cases']} cases; `{result['command']}`, {result['date']}."
+    )
 
 
 def networks_table(result: dict[str, Any]) -> str:
@@ -42,8 +62,14 @@ def networks_table(result: dict[str, Any]) -> str:
     rows = []
     for row in result["rows"]:
         architecture, _, rank = row["name"].partition(" ")
-        rows.append([f"{NAMES[architecture]} {rank.upper()}".strip(), f"`{architecture}`", str(row["checkpoints"]),
-                     f"{row['max_relative_difference']:.1e}"])
+        rows.append(
+            [
+                f"{NAMES[architecture]} {rank.upper()}".strip(),
+                f"`{architecture}`",
+                str(row["checkpoints"]),
+                f"{row['max_relative_difference']:.1e}",
+            ]
+        )
     return _markdown(["network", "`--arch`", "checkpoints", "largest difference"], rows) + f"\n\n`{result['command']}`"
 
 
@@ -56,57 +82,103 @@ def peers_table(result: dict[str, Any]) -> str:
     rows = []
     for (package, name), group in found.items():
         ranks = [r["name"].split()[2].upper() for r in group if len(r["name"].split()) > 2]
-        rows.append([PACKAGES[package], f"{name} {', '.join(ranks)}".strip(), group[0]["free"],
-                     f"{max(r['max_relative_difference'] for r in group):.1e}",
-                     f"{max(r['gradient_relative_difference'] for r in group):.1e}"])
+        rows.append(
+            [
+                PACKAGES[package],
+                f"{name} {', '.join(ranks)}".strip(),
+                group[0]["free"],
+                f"{max(r['max_relative_difference'] for r in group):.1e}",
+                f"{max(r['gradient_relative_difference'] for r in group):.1e}",
+            ]
+        )
     versions = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
     return _markdown(["package", "network", "left free", "logits", "gradient"], rows) + f"\n\n`{result['command']}` ({versions})"
 
 
 def forward_table(result: dict[str, Any]) -> str:
     """Seconds beside PyTorch's, and of the imported graph beside our own network."""
-    rows = [[f"`{r['name']}`", "x".join(map(str, r["images"])), f"{r['forward_seconds']:.3f}", f"{r['forward_ratio']:.2f}",
-             f"{r['both_seconds']:.3f}", f"{r['both_ratio']:.2f}", f"{r['both_imported_ratio']:.2f}",
-             f"{r['compile_seconds']:.0f}", r.get("reason", "")] for r in result["rows"]]
+    rows = [
+        [
+            f"`{r['name']}`",
+            "x".join(map(str, r["images"])),
+            f"{r['forward_seconds']:.3f}",
+            f"{r['forward_ratio']:.2f}",
+            f"{r['both_seconds']:.3f}",
+            f"{r['both_ratio']:.2f}",
+            f"{r['both_imported_ratio']:.2f}",
+            f"{r['compile_seconds']:.0f}",
+            r.get("reason", ""),
+        ]
+        for r in result["rows"]
+    ]
     header = ["network", "images", "forward s", "/ PyTorch", "+ backward s", "/ PyTorch", "imported / own", "compile s", "why"]
-    return _markdown(header, rows) + (f"\n\n`{result['command']}`, {result['device']['processor']}, {result['threads']} threads, "
-                                      f"{result['precision']}, median of {result['repeats']}, {result['date']}.")
+    return _markdown(header, rows) + (
+        f"\n\n`{result['command']}`, {result['device']['processor']}, {result['threads']} threads, "
+        f"{result['precision']}, median of {result['repeats']}, {result['date']}."
+    )
 
 
 # mark -> file, result, table
 def search_table(result: dict[str, Any]) -> str:
     """A search against PyTorch: seconds, and how many times as fast as the loop or the published procedure, and the best."""
-    rows = [[r["name"], f"{r['seconds']:.2f}", f"{r['ratio_published']:.2f}", f"{r['ratio_best']:.2f}",
-             f"{100 * r['floor_fraction']:.0f} %", f"{r['peak_bytes'] / 1e6:.0f}"] for r in result["rows"]]
+    rows = [
+        [
+            r["name"],
+            f"{r['seconds']:.2f}",
+            f"{r['ratio_published']:.2f}",
+            f"{r['ratio_best']:.2f}",
+            f"{100 * r['floor_fraction']:.0f} %",
+            f"{r['peak_bytes'] / 1e6:.0f}",
+        ]
+        for r in result["rows"]
+    ]
     device = result["device"]
-    return _markdown(["search", "seconds", "x published or loop", "x best PyTorch", "of a large matrix product's rate", "MB"],
-                     rows) + (f"\n\n`{result['command']}`, {device['processor']}, {device['cores']} cores, JAX "
-                              f"{result['versions']['jax']}, PyTorch {result['versions']['torch']}, {result['date']}.")
+    return _markdown(
+        ["search", "seconds", "x published or loop", "x best PyTorch", "of a large matrix product's rate", "MB"], rows
+    ) + (
+        f"\n\n`{result['command']}`, {device['processor']}, {device['cores']} cores, JAX "
+        f"{result['versions']['jax']}, PyTorch {result['versions']['torch']}, {result['date']}."
+    )
 
 
 def step_table(result: dict[str, Any]) -> str:
     """One search step of the attention U-Net against PyTorch."""
-    rows = [[r["name"], f"{1e3 * r['seconds']:.0f}", f"{1e3 * r['torch_seconds']:.0f}", f"{r['ratio']:.2f}",
-             f"{r['compile_seconds']:.1f}"] for r in result["rows"]]
+    rows = [
+        [
+            r["name"],
+            f"{1e3 * r['seconds']:.0f}",
+            f"{1e3 * r['torch_seconds']:.0f}",
+            f"{r['ratio']:.2f}",
+            f"{r['compile_seconds']:.1f}",
+        ]
+        for r in result["rows"]
+    ]
     header = ["step", "ms", "PyTorch, ms", "ratio", "first call, s"]
     return _markdown(header, rows) + f"\n\n`{result['command']}`, {result['date']}."
 
 
 def scaling_table(result: dict[str, Any]) -> str:
     """Seconds a target over the number of targets."""
-    rows = [[f"{r['targets']:,}", f"{r['seconds']:.2f}", f"{r['microseconds_a_target']:.1f}"] for r in result["rows"]
-            if "targets" in r]
+    rows = [
+        [f"{r['targets']:,}", f"{r['seconds']:.2f}", f"{r['microseconds_a_target']:.1f}"]
+        for r in result["rows"]
+        if "targets" in r
+    ]
     return _markdown(["targets", "seconds", "microseconds a target"], rows) + f"\n\n`{result['command']}`, {result['date']}."
 
 
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
-    "demo table": ("README.md", "demo", demo_table), "networks table": ("README.md", "conversions", networks_table),
-    "peers table": ("README.md", "peers", peers_table), "forward table": ("docs/networks.md", "forward", forward_table),
+    "demo table": ("README.md", "demo", demo_table),
+    "networks table": ("README.md", "conversions", networks_table),
+    "peers table": ("README.md", "peers", peers_table),
+    "forward table": ("docs/networks.md", "forward", forward_table),
     "pixels table": ("docs/speed.md", "search_pixels", search_table),
     "masks table": ("docs/speed.md", "search_masks", search_table),
-    "step table": ("docs/speed.md", "search_step", step_table), "scaling table": ("docs/speed.md", "scaling", scaling_table),
+    "step table": ("docs/speed.md", "search_step", step_table),
+    "scaling table": ("docs/speed.md", "scaling", scaling_table),
     "methods table": ("README.md", "methods_crisp_over", evidence.short_table),
-    **run_tables.TABLES}
+    **run_tables.TABLES,
+}
 
 
 def main() -> None:

@@ -21,8 +21,9 @@ BOOKKEEPING = {
     "digest": ("quam_jax.pipeline.models_digest", "quam_jax.run_folder.digest", "quam_jax.run_folder.digest_arrays"),
     "verify": ("quam_jax.run_folder.verify",),
     "publish": ("quam_jax.run_folder.publish",),
-    "claim": tuple(f"quam_jax.runs.workers.Worker.{name}"
-                   for name in ("claim", "owns", "refresh", "write", "outcome", "journals")),
+    "claim": tuple(
+        f"quam_jax.runs.workers.Worker.{name}" for name in ("claim", "owns", "refresh", "write", "outcome", "journals")
+    ),
     "audit": ("quam_jax.case.audit_members", "quam_jax.runs.cases.models_held", "quam_jax.runs.cases.audit_rows"),
 }
 
@@ -67,8 +68,15 @@ def demo(root: Path) -> Iterator[dict[str, Any]]:
     data = Path(quam_jax.__file__).parent / "demo_data"
 
     def request(name: str) -> RunRequest:
-        return RunRequest(model=data / "model" / "att_unet.pth", arch="att_unet", images=data / "images", masks=data / "masks",
-                          out=root / name, fit_images=data / "fit_images", fit_masks=data / "fit_masks")
+        return RunRequest(
+            model=data / "model" / "att_unet.pth",
+            arch="att_unet",
+            images=data / "images",
+            masks=data / "masks",
+            out=root / name,
+            fit_images=data / "fit_images",
+            fit_masks=data / "fit_masks",
+        )
 
     run(request("cold"))
     with bookkeeping() as spent:
@@ -79,17 +87,31 @@ def demo(root: Path) -> Iterator[dict[str, Any]]:
     info = json.loads((out / "run.json").read_text())
     with (out / "timing.csv").open(newline="") as file:
         timing = list(csv.DictReader(file))
-    yield {"what": "demo data, compiled", "seconds": whole, **info["throughput"],
-           **{f"{part}_seconds": sum(float(t[part]) for t in timing) for part in ("read", "search", "write")}}
-    yield {"what": "bookkeeping during the run", "run_seconds": whole, "seconds": sum(spent.values()),
-           "share": sum(spent.values()) / whole, **{f"{kind}_seconds": value for kind, value in spent.items()}}
+    yield {
+        "what": "demo data, compiled",
+        "seconds": whole,
+        **info["throughput"],
+        **{f"{part}_seconds": sum(float(t[part]) for t in timing) for part in ("read", "search", "write")},
+    }
+    yield {
+        "what": "bookkeeping during the run",
+        "run_seconds": whole,
+        "seconds": sum(spent.values()),
+        "share": sum(spent.values()) / whole,
+        **{f"{kind}_seconds": value for kind, value in spent.items()},
+    }
     before = {path: path.read_bytes() for path in out.glob("*.json") if path.name != "run.json"}
     with bookkeeping() as spent:
         run(request("warm"))
     kept = all(path.read_bytes() == content for path, content in before.items())
-    yield {"what": "bookkeeping of a rerun that finds all done", "run_seconds": whole, "seconds": sum(spent.values()),
-           "share": sum(spent.values()) / whole, "nothing_changed": kept,
-           **{f"{kind}_seconds": value for kind, value in spent.items()}}
+    yield {
+        "what": "bookkeeping of a rerun that finds all done",
+        "run_seconds": whole,
+        "seconds": sum(spent.values()),
+        "share": sum(spent.values()) / whole,
+        "nothing_changed": kept,
+        **{f"{kind}_seconds": value for kind, value in spent.items()},
+    }
 
 
 def many(root: Path, *, cases: int, size: tuple[int, int] = (32, 32)) -> dict[str, Any]:
@@ -110,17 +132,33 @@ def many(root: Path, *, cases: int, size: tuple[int, int] = (32, 32)) -> dict[st
     out = root / "out"
     start = time.perf_counter()
     with tiny_network():
-        run(RunRequest(model=root / "model", images=root / "many" / "images", out=out, fit_images=root / "fit" / "images",
-                       fit_masks=root / "fit" / "masks", config=Config(search=SearchConfig(steps=1))), progress=look)
+        run(
+            RunRequest(
+                model=root / "model",
+                images=root / "many" / "images",
+                out=out,
+                fit_images=root / "fit" / "images",
+                fit_masks=root / "fit" / "masks",
+                config=Config(search=SearchConfig(steps=1)),
+            ),
+            progress=look,
+        )
     seconds = time.perf_counter() - start
     settled = [megabytes for done, megabytes in memory if done >= 100]
     info = json.loads((out / "run.json").read_text())
     with (out / "timing.csv").open(newline="") as file:
         timing = list(csv.DictReader(file))
-    return {"what": "many small cases", "size": list(size), "seconds": seconds, **info["throughput"],
-            **{f"{part}_milliseconds": 1e3 * sum(float(t[part]) for t in timing) / cases for part in ("read", "search", "write")},
-            "megabytes_after_100": settled[0], "megabytes_at_the_end": settled[-1], "megabytes_most": max(settled),
-            "memory": [[done, round(megabytes, 1)] for done, megabytes in memory[::max(1, len(memory) // 40)]]}
+    return {
+        "what": "many small cases",
+        "size": list(size),
+        "seconds": seconds,
+        **info["throughput"],
+        **{f"{part}_milliseconds": 1e3 * sum(float(t[part]) for t in timing) / cases for part in ("read", "search", "write")},
+        "megabytes_after_100": settled[0],
+        "megabytes_at_the_end": settled[-1],
+        "megabytes_most": max(settled),
+        "memory": [[done, round(megabytes, 1)] for done, megabytes in memory[:: max(1, len(memory) // 40)]],
+    }
 
 
 def resident() -> float:

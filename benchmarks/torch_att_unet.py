@@ -21,9 +21,19 @@ class Gate(nn.Module):
 
 
 class AttUNet(nn.Module):
-    def __init__(self, in_channels: int, n_classes: int, channels: int = 64, *, is_deconv: bool = True,
-                 is_batchnorm: bool = True, drop: float = 0.3, decoder_drop: float = 0.3):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        channels: int = 64,
+        *,
+        is_deconv: bool = True,
+        is_batchnorm: bool = True,
+        drop: float = 0.3,
+        decoder_drop: float = 0.3,
+    ):
         super().__init__()
+
         def triple(inputs: int) -> TripleBlock:
             return TripleBlock(inputs, channels, batchnorm=is_batchnorm, drop=drop)
 

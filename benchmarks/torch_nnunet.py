@@ -17,8 +17,16 @@ def _kind(name: str, rank: int) -> Any:
 
 
 class Unit(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int] | int = 1, bias: bool,
-                 linear: bool = False):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        *,
+        stride: Sequence[int] | int = 1,
+        bias: bool,
+        linear: bool = False,
+    ):
         super().__init__()
         rank = len(kernel)
         self.conv = _kind("Conv", rank)(inputs, outputs, tuple(kernel), stride, [k // 2 for k in kernel], bias=bias)
@@ -30,11 +38,13 @@ class Unit(nn.Module):
 
 
 class Stack(nn.Module):
-    def __init__(self, count: int, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int] | int = 1,
-                 bias: bool):
+    def __init__(
+        self, count: int, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int] | int = 1, bias: bool
+    ):
         super().__init__()
-        self.convs = nn.Sequential(*(Unit(outputs if n else inputs, outputs, kernel, stride=1 if n else stride, bias=bias)
-                                     for n in range(count)))
+        self.convs = nn.Sequential(
+            *(Unit(outputs if n else inputs, outputs, kernel, stride=1 if n else stride, bias=bias) for n in range(count))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.convs(x)
@@ -59,23 +69,36 @@ class ResidualStage(nn.Module):
     def __init__(self, count: int, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int], bias: bool):
         super().__init__()
         ones = (1,) * len(kernel)
-        self.blocks = nn.Sequential(*(Residual(outputs if n else inputs, outputs, kernel, stride=ones if n else stride,
-                                               bias=bias) for n in range(count)))
+        self.blocks = nn.Sequential(
+            *(Residual(outputs if n else inputs, outputs, kernel, stride=ones if n else stride, bias=bias) for n in range(count))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.blocks(x)
 
 
 class Encoder(nn.Module):
-    def __init__(self, in_channels: int, features: Sequence[int], counts: Sequence[int], *, kernels: Sequence[Sequence[int]],
-                 strides: Sequence[Sequence[int]], bias: bool, residual: bool):
+    def __init__(
+        self,
+        in_channels: int,
+        features: Sequence[int],
+        counts: Sequence[int],
+        *,
+        kernels: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        bias: bool,
+        residual: bool,
+    ):
         super().__init__()
         self.stem = Stack(1, in_channels, features[0], kernels[0], bias=bias) if residual else nn.Identity()
         pairs = pairwise((features[0] if residual else in_channels, *features))
         stages: list[nn.Module] = []
         for (inputs, outputs), count, kernel, stride in zip(pairs, counts, kernels, strides, strict=True):
-            stages.append(ResidualStage(count, inputs, outputs, kernel, stride=stride, bias=bias) if residual else
-                          nn.Sequential(Stack(count, inputs, outputs, kernel, stride=stride, bias=bias)))
+            stages.append(
+                ResidualStage(count, inputs, outputs, kernel, stride=stride, bias=bias)
+                if residual
+                else nn.Sequential(Stack(count, inputs, outputs, kernel, stride=stride, bias=bias))
+            )
         self.stages = nn.Sequential(*stages)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -88,15 +111,30 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, n_classes: int, features: Sequence[int], counts: Sequence[int], *, kernels: Sequence[Sequence[int]],
-                 strides: Sequence[Sequence[int]], bias: bool):
+    def __init__(
+        self,
+        n_classes: int,
+        features: Sequence[int],
+        counts: Sequence[int],
+        *,
+        kernels: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        bias: bool,
+    ):
         super().__init__()
         rank, last = len(kernels[0]), len(features) - 2
         levels = range(last, -1, -1)
-        self.transpconvs = nn.ModuleList([_kind("ConvTranspose", rank)(
-            features[s + 1], features[s], tuple(strides[s + 1]), tuple(strides[s + 1]), bias=bias) for s in levels])
-        self.stages = nn.ModuleList([Stack(count, 2 * features[s], features[s], kernels[s], bias=bias)
-                                     for count, s in zip(counts, levels, strict=True)])
+        self.transpconvs = nn.ModuleList(
+            [
+                _kind("ConvTranspose", rank)(
+                    features[s + 1], features[s], tuple(strides[s + 1]), tuple(strides[s + 1]), bias=bias
+                )
+                for s in levels
+            ]
+        )
+        self.stages = nn.ModuleList(
+            [Stack(count, 2 * features[s], features[s], kernels[s], bias=bias) for count, s in zip(counts, levels, strict=True)]
+        )
         self.seg_layers = nn.ModuleDict({str(last): _kind("Conv", rank)(features[0], n_classes, 1)})
 
     def forward(self, skips: list[torch.Tensor]) -> torch.Tensor:
@@ -109,9 +147,20 @@ class Decoder(nn.Module):
 class NNUNet(nn.Module):
     """Either network; the arguments are those of `quam_jax.networks.nnunet`, spelled out for every stage."""
 
-    def __init__(self, in_channels: int, n_classes: int, features_per_stage: Sequence[int], *, rank: int, residual: bool,
-                 counts: Sequence[int], decoder_counts: Sequence[int], kernel_sizes: Sequence[Sequence[int]],
-                 strides: Sequence[Sequence[int]], conv_bias: bool = True):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        features_per_stage: Sequence[int],
+        *,
+        rank: int,
+        residual: bool,
+        counts: Sequence[int],
+        decoder_counts: Sequence[int],
+        kernel_sizes: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        conv_bias: bool = True,
+    ):
         super().__init__()
         shared = {"kernels": kernel_sizes, "strides": strides, "bias": conv_bias}
         self.encoder = Encoder(in_channels, features_per_stage, counts, residual=residual, **shared)

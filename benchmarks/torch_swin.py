@@ -58,8 +58,8 @@ class Block(nn.Module):
         mask = None
         if self.shift:
             part = torch.zeros(grid)
-            part[grid - self.window:grid - self.shift] = 1
-            part[grid - self.shift:] = 2
+            part[grid - self.window : grid - self.shift] = 1
+            part[grid - self.shift :] = 2
             region = _windows((3 * part[:, None] + part)[None, :, :, None], self.window)[..., 0]
             mask = torch.where(region[:, :, None] == region[:, None, :], 0.0, -100.0)
         self.register_buffer("mask", mask, persistent=False)
@@ -127,23 +127,42 @@ class Stage(nn.Module):
 
 
 class SwinUNet(nn.Module):
-    def __init__(self, in_channels: int, n_classes: int, img_size: int, *, embed_dim: int = 96,
-                 depths: tuple[int, ...] = (2, 2, 2, 2), num_heads: tuple[int, ...] = (3, 6, 12, 24), window_size: int = 7,
-                 mlp_ratio: float = 4.0, qkv_bias: bool = True):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        img_size: int,
+        *,
+        embed_dim: int = 96,
+        depths: tuple[int, ...] = (2, 2, 2, 2),
+        num_heads: tuple[int, ...] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+    ):
         super().__init__()
         widths = [embed_dim << level for level in range(4)]
 
         def stage(level: int, *, down: bool = False, up: bool = False) -> Stage:
-            return Stage(widths[level], img_size // (PATCH << level), depth=depths[level], down=down, up=up,
-                         heads=num_heads[level], window=window_size, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias)
+            return Stage(
+                widths[level],
+                img_size // (PATCH << level),
+                depth=depths[level],
+                down=down,
+                up=up,
+                heads=num_heads[level],
+                window=window_size,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=qkv_bias,
+            )
 
         self.patch_embed = PatchEmbed(in_channels, embed_dim)
         self.layers = nn.ModuleList([stage(level, down=level < 3) for level in range(4)])
         self.norm = nn.LayerNorm(widths[3])
-        self.layers_up = nn.ModuleList([PatchExpand(widths[3], 2, widths[2]),
-                                        *(stage(level, up=level > 0) for level in (2, 1, 0))])
-        self.concat_back_dim = nn.ModuleDict({str(3 - level): nn.Linear(2 * widths[level], widths[level])
-                                              for level in (2, 1, 0)})
+        self.layers_up = nn.ModuleList(
+            [PatchExpand(widths[3], 2, widths[2]), *(stage(level, up=level > 0) for level in (2, 1, 0))]
+        )
+        self.concat_back_dim = nn.ModuleDict({str(3 - level): nn.Linear(2 * widths[level], widths[level]) for level in (2, 1, 0)})
         self.norm_up = nn.LayerNorm(embed_dim)
         self.up = PatchExpand(embed_dim, PATCH, embed_dim)
         self.output = nn.Conv2d(embed_dim, n_classes, 1, bias=False)

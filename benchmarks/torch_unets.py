@@ -11,8 +11,17 @@ from .torch_blocks import TripleBlock, UpBlock
 
 
 class UNet(nn.Module):
-    def __init__(self, in_channels: int, n_classes: int, channels: int = 64, *, is_deconv: bool = True,
-                 is_batchnorm: bool = True, drop: float = 0.0, decoder_drop: float = 0.0):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        channels: int = 64,
+        *,
+        is_deconv: bool = True,
+        is_batchnorm: bool = True,
+        drop: float = 0.0,
+        decoder_drop: float = 0.0,
+    ):
         super().__init__()
         for name in ("conv1", "conv2", "conv3", "conv4", "center"):
             inputs = in_channels if name == "conv1" else channels
@@ -34,8 +43,17 @@ class UNet(nn.Module):
 
 
 class UNetpp(nn.Module):
-    def __init__(self, in_channels: int, n_classes: int, channels: int = 64, *, is_deconv: bool = True,
-                 is_batchnorm: bool = True, drop: float = 0.3, decoder_drop: float = 0.3):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        channels: int = 64,
+        *,
+        is_deconv: bool = True,
+        is_batchnorm: bool = True,
+        drop: float = 0.3,
+        decoder_drop: float = 0.3,
+    ):
         super().__init__()
         for i in range(5):
             setattr(self, f"conv{i}0", TripleBlock(channels if i else in_channels, channels, batchnorm=is_batchnorm, drop=drop))
@@ -51,8 +69,7 @@ class UNetpp(nn.Module):
         for j in range(1, 5):
             for i in range(5 - j):
                 nodes[i, j] = getattr(self, f"up_concat{i}{j}")(nodes[i + 1, j - 1], *(nodes[i, k] for k in range(j)))
-        return (self.final_1(nodes[0, 1]) + self.final_2(nodes[0, 2]) + self.final_3(nodes[0, 3])
-                + self.final_4(nodes[0, 4])) / 4
+        return (self.final_1(nodes[0, 1]) + self.final_2(nodes[0, 2]) + self.final_3(nodes[0, 3]) + self.final_4(nodes[0, 4])) / 4
 
 
 class UNetppp(nn.Module):
@@ -94,9 +111,12 @@ class UNetppp(nn.Module):
 class ConvStack(nn.Module):
     def __init__(self, widths: tuple[int, ...]):
         super().__init__()
-        self.layers = nn.Sequential(*(
-            nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
-            for i, o in zip(widths[:-1], widths[1:], strict=True)))
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+                for i, o in zip(widths[:-1], widths[1:], strict=True)
+            )
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
@@ -152,8 +172,14 @@ class PlainUNet(nn.Module):
 class ResidualConv(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.block = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(outputs),
-                                   nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(outputs))
+        self.block = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm2d(outputs),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm2d(outputs),
+        )
         self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

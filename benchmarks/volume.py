@@ -48,8 +48,21 @@ def main() -> None:
     if "torch" in options.parts:
         rows.append(against_torch(options))
     for part in (p for p in PARTS if p in options.parts):
-        command = [sys.executable, "-m", "benchmarks.volume", "--child", part, "--model", str(options.model), "--images",
-                   str(options.images), "--labels", str(options.labels), "--size", *map(str, options.size)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.volume",
+            "--child",
+            part,
+            "--model",
+            str(options.model),
+            "--images",
+            str(options.images),
+            "--labels",
+            str(options.labels),
+            "--size",
+            *map(str, options.size),
+        ]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     setting = {"size": list(options.size), "compared": list(options.compared), "rounds": options.rounds, "threads": threads()}
@@ -71,8 +84,11 @@ def scene(options: argparse.Namespace, config: Any) -> tuple[Any, Any, Any]:
     image = np.pad(scan, [*more, (0, 0)], mode="symmetric")
     image = np.ascontiguousarray(image[tuple(slice(n) for n in options.size)])
     spacing = tuple(study.plan.spacing[::-1])
-    return study, image, nifti_geometry(tuple(options.size), np.diag([*spacing, 1.0]), spacing=spacing, suffix=".nii.gz",
-                                        mode="float32")
+    return (
+        study,
+        image,
+        nifti_geometry(tuple(options.size), np.diag([*spacing, 1.0]), spacing=spacing, suffix=".nii.gz", mode="float32"),
+    )
 
 
 def against_torch(options: argparse.Namespace) -> dict[str, Any]:
@@ -99,10 +115,16 @@ def against_torch(options: argparse.Namespace) -> dict[str, Any]:
     arguments = dict(model.network.arguments)
     stages = len(arguments["features_per_stage"])
     net = NNUNet(
-        arguments["in_channels"], arguments["n_classes"], arguments["features_per_stage"], rank=3, residual=False,
+        arguments["in_channels"],
+        arguments["n_classes"],
+        arguments["features_per_stage"],
+        rank=3,
+        residual=False,
         counts=_each(arguments["n_conv_per_stage"], stages),
         decoder_counts=_each(arguments["n_conv_per_stage_decoder"], stages - 1),
-        kernel_sizes=arguments.get("kernel_sizes") or [(3,) * 3] * stages, strides=arguments["strides"]).eval()
+        kernel_sizes=arguments.get("kernel_sizes") or [(3,) * 3] * stages,
+        strides=arguments["strides"],
+    ).eval()
     stored = state_dict(model)  # holds nnU-Net's aliases too
     net.load_state_dict({name: torch.tensor(np.asarray(stored[name])) for name in net.state_dict()})
     flips = mirrorings(study.plan.mirror_axes)
@@ -130,13 +152,27 @@ def against_torch(options: argparse.Namespace) -> dict[str, Any]:
         return predict_logits(study.models, volume, tiling, mirror_axes=study.plan.mirror_axes)
 
     difference = float(np.abs(ours() - predict(False)).max())
-    times = alternate({"ours": ours, "torch one by one": lambda: predict(False), "torch together": lambda: predict(True),
-                       "torch threads": lambda: predict(False, pool.map)}, rounds=options.rounds)
+    times = alternate(
+        {
+            "ours": ours,
+            "torch one by one": lambda: predict(False),
+            "torch together": lambda: predict(True),
+            "torch threads": lambda: predict(False, pool.map),
+        },
+        rounds=options.rounds,
+    )
     best = min(times["torch one by one"], times["torch together"], times["torch threads"])
-    return {"what": "reference prediction", "patches": len(tiling.starts), "mirrorings": len(flips), "seconds": times["ours"],
-            "torch_one_by_one_seconds": times["torch one by one"], "torch_together_seconds": times["torch together"],
-            "torch_threads_seconds": times["torch threads"], "ratio": times["ours"] / best,
-            "largest_difference_of_logits": difference}
+    return {
+        "what": "reference prediction",
+        "patches": len(tiling.starts),
+        "mirrorings": len(flips),
+        "seconds": times["ours"],
+        "torch_one_by_one_seconds": times["torch one by one"],
+        "torch_together_seconds": times["torch together"],
+        "torch_threads_seconds": times["torch threads"],
+        "ratio": times["ours"] / best,
+        "largest_difference_of_logits": difference,
+    }
 
 
 def _each(value: Any, count: int) -> list[int]:
@@ -158,8 +194,10 @@ def one_part(options: argparse.Namespace) -> dict[str, Any]:
     from quam_jax.volume_points import search_points
 
     solver = "line_search" if options.child == "line_search" else "penalty"
-    config = Config(targets=TargetConfig(target="pixel", pixels="band", band_width=2),
-                    search=SearchConfig(space="head", solver=solver, members=1, learning_rate=1e-2))  # type: ignore[arg-type]
+    config = Config(
+        targets=TargetConfig(target="pixel", pixels="band", band_width=2),
+        search=SearchConfig(space="head", solver=solver, members=1, learning_rate=1e-2),
+    )  # type: ignore[arg-type]
     study, image, geometry = scene(options, config)
     start = time.perf_counter()
     volume, grid = to_grid(image, geometry, study.plan)
@@ -170,11 +208,25 @@ def one_part(options: argparse.Namespace) -> dict[str, Any]:
     if options.child != "prediction":
         labels = study.coding.segment(logits)
         start = time.perf_counter()
-        found = search_points(study, volume, tiling, labels=labels, probs=study.coding.channel_probs(logits), wanted=[],
-                              grid=grid, config=config, key=jax.random.key(0))
-        row |= {"what": f"search of the boundary band, {options.child}", "seconds": time.perf_counter() - start,
-                "voxels": int((~np.isnan(found.fragility["slack"])).sum()), "models": sum(a.searched for a in found.audit),
-                "kept": sum(a.kept for a in found.audit), "patches": found.searched}
+        found = search_points(
+            study,
+            volume,
+            tiling,
+            labels=labels,
+            probs=study.coding.channel_probs(logits),
+            wanted=[],
+            grid=grid,
+            config=config,
+            key=jax.random.key(0),
+        )
+        row |= {
+            "what": f"search of the boundary band, {options.child}",
+            "seconds": time.perf_counter() - start,
+            "voxels": int((~np.isnan(found.fragility["slack"])).sum()),
+            "models": sum(a.searched for a in found.audit),
+            "kept": sum(a.kept for a in found.audit),
+            "patches": found.searched,
+        }
     return row | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
 

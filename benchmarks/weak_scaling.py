@@ -31,8 +31,12 @@ def measure(options: list[str], out: Path, *, processes: int, devices: int) -> d
     if any(code for code, _ in ended):
         raise RuntimeError(f"a run ended with {ended}")
     info = json.loads((out / "run.json").read_text())
-    return {"seconds": info["seconds"], "processor_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-            "done": [worker["done"] for worker in info["workers"].values()], **info["throughput"]}
+    return {
+        "seconds": info["seconds"],
+        "processor_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "done": [worker["done"] for worker in info["workers"].values()],
+        **info["throughput"],
+    }
 
 
 def scale(root: Path, kind: str, counts: list[int], *, cases: int) -> Any:
@@ -45,8 +49,13 @@ def scale(root: Path, kind: str, counts: list[int], *, cases: int) -> Any:
         options = build(root / f"all {count}", cases=cases * count, size=SIZE, masks=False)
         row = measure(options, root / f"out {count}", **shared)
         first = first or row
-        yield {"kind": kind, "count": count, "efficiency": first["seconds"] / row["seconds"],
-               "processor_efficiency": count * first["processor_seconds"] / row["processor_seconds"], **row}
+        yield {
+            "kind": kind,
+            "count": count,
+            "efficiency": first["seconds"] / row["seconds"],
+            "processor_efficiency": count * first["processor_seconds"] / row["processor_seconds"],
+            **row,
+        }
 
 
 def main() -> None:

@@ -46,9 +46,7 @@ def convert(
             weights = weights._replace(tensors=rename_keras_1(weights.tensors))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    model = assemble(
-        path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing, class_names=class_names
-    )
+    model = assemble(path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing, class_names=class_names)
     if keras:
         model.manifest["source"]["layout"] = LAYOUT
     return model
@@ -68,14 +66,10 @@ def assemble(
         **weights.tensors,
         **{alias: weights.tensors[name] for alias, name in weights.aliases.items()},
     }
-    network, own, aliases, set_aside = _fit(
-        path, everything, weights.aliases, arch=arch, arguments=arguments or {}
-    )
+    network, own, aliases, set_aside = _fit(path, everything, weights.aliases, arch=arch, arguments=arguments or {})
     params, stats = to_flax(network, own, where=str(path))
     if class_names is not None and len(class_names) != network.classes:
-        raise ValueError(
-            f"{path}: expected {network.classes} class names, got {len(class_names)}: {shorten(class_names)}"
-        )
+        raise ValueError(f"{path}: expected {network.classes} class names, got {len(class_names)}: {shorten(class_names)}")
     manifest = {
         "source": {
             "file": path.name,
@@ -115,27 +109,17 @@ def _fit(
     guessed = guess_architecture(shapes)
     chosen = arch or guessed
     if chosen is None:
-        raise ValueError(
-            f"{path}: none of {', '.join(sorted(NETWORKS))} fits its {len(shapes)} tensors "
-            f"({shorten(shapes)})"
-        )
+        raise ValueError(f"{path}: none of {', '.join(sorted(NETWORKS))} fits its {len(shapes)} tensors ({shorten(shapes)})")
     if chosen not in NETWORKS:
         raise ValueError(f"architecture: expected one of {', '.join(sorted(NETWORKS))}, got {chosen!r}")
-    foreign = (
-        f"{path}: expected weights of {chosen}, got those of {guessed}"
-        if guessed not in (None, chosen)
-        else None
-    )
+    foreign = f"{path}: expected weights of {chosen}, got those of {guessed}" if guessed not in (None, chosen) else None
     try:
         inferred = infer_arguments(chosen, shapes)
         network = Network.create(chosen, **{**inferred, **arguments})
         expected = torch_shapes(network)
-    except (
-        Exception
-    ) as error:  # foreign names and nonsense arguments fail in many ways; the edge needs one clear line
+    except Exception as error:  # foreign names and nonsense arguments fail in many ways; the edge needs one clear line
         raise ValueError(
-            foreign
-            or f"{path}: no {chosen} can be made of these weights and arguments {dict(arguments)}: {error}"
+            foreign or f"{path}: no {chosen} can be made of these weights and arguments {dict(arguments)}: {error}"
         ) from error
     tensors, derived = split_derived(everything)
     tensors, unused = _split_unused_heads(tensors)
@@ -147,9 +131,7 @@ def _fit(
             if name in inferred and _listed(inferred[name]) != _listed(value)
         ]
         if foreign or contradictions:
-            raise ValueError(
-                foreign or f"{path}: arguments contradict the weights: {', '.join(contradictions)}"
-            )
+            raise ValueError(foreign or f"{path}: arguments contradict the weights: {', '.join(contradictions)}")
     check_derived(derived, where=str(path))
     return network, own, aliases, {**derived, **unused}
 

@@ -21,9 +21,7 @@ def export_weights(model: SegmentationModel, path: str | Path) -> None:
     """
     path = Path(path)
     if path.suffix not in WRITERS:
-        raise ValueError(
-            f"{path}: expected a file ending in {', '.join(WRITERS)}, got {path.suffix or 'none'!r}"
-        )
+        raise ValueError(f"{path}: expected a file ending in {', '.join(WRITERS)}, got {path.suffix or 'none'!r}")
     WRITERS[path.suffix](path, state_dict(model))
 
 

@@ -26,9 +26,7 @@ FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64), np.d
 SHOWN = 4
 
 
-def to_flax(
-    network: Network, tensors: Mapping[str, np.ndarray], *, where: str
-) -> tuple[Parameters, Parameters]:
+def to_flax(network: Network, tensors: Mapping[str, np.ndarray], *, where: str) -> tuple[Parameters, Parameters]:
     """Parameters and statistics of a network from the tensors of a state_dict, computed in float32.
 
     Derived buffers (`num_batches_tracked`, Swin's index tables and masks) may be among the tensors and are
@@ -111,11 +109,7 @@ def check_derived(derived: Mapping[str, np.ndarray], *, where: str) -> None:
         if kind == "relative_position_index":
             same = np.array_equal(relative_position(window), value)
         else:
-            allowed = (
-                shifted_windows_allow(math.isqrt(len(value)) * window, window, window // 2)
-                if window
-                else np.empty(0)
-            )
+            allowed = shifted_windows_allow(math.isqrt(len(value)) * window, window, window // 2) if window else np.empty(0)
             same = allowed.shape == value.shape and bool(np.where(allowed, value == 0, value <= MASKED).all())
         if not same:
             raise ValueError(
@@ -152,9 +146,7 @@ def shorten(items: Iterable[Any]) -> str:
     return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _check_fit(
-    network: Network, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray], *, where: str
-) -> None:
+def _check_fit(network: Network, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray], *, where: str) -> None:
     missing = [name for name in expected if name not in given]
     unexpected = [name for name in given if name not in expected]
     shapes = [
@@ -169,9 +161,7 @@ def _check_fit(
     ]
     if problems:
         arguments = ", ".join(f"{name}={value!r}" for name, value in network.arguments)
-        raise ValueError(
-            f"{where}: the tensors do not fit {network.architecture}({arguments}): {'; '.join(problems)}"
-        )
+        raise ValueError(f"{where}: the tensors do not fit {network.architecture}({arguments}): {'; '.join(problems)}")
 
 
 def _as_float32(value: np.ndarray, name: str, *, where: str) -> np.ndarray:
@@ -184,7 +174,5 @@ def _as_float32(value: np.ndarray, name: str, *, where: str) -> np.ndarray:
         result = value.astype(np.float32)
     bad = result.size - int(np.count_nonzero(np.isfinite(result)))
     if bad:
-        raise ValueError(
-            f"{where}: {name} expected finite float32 values, got {bad} of {result.size} NaN or infinite"
-        )
+        raise ValueError(f"{where}: {name} expected finite float32 values, got {bad} of {result.size} NaN or infinite")
     return result

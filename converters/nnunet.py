@@ -59,8 +59,7 @@ def read_nnunet(
         arch, arguments = network_arguments(settings, where=str(folder / "plans.json"))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
-            f"{folder}: plans.json or dataset.json is not as nnU-Net writes it "
-            f"({type(error).__name__}: {error})"
+            f"{folder}: plans.json or dataset.json is not as nnU-Net writes it ({type(error).__name__}: {error})"
         ) from error
     channels, labels = record["channel_names"], record["class_names"]
     arguments |= {"in_channels": len(channels), "n_classes": len(labels)}
@@ -100,8 +99,7 @@ def network_arguments(settings: Mapping[str, Any], *, where: str) -> tuple[str, 
         stages = range(len(settings["n_conv_per_stage_encoder"]))
         given = {
             "features_per_stage": [
-                min(settings["UNet_base_num_features"] * 2**i, settings["unet_max_num_features"])
-                for i in stages
+                min(settings["UNet_base_num_features"] * 2**i, settings["unet_max_num_features"]) for i in stages
             ],
             "kernel_sizes": settings["conv_kernel_sizes"],
             "strides": settings["pool_op_kernel_sizes"],
@@ -160,9 +158,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ValueError(
-            f"{path}: expected the file of an nnU-Net folder, got nothing at this path"
-        ) from error
+        raise ValueError(f"{path}: expected the file of an nnU-Net folder, got nothing at this path") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: expected JSON, got {error}") from error
     if not isinstance(content, dict):
@@ -175,9 +171,7 @@ def _choose_configuration(folder: Path, plans: Mapping[str, Any], asked: str | N
     named = folder.resolve().name.split("__")[-1]
     chosen = asked or (named if named in known else known[0] if len(known) == 1 else None)
     if chosen is None or chosen not in known:
-        raise ValueError(
-            f"{folder}: expected a configuration among {', '.join(known)}, got {chosen or 'none'}"
-        )
+        raise ValueError(f"{folder}: expected a configuration among {', '.join(known)}, got {chosen or 'none'}")
     return chosen
 
 
@@ -187,9 +181,7 @@ def _resolve(plans: Mapping[str, Any], name: str, *, where: str) -> dict[str, An
     settings: dict[str, Any] = {}
     while name is not None:
         if name in chain or name not in plans["configurations"]:
-            raise ValueError(
-                f"{where}: the configurations {', '.join([*chain, name])} do not inherit from one that exists"
-            )
+            raise ValueError(f"{where}: the configurations {', '.join([*chain, name])} do not inherit from one that exists")
         chain.append(name)
         settings = {**plans["configurations"][name], **settings}
         name = plans["configurations"][name].get("inherits_from")
@@ -264,10 +256,7 @@ def _preprocessing(normalisation: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 
 def _labels(dataset: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """What the output channels are: one class each, or, where a label is a set of values, one region each."""
-    given = {
-        name: list(value) if isinstance(value, list | tuple) else [value]
-        for name, value in dataset["labels"].items()
-    }
+    given = {name: list(value) if isinstance(value, list | tuple) else [value] for name, value in dataset["labels"].items()}
     ignored = given.pop("ignore", None)
     record: dict[str, Any] = {
         "labels": dict(dataset["labels"]),
@@ -283,8 +272,7 @@ def _labels(dataset: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     order = dataset.get("regions_class_order")
     if not isinstance(order, list) or len(order) != len(regions):
         raise ValueError(
-            f"{where}: expected regions_class_order with a label for each of the {len(regions)} regions, "
-            f"got {order}"
+            f"{where}: expected regions_class_order with a label for each of the {len(regions)} regions, got {order}"
         )
     return {
         **record,

@@ -25,9 +25,7 @@ from quam_jax.networks.layers import Mode
 TOLERANCE = 1e-4
 
 
-def check_parity(
-    model: SegmentationModel, *, reference: str | Path | Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def check_parity(model: SegmentationModel, *, reference: str | Path | Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Compare with stored logits, of a .npz file or a mapping.
 
     The arrays are `input` `[b i *space]` and `logits` `[b c *space]`. The result has kind, max_abs, relative
@@ -39,18 +37,14 @@ def check_parity(
     arrays = reference if isinstance(reference, Mapping) else _load(Path(reference))
     missing = {"input", "logits"} - set(arrays)
     if missing:
-        raise ValueError(
-            f"{where}: expected the arrays input and logits, got {', '.join(sorted(arrays)) or 'none'}"
-        )
+        raise ValueError(f"{where}: expected the arrays input and logits, got {', '.join(sorted(arrays)) or 'none'}")
     images, logits = (np.asarray(arrays[name]) for name in ("input", "logits"))
     ours = _our_logits(model, images, where=where)
     kind = "stored logits" if isinstance(reference, Mapping) else f"stored logits of {Path(reference).name}"
     return {"kind": kind, **_difference(ours, logits, where=where)}
 
 
-def live_parity(
-    model: SegmentationModel, torch_module: Any, example: Float[np.ndarray, "b i *space"]
-) -> dict[str, Any]:
+def live_parity(model: SegmentationModel, torch_module: Any, example: Float[np.ndarray, "b i *space"]) -> dict[str, Any]:
     """Compare with a PyTorch module in eval mode on an example: the logits, and submodules of equal path.
 
     The result is that of `check_parity` with `layers`, the number of submodules compared, and path, max_abs
@@ -78,15 +72,11 @@ def record_parity(model: SegmentationModel, parity: Mapping[str, Any]) -> Segmen
     return dataclasses.replace(model, manifest={**model.manifest, "parity": dict(parity)})
 
 
-def layer_differences(
-    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
-) -> dict[str, tuple[float, float]]:
+def layer_differences(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """Largest absolute and relative difference of each activation that both sides have, as `theirs` go."""
     differences = {}
     for name, value in theirs.items():
-        candidates = (
-            [] if name not in ours else [v for v in _channels_last(value) if v.shape == ours[name].shape]
-        )
+        candidates = [] if name not in ours else [v for v in _channels_last(value) if v.shape == ours[name].shape]
         if candidates:
             # where the axes can be read in two ways the right one is the closer one
             absolute = min(float(np.max(np.abs(ours[name] - v), initial=0.0)) for v in candidates)
@@ -132,15 +122,12 @@ def _our_logits(model: SegmentationModel, images: np.ndarray, *, where: str) -> 
         return np.asarray(model(jnp.asarray(np.moveaxis(images, 1, -1))), np.float64)
 
 
-def _our_activations(
-    model: SegmentationModel, example: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _our_activations(model: SegmentationModel, example: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     logits = _our_logits(model, np.asarray(example), where="example")
     multiple = np.broadcast_to(model.network.size_multiple, model.network.rank)
     if np.any(np.asarray(example.shape[2:]) % multiple):
         raise ValueError(
-            f"example: expected sides that are multiples of {', '.join(map(str, multiple))}, "
-            f"got {tuple(example.shape[2:])}"
+            f"example: expected sides that are multiples of {', '.join(map(str, multiple))}, got {tuple(example.shape[2:])}"
         )
     found: dict[str, np.ndarray] = {}
     with (
@@ -161,11 +148,7 @@ def _recorded_calls(network: type[nnx.Module], found: dict[str, np.ndarray]) -> 
     def noting(call: Callable[..., Any]) -> Callable[..., Any]:
         def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
             result = call(self, *args, **kwargs)
-            if (
-                id(self) in paths
-                and isinstance(result, jax.Array)
-                and not isinstance(result, jax.core.Tracer)
-            ):
+            if id(self) in paths and isinstance(result, jax.Array) and not isinstance(result, jax.core.Tracer):
                 found[paths[id(self)]] = np.asarray(result, np.float64)
             return result
 
@@ -238,15 +221,11 @@ def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise ValueError(
-            f"{path}: expected a .npz file with the arrays input and logits, got nothing at this path"
-        )
+        raise ValueError(f"{path}: expected a .npz file with the arrays input and logits, got nothing at this path")
     try:
         with np.load(path, allow_pickle=False) as stored:
             if not hasattr(stored, "files"):
                 raise ValueError("one array instead of an archive")
             return {name: stored[name] for name in stored.files if name in ("input", "logits")}
     except Exception as error:  # numpy and zipfile raise many kinds for a file that is no archive
-        raise ValueError(
-            f"{path}: expected a .npz file with the arrays input and logits, got {error}"
-        ) from error
+        raise ValueError(f"{path}: expected a .npz file with the arrays input and logits, got {error}") from error

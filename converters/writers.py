@@ -153,9 +153,7 @@ def _tensor(out: io.BytesIO, key: str, array: np.ndarray[Any, Any]) -> None:
     out.write(b"ctorch._utils\n_rebuild_tensor_v2\n" if typed else b"ctorch._utils\n_rebuild_tensor_v3\n")
     out.write(b"((")
     _text(out, "storage")
-    out.write(
-        f"ctorch\n{_STORAGES[array.dtype]}\n".encode() if typed else b"ctorch.storage\nUntypedStorage\n"
-    )
+    out.write(f"ctorch\n{_STORAGES[array.dtype]}\n".encode() if typed else b"ctorch.storage\nUntypedStorage\n")
     _text(out, key)
     _text(out, "cpu")
     _integer(out, array.size if typed else array.nbytes)
@@ -192,9 +190,7 @@ def _integer(out: io.BytesIO, value: int) -> None:
 # safetensors
 
 
-def _write_flat(
-    stream: BinaryIO, arrays: Mapping[str, np.ndarray[Any, Any]], metadata: dict[str, str]
-) -> None:
+def _write_flat(stream: BinaryIO, arrays: Mapping[str, np.ndarray[Any, Any]], metadata: dict[str, str]) -> None:
     # Wide elements first: then every tensor is aligned to its element size.
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}

@@ -63,10 +63,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "save_model": "checkpoint", "Config": "config", "SearchConfig": "config", "Preprocessing": "data.preprocess",
-    "evaluate": "evaluation.evaluate", "load_model": "loading", "Network": "model", "SegmentationModel": "model",
-    "fit_data": "predict", "quantify": "case", "Quantified": "case", "read_image": "data.volumes", "read_labels": "data.volumes",
-    "rank_run": "review", "preprocessing_of": "runs.method", "FitData": "types",
+    "save_model": "checkpoint",
+    "Config": "config",
+    "SearchConfig": "config",
+    "Preprocessing": "data.preprocess",
+    "evaluate": "evaluation.evaluate",
+    "load_model": "loading",
+    "Network": "model",
+    "SegmentationModel": "model",
+    "fit_data": "predict",
+    "quantify": "case",
+    "Quantified": "case",
+    "read_image": "data.volumes",
+    "read_labels": "data.volumes",
+    "rank_run": "review",
+    "preprocessing_of": "runs.method",
+    "FitData": "types",
 }
 
 __all__ = [*_PLACES, "__version__"]

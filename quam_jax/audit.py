@@ -85,35 +85,64 @@ class TargetFacts(NamedTuple):
         """The facts of a trajectory; `reference_loss` is the given network's beside each record."""
         counts = np.asarray(counted(trajectory))
         losses = {n: np.asarray(getattr(trajectory, n)) for n in ("objective", "fit_loss", "bound", "penalty")}
-        return TargetFacts(counts, np.asarray(finite(trajectory)), kept_steps(trajectory, counts),
-                           reference_loss=np.asarray(reference_loss), **losses)
+        return TargetFacts(
+            counts,
+            np.asarray(finite(trajectory)),
+            kept_steps(trajectory, counts),
+            reference_loss=np.asarray(reference_loss),
+            **losses,
+        )
 
     def means(self) -> dict[str, Float[np.ndarray, "m s"]]:
         """The recorded losses by name, means over targets."""
-        return {n: np.nanmean(np.asarray(getattr(self, n), np.float64), 0).astype(np.float32)
-                for n in ("objective", "fit_loss", "bound", "penalty")}
+        return {
+            n: np.nanmean(np.asarray(getattr(self, n), np.float64), 0).astype(np.float32)
+            for n in ("objective", "fit_loss", "bound", "penalty")
+        }
 
 
-def audit_targets(kind: type[Kind], facts: TargetFacts, *, names: Sequence[str], changed: Int[np.ndarray, " m"],
-                  **place: Any) -> list[Kind]:
+def audit_targets(
+    kind: type[Kind], facts: TargetFacts, *, names: Sequence[str], changed: Int[np.ndarray, " m"], **place: Any
+) -> list[Kind]:
     """One row a member over all targets of a search, `changed` pixels each; `place` is what the kind adds."""
     rows = np.arange(len(facts.kept))
     audit = []
     for m, name in enumerate(names):
         kept, counts, objective = facts.kept[:, m], facts.counts[:, m], facts.objective[:, m]
         fit_loss, held = facts.fit_loss[:, m], int(counts.any(1).sum())
-        audit.append(kind(
-            target=-1, member=m, wanted=name, held=held > 0, nan=not bool(facts.usable[:, m].all()),
-            fit_loss=float(np.nanmean(fit_loss[rows, kept])), bound=float(facts.bound[:, m][rows, kept].mean()),
-            reference_loss=float(facts.reference_loss[:, m][rows, kept].mean()), steps=int(fit_loss.size),
-            feasible_steps=int(counts.sum()), objective_first=float(np.nanmean(objective[:, 0])),
-            objective_last=float(np.nanmean(objective[rows, kept])), changed_pixels=int(changed[m]), searched=len(rows),
-            kept=held, **place))
+        audit.append(
+            kind(
+                target=-1,
+                member=m,
+                wanted=name,
+                held=held > 0,
+                nan=not bool(facts.usable[:, m].all()),
+                fit_loss=float(np.nanmean(fit_loss[rows, kept])),
+                bound=float(facts.bound[:, m][rows, kept].mean()),
+                reference_loss=float(facts.reference_loss[:, m][rows, kept].mean()),
+                steps=int(fit_loss.size),
+                feasible_steps=int(counts.sum()),
+                objective_first=float(np.nanmean(objective[:, 0])),
+                objective_last=float(np.nanmean(objective[rows, kept])),
+                changed_pixels=int(changed[m]),
+                searched=len(rows),
+                kept=held,
+                **place,
+            )
+        )
     return audit
 
 
-def audit_members(kind: type[Kind], trajectory: Trajectory, *, reference_loss: Float[np.ndarray, " s"], names: Sequence[str],
-                  changed: Int[np.ndarray, " m"], first: int = 0, **place: Any) -> list[Kind]:
+def audit_members(
+    kind: type[Kind],
+    trajectory: Trajectory,
+    *,
+    reference_loss: Float[np.ndarray, " s"],
+    names: Sequence[str],
+    changed: Int[np.ndarray, " m"],
+    first: int = 0,
+    **place: Any,
+) -> list[Kind]:
     """One row a member of the trajectory's only target; `changed` pixels each, `place` what the kind adds.
 
     `reference_loss` is the given network's on the batch of each record, `first` the number of the first member, where a
@@ -123,8 +152,23 @@ def audit_members(kind: type[Kind], trajectory: Trajectory, *, reference_loss: F
     kept = kept_steps(trajectory, counts)[0]
     counts, usable = counts[0], np.asarray(finite(trajectory))[0]
     fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[0] for n in ("fit_loss", "bound", "objective"))
-    return [kind(target=0, member=first + m, wanted=name, held=bool(counts[m].any()), nan=not bool(usable[m].all()),
-                 fit_loss=float(fit_loss[m, k]), bound=float(bound[m, k]), reference_loss=float(reference_loss[k]),
-                 steps=counts.shape[1], feasible_steps=int(counts[m].sum()), objective_first=float(objective[m, 0]),
-                 objective_last=float(objective[m, k]), changed_pixels=int(changed[m]), kept=int(counts[m].any()), **place)
-            for m, (k, name) in enumerate(zip(kept, names, strict=True))]
+    return [
+        kind(
+            target=0,
+            member=first + m,
+            wanted=name,
+            held=bool(counts[m].any()),
+            nan=not bool(usable[m].all()),
+            fit_loss=float(fit_loss[m, k]),
+            bound=float(bound[m, k]),
+            reference_loss=float(reference_loss[k]),
+            steps=counts.shape[1],
+            feasible_steps=int(counts[m].sum()),
+            objective_first=float(objective[m, 0]),
+            objective_last=float(objective[m, k]),
+            changed_pixels=int(changed[m]),
+            kept=int(counts[m].any()),
+            **place,
+        )
+        for m, (k, name) in enumerate(zip(kept, names, strict=True))
+    ]

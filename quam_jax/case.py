@@ -63,12 +63,19 @@ class Quantified(NamedTuple):
         from .report.notebook import maps_html  # drawing is the report's
 
         kept, searched = models_held(self.audit)
-        return maps_html(self.maps, self.segmentation, classes=self.reference.shape[-1], adversarial=self.adversarial,
-                         names=self.adversarial_names, facts=f"{kept} of {searched} adversarial models held the constraint.")
+        return maps_html(
+            self.maps,
+            self.segmentation,
+            classes=self.reference.shape[-1],
+            adversarial=self.adversarial,
+            names=self.adversarial_names,
+            facts=f"{kept} of {searched} adversarial models held the constraint.",
+        )
 
 
-def quantify(model: SegmentationModel, image: Float[np.ndarray, "*space i"], fit: FitData, *,
-             config: Config | None = None) -> Quantified:
+def quantify(
+    model: SegmentationModel, image: Float[np.ndarray, "*space i"], fit: FitData, *, config: Config | None = None
+) -> Quantified:
     """Aleatoric, epistemic and total uncertainty of one prepared image.
 
     `image` is what the network takes (see data.preprocess), `fit` what an adversarial model must still explain (see
@@ -91,8 +98,10 @@ def quantify_images(prepared: Prepared, images: Sequence[Float[np.ndarray, "*spa
     for image in images:
         image = np.asarray(image, np.float32)
         if image.shape[-1] != network.in_channels or image.ndim - 1 not in (network.rank, 3):
-            raise ValueError(f"image: expected {network.in_channels} channels last and {network.rank} spatial axes (or a volume "
-                             f"of slices), got shape {image.shape}")
+            raise ValueError(
+                f"image: expected {network.in_channels} channels last and {network.rank} spatial axes (or a volume "
+                f"of slices), got shape {image.shape}"
+            )
         if not np.isfinite(image).all():
             raise ValueError(f"image: expected finite values, got {int((~np.isfinite(image)).sum())} that are not")
         if image.ndim - 1 == network.rank:
@@ -100,8 +109,10 @@ def quantify_images(prepared: Prepared, images: Sequence[Float[np.ndarray, "*spa
         else:
             pieces += [_Piece(image[:, :, z], jax.random.fold_in(key, z), z) for z in range(image.shape[2])]
     found = iter(_quantify_pieces(prepared, pieces, config=config))
-    return [next(found) if np.ndim(image) - 1 == network.rank
-            else _join_slices([next(found) for _ in range(np.shape(image)[2])]) for image in images]
+    return [
+        next(found) if np.ndim(image) - 1 == network.rank else _join_slices([next(found) for _ in range(np.shape(image)[2])])
+        for image in images
+    ]
 
 
 class _Piece(NamedTuple):
@@ -116,8 +127,9 @@ def _quantify_pieces(prepared: Prepared, pieces: Sequence[_Piece], *, config: Co
     """In order; neighbours of one size go together, as many as choose_group says."""
     if config.targets.target != "mask":
         for piece in pieces:
-            yield _quantify_many(prepared, piece.image, predict(prepared.model, piece.image), config=config, key=piece.key,
-                                 place=piece.place)
+            yield _quantify_many(
+                prepared, piece.image, predict(prepared.model, piece.image), config=config, key=piece.key, place=piece.place
+            )
         return
     for shape, alike in itertools.groupby(pieces, lambda piece: piece.image.shape):
         group = choose_group(config.execution, members=config.search.members, pixels=math.prod(shape[:-1]))
@@ -128,16 +140,27 @@ def _quantify_pieces(prepared: Prepared, pieces: Sequence[_Piece], *, config: Co
 def _quantify_group(prepared: Prepared, pieces: Sequence[_Piece], *, config: Config) -> Iterator[Quantified]:
     references = [predict(prepared.model, piece.image) for piece in pieces]
     read = [_read_off(reference) for reference in references]
-    targets = [case_targets(segmentation, reference, config=config, key=piece.key)
-               for (segmentation, _), reference, piece in zip(read, references, pieces, strict=True)]
-    trajectories = search_images(prepared, [piece.image for piece in pieces], targets,
-                                 keys=[piece.key for piece in pieces], execution=config.execution)
+    targets = [
+        case_targets(segmentation, reference, config=config, key=piece.key)
+        for (segmentation, _), reference, piece in zip(read, references, pieces, strict=True)
+    ]
+    trajectories = search_images(
+        prepared, [piece.image for piece in pieces], targets, keys=[piece.key for piece in pieces], execution=config.execution
+    )
     for piece, reference, (segmentation, softmax), trajectory in zip(pieces, references, read, trajectories, strict=True):
         yield _weigh(prepared, trajectory, reference, segmentation, softmax, config=config, place=piece.place)
 
 
-def _weigh(prepared: Prepared, trajectory: Trajectory, reference: Float[Array, "*space c"], segmentation: Int[Array, "*space"],
-           softmax: Float[Array, "*space"], *, config: Config, place: int | None) -> Quantified:
+def _weigh(
+    prepared: Prepared,
+    trajectory: Trajectory,
+    reference: Float[Array, "*space c"],
+    segmentation: Int[Array, "*space"],
+    softmax: Float[Array, "*space"],
+    *,
+    config: Config,
+    place: int | None,
+) -> Quantified:
     """Decomposition and audit of the mask targets of one image."""
     space = segmentation.shape
     flat = reference.reshape(1, -1, reference.shape[-1])
@@ -147,18 +170,41 @@ def _weigh(prepared: Prepared, trajectory: Trajectory, reference: Float[Array, "
     labels = np.asarray(segmentation)
     total, aleatoric, epistemic = (np.asarray(u).reshape(space) for u in uncertainty)
     return Quantified(
-        reference=np.asarray(reference), segmentation=labels.astype(np.int32), total=total, aleatoric=aleatoric,
-        epistemic=epistemic, softmax=np.asarray(softmax), adversarial=label_maps.reshape(-1, *space),
+        reference=np.asarray(reference),
+        segmentation=labels.astype(np.int32),
+        total=total,
+        aleatoric=aleatoric,
+        epistemic=epistemic,
+        softmax=np.asarray(softmax),
+        adversarial=label_maps.reshape(-1, *space),
         adversarial_names=wanted_names(config),
-        audit=tuple(audit_members(MemberAudit, trajectory, reference_loss=prepared.recorded_loss, names=wanted_names(config),
-                                  changed=(label_maps != labels.reshape(-1)).sum(-1), slice=place)),
-        objective=np.asarray(trajectory.objective)[0], fit_loss=np.asarray(trajectory.fit_loss)[0],
-        bound=np.asarray(trajectory.bound)[0], penalty=np.asarray(trajectory.penalty)[0],
-        feasible=counts[0])
+        audit=tuple(
+            audit_members(
+                MemberAudit,
+                trajectory,
+                reference_loss=prepared.recorded_loss,
+                names=wanted_names(config),
+                changed=(label_maps != labels.reshape(-1)).sum(-1),
+                slice=place,
+            )
+        ),
+        objective=np.asarray(trajectory.objective)[0],
+        fit_loss=np.asarray(trajectory.fit_loss)[0],
+        bound=np.asarray(trajectory.bound)[0],
+        penalty=np.asarray(trajectory.penalty)[0],
+        feasible=counts[0],
+    )
 
 
-def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array, "*space c"], *, config: Config,
-                   key: Key[Array, ""], place: int | None) -> Quantified:
+def _quantify_many(
+    prepared: Prepared,
+    image: np.ndarray,
+    reference: Float[Array, "*space c"],
+    *,
+    config: Config,
+    key: Key[Array, ""],
+    place: int | None,
+) -> Quantified:
     probabilities = np.asarray(reference)
     segmentation = probabilities.argmax(-1).astype(np.int32)
     masks = [np.asarray(mask) for mask in _wanted_masks(segmentation, reference, key, config.targets)]
@@ -176,12 +222,20 @@ def _quantify_many(prepared: Prepared, image: np.ndarray, reference: Float[Array
     changed = np.array([(moved != segmentation).sum() for moved in adversarial])
     audit = audit_targets(MemberAudit, facts, names=names, changed=changed, slice=place)
     return Quantified(
-        reference=probabilities, segmentation=segmentation, total=np.asarray(found.uncertainty.total),
-        aleatoric=np.asarray(found.uncertainty.aleatoric), epistemic=np.asarray(found.uncertainty.epistemic),
+        reference=probabilities,
+        segmentation=segmentation,
+        total=np.asarray(found.uncertainty.total),
+        aleatoric=np.asarray(found.uncertainty.aleatoric),
+        epistemic=np.asarray(found.uncertainty.epistemic),
         softmax=np.asarray(entropy(reference)),
-        adversarial=np.stack(adversarial), adversarial_names=names, audit=tuple(audit), **facts.means(),
-        feasible=np.asarray(facts.counts.all(0)), fragility=found.maps,
-        regions=found.regions)
+        adversarial=np.stack(adversarial),
+        adversarial_names=names,
+        audit=tuple(audit),
+        **facts.means(),
+        feasible=np.asarray(facts.counts.all(0)),
+        fragility=found.maps,
+        regions=found.regions,
+    )
 
 
 def wanted_names(config: Config) -> tuple[str, ...]:
@@ -190,8 +244,9 @@ def wanted_names(config: Config) -> tuple[str, ...]:
     return tuple(shapes[k % len(shapes)] for k in range(config.search.members))
 
 
-def case_targets(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], *, config: Config,
-                 key: Key[Array, ""]) -> Targets:
+def case_targets(
+    segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], *, config: Config, key: Key[Array, ""]
+) -> Targets:
     """The mask targets of one case."""
     return _mask_targets(segmentation, reference, key, config.targets, config.search.members)
 
@@ -203,17 +258,33 @@ def _read_off(reference: Float[Array, "*space c"]) -> tuple[Int[Array, "*space"]
 
 
 @partial(jax.jit, static_argnames=("settings", "members"))
-def _mask_targets(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], key: Key[Array, ""],
-                  settings: TargetConfig, members: int) -> Targets:
+def _mask_targets(
+    segmentation: Int[Array, "*space"],
+    reference: Float[Array, "*space c"],
+    key: Key[Array, ""],
+    settings: TargetConfig,
+    members: int,
+) -> Targets:
     return mask_targets(_wanted_masks(segmentation, reference, key, settings), members=members)
 
 
 @partial(jax.jit, static_argnames="settings")
-def _wanted_masks(segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], key: Key[Array, ""],
-                  settings: TargetConfig) -> list[Int[Array, "*space"]]:
-    return [wanted_mask(segmentation, shape, radius=settings.radius, classes=reference.shape[-1],
-                        element=settings.element, outside=settings.outside, probs=reference,
-                        key=jax.random.fold_in(key, index)) for index, shape in enumerate(settings.shapes)]
+def _wanted_masks(
+    segmentation: Int[Array, "*space"], reference: Float[Array, "*space c"], key: Key[Array, ""], settings: TargetConfig
+) -> list[Int[Array, "*space"]]:
+    return [
+        wanted_mask(
+            segmentation,
+            shape,
+            radius=settings.radius,
+            classes=reference.shape[-1],
+            element=settings.element,
+            outside=settings.outside,
+            probs=reference,
+            key=jax.random.fold_in(key, index),
+        )
+        for index, shape in enumerate(settings.shapes)
+    ]
 
 
 def _decompose(trajectory: Trajectory, reference: Float[Array, "t p c"], *, samples: SampleConfig) -> Uncertainty:
@@ -223,15 +294,24 @@ def _decompose(trajectory: Trajectory, reference: Float[Array, "t p c"], *, samp
 
 
 def _join_slices(slices: Sequence[Quantified]) -> Quantified:
-    stacked = {name: np.stack([getattr(s, name) for s in slices], 2)
-               for name in ("reference", "segmentation", "total", "aleatoric", "epistemic", "softmax")}
-    leading = {name: np.stack([getattr(s, name) for s in slices])
-               for name in ("objective", "fit_loss", "bound", "penalty", "feasible")}
+    stacked = {
+        name: np.stack([getattr(s, name) for s in slices], 2)
+        for name in ("reference", "segmentation", "total", "aleatoric", "epistemic", "softmax")
+    }
+    leading = {
+        name: np.stack([getattr(s, name) for s in slices]) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")
+    }
     fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
     regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)  # type: ignore[misc]  # all or none
-    return Quantified(**stacked, **leading, fragility=fragility, regions=regions,
-                      adversarial=np.stack([s.adversarial for s in slices], 3),
-                      adversarial_names=slices[0].adversarial_names, audit=tuple(a for s in slices for a in s.audit))
+    return Quantified(
+        **stacked,
+        **leading,
+        fragility=fragility,
+        regions=regions,
+        adversarial=np.stack([s.adversarial for s in slices], 3),
+        adversarial_names=slices[0].adversarial_names,
+        audit=tuple(a for s in slices for a in s.audit),
+    )
 
 
 def audit_rows(quantified: Quantified) -> list[dict]:

@@ -31,8 +31,12 @@ def save_model(path: str | Path, model: SegmentationModel) -> None:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(staging / "weights", {"params": model.params, "stats": model.stats})
-        manifest = {"format": FORMAT, "architecture": model.network.architecture,
-                    "arguments": dict(model.network.arguments), **model.manifest}
+        manifest = {
+            "format": FORMAT,
+            "architecture": model.network.architecture,
+            "arguments": dict(model.network.arguments),
+            **model.manifest,
+        }
         (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         staging.chmod(0o755)
         if path.exists():
@@ -63,23 +67,29 @@ def restore_model(path: str | Path) -> SegmentationModel:
             weights = checkpointer.restore(path / "weights", {"params": params, "stats": stats})
     except Exception as error:  # orbax raises many kinds for a damaged folder; the edge needs one clear line
         reason = str(error).strip().splitlines()
-        raise ValueError(f"{path / 'weights'}: cannot be read as the weights of {network.architecture}: "
-                         f"{reason[0] if reason else type(error).__name__}") from error
+        raise ValueError(
+            f"{path / 'weights'}: cannot be read as the weights of {network.architecture}: "
+            f"{reason[0] if reason else type(error).__name__}"
+        ) from error
     return SegmentationModel(network, weights["params"], weights["stats"], manifest)
 
 
 def _network(architecture: Any, arguments: Any, path: Path) -> tuple[Network, tuple[Shapes, Shapes]]:
     """The network that a manifest describes, with the shapes of its parameters and statistics."""
     if not isinstance(architecture, str) or not isinstance(arguments, dict):
-        raise ValueError(f"{path}: expected the name of an architecture and an object of its arguments, got "
-                         f"{reprlib.repr(architecture)} and {reprlib.repr(arguments)}")
+        raise ValueError(
+            f"{path}: expected the name of an architecture and an object of its arguments, got "
+            f"{reprlib.repr(architecture)} and {reprlib.repr(arguments)}"
+        )
     try:
         network = Network.create(architecture, **arguments)
         return network, network.shapes()
     except Exception as error:  # an argument of another kind may fail anywhere on the way
         reason = str(error).strip().splitlines()
-        raise ValueError(f"{path}: no {architecture[:80]} can be made of the arguments {reprlib.repr(arguments)}: "
-                         f"{(reason[0] if reason else type(error).__name__)[:500]}") from error
+        raise ValueError(
+            f"{path}: no {architecture[:80]} can be made of the arguments {reprlib.repr(arguments)}: "
+            f"{(reason[0] if reason else type(error).__name__)[:500]}"
+        ) from error
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

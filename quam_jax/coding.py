@@ -49,8 +49,9 @@ class Coding:
         """The class of a voxel that has a label."""
         if self.regions is None:
             return np.arange(self.labels, dtype=np.int32)
-        return np.array([sum((label in region) << r for r, region in enumerate(self.regions))
-                         for label in range(self.labels)], np.int32)
+        return np.array(
+            [sum((label in region) << r for r, region in enumerate(self.regions)) for label in range(self.labels)], np.int32
+        )
 
     @property
     def label_of_class(self) -> Int[np.ndarray, " c"]:
@@ -85,7 +86,7 @@ class Coding:
             return probs
         joint = np.ones((*probs.shape[:-1], len(self.subsets)), probs.dtype)
         for r in range(probs.shape[-1]):
-            joint *= np.where(self.subsets[:, r] == 1, probs[..., r:r + 1], 1 - probs[..., r:r + 1])
+            joint *= np.where(self.subsets[:, r] == 1, probs[..., r : r + 1], 1 - probs[..., r : r + 1])
         return joint
 
     def class_to_label_probs(self, probs: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space labels"]:

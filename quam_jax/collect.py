@@ -14,8 +14,15 @@ from .data.colour_tables import ITK_SNAP, SLICER
 from .data.files import image_suffix
 from .report.folder import output_files, read_run
 
-KINDS = {"segmentation": "seg", "reference": "prob", "total": "total", "aleatoric": "aleatoric", "epistemic": "epistemic",
-         "flipcost": "flipcost", "regions": "regionprob"}
+KINDS = {
+    "segmentation": "seg",
+    "reference": "prob",
+    "total": "total",
+    "aleatoric": "aleatoric",
+    "epistemic": "epistemic",
+    "flipcost": "flipcost",
+    "regions": "regionprob",
+}
 STYLES: dict[str, Callable[[str, str], Path]] = {
     "nnunet": lambda case, kind: Path("predictions" if kind == "seg" else kind) / case,
     "monai": lambda case, kind: Path(case) / f"{case}_{kind}",
@@ -43,8 +50,11 @@ def collect(run_folder: Path, out: Path, *, style: str, link: bool = False) -> C
     pairs: list[tuple[Path, Path]] = []
     left_out: dict[str, str] = {}
     for case in run.cases:
-        found = [(KINDS[what.split("_picture")[0]], name) for what, name, exists in output_files(run, case)
-                 if exists and what.split("_picture")[0] in KINDS]
+        found = [
+            (KINDS[what.split("_picture")[0]], name)
+            for what, name, exists in output_files(run, case)
+            if exists and what.split("_picture")[0] in KINDS
+        ]
         if not found:
             left_out[case.name] = case.failed or " ".join(case.missing) or "none of its files is there"
         for kind, name in found:
@@ -64,7 +74,7 @@ def _ending(name: str) -> str:
     suffix = image_suffix(Path(name)) or Path(name).suffix
     stem = name[: len(name) - len(suffix)]
     place = stem.rfind("_class-")
-    return (stem[place:] if place >= 0 and stem[place + 7:].isdigit() else "") + suffix
+    return (stem[place:] if place >= 0 and stem[place + 7 :].isdigit() else "") + suffix
 
 
 def _copy(source: Path, target: Path, *, link: bool) -> None:

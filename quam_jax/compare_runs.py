@@ -21,8 +21,10 @@ from .data.volumes import read_image, read_map, write_map
 from .report.comparison_page import comparison_page
 
 RESULT = "comparison.json"
-RULE = ("a connected change of label exceeds uncertainty where Phi(-(d - least) / sqrt(V)) is small by Holm's rule; d is the "
-        "mean change of probability, V the sum over both dates of the squared mean of sqrt(min(epistemic/2, 1/4))")
+RULE = (
+    "a connected change of label exceeds uncertainty where Phi(-(d - least) / sqrt(V)) is small by Holm's rule; d is the "
+    "mean change of probability, V the sum over both dates of the squared mean of sqrt(min(epistemic/2, 1/4))"
+)
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,37 @@ def compare_runs(request: CompareRequest) -> CompareResult:
     run_folder.write_table(out / "changes.csv", changes or [{"change": ""}])
     run_folder.write_table(out / "volumes.csv", [{"structure": n, **row} for n, row in structures.items()] or [{"structure": ""}])
     record = {
-        "format": run_folder.FORMAT, "version": __version__, "command": request.command, "rule": RULE, "level": request.level,
-        "least": request.least, "units": {"volumes": "ml", "probabilities": "1", "places": "mm"},
-        "affine": None if request.affine is None else str(request.affine), "labels": list(names), "notes": notes,
-        **{which: {"case": side.name, "path": str(path), "digest": side.record.get("digest"),
-                   "model": side.run.get("model", {}).get("sha256")}
-           for which, side, path in (("baseline", baseline, request.baseline), ("followup", followup, request.followup))},
-        "structures": structures, "changes": changes, "outputs": {**outputs, "changes": "changes.csv", "volumes": "volumes.csv"}}
-    page = comparison_page(record, compared, images=(baseline.image, followup.image), labels=(baseline.date.labels,
-                           followup.date.labels), spacing=baseline.geometry.spacing, orientation=baseline.geometry.orientation)
+        "format": run_folder.FORMAT,
+        "version": __version__,
+        "command": request.command,
+        "rule": RULE,
+        "level": request.level,
+        "least": request.least,
+        "units": {"volumes": "ml", "probabilities": "1", "places": "mm"},
+        "affine": None if request.affine is None else str(request.affine),
+        "labels": list(names),
+        "notes": notes,
+        **{
+            which: {
+                "case": side.name,
+                "path": str(path),
+                "digest": side.record.get("digest"),
+                "model": side.run.get("model", {}).get("sha256"),
+            }
+            for which, side, path in (("baseline", baseline, request.baseline), ("followup", followup, request.followup))
+        },
+        "structures": structures,
+        "changes": changes,
+        "outputs": {**outputs, "changes": "changes.csv", "volumes": "volumes.csv"},
+    }
+    page = comparison_page(
+        record,
+        compared,
+        images=(baseline.image, followup.image),
+        labels=(baseline.date.labels, followup.date.labels),
+        spacing=baseline.geometry.spacing,
+        orientation=baseline.geometry.orientation,
+    )
     write_atomic(out / "comparison.html", page.encode())
     run_folder.write_json(out / RESULT, record)
     return CompareResult(compared, record, out / "comparison.html")
@@ -126,8 +150,9 @@ def _read_side(path: Path, case: str | None) -> Side:
     probs, epistemic = (read_map(folder / outputs[kind].removesuffix(".nii.gz")) for kind in ("reference", "epistemic"))
     labels = stored.array[..., 0].astype(np.int32)
     if probs.shape[:-1] != labels.shape or epistemic.shape != labels.shape:
-        raise ValueError(f"{folder / name}.json: expected maps on one grid, got {labels.shape}, {probs.shape[:-1]} and "
-                         f"{epistemic.shape}")
+        raise ValueError(
+            f"{folder / name}.json: expected maps on one grid, got {labels.shape}, {probs.shape[:-1]} and {epistemic.shape}"
+        )
     image = None
     drawn = folder / "report_data" / f"{name}.npz"
     if drawn.is_file():
@@ -142,8 +167,9 @@ def _label_names(baseline: Side, followup: Side) -> tuple[str, ...]:
     for side in (baseline, followup):
         stored = list(side.record.get("volumes", {}))
         count = side.date.probs.shape[-1]
-        names.append(("background", *stored) if len(stored) == count - 1
-                     else ("background", *(f"label {k}" for k in range(1, count))))
+        names.append(
+            ("background", *stored) if len(stored) == count - 1 else ("background", *(f"label {k}" for k in range(1, count)))
+        )
     if names[0] != names[1]:
         raise ValueError(f"{followup.name}: expected the baseline's labels {', '.join(names[0])}, got {', '.join(names[1])}")
     return names[0]
@@ -157,8 +183,11 @@ def _notes(baseline: Side, followup: Side) -> list[str]:
     settings = [{k: v for k, v in side.record.get("config", {}).items() if k != "execution"} for side in (baseline, followup)]
     if settings[0] != settings[1]:
         notes.append("the two runs used different settings, so that their epistemic maps differ in meaning")
-    notes += [f"the epistemic map of {which} ({side.name}) is zero everywhere, so that nothing is explained by it"
-              for which, side in (("the baseline", baseline), ("the follow-up", followup)) if not side.date.epistemic.any()]
+    notes += [
+        f"the epistemic map of {which} ({side.name}) is zero everywhere, so that nothing is explained by it"
+        for which, side in (("the baseline", baseline), ("the follow-up", followup))
+        if not side.date.epistemic.any()
+    ]
     return notes
 
 
@@ -168,8 +197,10 @@ def _index_map(baseline: Side, followup: Side, affine: Path | None) -> Float[np.
     same = one.size == other.size and np.abs(one.affine - other.affine).max() <= AFFINE_TOLERANCE
     if affine is None:
         if not same:
-            raise ValueError(f"{followup.name}: expected the baseline's grid ({_times(one.size)} voxels, the same affine), "
-                             f"got {_times(other.size)} on another; give the way from one to the other with --affine")
+            raise ValueError(
+                f"{followup.name}: expected the baseline's grid ({_times(one.size)} voxels, the same affine), "
+                f"got {_times(other.size)} on another; give the way from one to the other with --affine"
+            )
         return None
     if one.rank != 3 or other.rank != 3:
         raise ValueError(f"{affine}: expected volumes to move, got images of {one.rank} and {other.rank} axes")
@@ -183,8 +214,10 @@ def read_affine(path: Path) -> Float[np.ndarray, "4 4"]:
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a text of 4 rows of 4 numbers, got {' '.join(str(error).split())[:150]}") from None
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], [0, 0, 0, 1]):
-        raise ValueError(f"{path}: expected 4 rows of 4 numbers, the last 0 0 0 1, got {' x '.join(map(str, matrix.shape))}"
-                         + ("" if matrix.shape != (4, 4) else f" with the last row {' '.join(f'{v:g}' for v in matrix[3])}"))
+        raise ValueError(
+            f"{path}: expected 4 rows of 4 numbers, the last 0 0 0 1, got {' x '.join(map(str, matrix.shape))}"
+            + ("" if matrix.shape != (4, 4) else f" with the last row {' '.join(f'{v:g}' for v in matrix[3])}")
+        )
     if abs(np.linalg.det(matrix)) < 1e-6:
         raise ValueError(f"{path}: expected an affine that can be inverted, got determinant {np.linalg.det(matrix):.3g}")
     return matrix
@@ -192,10 +225,14 @@ def read_affine(path: Path) -> Float[np.ndarray, "4 4"]:
 
 def _onto(side: Side, index_map: Float[np.ndarray, "4 4"], shape: Sequence[int]) -> Side:
     """A date read on another grid; beyond it stands the background, of which nothing is known."""
-    channels = [resample(side.date.probs[..., k], index_map, shape, outside=float(k == 0))
-                for k in range(side.date.probs.shape[-1])]
-    date = Date(np.stack(channels, -1), resample_labels(side.date.labels, index_map, shape),
-                resample(side.date.epistemic, index_map, shape, outside=0.0))
+    channels = [
+        resample(side.date.probs[..., k], index_map, shape, outside=float(k == 0)) for k in range(side.date.probs.shape[-1])
+    ]
+    date = Date(
+        np.stack(channels, -1),
+        resample_labels(side.date.labels, index_map, shape),
+        resample(side.date.epistemic, index_map, shape, outside=0.0),
+    )
     image = None if side.image is None else resample(side.image, index_map, shape, outside=float(side.image.min()))
     return side._replace(date=date, image=image)
 
@@ -218,17 +255,29 @@ def _write_maps(out: Path, name: str, compared: Compared, geometry: Geometry) ->
     maps: dict[str, tuple[str, Num[np.ndarray, "..."], Any]] = {
         "numbers": ("desc-change_seg", np.minimum(compared.numbers, np.iinfo(np.int16).max), "label"),
         "verdict": ("desc-verdict_seg", compared.verdict, "label"),
-        "probability": ("desc-change_probseg", compared.probability, "probability")}
-    return {key: write_map(out / f"{name}_{ending}", values, geometry, kind=kind)[0].name
-            for key, (ending, values, kind) in maps.items()}
+        "probability": ("desc-change_probseg", compared.probability, "probability"),
+    }
+    return {
+        key: write_map(out / f"{name}_{ending}", values, geometry, kind=kind)[0].name
+        for key, (ending, values, kind) in maps.items()
+    }
 
 
 def _change_row(change: Any, names: Sequence[str], voxel: float, geometry: Geometry) -> dict[str, Any]:
-    place = geometry.affine[:3, :len(change.peak)] @ change.peak + geometry.affine[:3, 3]
-    return {"change": change.number, "before": names[change.before], "after": names[change.after], "voxels": change.voxels,
-            "volume_ml": change.voxels * voxel, "shift": change.shift, "spread": change.spread,
-            "probability": change.probability, "exceeds": "yes" if change.exceeds else "no",
-            "peak": " ".join(map(str, change.peak)), "peak_mm": " ".join(f"{v:.1f}" for v in place)}
+    place = geometry.affine[:3, : len(change.peak)] @ change.peak + geometry.affine[:3, 3]
+    return {
+        "change": change.number,
+        "before": names[change.before],
+        "after": names[change.after],
+        "voxels": change.voxels,
+        "volume_ml": change.voxels * voxel,
+        "shift": change.shift,
+        "spread": change.spread,
+        "probability": change.probability,
+        "exceeds": "yes" if change.exceeds else "no",
+        "peak": " ".join(map(str, change.peak)),
+        "peak_mm": " ".join(f"{v:.1f}" for v in place),
+    }
 
 
 def _structures(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -237,11 +286,19 @@ def _structures(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     for name, row in before.get("volumes", {}).items():
         dates = [(r["volume_ml"], *r["adversarial_interval"]) for r in (row, after["volumes"][name])]
         change, low, high = volume_change(*dates)
-        rows[name] = {"baseline_ml": dates[0][0], "baseline_low_ml": dates[0][1], "baseline_high_ml": dates[0][2],
-                      "followup_ml": dates[1][0], "followup_low_ml": dates[1][1], "followup_high_ml": dates[1][2],
-                      "change_ml": change, "change_low_ml": low, "change_high_ml": high,
-                      "change_percent": 100 * change / dates[0][0] if dates[0][0] else math.nan,
-                      "exceeds": "yes" if low > 0 or high < 0 else "no"}
+        rows[name] = {
+            "baseline_ml": dates[0][0],
+            "baseline_low_ml": dates[0][1],
+            "baseline_high_ml": dates[0][2],
+            "followup_ml": dates[1][0],
+            "followup_low_ml": dates[1][1],
+            "followup_high_ml": dates[1][2],
+            "change_ml": change,
+            "change_low_ml": low,
+            "change_high_ml": high,
+            "change_percent": 100 * change / dates[0][0] if dates[0][0] else math.nan,
+            "exceeds": "yes" if low > 0 or high < 0 else "no",
+        }
     return rows
 
 

@@ -99,8 +99,9 @@ def holm(chances: Float[np.ndarray, " n"], *, level: float) -> Bool[np.ndarray, 
     return chosen
 
 
-def compare(baseline: Date, followup: Date, *, seen: Bool[np.ndarray, "*space"] | None = None, level: float = LEVEL,
-            least: float = LEAST) -> Compared:
+def compare(
+    baseline: Date, followup: Date, *, seen: Bool[np.ndarray, "*space"] | None = None, level: float = LEVEL, least: float = LEAST
+) -> Compared:
     """Every connected change between two dates on one grid, and whether uncertainty explains it.
 
     Changes are connected sets of voxels (across corners too) of one label before and one label after, largest first;
@@ -112,12 +113,16 @@ def compare(baseline: Date, followup: Date, *, seen: Bool[np.ndarray, "*space"] 
     if not 0 <= least < 1:
         raise ValueError(f"least: expected a change of probability from 0 to below 1, got {least}")
     if baseline.probs.shape != followup.probs.shape:
-        raise ValueError(f"comparison: expected two dates on one grid with the same labels, got {baseline.probs.shape} and "
-                         f"{followup.probs.shape}")
+        raise ValueError(
+            f"comparison: expected two dates on one grid with the same labels, got {baseline.probs.shape} and "
+            f"{followup.probs.shape}"
+        )
     seen = np.ones(baseline.labels.shape, bool) if seen is None else seen
     bounds = [variance_bound(date.epistemic.astype(np.float64)) for date in (baseline, followup)]
-    distance = sum(np.abs(followup.probs[..., k].astype(np.float64) - baseline.probs[..., k])
-                   for k in range(baseline.probs.shape[-1])) / 2
+    distance = (
+        sum(np.abs(followup.probs[..., k].astype(np.float64) - baseline.probs[..., k]) for k in range(baseline.probs.shape[-1]))
+        / 2
+    )
     probability = np.where(seen, 1 - explained(np.asarray(distance), bounds[0] + bounds[1], least=least), 0.0)
     numbers = connected_changes(baseline.labels, followup.labels, seen=seen)
     places = _voxels_of(numbers)
@@ -136,8 +141,9 @@ def compare(baseline: Date, followup: Date, *, seen: Bool[np.ndarray, "*space"] 
     return Compared(numbers, probability.astype(np.float32), tuple(changes))
 
 
-def connected_changes(before: Int[np.ndarray, "*space"], after: Int[np.ndarray, "*space"], *,
-                      seen: Bool[np.ndarray, "*space"]) -> Int[np.ndarray, "*space"]:
+def connected_changes(
+    before: Int[np.ndarray, "*space"], after: Int[np.ndarray, "*space"], *, seen: Bool[np.ndarray, "*space"]
+) -> Int[np.ndarray, "*space"]:
     """Numbers from 1, largest first, of the connected sets of voxels with one label before and another after; 0 elsewhere."""
     most = int(max(before.max(), after.max())) + 1
     pairs = np.where((before != after) & seen, before.astype(np.int64) * most + after, -1)
@@ -164,15 +170,24 @@ def volume_change(before: Sequence[float], after: Sequence[float]) -> tuple[floa
     return change, change - math.hypot(w - lower, high - v), change + math.hypot(higher - w, v - low)
 
 
-def resample(array: Num[np.ndarray, "*space"], index_map: Float[np.ndarray, "4 4"], shape: Sequence[int], *,
-             outside: float) -> Float[np.ndarray, "*out"]:
+def resample(
+    array: Num[np.ndarray, "*space"], index_map: Float[np.ndarray, "4 4"], shape: Sequence[int], *, outside: float
+) -> Float[np.ndarray, "*out"]:
     """An array of three axes read linearly where `index_map` takes the indices of another grid; `outside` beyond it."""
-    return ndimage.affine_transform(array.astype(np.float32, copy=False), index_map[:3, :3], index_map[:3, 3], tuple(shape),
-                                    order=1, mode="constant", cval=outside)
+    return ndimage.affine_transform(
+        array.astype(np.float32, copy=False),
+        index_map[:3, :3],
+        index_map[:3, 3],
+        tuple(shape),
+        order=1,
+        mode="constant",
+        cval=outside,
+    )
 
 
-def resample_labels(labels: Int[np.ndarray, "*space"], index_map: Float[np.ndarray, "4 4"],
-                    shape: Sequence[int]) -> Int[np.ndarray, "*out"]:
+def resample_labels(
+    labels: Int[np.ndarray, "*space"], index_map: Float[np.ndarray, "4 4"], shape: Sequence[int]
+) -> Int[np.ndarray, "*out"]:
     """Labels read where `index_map` takes the indices of another grid: the one with the largest linear share; 0 beyond."""
     best, most = np.zeros(tuple(shape), np.int32), np.zeros(tuple(shape), np.float32)
     for label in np.unique(labels):

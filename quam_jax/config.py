@@ -30,25 +30,34 @@ class TargetConfig:
     """Which predictions an adversarial model is asked for."""
 
     target: Literal["mask", "region", "pixel"] = setting(
-        "mask", "what is moved as one: mask: the whole reference mask; region: each region; pixel: each pixel")
+        "mask", "what is moved as one: mask: the whole reference mask; region: each region; pixel: each pixel"
+    )
     shapes: tuple[str, ...] = setting(
-        ("dilate", "erode"), "wanted masks, one adversarial model each: dilate, erode, all_one, all_zero, alternating, "
-        "random, other_class")
+        ("dilate", "erode"),
+        "wanted masks, one adversarial model each: dilate, erode, all_one, all_zero, alternating, random, other_class",
+    )
     radius: int = setting(1, "pixels by which dilate and erode move the boundary")
     element: Literal["square", "cross", "disk"] = setting(
-        "square", "structuring element of dilate and erode; disk: the exact Euclidean radius (a ball in a volume)")
+        "square", "structuring element of dilate and erode; disk: the exact Euclidean radius (a ball in a volume)"
+    )
     outside: Literal["edge", "background"] = setting("edge", "what erosion assumes outside the image")
     regions: Literal["tiles", "components", "segments", "superpixels", "pyramid"] = setting(
-        "tiles", "regions of target region: square tiles, connected components of each class, segments of the boundary band, "
-        "super-pixels, or tiles of several sizes")
+        "tiles",
+        "regions of target region: square tiles, connected components of each class, segments of the boundary band, "
+        "super-pixels, or tiles of several sizes",
+    )
     region_size: int = setting(
-        16, "side of a tile or super-pixel, length of a boundary segment, side of the smallest tile of a pyramid; in pixels")
+        16, "side of a tile or super-pixel, length of a boundary segment, side of the smallest tile of a pyramid; in pixels"
+    )
     pyramid_levels: int = setting(3, "sizes of tiles in a pyramid, each twice the one before")
     compactness: float = setting(
-        1.0, "shape of super-pixels: what one super-pixel's side of distance counts, in standard deviations of the image")
+        1.0, "shape of super-pixels: what one super-pixel's side of distance counts, in standard deviations of the image"
+    )
     pixels: Literal["all", "band", "uncertain", "stratified", "list"] = setting(
-        "all", "pixels of target pixel: all, those near a boundary, the most uncertain, a sample stratified by class and "
-        "entropy, or those of pixel_list")
+        "all",
+        "pixels of target pixel: all, those near a boundary, the most uncertain, a sample stratified by class and "
+        "entropy, or those of pixel_list",
+    )
     pixel_count: int = setting(1000, "pixels of uncertain and stratified; an image with fewer gives all of its own")
     band_width: int = setting(2, "pixels on either side of a boundary that belong to the band of pixels band and segments")
     pixel_list: str = setting("", "pixels of list, from 0, as row,column;row,column (with a third number in a volume)")
@@ -56,8 +65,9 @@ class TargetConfig:
     def __post_init__(self) -> None:
         known = ("dilate", "erode", "all_one", "all_zero", "alternating", "random", "other_class")
         object.__setattr__(self, "shapes", tuple(self.shapes))
-        _require(len(self.shapes) > 0 and all(s in known for s in self.shapes), "shapes",
-                 f"some of {', '.join(known)}", self.shapes)
+        _require(
+            len(self.shapes) > 0 and all(s in known for s in self.shapes), "shapes", f"some of {', '.join(known)}", self.shapes
+        )
         _require(self.radius >= 1, "radius", "a whole number >= 1", self.radius)
         _require(self.region_size >= 1, "region_size", "a whole number >= 1", self.region_size)
         _require(1 <= self.pyramid_levels <= 16, "pyramid_levels", "a whole number from 1 to 16", self.pyramid_levels)
@@ -74,8 +84,12 @@ class TargetConfig:
         texts = [point.strip() for point in self.pixel_list.split(";") if point.strip()]
         for text in texts:
             numbers = text.split(",")
-            _require(len(numbers) in (2, 3) and all(n.strip().isascii() and n.strip().isdigit() for n in numbers), "pixel_list",
-                     "whole numbers >= 0 as row,column;row,column", self.pixel_list)
+            _require(
+                len(numbers) in (2, 3) and all(n.strip().isascii() and n.strip().isdigit() for n in numbers),
+                "pixel_list",
+                "whole numbers >= 0 as row,column;row,column",
+                self.pixel_list,
+            )
         return tuple(tuple(int(n) for n in text.split(",")) for text in texts)
 
 
@@ -100,10 +114,13 @@ class SearchConfig:
     slack: float = setting(1.0, "how much worse the fit loss may get: a fraction of the reference loss, or nats a pixel")
     slack_unit: Literal["relative", "nats"] = setting("relative", "what slack is measured in")
     record: Literal["same", "after"] = setting(
-        "same", "same: prediction and losses of the same weights; after: the prediction one step later (published)")
+        "same", "same: prediction and losses of the same weights; after: the prediction one step later (published)"
+    )
     solver: Literal["penalty", "backtrack", "line_search"] = setting(
-        "penalty", "penalty: objective plus penalty; backtrack: steps on the objective, halfway back to the last feasible "
-        "weights where the bound is broken; line_search: closed direction and exact line search (head of pixels and regions)")
+        "penalty",
+        "penalty: objective plus penalty; backtrack: steps on the objective, halfway back to the last feasible "
+        "weights where the bound is broken; line_search: closed direction and exact line search (head of pixels and regions)",
+    )
     stop: Literal["never", "flipped"] = setting("never", "flipped: a target rests once a feasible model has all it wants")
     fit_points: int = setting(2048, "fit points drawn for each step of a head search of pixels or regions; 0: the whole batch")
     fit_patches: int = setting(4, "fit patches, of 4x4 pixels, drawn for each step of a last-block search of pixels")
@@ -126,10 +143,27 @@ class SearchConfig:
     @staticmethod
     def published(**changes: Any) -> "SearchConfig":
         """The procedure of the QUAM-SM publication as its code runs it: 2 models, 3 epochs, every 50th fit batch."""
-        return dataclasses.replace(SearchConfig(
-            space="full", members=2, epochs=3, batch_stride=50, optimizer="adam", learning_rate=5e-4, mode="train",
-            penalty="linear", schedule="linear", coefficient=1.0, schedule_start=1.0, schedule_rate=2.0,
-            schedule_every=3, slack=0.05, slack_unit="nats", record="after"), **changes)
+        return dataclasses.replace(
+            SearchConfig(
+                space="full",
+                members=2,
+                epochs=3,
+                batch_stride=50,
+                optimizer="adam",
+                learning_rate=5e-4,
+                mode="train",
+                penalty="linear",
+                schedule="linear",
+                coefficient=1.0,
+                schedule_start=1.0,
+                schedule_rate=2.0,
+                schedule_every=3,
+                slack=0.05,
+                slack_unit="nats",
+                record="after",
+            ),
+            **changes,
+        )
 
 
 @dataclass(frozen=True)
@@ -137,14 +171,16 @@ class SampleConfig:
     """How a trajectory becomes weighted samples, and how these are decomposed."""
 
     weighting: Literal["all", "last", "best", "softmax", "mis"] = setting(
-        "all", "weights of the recorded samples: uniform, the last, the best feasible, exp(-L/T), or importance weights")
+        "all", "weights of the recorded samples: uniform, the last, the best feasible, exp(-L/T), or importance weights"
+    )
     feasible_only: bool = setting(True, "leave out samples whose fit loss exceeds the bound")
     include_reference: bool = setting(True, "count the given network as one of the samples")
     temperature: float = setting(1.0, "T of softmax and mis")
     effective_size: float = setting(1.0, "N_eff of mis: exp(-N_eff (L - min L)/T); 1 is the published, nearly flat choice")
     decomposition: Literal["mutual_information", "cross_entropy"] = setting(
-        "mutual_information", "mutual_information: setting (a), around the mean model; cross_entropy: setting (b), around "
-        "the given network")
+        "mutual_information",
+        "mutual_information: setting (a), around the mean model; cross_entropy: setting (b), around the given network",
+    )
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, "temperature", "a number > 0", self.temperature)
@@ -181,11 +217,14 @@ class ExecutionConfig:
     step_plan: Literal["auto", "scan", "unroll", "loop"] = setting("auto", "how steps follow each other")
     chunk: int = setting(0, "members that run together; 0: chosen from the memory")
     precision: Literal["highest", "high", "default"] = setting(
-        "highest", "of matrix products; default allows TF32 or bfloat16 where the hardware has them")
+        "highest", "of matrix products; default allows TF32 or bfloat16 where the hardware has them"
+    )
     compute: Literal["float32", "bfloat16"] = setting(
-        "float32", "type of weights and activations inside a search; losses, constraint and optimiser stay in float32")
-    together: int = setting(0, "images of one size that are searched together; 0: mapped plans take small ones together, others "
-                             "one at a time")
+        "float32", "type of weights and activations inside a search; losses, constraint and optimiser stay in float32"
+    )
+    together: int = setting(
+        0, "images of one size that are searched together; 0: mapped plans take small ones together, others one at a time"
+    )
     devices: int = setting(0, "devices of this machine that share the members of a mapped plan; 0: all")
 
     def __post_init__(self) -> None:
@@ -208,9 +247,15 @@ class Config:
     @staticmethod
     def published(**changes: Any) -> "Config":
         """The published setting throughout."""
-        return dataclasses.replace(Config(
-            targets=TargetConfig(radius=3, outside="background"), search=SearchConfig.published(),
-            samples=SampleConfig.published(), fit=FitConfig.published()), **changes)
+        return dataclasses.replace(
+            Config(
+                targets=TargetConfig(radius=3, outside="background"),
+                search=SearchConfig.published(),
+                samples=SampleConfig.published(),
+                fit=FitConfig.published(),
+            ),
+            **changes,
+        )
 
     @property
     def setting(self) -> str:
@@ -252,6 +297,7 @@ def change(config: Config, values: Mapping[str, Any]) -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain nested values, ready for JSON or YAML."""
+
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
@@ -277,8 +323,10 @@ def from_dict(values: Mapping[str, Any], *, where: str = "config", base: Config 
         elif isinstance(value, Mapping):
             unknown = sorted(set(value) - {leaf for leaf, (s, _) in fields_of(config).items() if s == name})
             if unknown:
-                raise ValueError(f"{where}: {name}.{unknown[0]}: unknown setting; expected one of "
-                                 f"{', '.join(f.name for f in dataclasses.fields(getattr(config, name)))}")
+                raise ValueError(
+                    f"{where}: {name}.{unknown[0]}: unknown setting; expected one of "
+                    f"{', '.join(f.name for f in dataclasses.fields(getattr(config, name)))}"
+                )
             flat |= value
         else:
             raise ValueError(f"{where}: {name}: expected a section of settings, got {value!r}")
@@ -316,8 +364,7 @@ def _converted(name: str, value: Any, annotation: Any) -> Any:
         return value
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
-        _require(isinstance(items, list | tuple) and all(isinstance(i, str) for i in items), name,
-                 "a list of names", value)
+        _require(isinstance(items, list | tuple) and all(isinstance(i, str) for i in items), name, "a list of names", value)
         return tuple(i.strip() for i in items)
     if origin is types.UnionType:
         return None if value is None else _converted(name, value, options[0])
@@ -330,8 +377,7 @@ def _converted(name: str, value: Any, annotation: Any) -> Any:
                 value = float(value)
             except ValueError:
                 _require(False, name, "a number", value)
-        _require(isinstance(value, int | float) and not isinstance(value, bool) and value == value, name,
-                 "a number", value)
+        _require(isinstance(value, int | float) and not isinstance(value, bool) and value == value, name, "a number", value)
         return float(value)
     if annotation is int:
         _require(isinstance(value, int) and not isinstance(value, bool), name, "a whole number", value)

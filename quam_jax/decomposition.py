@@ -34,8 +34,7 @@ def expected_entropy(probs: Float[Array, "n c"], weights: Float[Array, " n"]) ->
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
 
 
-def expected_cross_entropy(reference: Float[Array, " c"], probs: Float[Array, "n c"],
-                           weights: Float[Array, " n"]) -> Uncertainty:
+def expected_cross_entropy(reference: Float[Array, " c"], probs: Float[Array, "n c"], weights: Float[Array, " n"]) -> Uncertainty:
     """Setting (b) for one pixel: total sum w CE(p*, p), aleatoric H(p*), epistemic sum w KL(p* || p) >= 0.
 
     Probabilities are floored at the smallest normal float32 where a sample excludes what the reference allows, so that
@@ -64,8 +63,12 @@ def divergence_terms(p: Float[Array, "*batch c"], q: Float[Array, "*batch c"]) -
     return jnp.where(possible & ~alike, jnp.where(jnp.abs(u) < SERIES, series, exact), 0.0)
 
 
-def decompose(samples: Samples, reference: Float[Array, "t p c"] | None = None, *,
-              setting: Literal["mutual_information", "cross_entropy"] = "mutual_information") -> Uncertainty:
+def decompose(
+    samples: Samples,
+    reference: Float[Array, "t p c"] | None = None,
+    *,
+    setting: Literal["mutual_information", "cross_entropy"] = "mutual_information",
+) -> Uncertainty:
     """Either setting for every point of every target: maps the one-pixel functions over `t` and `p`."""
     if setting == "cross_entropy":
         if reference is None:

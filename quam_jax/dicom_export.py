@@ -21,8 +21,16 @@ def import_series(folder: Path, out: Path) -> Series:
         raise ValueError(f"{out}: expected a name that ends in .nii.gz")
     series = read_series(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, encode_nifti(series.array, series.geometry, intent="none", description="from a DICOM series",
-                                   display=(float(series.array.min()), float(series.array.max()))))
+    write_atomic(
+        out,
+        encode_nifti(
+            series.array,
+            series.geometry,
+            intent="none",
+            description="from a DICOM series",
+            display=(float(series.array.min()), float(series.array.max())),
+        ),
+    )
     return series
 
 
@@ -45,6 +53,7 @@ def export_case(run: Path, case: str, *, series: Path, out: Path) -> list[Path]:
     written = [write_segmentation(out / f"{case}_seg.dcm", labels, read, names=names or ["foreground"], version=__version__)]
     for number, name in enumerate(MAPS, start=2):
         values = read_map(run / outputs[name].removesuffix(".nii.gz"))
-        written.append(write_parametric_map(out / f"{case}_{name}.dcm", values, read, name=name, number=number,
-                                            version=__version__))
+        written.append(
+            write_parametric_map(out / f"{case}_{name}.dcm", values, read, name=name, number=number, version=__version__)
+        )
     return written

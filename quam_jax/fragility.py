@@ -36,8 +36,9 @@ class Fragility(NamedTuple):
     half_slack: Float[Array, " t"]
 
 
-def measure_fragility(trajectory: Trajectory, reference: Float[ArrayLike, "t p c"], targets: Targets, *,
-                      reference_loss: Float[ArrayLike, "..."]) -> Fragility:
+def measure_fragility(
+    trajectory: Trajectory, reference: Float[ArrayLike, "t p c"], targets: Targets, *, reference_loss: Float[ArrayLike, "..."]
+) -> Fragility:
     """Read flips and their costs off the recorded steps of a search.
 
     `reference` are the given network's probabilities at the targets' points; `reference_loss` is its loss on the fit batch
@@ -52,13 +53,18 @@ def measure_fragility(trajectory: Trajectory, reference: Float[ArrayLike, "t p c
     share = jnp.sum(jnp.where(flips, weights, 0.0), -1) / jnp.sum(weights, -1)
     steps, slack = _first(flips, used[..., None])
     half_steps, half_slack = _first((share >= HALF)[..., None], used[..., None])
-    return Fragility(flipped=jnp.isfinite(steps), steps=steps, slack=slack,
-                     objective=jnp.min(jnp.where(counts, trajectory.objective, jnp.inf), (1, 2)),
-                     share=jnp.max(share, (1, 2)), half_steps=half_steps[:, 0], half_slack=half_slack[:, 0])
+    return Fragility(
+        flipped=jnp.isfinite(steps),
+        steps=steps,
+        slack=slack,
+        objective=jnp.min(jnp.where(counts, trajectory.objective, jnp.inf), (1, 2)),
+        share=jnp.max(share, (1, 2)),
+        half_steps=half_steps[:, 0],
+        half_slack=half_slack[:, 0],
+    )
 
 
-def _first(hits: Bool[Array, "t m s p"],
-           used: Float[Array, "t m s _"]) -> tuple[Float[Array, "t p"], Float[Array, "t p"]]:
+def _first(hits: Bool[Array, "t m s p"], used: Float[Array, "t m s _"]) -> tuple[Float[Array, "t p"], Float[Array, "t p"]]:
     """The number, from 1, of the first step with a hit of any member, and the smallest slack of the hits in that step."""
     at_step = jnp.any(hits, 1)
     first = jnp.argmax(at_step, 1)
@@ -78,8 +84,9 @@ def flip_cost_head(margin: Float[Array, "*points"], curvature: Float[Array, "*po
     return jnp.where(squared > 0, squared / (2.0 * curvature), 0.0)
 
 
-def scatter(values: Float[Array, "t _"], targets: Targets, shape: Sequence[int], *,
-            largest: bool = False) -> Float[np.ndarray, "*space"]:
+def scatter(
+    values: Float[Array, "t _"], targets: Targets, shape: Sequence[int], *, largest: bool = False
+) -> Float[np.ndarray, "*space"]:
     """A map of values of targets or of their points; NaN where no target asked.
 
     Where targets overlap the smallest value counts, or the `largest`. Padding takes no part, and neither do values of NaN.
@@ -102,7 +109,11 @@ def fragility_maps(fragility: Fragility, targets: Targets, shape: Sequence[int])
     `flipped` is 1 or 0. Targets that overlap count with the cheapest flip and the largest share.
     """
     per_target = {name: getattr(fragility, name)[:, None] for name in ("objective", "half_steps", "half_slack")}
-    maps = {name: scatter(values, targets, shape)
-            for name, values in ({"steps": fragility.steps, "slack": fragility.slack} | per_target).items()}
-    return maps | {"flipped": scatter(jnp.asarray(fragility.flipped, jnp.float32), targets, shape, largest=True),
-                   "share": scatter(fragility.share[:, None], targets, shape, largest=True)}
+    maps = {
+        name: scatter(values, targets, shape)
+        for name, values in ({"steps": fragility.steps, "slack": fragility.slack} | per_target).items()
+    }
+    return maps | {
+        "flipped": scatter(jnp.asarray(fragility.flipped, jnp.float32), targets, shape, largest=True),
+        "share": scatter(fragility.share[:, None], targets, shape, largest=True),
+    }

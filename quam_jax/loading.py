@@ -38,9 +38,7 @@ def load_model(
             )
         return _load_nnunet(path, fold=fold, configuration=configuration)
     if fold is not None or configuration is not None:
-        raise ValueError(
-            f"{path}: fold and configuration choose among nnU-Net models; expected a folder with plans.json"
-        )
+        raise ValueError(f"{path}: fold and configuration choose among nnU-Net models; expected a folder with plans.json")
     if path.is_file() and path.suffix == ".pt2":
         if arch not in (None, "graph"):
             raise ValueError(f"{path}: a torch.export file holds its own graph; expected no arch, got {arch!r}")
@@ -85,30 +83,20 @@ def _load_nnunet(path: Path, *, fold: int | str | None, configuration: str | Non
         own = path.parent.name.removeprefix("fold_")
         if fold is not None and str(fold) != own:
             raise ValueError(f"{path}: expected fold {own}, to which the file belongs, got fold={fold}")
-        return read_nnunet(
-            path.parent.parent, configuration=configuration, checkpoint=path.name, folds=[own]
-        )[0]
+        return read_nnunet(path.parent.parent, configuration=configuration, checkpoint=path.name, folds=[own])[0]
     folds = list_folds(path)
     if fold is None and len(folds) > 1:
-        raise ValueError(
-            f"{path}: holds the folds {', '.join(folds)}; expected a choice of one (fold=...), got none"
-        )
+        raise ValueError(f"{path}: holds the folds {', '.join(folds)}; expected a choice of one (fold=...), got none")
     return read_nnunet(path, configuration=configuration, folds=folds if fold is None else [str(fold)])[0]
 
 
-def _check(
-    path: Path, model: SegmentationModel, *, arch: str | None, arguments: dict[str, Any]
-) -> SegmentationModel:
+def _check(path: Path, model: SegmentationModel, *, arch: str | None, arguments: dict[str, Any]) -> SegmentationModel:
     if arch not in (None, model.network.architecture):
         raise ValueError(f"{path}: expected a checkpoint of {arch}, got one of {model.network.architecture}")
     if arguments:
         own = dict(model.network.arguments)
         asked = dict(Network.create(model.network.architecture, **{**own, **arguments}).arguments)
-        others = [
-            f"{name}={asked[name]!r} (the checkpoint has {own[name]!r})"
-            for name in own
-            if asked[name] != own[name]
-        ]
+        others = [f"{name}={asked[name]!r} (the checkpoint has {own[name]!r})" for name in own if asked[name] != own[name]]
         if others:
             raise ValueError(f"{path}: arguments contradict the checkpoint: {', '.join(others)}")
     return model

@@ -36,9 +36,14 @@ class ManyTargets(NamedTuple):
     regions: Int[np.ndarray, "..."] | None  # region maps, -1 outside
 
 
-def choose_targets(image: Float[np.ndarray, "*space i"], reference: Float[np.ndarray, "*space c"],
-                   segmentation: Int[np.ndarray, "*space"], *, wanted: list[Int[np.ndarray, "*space"]],
-                   config: Config) -> tuple[Targets, Int[np.ndarray, "..."] | None]:
+def choose_targets(
+    image: Float[np.ndarray, "*space i"],
+    reference: Float[np.ndarray, "*space c"],
+    segmentation: Int[np.ndarray, "*space"],
+    *,
+    wanted: list[Int[np.ndarray, "*space"]],
+    config: Config,
+) -> tuple[Targets, Int[np.ndarray, "..."] | None]:
     """The pixels or regions that the settings ask for, and the region maps; ValueError if there is none."""
     settings, members = config.targets, config.search.members
     if settings.target == "pixel":
@@ -53,9 +58,16 @@ def choose_targets(image: Float[np.ndarray, "*space i"], reference: Float[np.nda
     return targets, np.stack(maps)
 
 
-def quantify_targets(prepared: Prepared, image: Float[np.ndarray, "*space i"], reference: Float[np.ndarray, "*space c"],
-                     segmentation: Int[np.ndarray, "*space"], *, wanted: list[Int[np.ndarray, "*space"]], config: Config,
-                     key: Key[jax.Array, ""]) -> ManyTargets:
+def quantify_targets(
+    prepared: Prepared,
+    image: Float[np.ndarray, "*space i"],
+    reference: Float[np.ndarray, "*space c"],
+    segmentation: Int[np.ndarray, "*space"],
+    *,
+    wanted: list[Int[np.ndarray, "*space"]],
+    config: Config,
+    key: Key[jax.Array, ""],
+) -> ManyTargets:
     """Search every target of an image, decompose each, and put the results back on the grid."""
     targets, regions = choose_targets(image, reference, segmentation, wanted=wanted, config=config)
     trajectory = search_prepared(prepared, image, targets, key=key, execution=config.execution)
@@ -67,9 +79,12 @@ def quantify_targets(prepared: Prepared, image: Float[np.ndarray, "*space i"], r
     asked = np.asarray(targets.weights) > 0
     counts = np.bincount(points[asked], minlength=len(flat))
     shape = segmentation.shape
-    maps = [np.where(counts > 0, np.bincount(points[asked], values[asked], len(flat)) / np.maximum(counts, 1), rest)
-            .astype(np.float32).reshape(shape)
-            for values, rest in zip(per_point, (base, base, np.zeros_like(base)), strict=True)]
+    maps = [
+        np.where(counts > 0, np.bincount(points[asked], values[asked], len(flat)) / np.maximum(counts, 1), rest)
+        .astype(np.float32)
+        .reshape(shape)
+        for values, rest in zip(per_point, (base, base, np.zeros_like(base)), strict=True)
+    ]
     fragility = measure_fragility(trajectory, given, targets, reference_loss=reference_loss_of(trajectory, config.search))
     uncertainty = Uncertainty(*maps)  # type: ignore[arg-type]  # a record of NumPy maps
     return ManyTargets(targets, trajectory, uncertainty, fragility, fragility_maps(fragility, targets, shape), regions)
@@ -81,14 +96,16 @@ def reference_loss_of(trajectory: Trajectory, config: SearchConfig) -> Float[np.
     return bound / (1 + config.slack) if config.slack_unit == "relative" else bound - config.slack
 
 
-def decompose_targets(trajectory: Trajectory, reference: Float[np.ndarray, "t p c"], *,
-                      samples: SampleConfig) -> tuple[Float[np.ndarray, "t p"], ...]:
+def decompose_targets(
+    trajectory: Trajectory, reference: Float[np.ndarray, "t p c"], *, samples: SampleConfig
+) -> tuple[Float[np.ndarray, "t p"], ...]:
     """Total, aleatoric and epistemic of every point of every target, a block of targets at a time."""
     return decompose_folds((trajectory,), (reference,), samples=samples)
 
 
-def decompose_folds(trajectories: Sequence[Trajectory], references: Sequence[Float[np.ndarray, "t p c"]], *,
-                    samples: SampleConfig) -> tuple[Float[np.ndarray, "t p"], ...]:
+def decompose_folds(
+    trajectories: Sequence[Trajectory], references: Sequence[Float[np.ndarray, "t p c"]], *, samples: SampleConfig
+) -> tuple[Float[np.ndarray, "t p"], ...]:
     """`decompose_targets` for the same targets searched in several networks, whose samples count alike.
 
     Where a reference is needed it is the mean of the networks'.
@@ -105,12 +122,14 @@ def decompose_folds(trajectories: Sequence[Trajectory], references: Sequence[Flo
 
 
 @partial(jax.jit, static_argnames="samples")
-def _decompose_mixture(trajectories: tuple[Trajectory, ...], references: tuple[Float[jax.Array, "t p c"], ...],
-                       samples: SampleConfig) -> Uncertainty:
+def _decompose_mixture(
+    trajectories: tuple[Trajectory, ...], references: tuple[Float[jax.Array, "t p c"], ...], samples: SampleConfig
+) -> Uncertainty:
     """Weigh the samples of every network by themselves, mix the networks in equal shares, and decompose."""
     parts = [_weighted_samples(*pair, samples) for pair in zip(trajectories, references, strict=True)]
-    mixed = Samples(jnp.concatenate([part.probs for part in parts], 1),
-                    jnp.concatenate([part.weights for part in parts], 1) / len(parts))
+    mixed = Samples(
+        jnp.concatenate([part.probs for part in parts], 1), jnp.concatenate([part.weights for part in parts], 1) / len(parts)
+    )
     return decompose(mixed, sum(references[1:], references[0]) / len(references), setting=samples.decomposition)
 
 
@@ -120,6 +139,11 @@ def decompose_weighted(trajectory: Trajectory, reference: Float[jax.Array, "t p 
 
 
 def _weighted_samples(trajectory: Trajectory, reference: Float[jax.Array, "t p c"], samples: SampleConfig) -> Samples:
-    weights = trajectory_weights(trajectory, rule=samples.weighting, feasible_only=samples.feasible_only,
-                                 temperature=samples.temperature, effective_size=samples.effective_size)
+    weights = trajectory_weights(
+        trajectory,
+        rule=samples.weighting,
+        feasible_only=samples.feasible_only,
+        temperature=samples.temperature,
+        effective_size=samples.effective_size,
+    )
     return to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)

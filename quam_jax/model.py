@@ -87,25 +87,30 @@ class Network:
     def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
         """Names and shapes of the parameters and of the statistics."""
         template = _template(self)
-        return ({_join(p): v.shape for p, v in _flat(template.params).items()},
-                {_join(p): v.shape for p, v in _flat(template.stats).items()})
+        return (
+            {_join(p): v.shape for p, v in _flat(template.params).items()},
+            {_join(p): v.shape for p, v in _flat(template.stats).items()},
+        )
 
     def layouts(self) -> dict[str, str]:
         """Axis order of every weight relative to PyTorch's: plain, conv, transposed or linear."""
         return _template(self).layouts
 
-    def apply(self, params: Parameters, stats: Parameters, x: Float[Array, "b *space i"],
-              mode: Mode = EVAL) -> tuple[Float[Array, "b *space c"], Parameters]:
+    def apply(
+        self, params: Parameters, stats: Parameters, x: Float[Array, "b *space i"], mode: Mode = EVAL
+    ) -> tuple[Float[Array, "b *space c"], Parameters]:
         """Logits, and the statistics after the pass (unchanged unless `mode.batch_statistics`)."""
         return self._run(params, stats, lambda net: net(x, mode))
 
-    def trunk(self, params: Parameters, stats: Parameters, x: Float[Array, "b *space i"], *,
-              cut: str) -> Float[Array, "b *space f"]:
+    def trunk(
+        self, params: Parameters, stats: Parameters, x: Float[Array, "b *space i"], *, cut: str
+    ) -> Float[Array, "b *space f"]:
         """The activation in front of a cut, in eval mode."""
         return self._run(params, stats, lambda net: net.trunk(x, EVAL, cut=cut))[0]
 
-    def tail(self, params: Parameters, stats: Parameters, activation: Float[Array, "b *space f"],
-             mode: Mode = EVAL, *, cut: str) -> tuple[Float[Array, "b *space c"], Parameters]:
+    def tail(
+        self, params: Parameters, stats: Parameters, activation: Float[Array, "b *space f"], mode: Mode = EVAL, *, cut: str
+    ) -> tuple[Float[Array, "b *space c"], Parameters]:
         """Logits from the activation in front of a cut, and the statistics after the pass."""
         return self._run(params, stats, lambda net: net.tail(activation, mode, cut=cut))
 
@@ -120,8 +125,10 @@ class Network:
         """The parameters whose name matches a regular expression from its start; ValueError if none does."""
         names = [n for n in self.shapes()[0] if re.match(pattern, n)]
         if not names:
-            raise ValueError(f"parameter pattern {pattern!r}: no parameter of {self.architecture} matches; "
-                             f"names look like {', '.join(list(self.shapes()[0])[:3])}")
+            raise ValueError(
+                f"parameter pattern {pattern!r}: no parameter of {self.architecture} matches; "
+                f"names look like {', '.join(list(self.shapes()[0])[:3])}"
+            )
         return names
 
     def _run(self, params: Parameters, stats: Parameters, call: Any) -> tuple[Array, Parameters]:
@@ -145,8 +152,7 @@ class _Template:
     @staticmethod
     def fill(state: nnx.State, values: Parameters) -> nnx.State:
         filled = jax.tree.map(lambda x: x, state)
-        nnx.replace_by_pure_dict(filled, traverse_util.unflatten_dict(
-            {path: values[_join(path)] for path in _flat(state)}))
+        nnx.replace_by_pure_dict(filled, traverse_util.unflatten_dict({path: values[_join(path)] for path in _flat(state)}))
         return filled
 
 
@@ -199,7 +205,7 @@ class SegmentationModel:
         x = jnp.asarray(images, jnp.float32)
         rank, channels = self.network.rank, self.network.in_channels
         if x.ndim != rank + 2 or x.shape[-1] != channels:
-            raise ValueError(f"images: expected [b {'h w d'[:2 * rank - 1]} {channels}], got shape {tuple(x.shape)}")
+            raise ValueError(f"images: expected [b {'h w d'[: 2 * rank - 1]} {channels}], got shape {tuple(x.shape)}")
         logits = _logits(self.network, self.params, self.stats, pad_to_multiple(x, self.network, leading=1))
         return logits[tuple(slice(n) for n in x.shape[:-1])]
 

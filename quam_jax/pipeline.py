@@ -53,19 +53,27 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResu
     settings = to_dict(dataclasses.replace(request.config, execution=Config().execution))
     run_digest = run_folder.digest(__version__, model_digest, settings, method.fit_hashes, method.preparation)
     fresh = not request.out.exists()
-    run_folder.claim(request.out, run_digest, overwrite=request.overwrite,
-                     busy=others_at_work(request.out, patience=request.sharing.patience))
+    run_folder.claim(
+        request.out, run_digest, overwrite=request.overwrite, busy=others_at_work(request.out, patience=request.sharing.patience)
+    )
     lanes = _lanes(models, method, request)
-    info = _describe(method, request, run_digest=run_digest, model_digest=model_digest, began=began,
-                     lanes=len(lanes))
+    info = _describe(method, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
     try:
         return _share(method, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
     except OSError as error:
         raise run_folder.output_error(request.out, error) from error
 
 
-def _share(method: Method, request: RunRequest, run_digest: str, *, lanes: list[Method], info: dict[str, Any], fresh: bool,
-           progress: Progress) -> RunResult:
+def _share(
+    method: Method,
+    request: RunRequest,
+    run_digest: str,
+    *,
+    lanes: list[Method],
+    info: dict[str, Any],
+    fresh: bool,
+    progress: Progress,
+) -> RunResult:
     """Take part in the run until all of its cases are done, by whomever, and the results are merged."""
     out, names = request.out, [case.name for case in method.cases]
     cases = {case.name: case for case in method.cases}
@@ -98,12 +106,21 @@ def _share(method: Method, request: RunRequest, run_digest: str, *, lanes: list[
                 if stored.get("digest", run_digest) != run_digest:
                     raise ValueError(f"{out}: another run has replaced this one") from None
                 if not stored:
-                    raise ValueError(f"{out}: all cases failed, and another process of this run has removed its folder; "
-                                     "that process tells why") from None
+                    raise ValueError(
+                        f"{out}: all cases failed, and another process of this run has removed its folder; that process tells why"
+                    ) from None
 
 
-def _work(worker: Worker, cases: dict[str, Case], lanes: Sequence[Method], request: RunRequest, run_digest: str, *, times: Times,
-          progress: Progress) -> None:
+def _work(
+    worker: Worker,
+    cases: dict[str, Case],
+    lanes: Sequence[Method],
+    request: RunRequest,
+    run_digest: str,
+    *,
+    times: Times,
+    progress: Progress,
+) -> None:
     """Do every case that is free, or whose owner is dead."""
     method = lanes[0]
     worker.refresh()
@@ -142,10 +159,16 @@ def _work(worker: Worker, cases: dict[str, Case], lanes: Sequence[Method], reque
         _settle(worker, found, method, request, run_digest)
         done += 1
 
-    run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, size=size,
-               stall=sharing.stall, times=times)
-    worker.write("figures", lanes=len(lanes), worked=times.worked, starved=times.starved, blocked=times.blocked,
-                 first=times.first, wall=times.wall)
+    run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, size=size, stall=sharing.stall, times=times)
+    worker.write(
+        "figures",
+        lanes=len(lanes),
+        worked=times.worked,
+        starved=times.starved,
+        blocked=times.blocked,
+        first=times.first,
+        wall=times.wall,
+    )
 
 
 def _settle(worker: Worker, found: Searched | Passed | Failed, method: Method, request: RunRequest, run_digest: str) -> None:
@@ -177,9 +200,15 @@ def _settle(worker: Worker, found: Searched | Passed | Failed, method: Method, r
         worker.write("redo", case=name, why=loaded.why)
     run_folder.publish(out, name, record, worker=worker.name)
     write = time.perf_counter() - start
-    worker.write("done", case=name, seconds=round(loaded.seconds + found.seconds + write, 3), read=round(loaded.seconds, 3),
-                 search=round(found.seconds, 3), write=round(write, 3),
-                 finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    worker.write(
+        "done",
+        case=name,
+        seconds=round(loaded.seconds + found.seconds + write, 3),
+        read=round(loaded.seconds, 3),
+        search=round(found.seconds, 3),
+        write=round(write, 3),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _give_up(worker: Worker, out: Path, name: str, reason: str) -> None:
@@ -211,7 +240,7 @@ def _lanes(models: Sequence[SegmentationModel], method: Method, request: RunRequ
 
     The members of a mask target are few, so that several devices take a case each; pixels and regions fill all devices with one.
     """
-    devices = jax.local_devices()[:request.config.execution.devices or None]
+    devices = jax.local_devices()[: request.config.execution.devices or None]
     count = min(len(devices), len(method.cases))
     if count < 2 or request.config.targets.target != "mask":
         return [method]
@@ -250,25 +279,49 @@ def _text(name: str, done: int, seconds: float, worked: float, lanes: int) -> st
     return f"{name} ({done / seconds:.3g} cases/s, device {min(1.0, worked / seconds / lanes):.0%})"
 
 
-def _describe(method: Method, request: RunRequest, *, run_digest: str, model_digest: str,
-              began: datetime.datetime, lanes: int) -> dict[str, Any]:
+def _describe(
+    method: Method, request: RunRequest, *, run_digest: str, model_digest: str, began: datetime.datetime, lanes: int
+) -> dict[str, Any]:
     """What run.json says from the first moment on."""
     model = method.model
     return {
-        "format": run_folder.FORMAT, "status": "running", "digest": run_digest, "command": request.command,
-        "started": began.isoformat(timespec="seconds"), "versions": _versions(),
-        "device": backend_name(), "devices": jax.local_device_count(), "lanes": lanes, "hosts": request.sharing.hosts,
-        "units": "nats", "method": "adversarial-model search (QUAM-SM)",
-        "setting": request.config.setting, "config": to_dict(request.config), "seed": request.config.seed,
-        "model": {"path": str(request.model), "sha256": model_digest, "architecture": model.network.architecture,
-                  "classes": model.network.classes, "parameters": model.parameter_count, "folds": method.folds},
-        "preprocessing": method.preparation, "fit_cases": method.fit_names, "cases": [c.name for c in method.cases],
-        "controls": {"boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
-                     "softmax": "entropy of the given network's prediction"},
+        "format": run_folder.FORMAT,
+        "status": "running",
+        "digest": run_digest,
+        "command": request.command,
+        "started": began.isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "device": backend_name(),
+        "devices": jax.local_device_count(),
+        "lanes": lanes,
+        "hosts": request.sharing.hosts,
+        "units": "nats",
+        "method": "adversarial-model search (QUAM-SM)",
+        "setting": request.config.setting,
+        "config": to_dict(request.config),
+        "seed": request.config.seed,
+        "model": {
+            "path": str(request.model),
+            "sha256": model_digest,
+            "architecture": model.network.architecture,
+            "classes": model.network.classes,
+            "parameters": model.parameter_count,
+            "folds": method.folds,
+        },
+        "preprocessing": method.preparation,
+        "fit_cases": method.fit_names,
+        "cases": [c.name for c in method.cases],
+        "controls": {
+            "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
+            "softmax": "entropy of the given network's prediction",
+        },
     }
 
 
 def _versions() -> dict[str, str]:
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "nibabel")
-    return {"quam_jax": __version__, "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages}}
+    return {
+        "quam_jax": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }

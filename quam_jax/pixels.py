@@ -26,8 +26,9 @@ def all_pixels(shape: Sequence[int]) -> Chosen:
     return np.arange(math.prod(shape), dtype=np.int32)
 
 
-def boundary_distance(labels: Int[np.ndarray, "*space"], *,
-                      spacing: Sequence[float] | None = None) -> Float[np.ndarray, "*space"]:
+def boundary_distance(
+    labels: Int[np.ndarray, "*space"], *, spacing: Sequence[float] | None = None
+) -> Float[np.ndarray, "*space"]:
     """Euclidean distance from every pixel to the nearest one of another label; inf where there is none.
 
     In pixels, or in the unit of `spacing`, the sides of a voxel.
@@ -80,13 +81,15 @@ def listed(points: Sequence[Sequence[int]], shape: Sequence[int]) -> Chosen:
     for point in points:
         if len(point) != len(shape) or not all(0 <= index < side for index, side in zip(point, shape, strict=True)):
             inside = ", ".join(f"0..{side - 1}" for side in shape)
-            raise ValueError(f"pixel list: expected {len(shape)} indices inside the image ({inside}), got "
-                             f"{','.join(map(str, point))}")
+            raise ValueError(
+                f"pixel list: expected {len(shape)} indices inside the image ({inside}), got {','.join(map(str, point))}"
+            )
     return np.ravel_multi_index(np.asarray(points, int).T.reshape(len(shape), -1), tuple(shape)).astype(np.int32)
 
 
-def chosen_pixels(settings: TargetConfig, labels: Int[np.ndarray, "*space"], probs: Float[np.ndarray, "*space c"], *,
-                  seed: int) -> Chosen:
+def chosen_pixels(
+    settings: TargetConfig, labels: Int[np.ndarray, "*space"], probs: Float[np.ndarray, "*space c"], *, seed: int
+) -> Chosen:
     """The pixels that the settings ask for; ValueError for a listed pixel outside the image."""
     if settings.pixels == "all":
         return all_pixels(labels.shape)
@@ -106,5 +109,8 @@ def pixel_targets(points: Chosen, probs: Float[np.ndarray, "*space c"], *, membe
     """
     classes = probs.shape[-1]
     labels = ranked_classes(np.asarray(probs).reshape(-1, classes)[points])[:, (np.arange(members) + 1) % classes]
-    return Targets(points=jnp.asarray(np.asarray(points)[:, None], jnp.int32), labels=jnp.asarray(labels[:, :, None]),
-                   weights=jnp.asarray(np.ones((len(points), 1), np.float32)))
+    return Targets(
+        points=jnp.asarray(np.asarray(points)[:, None], jnp.int32),
+        labels=jnp.asarray(labels[:, :, None]),
+        weights=jnp.asarray(np.ones((len(points), 1), np.float32)),
+    )

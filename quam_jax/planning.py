@@ -141,13 +141,26 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple
     merging = longer.end - longer.last
     once = ((cold.end - cold.last) - (warm.end - warm.last)).positive()
     models = longer.models / length
-    return Probe(start, compilation, case, step, once,
-                 merging.scaled(1 / length), longer.thread, _memory(), models, length, cold.sizes, lanes,
-                 choose_plan(request.config.execution, members=max(1, round(models)))), longer.bytes
+    return Probe(
+        start,
+        compilation,
+        case,
+        step,
+        once,
+        merging.scaled(1 / length),
+        longer.thread,
+        _memory(),
+        models,
+        length,
+        cold.sizes,
+        lanes,
+        choose_plan(request.config.execution, members=max(1, round(models))),
+    ), longer.bytes
 
 
-def predict_run(measured: Probe, sizes: Sizes, config: Config, *, cases: int, devices: int = 1, hosts: int = 1,
-                price: float | None = None) -> Estimate:
+def predict_run(
+    measured: Probe, sizes: Sizes, config: Config, *, cases: int, devices: int = 1, hosts: int = 1, price: float | None = None
+) -> Estimate:
     """What `cases` cases take on `devices` devices like the probe's, in `hosts` processes; `price` is that of a device hour.
 
     `devices` counts those of all processes together. Images come in `measured.sizes` sizes.
@@ -175,8 +188,10 @@ def describe_plan(measured: Probe) -> str:
     plan = measured.plan
     chunk = f"{plan.chunk} at a time" if plan.chunk else "as many at a time as the memory takes"
     how = {"vmap": "mapped side by side", "unroll": "unrolled", "loop": "one by one"}[plan.members]
-    return (f"{measured.models:.4g} adversarial models a case, {how}, {chunk}; steps by {plan.steps}; "
-            f"{measured.lanes} {'case' if measured.lanes == 1 else 'cases'} at a time on {backend_name()}")
+    return (
+        f"{measured.models:.4g} adversarial models a case, {how}, {chunk}; steps by {plan.steps}; "
+        f"{measured.lanes} {'case' if measured.lanes == 1 else 'cases'} at a time on {backend_name()}"
+    )
 
 
 def _measure(request: RunRequest, names: tuple[str, ...], *, steps: int) -> _Pass:
@@ -185,8 +200,10 @@ def _measure(request: RunRequest, names: tuple[str, ...], *, steps: int) -> _Pas
     moments: list[Clock] = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "probe"
-        run(dataclasses.replace(request, out=out, config=config, only=names, overwrite=False),
-            progress=lambda *_: moments.append(Clock.now()))
+        run(
+            dataclasses.replace(request, out=out, config=config, only=names, overwrite=False),
+            progress=lambda *_: moments.append(Clock.now()),
+        )
         end = Clock.now()
         records = [read_json(out / f"{name}.json") for name in names]
         records = [record for record in records if record]
@@ -194,8 +211,15 @@ def _measure(request: RunRequest, names: tuple[str, ...], *, steps: int) -> _Pas
         with (out / "timing.csv").open(newline="", encoding="utf-8") as file:
             timing = list(csv.DictReader(file))
     thread = max(sum(float(line[part]) for line in timing) / len(timing) for part in ("read", "write"))
-    return _Pass(moments[0], moments[-1], end, sizes, sum(int(r["row"]["members"]) for r in records),
-                 len({tuple(r["image"]["shape"]) for r in records}), thread)
+    return _Pass(
+        moments[0],
+        moments[-1],
+        end,
+        sizes,
+        sum(int(r["row"]["members"]) for r in records),
+        len({tuple(r["image"]["shape"]) for r in records}),
+        thread,
+    )
 
 
 def _sizes(out: Path, cases: int) -> Sizes:

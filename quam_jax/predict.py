@@ -29,8 +29,7 @@ def predict(model: SegmentationModel, image: Float[Array | np.ndarray, "*space i
     return _softmax(model(image[None]))
 
 
-def fit_data(model: SegmentationModel, images: Float[ArrayLike, "k b *space i"],
-             labels: Int[ArrayLike, "k b *space"]) -> FitData:
+def fit_data(model: SegmentationModel, images: Float[ArrayLike, "k b *space i"], labels: Int[ArrayLike, "k b *space"]) -> FitData:
     """Fit batches with the given network's loss on each, in nats per labelled pixel.
 
     Sides that the network cannot take are padded by repeating the edge, with the ignored label -1. ValueError if there is

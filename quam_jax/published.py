@@ -63,9 +63,7 @@ def combine_softmax(
     ValueError on predictions that are not images of rank 2, which the published code does not take either.
     """
     if np.ndim(preds) != 6:
-        raise ValueError(
-            f"softmax combination: expected predictions [b s m c h w], got shape {np.shape(preds)}"
-        )
+        raise ValueError(f"softmax combination: expected predictions [b s m c h w], got shape {np.shape(preds)}")
     preds, loss = _first_steps(preds, loss, num_samples)
     return Combined(preds, _loss_weights(_averaged(loss), temperature))
 
@@ -126,9 +124,7 @@ def combine_best(
     return Selected(np.take_along_axis(preds, index, 1), changed)
 
 
-def uncertainty_a(
-    preds: Float[np.ndarray, "b s m c *space"], weights: Float[np.ndarray, "b s m"] | None = None
-) -> Uncertainty:
+def uncertainty_a(preds: Float[np.ndarray, "b s m c *space"], weights: Float[np.ndarray, "b s m"] | None = None) -> Uncertainty:
     """Published setting (a): entropy of the mean prediction, split into the mean entropy and the rest.
 
     Probabilities are clamped to [1e-8, 1] without being normalised again, and weights are divided by their
@@ -170,9 +166,7 @@ def best_prediction(trajectory: Trajectory) -> Float[np.ndarray, "t m p c"]:
     Ties go to the first step; zeros where no step qualifies. This is the published `test_best_pred`, which
     maximises what the search minimises.
     """
-    probs, objective, penalty = (
-        np.asarray(x) for x in (trajectory.probs, trajectory.objective, trajectory.penalty)
-    )
+    probs, objective, penalty = (np.asarray(x) for x in (trajectory.probs, trajectory.objective, trajectory.penalty))
     qualifies = (penalty <= 0) & (objective == objective)
     best = np.argmax(np.where(qualifies, objective, -np.inf), 2)[..., None]
     chosen = np.take_along_axis(probs, best[..., None, None], 2)[:, :, 0]
@@ -194,18 +188,14 @@ def published_uncertainty(trajectory: Trajectory) -> Uncertainty:
     return uncertainty_a(combined.preds, combined.weights)
 
 
-def dilate_published(
-    labels: Int[np.ndarray, "*space"], *, kernel: int = 3, iterations: int = 1
-) -> Int[np.ndarray, "*space"]:
+def dilate_published(labels: Int[np.ndarray, "*space"], *, kernel: int = 3, iterations: int = 1) -> Int[np.ndarray, "*space"]:
     """1 where the labels under a square kernel sum to more than 0, so that any label map becomes binary."""
     for _ in range(iterations):
         labels = (_window_sum(labels, kernel) > 0).astype(np.int64)
     return np.asarray(labels)
 
 
-def erode_published(
-    labels: Int[np.ndarray, "*space"], *, kernel: int = 3, iterations: int = 1
-) -> Int[np.ndarray, "*space"]:
+def erode_published(labels: Int[np.ndarray, "*space"], *, kernel: int = 3, iterations: int = 1) -> Int[np.ndarray, "*space"]:
     """1 where the labels under a square kernel sum to its size, with background outside the image.
 
     Labels above 1 can stand in for absent neighbours; only for a binary mask is this an erosion.
@@ -221,9 +211,7 @@ def _window_sum(labels: Int[np.ndarray, "*space"], kernel: int) -> Int[np.ndarra
     return windows.sum(tuple(range(padded.ndim, windows.ndim)))
 
 
-def _first_steps(
-    preds: np.ndarray, loss: np.ndarray, num_samples: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _first_steps(preds: np.ndarray, loss: np.ndarray, num_samples: int | None) -> tuple[np.ndarray, np.ndarray]:
     loss = np.asarray(loss)
     count = loss.shape[1] if num_samples is None else num_samples
     return np.asarray(preds)[:, :count], loss[:, :count]
@@ -235,9 +223,7 @@ def _averaged(loss: np.ndarray) -> np.ndarray:
 
 def _loss_weights(loss: np.ndarray, temperature: float) -> np.ndarray:
     if loss.ndim != 3:
-        raise ValueError(
-            f"loss: expected [b s m] or [b s m entries], got {loss.ndim} axes after its reduction"
-        )
+        raise ValueError(f"loss: expected [b s m] or [b s m entries], got {loss.ndim} axes after its reduction")
     logits = (-loss / temperature).reshape(len(loss), -1)
     weights = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
     return (weights / weights.sum(1, keepdims=True)).reshape(loss.shape)
@@ -247,9 +233,7 @@ def _entry(loss: np.ndarray, index: int, name: str) -> np.ndarray:
     if loss.ndim == 4 and loss.shape[-1] > 1:
         return loss[..., index]
     if loss.ndim != 3:
-        raise ValueError(
-            f"{name}: expected [b s m] or [b s m entries] with at least two entries, got {loss.shape}"
-        )
+        raise ValueError(f"{name}: expected [b s m] or [b s m entries] with at least two entries, got {loss.shape}")
     return loss
 
 

@@ -67,8 +67,9 @@ def case_criteria(arrays: Mapping[str, Num[np.ndarray, "..."]], *, voxel: float 
     return found
 
 
-def find_regions(arrays: Mapping[str, Num[np.ndarray, "..."]], *, threshold: float, voxel: float = 1.0, least: int = 1
-                 ) -> tuple[list[FoundRegion], Int[np.ndarray, "*space"]]:
+def find_regions(
+    arrays: Mapping[str, Num[np.ndarray, "..."]], *, threshold: float, voxel: float = 1.0, least: int = 1
+) -> tuple[list[FoundRegion], Int[np.ndarray, "*space"]]:
     """Connected regions of at least `least` pixels whose epistemic uncertainty reaches `threshold` nats, and their label map.
 
     Pixels that touch along an edge or face belong together. Criteria are those of REGION_CRITERIA. ValueError without an
@@ -103,8 +104,9 @@ def find_regions(arrays: Mapping[str, Num[np.ndarray, "..."]], *, threshold: flo
         if alone is not None:
             criteria["slices"] = float(alone[box][member].mean())
         labels[box][member] = len(regions) + 1
-        regions.append(FoundRegion(len(regions) + 1, tuple(int(p) + s.start for p, s in zip(place, box, strict=True)), pixels,
-                                   criteria))
+        regions.append(
+            FoundRegion(len(regions) + 1, tuple(int(p) + s.start for p, s in zip(place, box, strict=True)), pixels, criteria)
+        )
     return regions, labels
 
 

@@ -41,8 +41,9 @@ def components(labels: Int[np.ndarray, "*space"]) -> RegionMap:
     """Connected components of each class, background included; pixels touch at faces."""
     labels = np.asarray(labels)
     index = np.arange(labels.size).reshape(labels.shape)
-    pairs = [(index[a][labels[a] == labels[b]], index[b][labels[a] == labels[b]])
-             for a, b in _shifts(labels.shape, diagonal=False)]
+    pairs = [
+        (index[a][labels[a] == labels[b]], index[b][labels[a] == labels[b]]) for a, b in _shifts(labels.shape, diagonal=False)
+    ]
     return _renumbered(connected_components(_graph(pairs, labels.size), directed=False)[1].reshape(labels.shape))
 
 
@@ -116,8 +117,12 @@ def superpixels(image: Float[np.ndarray, "*space i"], count: int, compactness: f
     return _connected(owner.reshape(space), smallest=side**rank / 4)
 
 
-def _nearest_centre(features: Float[np.ndarray, "f pixels"], centres: Float[np.ndarray, "f n"],
-                    cells: Sequence[Int[np.ndarray, " p"]], grid: Sequence[int]) -> Int[np.ndarray, " pixels"]:
+def _nearest_centre(
+    features: Float[np.ndarray, "f pixels"],
+    centres: Float[np.ndarray, "f n"],
+    cells: Sequence[Int[np.ndarray, " p"]],
+    grid: Sequence[int],
+) -> Int[np.ndarray, " pixels"]:
     """The nearest of the centres whose cells touch a pixel's cell; of equal ones the first. Cell by cell: it stays in cache."""
     numbers = np.arange(len(cells)).reshape(grid)
     owner = np.empty(features.shape[1], np.int64)
@@ -154,8 +159,9 @@ def _connected(owner: Int[np.ndarray, "*space"], *, smallest: float) -> RegionMa
     return _renumbered(regions)
 
 
-def region_maps(settings: TargetConfig, image: Float[np.ndarray, "*space i"],
-                labels: Int[np.ndarray, "*space"]) -> list[RegionMap]:
+def region_maps(
+    settings: TargetConfig, image: Float[np.ndarray, "*space i"], labels: Int[np.ndarray, "*space"]
+) -> list[RegionMap]:
     """The partitions that the settings ask for: one, or one a level of a pyramid."""
     shape, size = labels.shape, settings.region_size
     if settings.regions == "tiles":
@@ -170,8 +176,14 @@ def region_maps(settings: TargetConfig, image: Float[np.ndarray, "*space i"],
     return pyramid(shape, [size * 2**level for level in range(settings.pyramid_levels)])
 
 
-def region_targets(maps: Sequence[RegionMap], labels: Int[np.ndarray, "*space"], wanted: Sequence[Int[np.ndarray, "*space"]], *,
-                   probs: Float[np.ndarray, "*space c"], members: int) -> Targets:
+def region_targets(
+    maps: Sequence[RegionMap],
+    labels: Int[np.ndarray, "*space"],
+    wanted: Sequence[Int[np.ndarray, "*space"]],
+    *,
+    probs: Float[np.ndarray, "*space c"],
+    members: int,
+) -> Targets:
     """One target a region, of the first map's regions first; its members want the given masks in turn, inside the region.
 
     Where a mask asks for nothing new in a region (it equals `labels` there), the member wants the most probable other class
@@ -196,9 +208,11 @@ def region_targets(maps: Sequence[RegionMap], labels: Int[np.ndarray, "*space"],
     points = joined[starts[:, None] + np.where(inside, column, 0)]
     labels_there = np.moveaxis(asked[:, points], 0, 1)
     nothing_new = np.all(labels_there == present[points][:, None], -1, keepdims=True)
-    return Targets(points=jnp.asarray(points, jnp.int32),
-                   labels=jnp.asarray(np.where(nothing_new, other[points][:, None], labels_there), jnp.int32),
-                   weights=jnp.asarray(inside / np.maximum(sizes, 1)[:, None], jnp.float32))
+    return Targets(
+        points=jnp.asarray(points, jnp.int32),
+        labels=jnp.asarray(np.where(nothing_new, other[points][:, None], labels_there), jnp.int32),
+        weights=jnp.asarray(inside / np.maximum(sizes, 1)[:, None], jnp.float32),
+    )
 
 
 def region_points(region_map: RegionMap) -> list[Int[np.ndarray, " p"]]:
@@ -222,12 +236,13 @@ def _shifts(shape: Sequence[int], *, diagonal: bool) -> Iterator[tuple[tuple[sli
     """Pairs of windows that lay every pixel beside its neighbours, each pair of neighbours once."""
     for offset in itertools.product((-1, 0, 1), repeat=len(shape)):
         if offset > (0,) * len(shape) and (diagonal or sum(map(abs, offset)) == 1):
-            yield (tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, shape, strict=True)),
-                   tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, shape, strict=True)))
+            yield (
+                tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, shape, strict=True)),
+                tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, shape, strict=True)),
+            )
 
 
-def _graph(pairs: Sequence[tuple[np.ndarray, np.ndarray]], size: int,
-           weights: Sequence[float] | None = None) -> csr_array:
+def _graph(pairs: Sequence[tuple[np.ndarray, np.ndarray]], size: int, weights: Sequence[float] | None = None) -> csr_array:
     rows, columns = (np.concatenate([pair[k] for pair in pairs]) for k in (0, 1))
     values = np.repeat(np.ones(len(pairs)) if weights is None else np.asarray(weights), [len(pair[0]) for pair in pairs])
     return csr_array(coo_array((values, (rows, columns)), shape=(size, size)))

@@ -30,8 +30,16 @@ class Review(NamedTuple):
     files: list[Path]
 
 
-def rank_run(run_folder: Path, out: Path, *, by: Sequence[str] = ("total", "changed"), regions_by: Sequence[str] = ("epistemic",),
-             top: float = 0.2, threshold: float = 0.0, least: int = 4) -> Review:
+def rank_run(
+    run_folder: Path,
+    out: Path,
+    *,
+    by: Sequence[str] = ("total", "changed"),
+    regions_by: Sequence[str] = ("epistemic",),
+    top: float = 0.2,
+    threshold: float = 0.0,
+    least: int = 4,
+) -> Review:
     """Order the cases and regions of a run by criteria of ranking.py and write the review list into `out`.
 
     The first share `top` of the cases (rounded up) is marked as suggested. Regions are connected pixels of at least `threshold`
@@ -71,18 +79,35 @@ def rank_run(run_folder: Path, out: Path, *, by: Sequence[str] = ("total", "chan
     settings = {"by": list(by), "regions_by": list(regions_by), "top": top, "threshold": threshold, "least": least}
     write_table(out / "cases.csv", cases)
     write_table(out / "regions.csv", rows or [{"rank": ""}])
-    write_json(out / "ranking.json", {
-        "run": str(run_folder), "settings": settings, "criteria": {"cases": CASE_CRITERIA, "regions": REGION_CRITERIA},
-        "cases": cases, "regions": rows, "left_out": left_out})
+    write_json(
+        out / "ranking.json",
+        {
+            "run": str(run_folder),
+            "settings": settings,
+            "criteria": {"cases": CASE_CRITERIA, "regions": REGION_CRITERIA},
+            "cases": cases,
+            "regions": rows,
+            "left_out": left_out,
+        },
+    )
     return Review(cases, rows, left_out, [out / "cases.csv", out / "regions.csv", out / "ranking.json", *files])
 
 
-def _case_rows(names: Sequence[str], found: Sequence[Mapping[str, float]], *, by: Sequence[str], top: float
-               ) -> list[dict[str, Any]]:
+def _case_rows(
+    names: Sequence[str], found: Sequence[Mapping[str, float]], *, by: Sequence[str], top: float
+) -> list[dict[str, Any]]:
     order, scores = order_by(found, by)
     suggested = int(np.ceil(top * len(names)))
-    return [{"rank": rank, "case": names[i], "suggested": "yes" if rank <= suggested else "no",
-             "score": round(float(scores[i]), 6), **found[i]} for rank, i in enumerate(order.tolist(), start=1)]
+    return [
+        {
+            "rank": rank,
+            "case": names[i],
+            "suggested": "yes" if rank <= suggested else "no",
+            "score": round(float(scores[i]), 6),
+            **found[i],
+        }
+        for rank, i in enumerate(order.tolist(), start=1)
+    ]
 
 
 def _region_rows(regions: Sequence[tuple[str, int, Any]], *, by: Sequence[str]) -> list[dict[str, Any]]:
@@ -95,9 +120,18 @@ def _region_rows(regions: Sequence[tuple[str, int, Any]], *, by: Sequence[str]) 
     for rank, i in enumerate(order.tolist(), start=1):
         name, number, region = regions[i]
         seen[name] = seen.get(name, 0) + 1
-        rows.append({"rank": rank, "case": name, "label": seen[name] if seen[name] <= MOST_LABELS else "", "found_as": number,
-                     "at": ",".join(map(str, region.peak)), "pixels": region.pixels, "score": round(float(scores[i]), 6),
-                     **region.criteria})
+        rows.append(
+            {
+                "rank": rank,
+                "case": name,
+                "label": seen[name] if seen[name] <= MOST_LABELS else "",
+                "found_as": number,
+                "at": ",".join(map(str, region.peak)),
+                "pixels": region.pixels,
+                "score": round(float(scores[i]), 6),
+                **region.criteria,
+            }
+        )
     return rows
 
 

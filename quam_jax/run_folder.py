@@ -76,8 +76,9 @@ def _require_own(out: Path, run_digest: str, *, overwrite: bool, busy: bool) -> 
     if found["digest"] == run_digest:
         return
     if not overwrite:
-        raise ValueError(f"{out}: holds another run (other model, data or settings); expected a new folder, or "
-                         "--overwrite to replace it")
+        raise ValueError(
+            f"{out}: holds another run (other model, data or settings); expected a new folder, or --overwrite to replace it"
+        )
     if busy:
         raise ValueError(f"{out}: another run is at work there; expected --overwrite after it has ended")
     for item in out.iterdir():

@@ -41,8 +41,9 @@ def no_samples(points: int, classes: int) -> RunningSums:
     return RunningSums(jnp.asarray(-jnp.inf), zero, zero, jnp.zeros((points, classes)), flat, flat, flat)
 
 
-def log_weights(trajectory: Trajectory, *, rule: Rule, feasible_only: bool, temperature: float,
-                effective_size: float) -> Float[Array, "t m s"]:
+def log_weights(
+    trajectory: Trajectory, *, rule: Rule, feasible_only: bool, temperature: float, effective_size: float
+) -> Float[Array, "t m s"]:
     """Logarithms of the weights of weighting.py before they are normalised over members; -inf where nothing counts."""
     counts = counted(trajectory, feasible_only=feasible_only)
     if rule == "last":
@@ -55,8 +56,9 @@ def log_weights(trajectory: Trajectory, *, rule: Rule, feasible_only: bool, temp
 
 
 @jax.jit
-def add_samples(sums: RunningSums, probs: Float[Array, "n p c"], log_weight: Float[Array, " n"],
-                anchor: Float[Array, "p c"]) -> RunningSums:
+def add_samples(
+    sums: RunningSums, probs: Float[Array, "n p c"], log_weight: Float[Array, " n"], anchor: Float[Array, "p c"]
+) -> RunningSums:
     """The sums with some more samples; a sample of log-weight -inf may hold anything."""
     top = jnp.maximum(sums.top, jnp.max(log_weight))
     origin = jnp.where(jnp.isfinite(top), top, 0.0)  # all -inf so far
@@ -65,22 +67,30 @@ def add_samples(sums: RunningSums, probs: Float[Array, "n p c"], log_weight: Flo
     probs = jnp.where(counts[:, None, None], probs, anchor)
     floor = jnp.finfo(probs.dtype).tiny
     anchor = jnp.maximum(anchor, floor)
-    terms = (weight, counts.astype(jnp.float32), probs, entropy(probs), jnp.sum(divergence_terms(probs, anchor), -1),
-             jnp.sum(divergence_terms(anchor, jnp.maximum(probs, floor)), -1))
+    terms = (
+        weight,
+        counts.astype(jnp.float32),
+        probs,
+        entropy(probs),
+        jnp.sum(divergence_terms(probs, anchor), -1),
+        jnp.sum(divergence_terms(anchor, jnp.maximum(probs, floor)), -1),
+    )
     before = jnp.exp(sums.top - origin)
     new = [before * old + jnp.tensordot(weight, term, 1) for old, term in zip(sums[3:], terms[2:], strict=True)]
     return RunningSums(top, before * sums.weight + jnp.sum(weight), sums.count + jnp.sum(terms[1]), *new)
 
 
 @jax.jit
-def _with_weight(sums: RunningSums, probs: Float[Array, "p c"], weight: Float[Array, ""],
-                 anchor: Float[Array, "p c"]) -> RunningSums:
+def _with_weight(
+    sums: RunningSums, probs: Float[Array, "p c"], weight: Float[Array, ""], anchor: Float[Array, "p c"]
+) -> RunningSums:
     """One sample more, its weight relative to the sums' own scale."""
     return add_samples(sums._replace(top=jnp.zeros(())), probs[None], jnp.log(weight)[None], anchor)
 
 
-def close_sums(sums: RunningSums, reference: Float[Array, "p c"], anchor: Float[Array, "p c"], *,
-               include_reference: bool) -> RunningSums:
+def close_sums(
+    sums: RunningSums, reference: Float[Array, "p c"], anchor: Float[Array, "p c"], *, include_reference: bool
+) -> RunningSums:
     """The sums as means, the reference among the samples: it counts as one more of the average weight when included.
 
     Where no sample counts the reference has all the weight.
@@ -97,8 +107,12 @@ def mix(sums: Sequence[RunningSums]) -> RunningSums:
     return jax.tree.map(lambda *values: sum(values[1:], values[0]) / len(values), *sums)
 
 
-def decompose_sums(sums: RunningSums, anchor: Float[Array, "p c"], *,
-                   setting: Literal["mutual_information", "cross_entropy"] = "mutual_information") -> Uncertainty:
+def decompose_sums(
+    sums: RunningSums,
+    anchor: Float[Array, "p c"],
+    *,
+    setting: Literal["mutual_information", "cross_entropy"] = "mutual_information",
+) -> Uncertainty:
     """Total, aleatoric and epistemic uncertainty `[p]` of closed sums; setting (b) is around the anchor."""
     if setting == "cross_entropy":
         aleatoric, epistemic = entropy(anchor), sums.to_anchor

@@ -57,8 +57,15 @@ class Procedure:
         if config.optimizer not in ("adam", "sgd") and not hasattr(optax, f"scale_by_{config.optimizer}"):
             known = sorted(n.removeprefix("scale_by_") for n in dir(optax) if n.startswith("scale_by_"))
             raise ValueError(f"optimizer: expected adam, sgd or one of {', '.join(known)}, got {config.optimizer!r}")
-        return Procedure(config.optimizer, config.mode == "train", config.penalty == "hinge", config.record == "after",
-                         config.solver, config.stop == "flipped", compute == "bfloat16")
+        return Procedure(
+            config.optimizer,
+            config.mode == "train",
+            config.penalty == "hinge",
+            config.record == "after",
+            config.solver,
+            config.stop == "flipped",
+            compute == "bfloat16",
+        )
 
 
 class Frozen(NamedTuple):
@@ -132,16 +139,20 @@ def plan_steps(config: SearchConfig, batches: int) -> StepPlan:
     """
     if config.epochs:
         if batches < config.batch_stride:
-            raise ValueError(f"fit data: expected at least batch_stride = {config.batch_stride} fit batches, got "
-                             f"{batches}; lower --batch-stride or give more fit cases")
+            raise ValueError(
+                f"fit data: expected at least batch_stride = {config.batch_stride} fit batches, got "
+                f"{batches}; lower --batch-stride or give more fit cases"
+            )
         used = np.arange(config.batch_stride - 1, batches, config.batch_stride)
         count = np.concatenate([epoch * batches + used for epoch in range(config.epochs)])
     else:
         count = np.arange(config.steps)
     periods = count // config.schedule_every
-    value = {"constant": np.full(len(count), config.coefficient),
-             "linear": config.schedule_start + config.schedule_rate * periods,
-             "exponential": config.schedule_start * config.schedule_rate ** periods.astype(float)}[config.schedule]
+    value = {
+        "constant": np.full(len(count), config.coefficient),
+        "linear": config.schedule_start + config.schedule_rate * periods,
+        "exponential": config.schedule_start * config.schedule_rate ** periods.astype(float),
+    }[config.schedule]
     return StepPlan(count % batches, np.concatenate([[config.coefficient], value[:-1]]).astype(np.float64))
 
 
@@ -180,9 +191,13 @@ def _optimizer(procedure: Procedure) -> optax.GradientTransformation:
 def begin(setup: Setup, frozen: Frozen) -> State:
     """The state before the first step: the reference model."""
     z = setup.space.start(setup.network, frozen.params, frozen.image)
-    return State(z, _optimizer(setup.procedure).init(z), frozen.stats,
-                 held=z if setup.procedure.solver == "backtrack" else (),
-                 done=jnp.zeros((), bool) if setup.procedure.stop else ())
+    return State(
+        z,
+        _optimizer(setup.procedure).init(z),
+        frozen.stats,
+        held=z if setup.procedure.solver == "backtrack" else (),
+        done=jnp.zeros((), bool) if setup.procedure.stop else (),
+    )
 
 
 def _at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Array | np.ndarray, " p"]) -> Float[Array, "p c"]:
@@ -192,8 +207,7 @@ def _at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Ar
     return image[points]
 
 
-def _run(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, activation: Any,
-         mode: Mode) -> tuple[Array, Parameters]:
+def _run(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, activation: Any, mode: Mode) -> tuple[Array, Parameters]:
     """One pass under `z`; in bfloat16, where asked, between float32 weights and float32 logits."""
     if not setup.procedure.half:
         return setup.space.logits(setup.network, z, frozen.params, stats, activation, mode)
@@ -206,8 +220,9 @@ def _image(frozen: Frozen, target: Target) -> Any:
     return frozen.image if target.image is None else target.image
 
 
-def _logits(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target,
-            inputs: StepInputs) -> tuple[Array | None, Array, Parameters]:
+def _logits(
+    setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target, inputs: StepInputs
+) -> tuple[Array | None, Array, Parameters]:
     """Logits of the fit batch (None where they are not asked for) and of the image, and the statistics after."""
     run = partial(_run, setup, z, frozen=frozen)
     fit_mode, image_mode, _ = _passes(setup, inputs)
@@ -228,8 +243,9 @@ def _logits(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: 
     return fit_logits, logits, stats
 
 
-def _losses(setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target,
-            inputs: StepInputs) -> tuple[Float[Array, ""], tuple[Record, Parameters]]:
+def _losses(
+    setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target, inputs: StepInputs
+) -> tuple[Float[Array, ""], tuple[Record, Parameters]]:
     bound = frozen.bound[inputs.batch]
     fit_logits, logits, stats = _logits(setup, z, stats, frozen, target, inputs)
     if fit_logits is not None:
@@ -251,8 +267,13 @@ def may_skip_fit(setup: Setup) -> bool:
     The image's pass must not depend on it either, as it does in train mode through running statistics.
     """
     procedure = setup.procedure
-    return (setup.space.constrained and not setup.patches and not procedure.train and procedure.hinge
-            and procedure.solver == "penalty")
+    return (
+        setup.space.constrained
+        and not setup.patches
+        and not procedure.train
+        and procedure.hinge
+        and procedure.solver == "penalty"
+    )
 
 
 def fit_loss_of(setup: Setup, frozen: Frozen, state: State, inputs: StepInputs) -> Float[Array, ""]:
@@ -273,8 +294,7 @@ def step(setup: Setup, frozen: Frozen, target: Target, state: State, inputs: Ste
     The losses in the record are those before the step. So is the prediction, or, where the procedure records `after`,
     that of the moved weights in a pass of its own (published).
     """
-    gradient, (record, stats) = jax.grad(_losses, argnums=1, has_aux=True)(
-        setup, state.z, state.stats, frozen, target, inputs)
+    gradient, (record, stats) = jax.grad(_losses, argnums=1, has_aux=True)(setup, state.z, state.stats, frozen, target, inputs)
     direction, optimizer = _optimizer(setup.procedure).update(gradient, state.optimizer, state.z)
     z = jax.tree.map(lambda value, d: value - inputs.learning_rate * d, state.z, direction)
     held, done = state.held, state.done

@@ -23,8 +23,14 @@ def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
     return [subset for count in range(len(axes) + 1) for subset in itertools.combinations(axes, count)]
 
 
-def predict_logits(models: Sequence[SegmentationModel], volume: Float[np.ndarray, "*grid i"], tiling: Tiling, *,
-                   mirror_axes: Sequence[int] = (), precision: str = "highest") -> Float[np.ndarray, "*grid c"]:
+def predict_logits(
+    models: Sequence[SegmentationModel],
+    volume: Float[np.ndarray, "*grid i"],
+    tiling: Tiling,
+    *,
+    mirror_axes: Sequence[int] = (),
+    precision: str = "highest",
+) -> Float[np.ndarray, "*grid c"]:
     """Mean logits of the models over a prepared volume, float32; `mirror_axes` are axes of the patch.
 
     Memory grows with the volume only by the logits themselves.
@@ -47,8 +53,9 @@ def weight_sum(tiling: Tiling) -> Float[np.ndarray, "*grid"]:
     return total
 
 
-def _logits_of_tiles(models: Sequence[SegmentationModel], volume: np.ndarray, tiling: Tiling, *,
-                     flips: Sequence[tuple[int, ...]], precision: str) -> Iterator[tuple[int, np.ndarray]]:
+def _logits_of_tiles(
+    models: Sequence[SegmentationModel], volume: np.ndarray, tiling: Tiling, *, flips: Sequence[tuple[int, ...]], precision: str
+) -> Iterator[tuple[int, np.ndarray]]:
     """Weighted logits `[*patch c]` of every model, patch and flip, with the patch's number."""
     rank = models[0].network.rank
     weights = importance(tiling.patch)[..., None]
@@ -57,14 +64,16 @@ def _logits_of_tiles(models: Sequence[SegmentationModel], volume: np.ndarray, ti
 
     def run(what: tuple[SegmentationModel, int]) -> list[tuple[int, np.ndarray]]:
         model, start = what
-        part = jobs[start:start + together]
-        images = np.zeros((together, *tiling.patch[3 - rank:], volume.shape[-1]), np.float32)
+        part = jobs[start : start + together]
+        images = np.zeros((together, *tiling.patch[3 - rank :], volume.shape[-1]), np.float32)
         for image, (index, flip) in zip(images, part, strict=False):
             image[...] = np.flip(cut(volume, tiling, index).reshape(image.shape), flip)
         with jax.default_matmul_precision(precision):
             logits = np.asarray(model(images))
-        return [(index, np.flip(value, flip).reshape(*tiling.patch, -1) * weights)
-                for value, (index, flip) in zip(logits, part, strict=False)]
+        return [
+            (index, np.flip(value, flip).reshape(*tiling.patch, -1) * weights)
+            for value, (index, flip) in zip(logits, part, strict=False)
+        ]
 
     for found in side_by_side(run, itertools.product(models, range(0, len(jobs), together))):
         yield from found

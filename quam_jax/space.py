@@ -29,13 +29,13 @@ class Space(Protocol):
         """The value of `z` that gives the reference model."""
         ...
 
-    def prepare(self, network: Network, params: Parameters, stats: Parameters,
-                images: Float[Array, "b *space i"]) -> Array:
+    def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Float[Array, "b *space i"]) -> Array:
         """Activations in front of everything that moves."""
         ...
 
-    def logits(self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array,
-               mode: Mode = EVAL) -> tuple[Float[Array, "b *space c"], Parameters]:
+    def logits(
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+    ) -> tuple[Float[Array, "b *space c"], Parameters]:
         """Logits of prepared images under `z`, and the statistics after the pass."""
         ...
 
@@ -52,8 +52,9 @@ class FullSpace:
     def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Array) -> Array:
         return images
 
-    def logits(self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array,
-               mode: Mode = EVAL) -> tuple[Array, Parameters]:
+    def logits(
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+    ) -> tuple[Array, Parameters]:
         return network.apply(z, stats, activation, mode)
 
 
@@ -66,8 +67,9 @@ class SubsetSpace(FullSpace):
     def start(self, network: Network, params: Parameters, image: Array) -> Moving:
         return {n: params[n] for n in network.select(self.pattern)}
 
-    def logits(self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array,
-               mode: Mode = EVAL) -> tuple[Array, Parameters]:
+    def logits(
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+    ) -> tuple[Array, Parameters]:
         return network.apply(params | z, stats, activation, mode)
 
 
@@ -84,8 +86,9 @@ class TailSpace:
     def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Array) -> Array:
         return network.trunk(params, stats, images, cut=self.cut)
 
-    def logits(self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array,
-               mode: Mode = EVAL) -> tuple[Array, Parameters]:
+    def logits(
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+    ) -> tuple[Array, Parameters]:
         return network.tail(params | z, stats, activation, mode, cut=self.cut)
 
 
@@ -108,8 +111,9 @@ class LowRankSpace(FullSpace):
                 moving[name] = {"u": jnp.zeros((rows, rank)), "v": basis.T}
         return moving
 
-    def logits(self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array,
-               mode: Mode = EVAL) -> tuple[Array, Parameters]:
+    def logits(
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+    ) -> tuple[Array, Parameters]:
         moved = {n: params[n] + (uv["u"] @ uv["v"]).reshape(params[n].shape) for n, uv in z.items()}
         return network.apply(params | moved, stats, activation, mode)
 
@@ -130,8 +134,9 @@ class InputSpace:
     def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Array) -> Array:
         return images
 
-    def logits(self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array,
-               mode: Mode = EVAL) -> tuple[Array, Parameters]:
+    def logits(
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+    ) -> tuple[Array, Parameters]:
         return network.apply(params, stats, activation + self.epsilon * jnp.tanh(z), mode)
 
 

@@ -15,11 +15,17 @@ from .evaluation.volume import crps_empirical, volume_interval
 LEVEL = 0.95
 
 
-def structure_volumes(segmentation: Int[np.ndarray, "*space"], reference: Float[np.ndarray, "*space labels"],
-                      adversarial: Int[np.ndarray, " n *space"], *, names: Sequence[str], spacing: Sequence[float],
-                      sample_ml: Float[np.ndarray, "n labels"] | None = None,
-                      sample_weights: Float[np.ndarray, " n"] | None = None,
-                      raters: Mapping[str, Int[np.ndarray, "*space"]] | None = None) -> dict[str, dict[str, Any]]:
+def structure_volumes(
+    segmentation: Int[np.ndarray, "*space"],
+    reference: Float[np.ndarray, "*space labels"],
+    adversarial: Int[np.ndarray, " n *space"],
+    *,
+    names: Sequence[str],
+    spacing: Sequence[float],
+    sample_ml: Float[np.ndarray, "n labels"] | None = None,
+    sample_weights: Float[np.ndarray, " n"] | None = None,
+    raters: Mapping[str, Int[np.ndarray, "*space"]] | None = None,
+) -> dict[str, dict[str, Any]]:
     """Volumes in ml of every label but 0, by its name.
 
     `adversarial_ml` lists the kept models, `adversarial_interval` is the smallest and the largest of them and the
@@ -33,8 +39,11 @@ def structure_volumes(segmentation: Int[np.ndarray, "*space"], reference: Float[
         own = np.count_nonzero(segmentation == label) * voxel
         kept = [np.count_nonzero(model == label) * voxel for model in adversarial]
         row: dict[str, Any] = {
-            "volume_ml": own, "expected_ml": float(reference[..., label].sum(dtype=np.float64)) * voxel,
-            "adversarial_ml": kept, "adversarial_interval": [min(own, *kept), max(own, *kept)] if kept else [own, own]}
+            "volume_ml": own,
+            "expected_ml": float(reference[..., label].sum(dtype=np.float64)) * voxel,
+            "adversarial_ml": kept,
+            "adversarial_interval": [min(own, *kept), max(own, *kept)] if kept else [own, own],
+        }
         values = np.array([*kept, own]) if sample_ml is None else sample_ml[:, label]
         weights = None if sample_ml is None else sample_weights
         row["sample_interval"] = list(volume_interval(values, weights=weights, level=LEVEL))

@@ -45,14 +45,17 @@ def squared_distance(mask: Bool[Array, "*space"], *, reach: int, outside: bool =
     far = reach * reach + 1
     squared = jnp.pad(jnp.where(mask, 0, far).astype(jnp.int32), reach, constant_values=0 if outside else far)
     for axis, size in enumerate(mask.shape):
-        squared = functools.reduce(jnp.minimum, (
-            lax.slice_in_dim(squared, reach + offset, reach + offset + size, axis=axis) + offset * offset
-            for offset in range(-reach, reach + 1)))
+        squared = functools.reduce(
+            jnp.minimum,
+            (
+                lax.slice_in_dim(squared, reach + offset, reach + offset + size, axis=axis) + offset * offset
+                for offset in range(-reach, reach + 1)
+            ),
+        )
     return squared
 
 
-def dilate(labels: Int[Array, "*space"], *, radius: int, classes: int = 2,
-           element: Element = "square") -> Int[Array, "*space"]:
+def dilate(labels: Int[Array, "*space"], *, radius: int, classes: int = 2, element: Element = "square") -> Int[Array, "*space"]:
     """Grow the foreground by `radius` steps; a new pixel takes the most frequent foreground label around it.
 
     With `disk` (a ball in a volume) all pixels within the Euclidean distance `radius` take the nearest foreground label, the
@@ -71,8 +74,9 @@ def dilate(labels: Int[Array, "*space"], *, radius: int, classes: int = 2,
     return labels
 
 
-def erode(labels: Int[Array, "*space"], *, radius: int, classes: int = 2,
-          element: Element = "square", outside: Outside = "edge") -> Int[Array, "*space"]:
+def erode(
+    labels: Int[Array, "*space"], *, radius: int, classes: int = 2, element: Element = "square", outside: Outside = "edge"
+) -> Int[Array, "*space"]:
     """Shrink every foreground structure by `radius` steps: a pixel stays only if its whole window has its label.
 
     With `disk` (a ball in a volume) it stays only if every pixel within the Euclidean distance `radius` has its label.
@@ -80,8 +84,10 @@ def erode(labels: Int[Array, "*space"], *, radius: int, classes: int = 2,
     the border (published).
     """
     if element == "disk":
-        kept = [(labels == c) & (squared_distance(labels != c, reach=radius, outside=outside == "background")
-                                 > radius * radius) for c in range(1, classes)]
+        kept = [
+            (labels == c) & (squared_distance(labels != c, reach=radius, outside=outside == "background") > radius * radius)
+            for c in range(1, classes)
+        ]
         return jnp.where(functools.reduce(jnp.logical_or, kept), labels, 0)
     window = structuring_element(labels.ndim, element)
     full = float(window.sum())
@@ -104,13 +110,22 @@ def ranked_classes(probs: Float[np.ndarray, "*space c"]) -> Int[np.ndarray, "*sp
     return np.argsort(-np.asarray(probs), axis=-1, kind="stable").astype(np.int32)
 
 
-def wanted_mask(labels: Int[Array, "*space"], shape: str, *, radius: int, classes: int,
-                element: Element = "square", outside: Outside = "edge",
-                probs: Float[Array, "*space c"] | None = None, key: Key[Array, ""] | None = None) -> Int[Array, "*space"]:
+def wanted_mask(
+    labels: Int[Array, "*space"],
+    shape: str,
+    *,
+    radius: int,
+    classes: int,
+    element: Element = "square",
+    outside: Outside = "edge",
+    probs: Float[Array, "*space c"] | None = None,
+    key: Key[Array, ""] | None = None,
+) -> Int[Array, "*space"]:
     """One wanted mask by name: dilate, erode, all_one, all_zero, alternating, random or other_class.
 
     `other_class` wants the runner-up class everywhere and needs `probs`; `random` needs a key.
     """
+
     def random() -> Array:
         if key is None:
             raise ValueError("wanted mask random: expected a key, got none")

@@ -61,9 +61,16 @@ class Numbers(NamedTuple):
     grain: float
 
 
-def train(network: Network, cases: Sequence[Case], *, config: TrainConfig | None = None, checkpoint: Path | None = None,
-          validation: Sequence[Case] = (), progress: Callable[[int, float], None] | None = None,
-          loss: Loss | None = None) -> SegmentationModel:
+def train(
+    network: Network,
+    cases: Sequence[Case],
+    *,
+    config: TrainConfig | None = None,
+    checkpoint: Path | None = None,
+    validation: Sequence[Case] = (),
+    progress: Callable[[int, float], None] | None = None,
+    loss: Loss | None = None,
+) -> SegmentationModel:
     """Train a network from scratch, or go on from the state at `checkpoint`.
 
     A case is a prepared image `[*space i]` with labels `[*space]` (integers, -1: ignored) or class probabilities
@@ -86,11 +93,22 @@ def train(network: Network, cases: Sequence[Case], *, config: TrainConfig | None
         state, start, history = read_state(Path(checkpoint), like=state, identity=identity)
     for step in range(start, config.steps):
         images, targets = batch(prepared, config, step=step, shape=shape)
-        state, value, norm = _update(network, _warps(config), config.flips, objective, state, images, targets,
-                                     _numbers(config, step), jax.random.fold_in(key, step))
+        state, value, norm = _update(
+            network,
+            _warps(config),
+            config.flips,
+            objective,
+            state,
+            images,
+            targets,
+            _numbers(config, step),
+            jax.random.fold_in(key, step),
+        )
         if not (math.isfinite(value) and math.isfinite(norm)):
-            raise ValueError(f"training: step {step + 1}: expected a finite loss and gradient, got {float(value):.4g} and "
-                             f"{float(norm):.4g}; lower the learning rate ({config.learning_rate:g})")
+            raise ValueError(
+                f"training: step {step + 1}: expected a finite loss and gradient, got {float(value):.4g} and "
+                f"{float(norm):.4g}; lower the learning rate ({config.learning_rate:g})"
+            )
         done = step + 1
         if done % config.checkpoint_every == 0 or done == config.steps:
             if held_out:
@@ -132,24 +150,30 @@ def check_cases(network: Network, cases: Sequence[Case], *, what: str) -> list[C
 def _checked(network: Network, image: Any, labels: Any, *, where: str) -> Case:
     image, labels, classes = np.asarray(image, np.float32), np.asarray(labels), network.classes
     if image.ndim != network.rank + 1 or image.shape[-1] != network.in_channels or 0 in image.shape:
-        raise ValueError(f"{where}: image: expected {network.rank} spatial axes and {network.in_channels} channels, got "
-                         f"shape {image.shape}")
+        raise ValueError(
+            f"{where}: image: expected {network.rank} spatial axes and {network.in_channels} channels, got shape {image.shape}"
+        )
     if not np.isfinite(image).all():
         raise ValueError(f"{where}: image: expected finite values, got NaN or infinity")
     space = image.shape[:-1]
     if labels.dtype.kind in "iub" and labels.shape == space:
         if labels.min() < -1 or labels.max() >= classes:
-            raise ValueError(f"{where}: labels: expected 0 to {classes - 1} (or -1 to ignore), got {labels.min()} to "
-                             f"{labels.max()}")
+            raise ValueError(
+                f"{where}: labels: expected 0 to {classes - 1} (or -1 to ignore), got {labels.min()} to {labels.max()}"
+            )
         return image, (labels[..., None] == np.arange(classes)).astype(np.float32)
     if labels.dtype.kind == "f" and labels.shape == (*space, classes):
         sums = labels.sum(-1)
         if not (labels.min() >= 0 and np.all((np.abs(sums - 1) < 1e-3) | (sums == 0))):
-            raise ValueError(f"{where}: probabilities: expected values >= 0 that sum to 1 (or to 0, to ignore) over the "
-                             f"{classes} classes, got values from {labels.min():.4g} and sums up to {sums.max():.4g}")
+            raise ValueError(
+                f"{where}: probabilities: expected values >= 0 that sum to 1 (or to 0, to ignore) over the "
+                f"{classes} classes, got values from {labels.min():.4g} and sums up to {sums.max():.4g}"
+            )
         return image, labels.astype(np.float32)
-    raise ValueError(f"{where}: expected whole labels of shape {space} or probabilities of shape {(*space, classes)}, got "
-                     f"{labels.dtype} of shape {labels.shape}")
+    raise ValueError(
+        f"{where}: expected whole labels of shape {space} or probabilities of shape {(*space, classes)}, got "
+        f"{labels.dtype} of shape {labels.shape}"
+    )
 
 
 def batch_shape(network: Network, cases: Sequence[Case], *, crop: int) -> tuple[int, ...]:
@@ -160,12 +184,15 @@ def batch_shape(network: Network, cases: Sequence[Case], *, crop: int) -> tuple[
     return tuple(int(-(-side // m) * m) for side, m in zip(sides, multiple, strict=True))
 
 
-def batch(cases: Sequence[Case], config: TrainConfig, *, step: int,
-          shape: Sequence[int]) -> tuple[Float[np.ndarray, "b *space i"], Float[np.ndarray, "b *space c"]]:
+def batch(
+    cases: Sequence[Case], config: TrainConfig, *, step: int, shape: Sequence[int]
+) -> tuple[Float[np.ndarray, "b *space i"], Float[np.ndarray, "b *space c"]]:
     """The cases of one step, every case once before any comes again, cropped at random or padded to the shape."""
     places = range(step * config.batch_size, (step + 1) * config.batch_size)
-    orders = {epoch: np.random.default_rng([config.seed, 0, epoch]).permutation(len(cases))
-              for epoch in {place // len(cases) for place in places}}
+    orders = {
+        epoch: np.random.default_rng([config.seed, 0, epoch]).permutation(len(cases))
+        for epoch in {place // len(cases) for place in places}
+    }
     chosen = [cases[orders[place // len(cases)][place % len(cases)]] for place in places]
     rng = np.random.default_rng([config.seed, 1, step])
     images, targets = [], []
@@ -199,13 +226,21 @@ def _warps(config: TrainConfig) -> bool:
 
 
 @jit(static_argnums=(0, 1, 2, 3), donate_argnums=4)
-def _update(network: Network, warp: bool, flips: bool, loss: Loss, state: State, images: Array, targets: Array, numbers: Numbers,
-            key: Key[Array, ""]) -> tuple[State, Array, Array]:
+def _update(
+    network: Network,
+    warp: bool,
+    flips: bool,
+    loss: Loss,
+    state: State,
+    images: Array,
+    targets: Array,
+    numbers: Numbers,
+    key: Key[Array, ""],
+) -> tuple[State, Array, Array]:
     """One AdamW step (Loshchilov & Hutter 2019); the loss and the gradient's norm are those before it."""
     noise, changes = jax.random.split(key)
     keys = jax.vmap(functools.partial(jax.random.fold_in, changes))(jnp.arange(images.shape[0]))
-    images, targets = jax.vmap(lambda k, x, y: augment(k, x, y, numbers=numbers, warp=warp, flips=flips))(
-        keys, images, targets)
+    images, targets = jax.vmap(lambda k, x, y: augment(k, x, y, numbers=numbers, warp=warp, flips=flips))(keys, images, targets)
 
     def objective(params: Parameters) -> tuple[Array, Parameters]:
         mode = Mode(batch_statistics=True, noise=DrawnNoise(noise))
@@ -218,13 +253,13 @@ def _update(network: Network, warp: bool, flips: bool, loss: Loss, state: State,
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
     gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, _LARGEST_NORM / jnp.maximum(norm, 1e-12)), gradient)
     direction, optimizer = optax.scale_by_adam().update(gradient, state.optimizer)
-    params = jax.tree.map(lambda x, d: x - numbers.learning_rate * (d + numbers.weight_decay * x),
-                          state.params, direction)
+    params = jax.tree.map(lambda x, d: x - numbers.learning_rate * (d + numbers.weight_decay * x), state.params, direction)
     return State(params, stats, optimizer), value, norm
 
 
-def segmentation_loss(logits: Float[Array, "b *space c"], targets: Float[Array, "b *space c"], *,
-                      dice_weight: float | Array) -> Float[Array, ""]:
+def segmentation_loss(
+    logits: Float[Array, "b *space c"], targets: Float[Array, "b *space c"], *, dice_weight: float | Array
+) -> Float[Array, ""]:
     """Cross-entropy in nats a labelled pixel, plus `dice_weight` times 1 - soft Dice of the classes but the first.
 
     Soft Dice is (2 sum(p y) + 1) / (sum p + sum y + 1) over the whole batch (the linear form of Drozdzal et al. 2016;
@@ -239,8 +274,15 @@ def segmentation_loss(logits: Float[Array, "b *space c"], targets: Float[Array, 
     return cross_entropy + dice_weight * jnp.mean(1 - dice[1:])
 
 
-def augment(key: Key[Array, ""], image: Float[Array, "*space i"], target: Float[Array, "*space c"], *, numbers: Numbers,
-            warp: bool, flips: bool) -> tuple[Float[Array, "*space i"], Float[Array, "*space c"]]:
+def augment(
+    key: Key[Array, ""],
+    image: Float[Array, "*space i"],
+    target: Float[Array, "*space c"],
+    *,
+    numbers: Numbers,
+    warp: bool,
+    flips: bool,
+) -> tuple[Float[Array, "*space i"], Float[Array, "*space c"]]:
     """A random view of one case: image and target move together, brightness, contrast and noise are the image's alone.
 
     What a warp brings in from outside continues the border in the image and is ignored in the target.
@@ -253,7 +295,7 @@ def augment(key: Key[Array, ""], image: Float[Array, "*space i"], target: Float[
             both = jnp.where(chosen, jnp.flip(both, axis), both)
         if image.shape[0] == image.shape[1]:  # a transposition with the flips makes all quarter turns
             both = jnp.where(jax.random.bernoulli(turn), jnp.swapaxes(both, 0, 1), both)
-        image, target = both[..., :image.shape[-1]], both[..., image.shape[-1]:]
+        image, target = both[..., : image.shape[-1]], both[..., image.shape[-1] :]
     if warp:
         angle, size = jax.random.uniform(move, (2,), minval=-1.0)
         places = _warped(image.shape[:-1], angle * jnp.deg2rad(numbers.rotation), size * jnp.log1p(numbers.scaling))
@@ -277,8 +319,9 @@ def _warped(shape: tuple[int, ...], angle: Array, log_size: Array) -> Float[Arra
 
 def _read(values: Float[Array, "*space c"], places: Float[Array, " r *space"], *, mode: str) -> Float[Array, "*space c"]:
     """Multilinear interpolation of every channel."""
-    return jax.vmap(lambda channel: jax.scipy.ndimage.map_coordinates(channel, list(places), order=1, mode=mode),
-                    in_axes=-1, out_axes=-1)(values)
+    return jax.vmap(
+        lambda channel: jax.scipy.ndimage.map_coordinates(channel, list(places), order=1, mode=mode), in_axes=-1, out_axes=-1
+    )(values)
 
 
 def write_state(path: Path, state: State, *, step: int, history: Sequence[tuple[int, float]], identity: str) -> None:
@@ -306,11 +349,14 @@ def read_state(path: Path, *, like: State, identity: str) -> tuple[State, int, l
             same = about["identity"] == identity
             values = [jnp.asarray(stored[f"{index}"]) for index in range(len(leaves))] if same else []
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: expected a training state, got {type(error).__name__}: {error}; "
-                         "delete it to begin anew") from error
+        raise ValueError(
+            f"{path}: expected a training state, got {type(error).__name__}: {error}; delete it to begin anew"
+        ) from error
     if not same:
-        raise ValueError(f"{path}: expected the state of this run, got that of another network, other settings or other "
-                         "cases; delete it or name another file")
+        raise ValueError(
+            f"{path}: expected the state of this run, got that of another network, other settings or other "
+            "cases; delete it or name another file"
+        )
     return jax.tree.unflatten(tree, values), about["step"], [(int(s), float(d)) for s, d in about["history"]]
 
 

@@ -32,13 +32,14 @@ def patches_a_case(cases: int, wanted: int) -> int:
     return max(1, -(-wanted // cases))
 
 
-def fit_patches(volume: FitVolume, plan: Plan, coding: Coding, *, count: int,
-                seed: int) -> list[tuple[Float[np.ndarray, "*patch i"], Int[np.ndarray, "*patch"]]]:
+def fit_patches(
+    volume: FitVolume, plan: Plan, coding: Coding, *, count: int, seed: int
+) -> list[tuple[Float[np.ndarray, "*patch i"], Int[np.ndarray, "*patch"]]]:
     """Some patches of a case with their classes; -1 marks padding and the label that is to be ignored."""
     image, grid = to_grid(volume.image, volume.geometry, plan)
     labels = labels_to_grid(volume.labels, grid)
     table = np.full(max(coding.labels, int(labels.max()) + 1), IGNORED, np.int32)
-    table[:coding.labels] = coding.class_of_label
+    table[: coding.labels] = coding.class_of_label
     if plan.ignore_label is not None:
         table[plan.ignore_label] = IGNORED
     classes = table[labels]
@@ -57,8 +58,9 @@ def fit_patches(volume: FitVolume, plan: Plan, coding: Coding, *, count: int,
     return [(x.squeeze(lead), y.squeeze(lead)) for x, y in patches]
 
 
-def batch_patches(patches: Sequence[tuple[np.ndarray, np.ndarray]], *,
-                  fit_batch: int) -> tuple[Float[np.ndarray, "k b *patch i"], Int[np.ndarray, "k b *patch"]]:
+def batch_patches(
+    patches: Sequence[tuple[np.ndarray, np.ndarray]], *, fit_batch: int
+) -> tuple[Float[np.ndarray, "k b *patch i"], Int[np.ndarray, "k b *patch"]]:
     """Fit batches of `fit_batch` patches; 0 takes as many as fit `BATCH_VOXELS`."""
     size = fit_batch or max(1, min(len(patches), BATCH_VOXELS // patches[0][1].size))
     return stack_fit_batches([x for x, _ in patches], [y for _, y in patches], batch_size=size)

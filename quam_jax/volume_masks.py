@@ -38,8 +38,16 @@ class _Found(NamedTuple):
     audit: list[TileAudit]
 
 
-def search_masks(study: Study, volume: np.ndarray, tiling: Tiling, labels: Int[np.ndarray, "*grid"],
-                  wanted: dict[str, Int[np.ndarray, "*grid"]], *, config: Config, key: Key[Array, ""]) -> Joined:
+def search_masks(
+    study: Study,
+    volume: np.ndarray,
+    tiling: Tiling,
+    labels: Int[np.ndarray, "*grid"],
+    wanted: dict[str, Int[np.ndarray, "*grid"]],
+    *,
+    config: Config,
+    key: Key[Array, ""],
+) -> Joined:
     """Search every patch that has something to move, and join all patches."""
     total, weights = weight_sum(tiling), importance(tiling.patch)
     classes = study.prepared[0].model.network.classes
@@ -71,8 +79,16 @@ def search_masks(study: Study, volume: np.ndarray, tiling: Tiling, labels: Int[n
     return Joined(maps, kept, traces, audit, change, searched, len(tiling.starts))
 
 
-def _search_tile(study: Study, patch: np.ndarray, tiling: Tiling, index: int, wanted: dict[str, np.ndarray], *,
-                 config: Config, key: Key[Array, ""]) -> _Found:
+def _search_tile(
+    study: Study,
+    patch: np.ndarray,
+    tiling: Tiling,
+    index: int,
+    wanted: dict[str, np.ndarray],
+    *,
+    config: Config,
+    key: Key[Array, ""],
+) -> _Found:
     """Search one patch in every fold, its samples a chunk of members at a time."""
     outer, inner = tiling.overlap(index)
     inside = np.zeros(tiling.patch, bool)
@@ -82,34 +98,49 @@ def _search_tile(study: Study, patch: np.ndarray, tiling: Tiling, index: int, wa
         asked = np.zeros(tiling.patch, np.int32)
         asked[inner] = wanted[name][outer]
         labels.append(asked.reshape(-1))
-    targets = Targets(points=jnp.arange(inside.size)[None], labels=jnp.asarray(np.stack(labels))[None],
-                      weights=jnp.asarray((inside / inside.sum()).reshape(1, -1), jnp.float32))
+    targets = Targets(
+        points=jnp.arange(inside.size)[None],
+        labels=jnp.asarray(np.stack(labels))[None],
+        weights=jnp.asarray((inside / inside.sum()).reshape(1, -1), jnp.float32),
+    )
     rank = study.plan.rank
-    image = jnp.asarray(patch.reshape(*tiling.patch[3 - rank:], -1))
+    image = jnp.asarray(patch.reshape(*tiling.patch[3 - rank :], -1))
     references = [predict(p.model, image).reshape(inside.size, -1) for p in study.prepared]
     anchor = sum(references[1:], references[0]) / len(references)
     closed, kept, trajectories, audit = [], [], [], []
     for f, prepared in enumerate(study.prepared):
         sums, parts = no_samples(*references[f].shape), []
         for first, part in _chunks(targets, config):
-            trajectory = search_prepared(prepared, image, part, key=jax.random.fold_in(jax.random.fold_in(key, f), first),
-                                         execution=config.execution)
+            trajectory = search_prepared(
+                prepared, image, part, key=jax.random.fold_in(jax.random.fold_in(key, f), first), execution=config.execution
+            )
             sums = _add(sums, trajectory, anchor, samples=config.samples)
             best = kept_probs(trajectory, kept_steps(trajectory, np.asarray(counted(trajectory))))[0]
             kept += list(best)
             parts.append(trajectory)
             own = np.argmax(np.asarray(references[f]), -1)
             audit += audit_members(
-                TileAudit, trajectory, reference_loss=prepared.recorded_loss,
-                names=wanted_names(config)[first:first + len(best)], first=first,
-                changed=(inside.reshape(-1) & (np.argmax(best, -1) != own)).sum(-1), fold=study.folds[f], tile=index,
-                start=start_of(tiling, index))
+                TileAudit,
+                trajectory,
+                reference_loss=prepared.recorded_loss,
+                names=wanted_names(config)[first : first + len(best)],
+                first=first,
+                changed=(inside.reshape(-1) & (np.argmax(best, -1) != own)).sum(-1),
+                fold=study.folds[f],
+                tile=index,
+                start=start_of(tiling, index),
+            )
         trajectories.append(_joined_trajectory(parts))
         closed.append(close_sums(sums, references[f], anchor, include_reference=config.samples.include_reference))
     uncertainty = _decompose(closed, trajectories, anchor, samples=config.samples)
     shape = tiling.patch
-    return _Found(np.stack([np.asarray(u).reshape(shape) for u in uncertainty]), np.stack(kept).reshape(len(kept), *shape, -1),
-                  trajectories, [np.asarray(r).reshape(*shape, -1) for r in references], audit)
+    return _Found(
+        np.stack([np.asarray(u).reshape(shape) for u in uncertainty]),
+        np.stack(kept).reshape(len(kept), *shape, -1),
+        trajectories,
+        [np.asarray(r).reshape(*shape, -1) for r in references],
+        audit,
+    )
 
 
 def _chunks(targets: Targets, config: Config) -> Iterator[tuple[int, Targets]]:
@@ -119,19 +150,25 @@ def _chunks(targets: Targets, config: Config) -> Iterator[tuple[int, Targets]]:
     if config.samples == SampleConfig.published():
         together = members
     for first in range(0, members, together):
-        yield first, targets._replace(labels=targets.labels[:, first:first + together])
+        yield first, targets._replace(labels=targets.labels[:, first : first + together])
 
 
 def _add(sums: RunningSums, trajectory: Trajectory, anchor: Array, *, samples: SampleConfig) -> RunningSums:
-    weights = log_weights(trajectory, rule=samples.weighting, feasible_only=samples.feasible_only,
-                          temperature=samples.temperature, effective_size=samples.effective_size)
+    weights = log_weights(
+        trajectory,
+        rule=samples.weighting,
+        feasible_only=samples.feasible_only,
+        temperature=samples.temperature,
+        effective_size=samples.effective_size,
+    )
     for member in range(weights.shape[1]):
         sums = add_samples(sums, trajectory.probs[0, member], weights[0, member], anchor)
     return sums
 
 
-def _decompose(closed: Sequence[RunningSums], trajectories: Sequence[Trajectory], anchor: Array, *,
-               samples: SampleConfig) -> Uncertainty:
+def _decompose(
+    closed: Sequence[RunningSums], trajectories: Sequence[Trajectory], anchor: Array, *, samples: SampleConfig
+) -> Uncertainty:
     if samples == SampleConfig.published():
         parts = [published_uncertainty(t) for t in trajectories]
         return Uncertainty(*(sum(values[1:], values[0])[0] / len(values) for values in zip(*parts, strict=True)))
@@ -142,8 +179,9 @@ def _joined_trajectory(parts: Sequence[Trajectory]) -> Trajectory:
     return parts[0] if len(parts) == 1 else jax.tree.map(lambda *values: jnp.concatenate(values, 1), *parts)
 
 
-def _volume_change(study: Study, found: _Found, share: np.ndarray, inner: tuple[slice, ...],
-                   samples: SampleConfig) -> Float[np.ndarray, "n labels"]:
+def _volume_change(
+    study: Study, found: _Found, share: np.ndarray, inner: tuple[slice, ...], samples: SampleConfig
+) -> Float[np.ndarray, "n labels"]:
     """How much each recorded sample moves the volume of each label in one patch, in voxels; 0 where it does not count."""
     rows = []
     for trajectory, reference in zip(found.trajectories, found.references, strict=True):

@@ -71,13 +71,12 @@ class Left(NamedTuple):
 def leave_tile(study: Study, patch: Float[np.ndarray, "*patch i"], *, config: Config) -> Left:
     """A patch with the references of the folds as its only samples."""
     rank, shape = study.plan.rank, patch.shape[:-1]
-    image = jnp.asarray(patch.reshape(*shape[3 - rank:], -1))
+    image = jnp.asarray(patch.reshape(*shape[3 - rank :], -1))
     references = [predict(p.model, image).reshape(math.prod(shape), -1) for p in study.prepared]
     anchor = sum(references[1:], references[0]) / len(references)
     closed = [close_sums(no_samples(*r.shape), r, anchor, include_reference=True) for r in references]
     maps = decompose_sums(mix(closed), anchor, setting=config.samples.decomposition)
-    return Left(np.stack([np.asarray(u).reshape(shape) for u in maps]),
-                [np.asarray(r).reshape(*shape, -1) for r in references])
+    return Left(np.stack([np.asarray(u).reshape(shape) for u in maps]), [np.asarray(r).reshape(*shape, -1) for r in references])
 
 
 def start_of(tiling: Tiling, index: int) -> tuple[int, ...]:

@@ -54,9 +54,18 @@ class _Found(NamedTuple):
     facts: list[TargetFacts]
 
 
-def search_points(study: Study, volume: Float[np.ndarray, "*grid i"], tiling: Tiling, *, labels: Int[np.ndarray, "*grid"],
-                  probs: Float[np.ndarray, "*grid c"], wanted: Sequence[Int[np.ndarray, "*grid"]], grid: Grid, config: Config,
-                  key: Key[Array, ""]) -> Joined:
+def search_points(
+    study: Study,
+    volume: Float[np.ndarray, "*grid i"],
+    tiling: Tiling,
+    *,
+    labels: Int[np.ndarray, "*grid"],
+    probs: Float[np.ndarray, "*grid c"],
+    wanted: Sequence[Int[np.ndarray, "*grid"]],
+    grid: Grid,
+    config: Config,
+    key: Key[Array, ""],
+) -> Joined:
     """Search the voxels or regions that the settings ask for; `labels`, `probs` and `wanted` are in classes of the search.
 
     ValueError where the settings find none.
@@ -74,8 +83,10 @@ def search_points(study: Study, volume: Float[np.ndarray, "*grid i"], tiling: Ti
         parts = [part for region_map in regions for part in region_points(region_map)]
         if not parts:
             raise ValueError(f"target: no region to ask; regions {config.targets.regions} found none in this segmentation")
-        groups = [list(_ask_regions(pieces, labels, probs, wanted, members=members, records=_records(study, config)))
-                  for pieces in share_out(parts, tiling, owner)]
+        groups = [
+            list(_ask_regions(pieces, labels, probs, wanted, members=members, records=_records(study, config)))
+            for pieces in share_out(parts, tiling, owner)
+        ]
     total, weights = weight_sum(tiling), importance(tiling.patch)
     maps = zeros((*tiling.shape, 3))
     references = [zeros((*tiling.shape, classes)) for _ in study.folds]
@@ -106,8 +117,9 @@ def search_points(study: Study, volume: Float[np.ndarray, "*grid i"], tiling: Ti
     return Joined(maps, kept, traces, audit, change, sum(map(bool, groups)), len(tiling.starts), {"slack": flipcost}, regions)
 
 
-def volume_pixels(labels: Int[np.ndarray, "*grid"], probs: Float[np.ndarray, "*grid c"], *, grid: Grid,
-                  config: Config) -> Int[np.ndarray, " t"]:
+def volume_pixels(
+    labels: Int[np.ndarray, "*grid"], probs: Float[np.ndarray, "*grid c"], *, grid: Grid, config: Config
+) -> Int[np.ndarray, " t"]:
     """The voxels of the network's grid that the settings ask for, as flat indices; ValueError if there is none.
 
     The band is measured in millimetres: `band_width` counts steps of the middle one of the three voxel sides, as `radius`
@@ -138,8 +150,9 @@ def owners(tiling: Tiling) -> Int[np.ndarray, "*grid"]:
     return owner
 
 
-def share_out(parts: Sequence[Int[np.ndarray, " p"]], tiling: Tiling,
-              owner: Int[np.ndarray, "*grid"]) -> list[list[Int[np.ndarray, " p"]]]:
+def share_out(
+    parts: Sequence[Int[np.ndarray, " p"]], tiling: Tiling, owner: Int[np.ndarray, "*grid"]
+) -> list[list[Int[np.ndarray, " p"]]]:
     """The regions (flat voxels of the grid), whole or in pieces, that every patch searches."""
     weights, starts = importance(tiling.patch), np.array(tiling.starts) - np.array(tiling.before)
     flat = owner.reshape(-1)
@@ -174,8 +187,15 @@ def _records(study: Study, config: Config) -> int:
     return config.search.members * len(study.prepared[0].steps.batch) * study.prepared[0].model.network.classes
 
 
-def _ask_regions(pieces: Sequence[Int[np.ndarray, " p"]], labels: Int[np.ndarray, "*grid"], probs: Float[np.ndarray, "*grid c"],
-                 wanted: Sequence[Int[np.ndarray, "*grid"]], *, members: int, records: int) -> Iterator[Asked]:
+def _ask_regions(
+    pieces: Sequence[Int[np.ndarray, " p"]],
+    labels: Int[np.ndarray, "*grid"],
+    probs: Float[np.ndarray, "*grid c"],
+    wanted: Sequence[Int[np.ndarray, "*grid"]],
+    *,
+    members: int,
+    records: int,
+) -> Iterator[Asked]:
     """Pieces of like size together, filled up to a power of two; at most NUMBERS recorded probabilities a group."""
     present, flat = labels.reshape(-1), probs.reshape(-1, probs.shape[-1])
     sizes = np.array([1 << (len(piece) - 1).bit_length() for piece in pieces], int)
@@ -183,28 +203,41 @@ def _ask_regions(pieces: Sequence[Int[np.ndarray, " p"]], labels: Int[np.ndarray
         alike = [piece for piece, own in zip(pieces, sizes, strict=True) if own == size]
         most = max(1, NUMBERS // (int(size) * records))
         for first in range(0, len(alike), most):
-            some = alike[first:first + most]
+            some = alike[first : first + most]
             voxels = np.stack([np.concatenate([piece, np.repeat(piece[:1], size - len(piece))]) for piece in some])
             inside = np.arange(size) < np.array([len(piece) for piece in some])[:, None]
             ranked = ranked_classes(flat[voxels])
             other = np.where(ranked[..., 0] == present[voxels], ranked[..., 1], ranked[..., 0])
             asked = np.stack([wanted[m % len(wanted)].reshape(-1)[voxels] for m in range(members)], 1)
             nothing_new = (asked == present[voxels][:, None]).all(-1, keepdims=True)
-            yield Asked(voxels, np.where(nothing_new, other[:, None], asked).astype(np.int32),
-                        inside / inside.sum(1, keepdims=True))
+            yield Asked(
+                voxels, np.where(nothing_new, other[:, None], asked).astype(np.int32), inside / inside.sum(1, keepdims=True)
+            )
 
 
-def _search(study: Study, patch: Float[np.ndarray, "*patch i"], tiling: Tiling, index: int, asked: Asked, left: Left, *,
-            config: Config, key: Key[Array, ""]) -> _Found:
+def _search(
+    study: Study,
+    patch: Float[np.ndarray, "*patch i"],
+    tiling: Tiling,
+    index: int,
+    asked: Asked,
+    left: Left,
+    *,
+    config: Config,
+    key: Key[Array, ""],
+) -> _Found:
     """Search some targets of one patch in every fold; the folds' draws of fit data are the same in all patches."""
     count = len(asked.voxels)
     filled = _filled(count) if config.search.space == "head" else count
     rows = np.minimum(np.arange(filled), count - 1)
     places = np.stack(np.unravel_index(asked.voxels, tiling.shape), -1) - start_of(tiling, index)
     local = np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), tiling.patch)
-    targets = Targets(jnp.asarray(local[rows], jnp.int32), jnp.asarray(asked.labels[rows], jnp.int32),
-                      jnp.asarray(asked.weights[rows], jnp.float32))
-    image = jnp.asarray(patch.reshape(*tiling.patch[3 - study.plan.rank:], -1))
+    targets = Targets(
+        jnp.asarray(local[rows], jnp.int32),
+        jnp.asarray(asked.labels[rows], jnp.int32),
+        jnp.asarray(asked.weights[rows], jnp.float32),
+    )
+    image = jnp.asarray(patch.reshape(*tiling.patch[3 - study.plan.rank :], -1))
     given = [reference.reshape(-1, reference.shape[-1])[local[rows]] for reference in left.references]
     trajectories, kept, facts, change = [], [], [], []
     slack = np.full(asked.voxels.shape, np.inf, np.float32)
@@ -229,8 +262,9 @@ def _filled(count: int) -> int:
     return max(2, 1 << (count - 1).bit_length()) if count <= FILLED else -(-count // FILLED) * FILLED
 
 
-def _tell(study: Study, tiling: Tiling, index: int, found: Sequence[tuple[Asked, _Found]], left: Left, *,
-          config: Config) -> tuple[list[TileAudit], list[Trajectory]]:
+def _tell(
+    study: Study, tiling: Tiling, index: int, found: Sequence[tuple[Asked, _Found]], left: Left, *, config: Config
+) -> tuple[list[TileAudit], list[Trajectory]]:
     """The audit rows of one patch, one a fold and member, and the mean losses of its targets as trajectories `[1 m s]`."""
     members = config.search.members
     names = [f"{config.targets.target} {m}" for m in range(members)]
@@ -241,17 +275,22 @@ def _tell(study: Study, tiling: Tiling, index: int, found: Sequence[tuple[Asked,
         for asked, one in found:
             places = np.stack(np.unravel_index(asked.voxels, tiling.shape), -1) - start_of(tiling, index)
             own = left.references[f].argmax(-1)[tuple(np.moveaxis(places, -1, 0))]
-            moved = one.kept[f * members:(f + 1) * members].argmax(-1) != own
+            moved = one.kept[f * members : (f + 1) * members].argmax(-1) != own
             changed += (moved & (asked.weights > 0)).sum((1, 2))
-        rows += audit_targets(TileAudit, facts, names=names, changed=changed, tile=index, start=start_of(tiling, index),
-                              fold=fold)
+        rows += audit_targets(
+            TileAudit, facts, names=names, changed=changed, tile=index, start=start_of(tiling, index), fold=fold
+        )
         means = facts.means()
         traces.append(Trajectory(None, *(means[n][None] for n in ("objective", "fit_loss", "bound", "penalty"))))  # type: ignore[arg-type]
     return rows, traces
 
 
-def _put(maps: Float[np.ndarray, "*grid 3"], kept: Sequence[Float[np.ndarray, "*grid c"]], asked: Sequence[tuple[Asked, _Found]],
-         shape: Sequence[int]) -> Float[np.ndarray, "*grid"]:
+def _put(
+    maps: Float[np.ndarray, "*grid 3"],
+    kept: Sequence[Float[np.ndarray, "*grid c"]],
+    asked: Sequence[tuple[Asked, _Found]],
+    shape: Sequence[int],
+) -> Float[np.ndarray, "*grid"]:
     """Put what the targets found in place of what the given network says; returns what flips cost, NaN where nobody asked.
 
     Where targets overlap their maps are averaged, the cheapest flip counts, and label evidence is that of the last.

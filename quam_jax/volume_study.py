@@ -46,8 +46,9 @@ def label_names(model: SegmentationModel, coding: Coding) -> tuple[str, ...]:
     return tuple(written.get(label, "background" if label == 0 else f"label {label}") for label in range(coding.labels))
 
 
-def load_study(models: Sequence[SegmentationModel], images: Path, masks: Path, *, config: Config,
-               where: str) -> tuple[Study, list[str], list[str]]:
+def load_study(
+    models: Sequence[SegmentationModel], images: Path, masks: Path, *, config: Config, where: str
+) -> tuple[Study, list[str], list[str]]:
     """The study of some folds, the names of the fit cases and the hashes of their images.
 
     Fit cases are spread evenly over the sorted folder, at most `fit_cases` of them; they give as many patches as
@@ -69,12 +70,17 @@ def load_study(models: Sequence[SegmentationModel], images: Path, masks: Path, *
         raters = np.stack([read_labels(path, classes=stored, like=image.geometry) for path in case.raters.values()])
         labels = consensus(raters, stored, ties="smallest")
         try:
-            patches += fit_patches(FitVolume(image.array, labels, image.geometry), plan, coding,
-                                   count=patches_a_case(len(chosen), config.fit.fit_cases), seed=number)
+            patches += fit_patches(
+                FitVolume(image.array, labels, image.geometry),
+                plan,
+                coding,
+                count=patches_a_case(len(chosen), config.fit.fit_cases),
+                seed=number,
+            )
         except ValueError as error:
             raise ValueError(f"{case.image}: {error}") from None
         hashes.append(image.sha256)
-    images_labels = batch_patches(patches[:config.fit.fit_cases or None], fit_batch=config.fit.fit_batch)
+    images_labels = batch_patches(patches[: config.fit.fit_cases or None], fit_batch=config.fit.fit_batch)
     prepared = [prepare(model, fit_data(model, *images_labels), config.search) for model in map(coding.searchable, models)]
     folds = tuple(str(m.manifest["nnunet"].get("fold", i)) for i, m in enumerate(models))
     return Study(plan, coding, folds, tuple(models), tuple(prepared)), [c.name for c in chosen], hashes

@@ -22,8 +22,9 @@ def dilate_mm(labels: Int[np.ndarray, "*space"], *, radius: float, spacing: Sequ
     return np.where(distance <= radius + _ROUNDING, labels[tuple(nearest)], 0).astype(labels.dtype)
 
 
-def erode_mm(labels: Int[np.ndarray, "*space"], *, radius: float, spacing: Sequence[float],
-             outside: str = "edge") -> Int[np.ndarray, "*space"]:
+def erode_mm(
+    labels: Int[np.ndarray, "*space"], *, radius: float, spacing: Sequence[float], outside: str = "edge"
+) -> Int[np.ndarray, "*space"]:
     """Shrink every structure to the voxels with no voxel of another label within `radius` mm.
 
     `outside` says what lies beyond the volume: more of the same (`edge`), or `background`.
@@ -41,14 +42,28 @@ def erode_mm(labels: Int[np.ndarray, "*space"], *, radius: float, spacing: Seque
     return kept
 
 
-def wanted_volume(labels: Int[np.ndarray, "*space"], shape: str, *, settings: TargetConfig, spacing: Sequence[float],
-                  probs: Float[np.ndarray, "*space c"], key: Key[jax.Array, ""]) -> Int[np.ndarray, "*space"]:
+def wanted_volume(
+    labels: Int[np.ndarray, "*space"],
+    shape: str,
+    *,
+    settings: TargetConfig,
+    spacing: Sequence[float],
+    probs: Float[np.ndarray, "*space c"],
+    key: Key[jax.Array, ""],
+) -> Int[np.ndarray, "*space"]:
     """One wanted mask by name; `radius` counts steps of the middle one of the voxel sides, in mm the same on all axes."""
     radius = settings.radius * float(np.median(spacing))
     if shape == "dilate":
         return dilate_mm(labels, radius=radius, spacing=spacing)
     if shape == "erode":
         return erode_mm(labels, radius=radius, spacing=spacing, outside=settings.outside)
-    wanted = wanted_mask(jnp.asarray(labels), shape, radius=settings.radius, classes=probs.shape[-1],
-                         outside=settings.outside, probs=jnp.asarray(probs), key=key)
+    wanted = wanted_mask(
+        jnp.asarray(labels),
+        shape,
+        radius=settings.radius,
+        classes=probs.shape[-1],
+        outside=settings.outside,
+        probs=jnp.asarray(probs),
+        key=key,
+    )
     return np.asarray(wanted, labels.dtype)

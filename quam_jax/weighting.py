@@ -38,8 +38,9 @@ def best_weights(counts: Bool[Array, "m s"], objective: Float[Array, "m s"]) -> 
     return uniform_weights(counts & (jnp.arange(counts.shape[1]) == best[:, None]))
 
 
-def loss_weights(counts: Bool[Array, "m s"], fit_loss: Float[Array, "m s"], *,
-                 scale: float | Float[Array, ""]) -> Float[Array, "m s"]:
+def loss_weights(
+    counts: Bool[Array, "m s"], fit_loss: Float[Array, "m s"], *, scale: float | Float[Array, ""]
+) -> Float[Array, "m s"]:
     """Weights proportional to exp(-scale L) over all samples that count: softmax (scale 1/T) and mis (N_eff/T)."""
     logits = jnp.where(counts, -scale * fit_loss, -jnp.inf)
     top = jnp.max(logits)
@@ -55,8 +56,9 @@ def feasible(trajectory: Trajectory) -> Bool[Array, "t m s"]:
 @jax.jit
 def finite(trajectory: Trajectory) -> Bool[Array, "t m s"]:
     """Samples whose prediction and losses are finite; the others get weight 0 and are counted in the audit."""
-    return (jnp.all(jnp.isfinite(trajectory.probs), (-2, -1))
-            & jnp.isfinite(trajectory.fit_loss) & jnp.isfinite(trajectory.objective))
+    return (
+        jnp.all(jnp.isfinite(trajectory.probs), (-2, -1)) & jnp.isfinite(trajectory.fit_loss) & jnp.isfinite(trajectory.objective)
+    )
 
 
 @partial(jax.jit, static_argnames="feasible_only")
@@ -65,8 +67,14 @@ def counted(trajectory: Trajectory, *, feasible_only: bool = True) -> Bool[Array
     return finite(trajectory) & (feasible(trajectory) if feasible_only else True)
 
 
-def trajectory_weights(trajectory: Trajectory, *, rule: Rule = "all", feasible_only: bool = True,
-                       temperature: float = 1.0, effective_size: float = 1.0) -> Float[Array, "t m s"]:
+def trajectory_weights(
+    trajectory: Trajectory,
+    *,
+    rule: Rule = "all",
+    feasible_only: bool = True,
+    temperature: float = 1.0,
+    effective_size: float = 1.0,
+) -> Float[Array, "t m s"]:
     """Weights of every recorded sample by one rule; a target without any sample that counts gets zeros."""
     counts = counted(trajectory, feasible_only=feasible_only)
     loss = jnp.where(counts, trajectory.fit_loss, 0.0)
@@ -82,8 +90,9 @@ def trajectory_weights(trajectory: Trajectory, *, rule: Rule = "all", feasible_o
     raise ValueError(f"weighting: expected all, last, best, softmax or mis, got {rule!r}")
 
 
-def to_samples(trajectory: Trajectory, weights: Float[Array, "t m s"], *, reference: Float[Array, "t p c"],
-               include_reference: bool = True) -> Samples:
+def to_samples(
+    trajectory: Trajectory, weights: Float[Array, "t m s"], *, reference: Float[Array, "t p c"], include_reference: bool = True
+) -> Samples:
     """Flatten (member, step) to samples and append the reference as the last one.
 
     The reference gets the share of one more uniform sample (1/(count+1), with count the samples of weight > 0) when
@@ -94,5 +103,6 @@ def to_samples(trajectory: Trajectory, weights: Float[Array, "t m s"], *, refere
     count = jnp.sum(flat > 0, 1)
     share = jnp.where(count == 0, 1.0, 1.0 / (count + 1.0) if include_reference else 0.0)
     probs = jnp.where(flat[..., None, None] > 0, trajectory.probs.reshape(t, m * s, p, c), 1.0 / c)
-    return Samples(jnp.concatenate([probs, reference[:, None]], 1),
-                   jnp.concatenate([flat * (1.0 - share)[:, None], share[:, None]], 1))
+    return Samples(
+        jnp.concatenate([probs, reference[:, None]], 1), jnp.concatenate([flat * (1.0 - share)[:, None], share[:, None]], 1)
+    )

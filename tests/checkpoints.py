@@ -43,9 +43,7 @@ def tensor(
     offset: int = 0,
     storage: str = "FloatStorage",
 ) -> bytes:
-    identity = (
-        sequence(text("storage"), name("torch", storage), text(key), text("cpu"), integer(count)) + b"Q"
-    )
+    identity = sequence(text("storage"), name("torch", storage), text(key), text("cpu"), integer(count)) + b"Q"
     lengths, steps = (sequence(*map(integer, values)) for values in (shape, strides))
     hooks = call(name("collections", "OrderedDict"))
     rebuild = name("torch._utils", "_rebuild_tensor_v2")
@@ -55,9 +53,7 @@ def tensor(
 SIX = np.arange(6, dtype="<f4").tobytes()
 
 
-def zipped(
-    root: bytes, storages: Mapping[str, bytes] | None = None, *, order: str = "little", checksums: bool = True
-) -> bytes:
+def zipped(root: bytes, storages: Mapping[str, bytes] | None = None, *, order: str = "little", checksums: bool = True) -> bytes:
     """A checkpoint of torch 1.6 and later from the opcodes that make its root."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:

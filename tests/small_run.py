@@ -23,8 +23,15 @@ def small_model(seed: int = 0) -> SegmentationModel:
 
 def little_model(seed: int = 0, *, in_channels: int = 1) -> SegmentationModel:
     """A plain network of two stages with random weights, which compiles in a fraction of the time."""
-    network = Network.create("nnunet_plain", in_channels=in_channels, n_classes=2, features_per_stage=(2, 3), rank=2,
-                             n_conv_per_stage=1, n_conv_per_stage_decoder=1)
+    network = Network.create(
+        "nnunet_plain",
+        in_channels=in_channels,
+        n_classes=2,
+        features_per_stage=(2, 3),
+        rank=2,
+        n_conv_per_stage=1,
+        n_conv_per_stage_decoder=1,
+    )
     params, stats = network.initialise(jax.random.key(seed))
     return SegmentationModel(network, params, stats, {"preprocessing": {"normalise": "zscore", "channels": in_channels}})
 
@@ -57,8 +64,14 @@ def write_cases(folder: Path, names: list[str], *, raters: int = 2) -> None:
 def write_nifti(path: Path, array: np.ndarray) -> nib.Nifti1Image:
     """A NIfTI file with an oblique affine and different sform and qform codes."""
     angle = 0.3
-    affine = np.array([[0.8 * np.cos(angle), -1.2 * np.sin(angle), 0, 5.0], [0.8 * np.sin(angle), 1.2 * np.cos(angle), 0, -7],
-                       [0, 0, 2.5, 3], [0, 0, 0, 1]])
+    affine = np.array(
+        [
+            [0.8 * np.cos(angle), -1.2 * np.sin(angle), 0, 5.0],
+            [0.8 * np.sin(angle), 1.2 * np.cos(angle), 0, -7],
+            [0, 0, 2.5, 3],
+            [0, 0, 0, 1],
+        ]
+    )
     image = nib.Nifti1Image(array, affine)
     image.set_sform(affine, code=2)
     image.set_qform(affine, code=1)
@@ -71,5 +84,10 @@ def prepare_folders(root: Path, *, model: SegmentationModel | None = None) -> di
     save_model(root / "model", model or small_model())
     write_cases(root / "test", ["a", "b"])
     write_cases(root / "fit", ["f1", "f2", "f3"], raters=1)
-    return {"model": root / "model", "images": root / "test" / "images", "masks": root / "test" / "masks",
-            "fit_images": root / "fit" / "images", "fit_masks": root / "fit" / "masks"}
+    return {
+        "model": root / "model",
+        "images": root / "test" / "images",
+        "masks": root / "test" / "masks",
+        "fit_images": root / "fit" / "images",
+        "fit_masks": root / "fit" / "masks",
+    }

@@ -63,8 +63,14 @@ class Checker(html.parser.HTMLParser):
 def test_a_result_shows_itself(space: tuple[int, ...]) -> None:
     arrays = make_case(0, space)
     maps = {name: arrays[name] for name in ("total", "aleatoric", "epistemic", "softmax")}
-    text = maps_html(maps, arrays["segmentation"], classes=2, adversarial=arrays["adversarial"],
-                     names=["<dilated>", "eroded"], facts="2 of 2 held")
+    text = maps_html(
+        maps,
+        arrays["segmentation"],
+        classes=2,
+        adversarial=arrays["adversarial"],
+        names=["<dilated>", "eroded"],
+        facts="2 of 2 held",
+    )
     checker = Checker()
     checker.feed(text)
     assert checker.open == [] and len(checker.images) == 4
@@ -86,6 +92,8 @@ def test_nothing_to_show_is_shown() -> None:
 
 
 def test_figures_come_in_only_when_something_is_shown() -> None:
-    code = ("import sys, quam_jax, quam_jax.case; quam_jax.quantify; quam_jax.Quantified\n"
-            "assert not {'matplotlib', 'jinja2', 'PIL.Image'} & set(sys.modules)")
+    code = (
+        "import sys, quam_jax, quam_jax.case; quam_jax.quantify; quam_jax.Quantified\n"
+        "assert not {'matplotlib', 'jinja2', 'PIL.Image'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

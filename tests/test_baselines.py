@@ -41,8 +41,17 @@ def fit_of(model: SegmentationModel, count: int = 2) -> FitData:
 
 def pixelwise() -> SegmentationModel:
     """Kernels of one pixel and no strides, so every permutation of pixels commutes with the network."""
-    network = Network.create("nnunet_plain", in_channels=1, n_classes=2, features_per_stage=(3, 3), rank=2, n_conv_per_stage=1,
-                             n_conv_per_stage_decoder=1, kernel_sizes=((1, 1), (1, 1)), strides=((1, 1), (1, 1)))
+    network = Network.create(
+        "nnunet_plain",
+        in_channels=1,
+        n_classes=2,
+        features_per_stage=(3, 3),
+        rank=2,
+        n_conv_per_stage=1,
+        n_conv_per_stage_decoder=1,
+        kernel_sizes=((1, 1), (1, 1)),
+        strides=((1, 1), (1, 1)),
+    )
     params, stats = network.initialise(jax.random.key(0))
     return SegmentationModel(network, params, stats)
 
@@ -51,7 +60,10 @@ def pixelwise() -> SegmentationModel:
 def test_every_baseline_gives_probabilities_with_weights_that_sum_to_one(name: str) -> None:
     model = little_model()
     settings = {
-        "temperature": {"temperature": 2.0}, "blur": {"width": 1.0}, "blurred_mask": {"width": 1.0}, "tta": {"key": KEY},
+        "temperature": {"temperature": 2.0},
+        "blur": {"width": 1.0},
+        "blurred_mask": {"width": 1.0},
+        "tta": {"key": KEY},
         "mc_dropout": {"key": KEY, "samples": 3, "inject": 0.5},
         "random_directions": {"directions": fit_directions(prepare(model, fit_of(model), SearchConfig()), count=1, key=KEY)},
         "evidential": {"samples": 3, "key": KEY},
@@ -239,10 +251,14 @@ def test_laplace_draws_have_the_covariance_of_the_posterior() -> None:
 
 PROBABILISTIC = Network.create("prob_unet", in_channels=1, n_classes=2, features=(4, 6), latent=3)
 _trunk = jax.jit(lambda params, stats, x: PROBABILISTIC.trunk(params, stats, x, cut="last_block"))
-_tail = jax.jit(lambda params, stats, activation, z: PROBABILISTIC.tail(params, stats, with_latent(activation, z),
-                                                                        cut="last_block")[0])
-_bound = jax.jit(lambda params, stats, x, targets: prob_unet_loss(PROBABILISTIC, params, stats, x, targets, key=KEY, mode=Mode(),
-                                                                  dice_weight=1.0))
+_tail = jax.jit(
+    lambda params, stats, activation, z: PROBABILISTIC.tail(params, stats, with_latent(activation, z), cut="last_block")[0]
+)
+_bound = jax.jit(
+    lambda params, stats, x, targets: prob_unet_loss(
+        PROBABILISTIC, params, stats, x, targets, key=KEY, mode=Mode(), dice_weight=1.0
+    )
+)
 
 
 def test_the_divergence_of_gaussians_by_hand() -> None:
@@ -313,8 +329,13 @@ def test_an_evidential_network_trains_and_draws_around_its_mean() -> None:
     cases = [(image(seed), disc(seed, 4.0, (12, 14)).astype(np.int32)) for seed in range(2)]
     network = pixelwise().network
     losses: list[float] = []
-    model = train(network, cases, config=TrainConfig(steps=30, batch_size=2, learning_rate=3e-2), loss=evidential_loss,
-                  progress=lambda step, loss: losses.append(loss))
+    model = train(
+        network,
+        cases,
+        config=TrainConfig(steps=30, batch_size=2, learning_rate=3e-2),
+        loss=evidential_loss,
+        progress=lambda step, loss: losses.append(loss),
+    )
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     many = evidential(model, image(), samples=200, key=KEY)
     alpha = jax.nn.softplus(model(image()[None])[0]) + 1

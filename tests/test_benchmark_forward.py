@@ -25,12 +25,18 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES = {"features_per_stage": (2, 3, 4), "kernel_sizes": None, "strides": None}
 # what is made smaller, and the sides of the image
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "att_unet": ({"channels": 3}, (16, 24)), "unet": ({"channels": 3}, (16, 32)), "unet_dropout": ({"channels": 3}, (32, 16)),
-    "unetpp": ({"channels": 2}, (16, 32)), "unetppp": ({"channels": 2}, (24, 16)),
-    "segnet": ({"widths": (2, 3, 4, 5)}, (33, 38)), "plain_unet": ({"channels": 2}, (8, 12)),
+    "att_unet": ({"channels": 3}, (16, 24)),
+    "unet": ({"channels": 3}, (16, 32)),
+    "unet_dropout": ({"channels": 3}, (32, 16)),
+    "unetpp": ({"channels": 2}, (16, 32)),
+    "unetppp": ({"channels": 2}, (24, 16)),
+    "segnet": ({"widths": (2, 3, 4, 5)}, (33, 38)),
+    "plain_unet": ({"channels": 2}, (8, 12)),
     "wnet": ({"widths": (2, 3, 4)}, (8, 12)),
-    **dict.fromkeys(("swin_unet", "swin_unet_wrapper"), (
-        {"img_size": 64, "embed_dim": 4, "num_heads": (1, 2, 2, 4), "window_size": 4, "depths": (2, 1, 1, 1)}, (64, 64))),
+    **dict.fromkeys(
+        ("swin_unet", "swin_unet_wrapper"),
+        ({"img_size": 64, "embed_dim": 4, "num_heads": (1, 2, 2, 4), "window_size": 4, "depths": (2, 1, 1, 1)}, (64, 64)),
+    ),
     **dict.fromkeys(("nnunet_plain", "nnunet_residual"), (STAGES, (8, 12))),
     **dict.fromkeys(("nnunet_plain_3d", "nnunet_residual_3d"), (STAGES, (4, 8, 8))),
 }
@@ -41,15 +47,17 @@ def smaller(name: str) -> tuple[SegmentationModel, Any, np.ndarray]:
     case, (changes, space) = CASES[name], SMALL[name]
     if changes is STAGES:  # what is said for every stage is cut to as many as are left
         changes = {**changes, **{k: case.arguments[k][:3] for k in ("kernel_sizes", "strides")}}
-        counts = {k: v[:3 - ("decoder" in k)] for k, v in case.arguments.items() if k.startswith("n_") and isinstance(v, tuple)}
-        twins = {k: case.twin_arguments[k][:3 - ("decoder" in k)] for k in ("counts", "decoder_counts")}
+        counts = {k: v[: 3 - ("decoder" in k)] for k, v in case.arguments.items() if k.startswith("n_") and isinstance(v, tuple)}
+        twins = {k: case.twin_arguments[k][: 3 - ("decoder" in k)] for k in ("counts", "decoder_counts")}
     else:
         counts = twins = {}
     network = Network.create(case.architecture, **{**case.arguments, **changes, **counts})
     rng = np.random.default_rng(0)
     params, stats = network.shapes()
-    params = {n: jnp.asarray(rng.standard_normal(s) * (0.4 if len(s) > 1 else 0.2) + (len(s) == 1), jnp.float32)
-              for n, s in params.items()}
+    params = {
+        n: jnp.asarray(rng.standard_normal(s) * (0.4 if len(s) > 1 else 0.2) + (len(s) == 1), jnp.float32)
+        for n, s in params.items()
+    }
     stats = {n: jnp.asarray(rng.uniform(0.5, 1.5, s), jnp.float32) for n, s in stats.items()}
     model = SegmentationModel(network, params, stats)
     twin = case.twin(**{**case.twin_arguments, **changes, **twins}).eval()
@@ -89,8 +97,13 @@ def test_twin_has_our_logits_and_gradients(name: str) -> None:
 def test_command(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
     code, out, _ = call(monkeypatch, capsys, "benchmark", "--help")
     assert code == 0 and "forward" in out and "Example: quam-jax benchmark forward" in out
-    done = subprocess.run([sys.executable, "-c", "from quam_jax.cli import main; main()", "benchmark", "forward", "nothing"],
-                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from quam_jax.cli import main; main()", "benchmark", "forward", "nothing"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2 and "no network nothing; expected of att_unet" in done.stderr
     from quam_jax.cli import benchmark
 

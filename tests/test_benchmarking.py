@@ -69,8 +69,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_parts_that_share_an_image_a_name_or_a_patient_are_refused_by_name() -> None:
     one, other = Identity("a", "p1", "11"), Identity("b", "p2", "22")
     check_disjoint({"train": [one], "fit": [one], "test": [other]})  # training cases may be fit cases
-    for wrong, what in ((other._replace(sha256="11"), "image"), (other._replace(name="a"), "case name"),
-                        (other._replace(patient="p1"), "patient")):
+    for wrong, what in (
+        (other._replace(sha256="11"), "image"),
+        (other._replace(name="a"), "case name"),
+        (other._replace(patient="p1"), "patient"),
+    ):
         with pytest.raises(ValueError, match=f"fit and test cases: expected no overlap, got the same {what} in a"):
             check_disjoint({"fit": [one], "test": [wrong]})
     with pytest.raises(ValueError, match="validation and test"):
@@ -103,13 +106,25 @@ def test_shifts_by_hand() -> None:
 
 
 def _cell(network: str, method: str, case: str, value: float) -> Cell:
-    return Cell(network, method, "none", case, {"total/pcc": value, "dice_consensus": 1 - value,
-                                                "total/sum_over_foreground": value * 2}, {})
+    return Cell(
+        network,
+        method,
+        "none",
+        case,
+        {"total/pcc": value, "dice_consensus": 1 - value, "total/sum_over_foreground": value * 2},
+        {},
+    )
 
 
 def test_a_table_averages_networks_first_and_cases_then() -> None:
-    cells = [_cell("n0", "softmax", "a", 0.1), _cell("n1", "softmax", "a", 0.3), _cell("n0", "softmax", "b", 0.4),
-             _cell("n1", "softmax", "b", 0.6), _cell("n0", "quam", "a", 0.5), _cell("n0", "quam", "b", 0.7)]
+    cells = [
+        _cell("n0", "softmax", "a", 0.1),
+        _cell("n1", "softmax", "a", 0.3),
+        _cell("n0", "softmax", "b", 0.4),
+        _cell("n1", "softmax", "b", 0.6),
+        _cell("n0", "quam", "a", 0.5),
+        _cell("n0", "quam", "b", 0.7),
+    ]
     summary = tables.summarise_methods(cells, figures=("total/pcc",))
     softmax = summary["methods"]["softmax"]["figures"]["total/pcc"]
     assert softmax["mean"] == pytest.approx(0.35)  # cases 0.2 and 0.5
@@ -121,32 +136,47 @@ def test_a_table_averages_networks_first_and_cases_then() -> None:
 
 
 def test_case_ranking_by_hand() -> None:
-    rows = {name: {"total/sum_over_foreground": u, "dice_consensus": d}
-            for name, u, d in (("a", 1.0, 0.9), ("b", 2.0, 0.8), ("c", 3.0, 0.7), ("d", 4.0, 0.75))}
+    rows = {
+        name: {"total/sum_over_foreground": u, "dice_consensus": d}
+        for name, u, d in (("a", 1.0, 0.9), ("b", 2.0, 0.8), ("c", 3.0, 0.7), ("d", 4.0, 0.75))
+    }
     assert tables.case_ranking(rows)["total"] == pytest.approx(0.8)  # ranks 1 2 3 4 against 1 2 4 3
     assert np.isnan(tables.case_ranking(rows)["epistemic"])
 
 
 def test_the_interval_of_the_case_ranking_holds_it_and_does_not_depend_on_the_order() -> None:
     rng = np.random.default_rng(0)
-    rows = {f"c{n}": {"total/sum_over_foreground": float(u), "dice_consensus": float(1 - u + e)}
-            for n, (u, e) in enumerate(zip(rng.random(20), rng.normal(0, 0.2, 20), strict=True))}
+    rows = {
+        f"c{n}": {"total/sum_over_foreground": float(u), "dice_consensus": float(1 - u + e)}
+        for n, (u, e) in enumerate(zip(rng.random(20), rng.normal(0, 0.2, 20), strict=True))
+    }
     found, turned = tables.case_ranking(rows), tables.case_ranking(dict(reversed(list(rows.items()))))
     assert found["total_low"] < found["total"] < found["total_high"] and found["total_low"] > 0
     assert found == pytest.approx(turned, nan_ok=True)
 
 
 def test_shifts_are_pooled_for_methods_that_ran_under_all_of_them() -> None:
-    cells = [Cell("n", method, condition, "a", {"total/pcc": value}, {}) for method, condition, value in (
-        ("tta", "none", 0.9), ("tta", "noise:1", 0.2), ("tta", "blur:1", 0.4), ("slow", "none", 0.9), ("slow", "blur:1", 0.5))]
+    cells = [
+        Cell("n", method, condition, "a", {"total/pcc": value}, {})
+        for method, condition, value in (
+            ("tta", "none", 0.9),
+            ("tta", "noise:1", 0.2),
+            ("tta", "blur:1", 0.4),
+            ("slow", "none", 0.9),
+            ("slow", "blur:1", 0.5),
+        )
+    ]
     pooled = tables.pool_shifts(cells)
     assert {cell.method for cell in pooled} == {"tta"} and {cell.condition for cell in pooled} == {"shifted"}
     assert tables.case_means(pooled, condition="shifted")["tta"]["a"]["total/pcc"] == pytest.approx(0.3)
 
 
 def test_the_search_is_held_against_every_method_search_minus_other() -> None:
-    cells = [_cell("n0", method, case, value + place / 100) for method, value in (("softmax", 0.25), ("tta", 0.6), ("quam", 0.5))
-             for place, case in enumerate("abcdefgh")]
+    cells = [
+        _cell("n0", method, case, value + place / 100)
+        for method, value in (("softmax", 0.25), ("tta", 0.6), ("quam", 0.5))
+        for place, case in enumerate("abcdefgh")
+    ]
     against = tables.summarise_methods(cells, figures=("total/pcc",))["methods"]["quam"]["search_against"]["total/pcc"]
     assert against["softmax"]["difference"] == pytest.approx(0.25) and against["tta"]["difference"] == pytest.approx(-0.1)
     assert against["tta"]["low"] <= -0.1 + 1e-9 and against["tta"]["high"] >= -0.1 - 1e-9
@@ -215,6 +245,7 @@ def test_ranks_of_several_maps_are_averaged_and_computed_once() -> None:
         def run(image: np.ndarray, key: object) -> Outcome:
             calls.append(name)
             return Outcome({"total": np.array([values])}, None, None, None, 1, 0)
+
         return Method(name, lambda subject, settings: run)
 
     image, key = np.zeros((1, 3, 1), np.float32), jax.random.key(0)
@@ -232,20 +263,34 @@ def test_ranks_of_several_maps_are_averaged_and_computed_once() -> None:
 
 
 def test_evidence_says_wins_ties_and_losses_from_the_results() -> None:
-    cells = [Cell("n0", method, condition, case, {"total/pcc": value + place / 100, "total/auroc_image": value}, {})
-             for method, value in (("softmax", 0.25), ("tta", 0.6), ("quam", 0.5)) for condition in ("none", "shifted")
-             for place, case in enumerate("abcdefgh")]
-    study = {"summaries": {c: tables.summarise_methods(cells, condition=c, figures=("total/pcc", "total/auroc_image"))
-                           for c in ("none", "shifted")}}
+    cells = [
+        Cell("n0", method, condition, case, {"total/pcc": value + place / 100, "total/auroc_image": value}, {})
+        for method, value in (("softmax", 0.25), ("tta", 0.6), ("quam", 0.5))
+        for condition in ("none", "shifted")
+        for place, case in enumerate("abcdefgh")
+    ]
+    study = {
+        "summaries": {
+            c: tables.summarise_methods(cells, condition=c, figures=("total/pcc", "total/auroc_image"))
+            for c in ("none", "shifted")
+        }
+    }
     rows = rows_of(study)
     assert rows[0]["total/pcc_low"] <= rows[0]["total/pcc"] <= rows[0]["total/pcc_high"]
     lines = verdicts({"rows": rows}).splitlines()
     assert lines[2] == "|  | agreement with rater entropy (PCC) | wrong pixels (AUROC) | wrong pixels, shifts (AUROC) |"
-    assert lines[4:] == [f"| {name} |{f' {cell} |' * 3}" for name, cell in (
-        ("wins / ties / losses", "1 / 0 / 1"), ("softmax", "**win** +0.250 [+0.250, +0.250]"),
-        ("TTA", "loss -0.100 [-0.100, -0.100]"))]
+    assert lines[4:] == [
+        f"| {name} |{f' {cell} |' * 3}"
+        for name, cell in (
+            ("wins / ties / losses", "1 / 0 / 1"),
+            ("softmax", "**win** +0.250 [+0.250, +0.250]"),
+            ("TTA", "loss -0.100 [-0.100, -0.100]"),
+        )
+    ]
     assert glance({"bubil": {"rows": rows}}).splitlines()[2].split(" | ")[1:] == ["1 / 0 / 1 (TTA)", "–"] * 2 + [
-        "1 / 0 / 1 (TTA)", "– |"]
+        "1 / 0 / 1 (TTA)",
+        "– |",
+    ]
     short = short_table({"rows": rows, "networks": {"n0": ""}, "recipe": "r", "date": "d"}).splitlines()
     assert short[2].startswith("| softmax | 0.285 [")  # 0.25 and the mean of 0 to 0.07
     assert "| **win** +0.250 [+0.250, +0.250] | 0.250 [0.250, 0.250] | **win** +0.250 [+0.250, +0.250] | – |" in short[2]
@@ -257,8 +302,10 @@ def test_one_setting_for_all_is_held_against_the_best_of_every_network() -> None
     other = default | {"slack": default["slack"] + 1}
 
     def tuning(*scores: float) -> list[dict]:
-        return [{"settings": settings, "score": score, "standard_error": 0.1, "cases": 4}
-                for settings, score in zip((other, default), scores, strict=True)]
+        return [
+            {"settings": settings, "score": score, "standard_error": 0.1, "cases": 4}
+            for settings, score in zip((other, default), scores, strict=True)
+        ]
 
     one = {"tuning": {"a quam_tuned": tuning(0.7, 0.5), "a blur": tuning(0, 9)}}
     more = {"tuning": {"a quam_tuned": tuning(0.7, 0.5), "b quam_tuned": tuning(0.3, 0.4)}}
@@ -282,8 +329,10 @@ def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
         assert len({json.dumps(row) for row in method.grid}) == len(method.grid), name
     first = methods()["quam_tuned"].grid[0]
     assert change(default, first) == default and set(first) == {"radius", "learning_rate", "slack"}
-    assert all(methods()[name].grid[0] == {"slack": default.search.slack}
-               for name in ("random_directions", "quam_regions", "quam_pixels"))
+    assert all(
+        methods()[name].grid[0] == {"slack": default.search.slack}
+        for name in ("random_directions", "quam_regions", "quam_pixels")
+    )
 
 
 def test_studies_name_rows_and_networks_that_exist() -> None:
@@ -309,14 +358,26 @@ def test_cases_of_studies_are_written_once_and_asked_for(tmp_path: Path) -> None
 def test_shrinking_is_told_only_where_every_step_shrinks(tmp_path: Path) -> None:
     def study(value: float, other: float) -> dict:
         column = {"low": 0.0, "high": 1.0, "sd_networks": 0.1}
-        return {"summaries": {"none": {"methods": {
-            name: {"figures": {"epistemic/mean": column | {"mean": mean}, "dice_mean": column | {"mean": 0.5}}}
-            for name, mean in (("quam", value), ("ensemble", other), ("softmax", None))}}}}
+        return {
+            "summaries": {
+                "none": {
+                    "methods": {
+                        name: {"figures": {"epistemic/mean": column | {"mean": mean}, "dice_mean": column | {"mean": 0.5}}}
+                        for name, mean in (("quam", value), ("ensemble", other), ("softmax", None))
+                    }
+                }
+            }
+        }
 
     rows = shrinking_rows({25.0: study(0.3, 0.3), 50.0: study(0.2, 0.1), 100.0: study(0.1, 0.2)})
     assert [(r["method"], r["share"], r["shrinks"]) for r in rows] == [
-        ("quam", 25.0, True), ("quam", 50.0, True), ("quam", 100.0, True), ("ensemble", 25.0, False), ("ensemble", 50.0, False),
-        ("ensemble", 100.0, False)]
+        ("quam", 25.0, True),
+        ("quam", 50.0, True),
+        ("quam", 100.0, True),
+        ("ensemble", 25.0, False),
+        ("ensemble", 50.0, False),
+        ("ensemble", 100.0, False),
+    ]
     text = shrinking_table({"rows": rows, "command": "c", "date": "d"})
     assert "300.000 [0.000, 1000.000]" in text and text.count("| yes |") == 1
     (tmp_path / "in.csv").write_text("network,method,condition,case,total/pcc,other\nn,quam,none,a,0.123456789,1\n")
@@ -374,15 +435,40 @@ def test_datasets_are_named_by_layout(study: Path) -> None:
             parse_dataset(wrong)
 
 
-def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(study: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                          capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = study / "out"
     val, test = f"folders:{study / 'val'}", f"folders:{study / 'test'}"
-    arguments = ["-q", "benchmark", "methods", "--dataset", test, "--validation", val,
-                 "--fit", f"folders:{study / 'fit'}", "--model", f"{study}/net_{{seed}}", "--seeds", "0,1", "--patient", r"p\d",
-                 "--inject-dropout", "0.5", "--shift",
-                 "noise:2", "--shift", "blur:1", "--shift-methods", "softmax,quam", "--out", str(out), "--methods",
-                 "softmax,mc_dropout,ensemble,blur,boundary,quam,raters_halves"]
+    arguments = [
+        "-q",
+        "benchmark",
+        "methods",
+        "--dataset",
+        test,
+        "--validation",
+        val,
+        "--fit",
+        f"folders:{study / 'fit'}",
+        "--model",
+        f"{study}/net_{{seed}}",
+        "--seeds",
+        "0,1",
+        "--patient",
+        r"p\d",
+        "--inject-dropout",
+        "0.5",
+        "--shift",
+        "noise:2",
+        "--shift",
+        "blur:1",
+        "--shift-methods",
+        "softmax,quam",
+        "--out",
+        str(out),
+        "--methods",
+        "softmax,mc_dropout,ensemble,blur,boundary,quam,raters_halves",
+    ]
     assert call(monkeypatch, *arguments) == 0
     printed = capsys.readouterr().out
     assert "| quam |" in printed and "| boundary |" in printed
@@ -402,20 +488,62 @@ def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(study:
     assert [p.stat().st_mtime_ns for p in cached[1:]] == times[1:] and cached[0].exists()  # only what was missing is done again
 
 
-def test_networks_of_another_kind_are_trained_and_stand_in_the_table(study: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_networks_of_another_kind_are_trained_and_stand_in_the_table(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = '{"features_per_stage": [2, 3], "rank": 2, "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1}'
     data = ("--images", str(study / "test" / "images"), "--masks", str(study / "test" / "masks"))
     for name, arch, arguments in (("evidential", "nnunet_plain", small), ("prob_unet", "prob_unet", '{"features": [2, 3]}')):
-        assert call(monkeypatch, "-q", "train", *data, "--out", str(study / name), "--arch", arch, "--arguments", arguments,
-                    "--loss", name, "--steps", "2") == 0
+        assert (
+            call(
+                monkeypatch,
+                "-q",
+                "train",
+                *data,
+                "--out",
+                str(study / name),
+                "--arch",
+                arch,
+                "--arguments",
+                arguments,
+                "--loss",
+                name,
+                "--steps",
+                "2",
+            )
+            == 0
+        )
         assert json.loads((study / name / "manifest.json").read_text())["training"]["loss"] == name
     rows = {"evidential": 2, "prob_unet": 4}  # two cases; prob_unet learns from each of two raters
     assert {n: json.loads((study / n / "manifest.json").read_text())["training"]["cases"] for n in rows} == rows
-    base = ["-q", "benchmark", "methods", "--fit", f"folders:{study / 'fit'}", "--model", str(study / "net_0"), "--validation",
-            f"folders:{study / 'val'}", "--dataset", f"folders:{study / 'test'}", "--out", str(study / "kinds")]
-    assert call(monkeypatch, *base, "--methods", "softmax,evidential,prob_unet", "--trained", f"evidential={study}/evidential",
-                "--trained", f"prob_unet={study}/prob_unet") == 0
+    base = [
+        "-q",
+        "benchmark",
+        "methods",
+        "--fit",
+        f"folders:{study / 'fit'}",
+        "--model",
+        str(study / "net_0"),
+        "--validation",
+        f"folders:{study / 'val'}",
+        "--dataset",
+        f"folders:{study / 'test'}",
+        "--out",
+        str(study / "kinds"),
+    ]
+    assert (
+        call(
+            monkeypatch,
+            *base,
+            "--methods",
+            "softmax,evidential,prob_unet",
+            "--trained",
+            f"evidential={study}/evidential",
+            "--trained",
+            f"prob_unet={study}/prob_unet",
+        )
+        == 0
+    )
     methods = json.loads((study / "kinds" / "methods.json").read_text())["summaries"]["none"]["methods"]
     assert all(methods[n]["figures"]["epistemic/mean"]["mean"] > 0 for n in rows)
     capsys.readouterr()
@@ -431,10 +559,21 @@ def test_networks_of_another_kind_are_trained_and_stand_in_the_table(study: Path
     assert "--loss prob_unet: expected together with --arch prob_unet" in capsys.readouterr().err
 
 
-def test_bad_requests_are_one_line_and_exit_code_2(study: Path, monkeypatch: pytest.MonkeyPatch,
-                                                   capsys: pytest.CaptureFixture[str]) -> None:
-    base = ["benchmark", "methods", "--fit", f"folders:{study / 'fit'}", "--model", str(study / "net_0"), "--out",
-            str(study / "bad"), "--methods", "softmax"]
+def test_bad_requests_are_one_line_and_exit_code_2(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = [
+        "benchmark",
+        "methods",
+        "--fit",
+        f"folders:{study / 'fit'}",
+        "--model",
+        str(study / "net_0"),
+        "--out",
+        str(study / "bad"),
+        "--methods",
+        "softmax",
+    ]
     val, test = f"folders:{study / 'val'}", f"folders:{study / 'test'}"
     assert call(monkeypatch, *base, "--dataset", test, "--validation", test) == 2
     assert "expected no overlap, got the same image in p3-a" in capsys.readouterr().err
@@ -448,15 +587,32 @@ def test_bad_requests_are_one_line_and_exit_code_2(study: Path, monkeypatch: pyt
     assert "--inject-dropout RATE" in capsys.readouterr().err
 
 
-def test_tune_writes_settings_and_the_curve(study: Path, monkeypatch: pytest.MonkeyPatch,
-                                            capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_writes_settings_and_the_curve(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from quam_jax.config import load_config
 
     out = study / "tuned"
-    assert call(monkeypatch, "-q", "tune", "--model", str(study / "net_0"), "--validation", f"folders:{study / 'val'}",
-                "--fit",
-                f"folders:{study / 'fit'}", "--methods", "quam_tuned,blur", "--learning-rate", "1e-4,1e-2", "--out",
-                str(out)) == 0
+    assert (
+        call(
+            monkeypatch,
+            "-q",
+            "tune",
+            "--model",
+            str(study / "net_0"),
+            "--validation",
+            f"folders:{study / 'val'}",
+            "--fit",
+            f"folders:{study / 'fit'}",
+            "--methods",
+            "quam_tuned,blur",
+            "--learning-rate",
+            "1e-4,1e-2",
+            "--out",
+            str(out),
+        )
+        == 0
+    )
     assert "quam_tuned: " in capsys.readouterr().out
     written = json.loads((out / "tuning.json").read_text())
     scores = [row["score"] for row in written["curves"]["quam_tuned"]]
@@ -466,8 +622,9 @@ def test_tune_writes_settings_and_the_curve(study: Path, monkeypatch: pytest.Mon
     assert (out / "tuning.png").stat().st_size > 1000 and len((out / "tuning.csv").read_text().splitlines()) == 1 + 2 + 7
 
 
-def test_evaluate_reads_map_files_and_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                          capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_reads_map_files_and_names_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "maps").mkdir()
     shares = []
@@ -479,8 +636,15 @@ def test_evaluate_reads_map_files_and_names_what_is_wrong(tmp_path: Path, monkey
     mean = np.mean(shares, 0)
     for name, values in (("a", np.where(mean == 0.5, 0.7, 0.1)), ("b", mean), ("c", mean)):
         np.savez(tmp_path / "maps" / f"{name}.npz", data=values.astype(np.float32))
-    arguments = ["evaluate", "--map", f"own={tmp_path / 'maps'}", "--masks", str(tmp_path / "masks"), "--out",
-                 str(tmp_path / "out")]
+    arguments = [
+        "evaluate",
+        "--map",
+        f"own={tmp_path / 'maps'}",
+        "--masks",
+        str(tmp_path / "masks"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert call(monkeypatch, *arguments) == 1  # case c has no raters
     done = capsys.readouterr()
     assert "failed: c: case c: expected the masks of its raters, got none" in done.err

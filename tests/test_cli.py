@@ -112,8 +112,17 @@ def test_nan_in_the_weights_is_named(folders, tmp_path, monkeypatch, capsys) -> 
 def test_convert_export_and_back(folders, tmp_path, monkeypatch, capsys) -> None:
     weights = tmp_path / "net.pth"
     assert call(monkeypatch, capsys, "export", folders["model"], weights)[0] == 0
-    code, _, error = call(monkeypatch, capsys, "convert", weights, tmp_path / "again", "--arch", "att_unet", "--arguments",
-                          json.dumps({"drop": 0.0, "decoder_drop": 0.0}))
+    code, _, error = call(
+        monkeypatch,
+        capsys,
+        "convert",
+        weights,
+        tmp_path / "again",
+        "--arch",
+        "att_unet",
+        "--arguments",
+        json.dumps({"drop": 0.0, "decoder_drop": 0.0}),
+    )
     assert code == 0, error
     from quam_jax.checkpoint import restore_model
 

@@ -29,8 +29,9 @@ GRID = np.indices((SIDE,) * 3) - (SIDE - 1) / 2
 MODELS = np.linspace(-2, 2, 8)  # where the adversarial models put the boundary, in standard deviations
 
 
-def date(seed: int, *, radius: float = 4.0, sigma: float = 0.35, shift: float = 0.0, noise: float = 0.0,
-         lesion: bool = False) -> Date:
+def date(
+    seed: int, *, radius: float = 4.0, sigma: float = 0.35, shift: float = 0.0, noise: float = 0.0, lesion: bool = False
+) -> Date:
     """A ball whose boundary the given network misplaces by sigma voxels (one sd), and the models by up to two sd more."""
     rng = np.random.default_rng(seed)
     depth = radius - np.sqrt((GRID[0] - shift) ** 2 + GRID[1] ** 2 + GRID[2] ** 2)
@@ -142,8 +143,9 @@ def test_intervals_of_volumes_by_hand() -> None:
     np.testing.assert_allclose(volume_change((10, 9, 12), (15, 11, 18)), (5, 5 - 20**0.5, 5 + 10**0.5))
     assert volume_change((3, 3, 3), (3, 3, 3)) == (0, 0, 0)
     rng = np.random.default_rng(0)
-    low, high = np.array([volume_change((a, a - 1.96, a + 1.96), (b, b - 1.96, b + 1.96))[1:]
-                          for a, b in rng.normal(0, 1, (4000, 2)) + [7, 9]]).T
+    low, high = np.array(
+        [volume_change((a, a - 1.96, a + 1.96), (b, b - 1.96, b + 1.96))[1:] for a, b in rng.normal(0, 1, (4000, 2)) + [7, 9]]
+    ).T
     assert ((low <= 2) & (high >= 2)).mean() == pytest.approx(0.95, abs=0.015)
 
 
@@ -172,14 +174,17 @@ def write_run(folder: Path, moment: Date, *, affine: np.ndarray, names: tuple[st
     nib.save(image, folder / "image.nii.gz")
     read = read_image(folder / "image.nii.gz")
     outputs = {}
-    for key, ending, values, kind in (("segmentation", "seg", moment.labels, "label"),
-                                      ("reference", "desc-reference_probseg", moment.probs, "probability"),
-                                      ("epistemic", "desc-epistemic_uncertainty", moment.epistemic, "uncertainty")):
+    for key, ending, values, kind in (
+        ("segmentation", "seg", moment.labels, "label"),
+        ("reference", "desc-reference_probseg", moment.probs, "probability"),
+        ("epistemic", "desc-epistemic_uncertainty", moment.epistemic, "uncertainty"),
+    ):
         outputs[key] = write_map(folder / f"p_{ending}", values, read.geometry, kind=kind)[0].name  # type: ignore[arg-type]
     np.savez_compressed(folder / "report_data" / "p.npz", image=read.array[..., 0])
     adversarial = np.stack([ndimage.binary_dilation(moment.labels), ndimage.binary_erosion(moment.labels)]).astype(int)
-    volumes = structure_volumes(moment.labels, moment.probs, adversarial, names=("background", *names),
-                                spacing=read.geometry.spacing)
+    volumes = structure_volumes(
+        moment.labels, moment.probs, adversarial, names=("background", *names), spacing=read.geometry.spacing
+    )
     write_json(folder / "p.json", {"case": "p", "digest": "d", "outputs": outputs, "volumes": volumes, "config": {}})
     write_json(folder / "run.json", {"digest": "r", "cases": ["p"], "model": {"sha256": model}})
     return folder
@@ -242,12 +247,13 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", date(0), affine=AFFINE)
     other = write_run(tmp_path / "b", date(1), affine=AFFINE, names=("tumour",), model="n")
     for request, text in (
-            (CompareRequest(tmp_path, run, tmp_path / "o"), "expected the folder of a run"),
-            (CompareRequest(run, run, tmp_path / "o", case="x"), "expected a finished case x, got p"),
-            (CompareRequest(run, other, tmp_path / "o"), "labels background, organ, got background, tumour"),
-            (CompareRequest(run, run, run), "expected a new or empty folder"),
-            (CompareRequest(run, run, tmp_path / "o", affine=run / "run.json"), "expected a text of 4 rows"),
-            (CompareRequest(run, run, tmp_path / "o", level=0), "level: expected")):
+        (CompareRequest(tmp_path, run, tmp_path / "o"), "expected the folder of a run"),
+        (CompareRequest(run, run, tmp_path / "o", case="x"), "expected a finished case x, got p"),
+        (CompareRequest(run, other, tmp_path / "o"), "labels background, organ, got background, tumour"),
+        (CompareRequest(run, run, run), "expected a new or empty folder"),
+        (CompareRequest(run, run, tmp_path / "o", affine=run / "run.json"), "expected a text of 4 rows"),
+        (CompareRequest(run, run, tmp_path / "o", level=0), "level: expected"),
+    ):
         with pytest.raises(ValueError, match=text) as error:
             compare_runs(request)
         assert "\n" not in str(error.value) and not (tmp_path / "o").exists()

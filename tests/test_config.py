@@ -21,12 +21,22 @@ from quam_jax.config import (
 )
 
 
-@pytest.mark.parametrize("config", [
-    Config(), Config.published(), Config.published(seed=7),
-    Config(targets=TargetConfig(shapes=("all_one", "random")), search=SearchConfig(space="subset:Up.*", learning_rate=1e-5),
-           samples=SampleConfig(weighting="softmax", temperature=0.3), fit=FitConfig(3, 2),
-           execution=ExecutionConfig("vmap", "scan", 4, "high"), seed=3),
-])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config.published(),
+        Config.published(seed=7),
+        Config(
+            targets=TargetConfig(shapes=("all_one", "random")),
+            search=SearchConfig(space="subset:Up.*", learning_rate=1e-5),
+            samples=SampleConfig(weighting="softmax", temperature=0.3),
+            fit=FitConfig(3, 2),
+            execution=ExecutionConfig("vmap", "scan", 4, "high"),
+            seed=3,
+        ),
+    ],
+)
 def test_yaml_gives_the_same_settings_back(tmp_path: Path, config: Config) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(dump_config(config))
@@ -82,47 +92,50 @@ def test_leaf_names_are_unique_and_have_a_help_text() -> None:
     assert all(field.metadata["help"] for _, field in leaves.values())
 
 
-@pytest.mark.parametrize("name, value, message", [
-    ("members", 0, "members: expected a whole number >= 1, got 0"),
-    ("epochs", -1, "epochs: expected a whole number >= 0, got -1"),
-    ("steps", 0, "steps: expected a whole number >= 1, got 0"),
-    ("batch_stride", 0, "batch_stride: expected a whole number >= 1, got 0"),
-    ("learning_rate", -0.1, "learning_rate: expected a number >= 0, got -0.1"),
-    ("coefficient", -1, "coefficient: expected a number >= 0, got -1"),
-    ("schedule_every", 0, "schedule_every: expected a whole number >= 1, got 0"),
-    ("slack", -0.5, "slack: expected a fraction >= 0, or nats, got -0.5"),
-    ("radius", 0, "radius: expected a whole number >= 1, got 0"),
-    ("target", "slice", "target: expected one of mask, region, pixel, got 'slice'"),
-    ("element", "star", "element: expected one of square, cross, disk, got 'star'"),
-    ("regions", "cells", "regions: expected one of tiles, components, segments, superpixels, pyramid, got 'cells'"),
-    ("region_size", 0, "region_size: expected a whole number >= 1, got 0"),
-    ("pyramid_levels", 0, "pyramid_levels: expected a whole number from 1 to 16, got 0"),
-    ("compactness", 0.0, "compactness: expected a number > 0, got 0.0"),
-    ("compactness", float("inf"), "compactness: expected a number > 0, got inf"),
-    ("pixels", "some", "pixels: expected one of all, band, uncertain, stratified, list, got 'some'"),
-    ("pixels", "list", "pixel_list: expected at least one pixel for pixels list, got ''"),
-    ("pixel_count", 0, "pixel_count: expected a whole number >= 1, got 0"),
-    ("band_width", 0, "band_width: expected a whole number >= 1, got 0"),
-    ("pixel_list", "1,-2", "pixel_list: expected whole numbers >= 0 as row,column;row,column, got '1,-2'"),
-    ("pixel_list", "1 2", "pixel_list: expected whole numbers >= 0 as row,column;row,column, got '1 2'"),
-    ("pixel_list", "1,2,3,4", "pixel_list: expected whole numbers >= 0 as row,column;row,column, got '1,2,3,4'"),
-    ("pixel_list", "1,2;1,2,3", "pixel_list: expected as many numbers for every pixel, got '1,2;1,2,3'"),
-    ("shapes", [], "shapes: expected some of dilate"),
-    ("shapes", ["dilate", "twist"], "shapes: expected some of dilate"),
-    ("shapes", 3, "shapes: expected a list of names, got 3"),
-    ("temperature", 0.0, "temperature: expected a number > 0, got 0.0"),
-    ("effective_size", -2.0, "effective_size: expected a number > 0, got -2.0"),
-    ("fit_cases", -1, "fit_cases: expected a whole number >= 0, got -1"),
-    ("chunk", -1, "chunk: expected a whole number >= 0, got -1"),
-    ("mode", "test", "mode: expected one of eval, train, got 'test'"),
-    ("learning_rate", "fast", "learning_rate: expected a number, got 'fast'"),
-    ("learning_rate", float("nan"), "learning_rate: expected a number, got nan"),
-    ("learning_rate", True, "learning_rate: expected a number, got True"),
-    ("members", 2.5, "members: expected a whole number, got 2.5"),
-    ("members", True, "members: expected a whole number, got True"),
-    ("feasible_only", 1, "feasible_only: expected true or false, got 1"),
-    ("space", 3, "space: expected text, got 3"),
-])
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("members", 0, "members: expected a whole number >= 1, got 0"),
+        ("epochs", -1, "epochs: expected a whole number >= 0, got -1"),
+        ("steps", 0, "steps: expected a whole number >= 1, got 0"),
+        ("batch_stride", 0, "batch_stride: expected a whole number >= 1, got 0"),
+        ("learning_rate", -0.1, "learning_rate: expected a number >= 0, got -0.1"),
+        ("coefficient", -1, "coefficient: expected a number >= 0, got -1"),
+        ("schedule_every", 0, "schedule_every: expected a whole number >= 1, got 0"),
+        ("slack", -0.5, "slack: expected a fraction >= 0, or nats, got -0.5"),
+        ("radius", 0, "radius: expected a whole number >= 1, got 0"),
+        ("target", "slice", "target: expected one of mask, region, pixel, got 'slice'"),
+        ("element", "star", "element: expected one of square, cross, disk, got 'star'"),
+        ("regions", "cells", "regions: expected one of tiles, components, segments, superpixels, pyramid, got 'cells'"),
+        ("region_size", 0, "region_size: expected a whole number >= 1, got 0"),
+        ("pyramid_levels", 0, "pyramid_levels: expected a whole number from 1 to 16, got 0"),
+        ("compactness", 0.0, "compactness: expected a number > 0, got 0.0"),
+        ("compactness", float("inf"), "compactness: expected a number > 0, got inf"),
+        ("pixels", "some", "pixels: expected one of all, band, uncertain, stratified, list, got 'some'"),
+        ("pixels", "list", "pixel_list: expected at least one pixel for pixels list, got ''"),
+        ("pixel_count", 0, "pixel_count: expected a whole number >= 1, got 0"),
+        ("band_width", 0, "band_width: expected a whole number >= 1, got 0"),
+        ("pixel_list", "1,-2", "pixel_list: expected whole numbers >= 0 as row,column;row,column, got '1,-2'"),
+        ("pixel_list", "1 2", "pixel_list: expected whole numbers >= 0 as row,column;row,column, got '1 2'"),
+        ("pixel_list", "1,2,3,4", "pixel_list: expected whole numbers >= 0 as row,column;row,column, got '1,2,3,4'"),
+        ("pixel_list", "1,2;1,2,3", "pixel_list: expected as many numbers for every pixel, got '1,2;1,2,3'"),
+        ("shapes", [], "shapes: expected some of dilate"),
+        ("shapes", ["dilate", "twist"], "shapes: expected some of dilate"),
+        ("shapes", 3, "shapes: expected a list of names, got 3"),
+        ("temperature", 0.0, "temperature: expected a number > 0, got 0.0"),
+        ("effective_size", -2.0, "effective_size: expected a number > 0, got -2.0"),
+        ("fit_cases", -1, "fit_cases: expected a whole number >= 0, got -1"),
+        ("chunk", -1, "chunk: expected a whole number >= 0, got -1"),
+        ("mode", "test", "mode: expected one of eval, train, got 'test'"),
+        ("learning_rate", "fast", "learning_rate: expected a number, got 'fast'"),
+        ("learning_rate", float("nan"), "learning_rate: expected a number, got nan"),
+        ("learning_rate", True, "learning_rate: expected a number, got True"),
+        ("members", 2.5, "members: expected a whole number, got 2.5"),
+        ("members", True, "members: expected a whole number, got True"),
+        ("feasible_only", 1, "feasible_only: expected true or false, got 1"),
+        ("space", 3, "space: expected text, got 3"),
+    ],
+)
 def test_bad_values_are_named(name: str, value: object, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         change(Config(), {name: value})

@@ -121,10 +121,7 @@ def test_damaged_weights_name_the_file_and_the_tensor(tensors: dict[str, np.ndar
 
 
 def test_half_precision_is_noted(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:
-    half = {
-        name: value.astype(np.float16 if name.startswith("Conv1") else np.float32)
-        for name, value in tensors.items()
-    }
+    half = {name: value.astype(np.float16 if name.startswith("Conv1") else np.float32) for name, value in tensors.items()}
     np.savez(tmp_path / "net.npz", **half)
     converted = convert(tmp_path / "net.npz")
     assert converted.manifest["source"]["dtype"] == "float16, float32"
@@ -132,9 +129,7 @@ def test_half_precision_is_noted(tensors: dict[str, np.ndarray], tmp_path: Path)
     np.testing.assert_array_equal(converted.params["Conv1.conv1.0.weight"], weight.transpose(2, 3, 1, 0))
 
 
-def test_checkpoint_of_a_trainer(
-    tensors: dict[str, np.ndarray], model: SegmentationModel, tmp_path: Path
-) -> None:
+def test_checkpoint_of_a_trainer(tensors: dict[str, np.ndarray], model: SegmentationModel, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     weights = {f"module.{name}": torch.from_numpy(value) for name, value in tensors.items()}
     weights["module.head.weight"] = weights["module.Conv.weight"]

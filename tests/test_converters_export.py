@@ -27,17 +27,13 @@ def tensors() -> dict[str, np.ndarray]:
 
 def equal(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> bool:
     return one.keys() == two.keys() and all(
-        one[name].dtype == two[name].dtype
-        and one[name].shape == two[name].shape
-        and one[name].tobytes() == two[name].tobytes()
+        one[name].dtype == two[name].dtype and one[name].shape == two[name].shape and one[name].tobytes() == two[name].tobytes()
         for name in one
     )
 
 
 @pytest.mark.parametrize("ending", [".pth", ".pt", ".safetensors"])
-def test_round_trip_through_a_model_folder(
-    tensors: dict[str, np.ndarray], tmp_path: Path, ending: str
-) -> None:
+def test_round_trip_through_a_model_folder(tensors: dict[str, np.ndarray], tmp_path: Path, ending: str) -> None:
     write_state_dict(tmp_path / "net.pth", tensors)
     save_model(tmp_path / "folder", convert(tmp_path / "net.pth"))
     export_weights(restore_model(tmp_path / "folder"), tmp_path / f"back{ending}")
@@ -73,9 +69,7 @@ def test_golden_files_come_back(shared: Path, tmp_path: Path) -> None:
     for case, ending in cases.items():
         with np.load(shared / "golden" / "A_forward" / case / "weights.npz") as stored:
             original = dict(stored)
-        export_weights(
-            convert(shared / "golden" / "A_forward" / case / "weights.pt"), tmp_path / f"back{ending}"
-        )
+        export_weights(convert(shared / "golden" / "A_forward" / case / "weights.pt"), tmp_path / f"back{ending}")
         assert equal(read_weights(tmp_path / f"back{ending}").tensors, original)
 
 

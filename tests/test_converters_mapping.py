@@ -29,9 +29,7 @@ def network() -> Network:
 @pytest.fixture
 def tensors(network: Network) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {
-        name: rng.standard_normal(shape).astype(np.float32) for name, shape in torch_shapes(network).items()
-    }
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in torch_shapes(network).items()}
 
 
 @pytest.mark.parametrize(
@@ -98,9 +96,7 @@ def test_long_lists_are_shortened(network: Network) -> None:
 
 
 @pytest.mark.parametrize(("value", "count"), [(np.nan, 1), (np.inf, 1), (1e300, 1)])
-def test_values_that_float32_cannot_hold(
-    network: Network, tensors: dict[str, np.ndarray], value: float, count: int
-) -> None:
+def test_values_that_float32_cannot_hold(network: Network, tensors: dict[str, np.ndarray], value: float, count: int) -> None:
     tensors["Conv.weight"] = tensors["Conv.weight"].astype(np.float64)
     tensors["Conv.weight"][0, 0, 0, 0] = value
     with pytest.raises(ValueError, match=rf"net.pth: Conv.weight expected finite.*got {count} of 4"):
@@ -110,16 +106,12 @@ def test_values_that_float32_cannot_hold(
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_, np.complex64])
 def test_other_types_are_refused(network: Network, tensors: dict[str, np.ndarray], dtype: type) -> None:
     tensors["Conv.bias"] = np.zeros(2, dtype)
-    with pytest.raises(
-        ValueError, match=f"Conv.bias expected floating-point weights, got {np.dtype(dtype).name}"
-    ):
+    with pytest.raises(ValueError, match=f"Conv.bias expected floating-point weights, got {np.dtype(dtype).name}"):
         to_flax(network, tensors, where="net.pth")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
-def test_other_precisions_become_float32(
-    network: Network, tensors: dict[str, np.ndarray], dtype: type
-) -> None:
+def test_other_precisions_become_float32(network: Network, tensors: dict[str, np.ndarray], dtype: type) -> None:
     cast = {name: value.astype(dtype) for name, value in tensors.items()}
     params, stats = to_flax(network, cast, where="net.pth")
     for name, value in to_torch(network, params, stats).items():

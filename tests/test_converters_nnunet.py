@@ -90,10 +90,7 @@ def folder(tmp_path: Path) -> Path:
     network = Network.create("nnunet_plain", **arguments)
     for fold in (0, 1):
         rng = np.random.default_rng(fold)
-        weights = {
-            name: rng.standard_normal(shape).astype(np.float32)
-            for name, shape in torch_shapes(network).items()
-        }
+        weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in torch_shapes(network).items()}
         (root / f"fold_{fold}").mkdir(parents=True)
         write_state_dict(root / f"fold_{fold}" / "checkpoint_final.pth", weights)
     (root / "dataset.json").write_text(json.dumps(DATASET))
@@ -225,9 +222,7 @@ def test_layers_that_our_networks_do_not_have(change: dict[str, Any], message: s
 
 def test_other_networks_are_refused() -> None:
     settings = {**CONFIGURATION, "architecture": {**ARCHITECTURE, "network_class_name": "a.b.PrimusM"}}
-    with pytest.raises(
-        ValueError, match="expected a network among PlainConvUNet, ResidualEncoderUNet, got PrimusM"
-    ):
+    with pytest.raises(ValueError, match="expected a network among PlainConvUNet, ResidualEncoderUNet, got PrimusM"):
         network_arguments(settings, where="plans")
 
 
@@ -277,9 +272,7 @@ def test_configurations_inherit_and_are_chosen(folder: Path) -> None:
 def test_folds_are_listed_and_chosen(folder: Path) -> None:
     for name in ("fold_10", "fold_all", "fold_2"):
         (folder / name).mkdir()
-        (folder / name / "checkpoint_best.pth").write_bytes(
-            (folder / "fold_0" / "checkpoint_final.pth").read_bytes()
-        )
+        (folder / name / "checkpoint_best.pth").write_bytes((folder / "fold_0" / "checkpoint_final.pth").read_bytes())
     assert list_folds(folder) == ["0", "1"]
     assert list_folds(folder, checkpoint="checkpoint_best.pth") == ["2", "10", "all"]
     assert len(read_nnunet(folder, checkpoint="checkpoint_best.pth")) == 3
@@ -310,9 +303,7 @@ def test_damaged_folders(folder: Path) -> None:
     rewrite(folder, "dataset.json", channel_names={"0": "CT"})
     with pytest.raises(ValueError, match="one normalisation .* for each of the 1 channels"):
         read_nnunet(folder)
-    rewrite(
-        folder, "dataset.json", channel_names=DATASET["channel_names"], labels={"background": 0, "organ": 4}
-    )
+    rewrite(folder, "dataset.json", channel_names=DATASET["channel_names"], labels={"background": 0, "organ": 4})
     with pytest.raises(ValueError, match="expected the labels 0 to 1, got 0, 4"):
         read_nnunet(folder)
     rewrite(folder, "dataset.json", labels={"background": 0, "organ": 1})
@@ -335,8 +326,7 @@ REAL = {
     "2d": "Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlansSag__2d",
     "2d_regions": "Dataset005_HippoRegions/nnUNetTrainer__nnUNetPlansSmall__2d",
     "3d_fullres": "Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlansSmall__3d_fullres",
-    "resenc_3d_fullres": "Dataset004_Hippocampus/nnUNetTrainer_onlyMirror01__"
-    "nnUNetResEncUNetSmallPlans__3d_fullres",
+    "resenc_3d_fullres": "Dataset004_Hippocampus/nnUNetTrainer_onlyMirror01__nnUNetResEncUNetSmallPlans__3d_fullres",
 }
 
 
@@ -349,15 +339,11 @@ REAL = {
         ("resenc_3d_fullres", 1, [0, 1], ["background", "Anterior", "Posterior"]),
     ],
 )
-def test_real_models_give_the_logits_of_nnunet(
-    shared: Path, case: str, folds: int, axes: list[int], classes: list[str]
-) -> None:
+def test_real_models_give_the_logits_of_nnunet(shared: Path, case: str, folds: int, axes: list[int], classes: list[str]) -> None:
     data = shared / "golden" / "N_nnunet"
     models = read_nnunet(data / "models" / REAL[case])
     assert len(models) == folds
-    assert (
-        models[0].manifest["nnunet"]["mirror_axes"] == axes and models[0].manifest["class_names"] == classes
-    )
+    assert models[0].manifest["nnunet"]["mirror_axes"] == axes and models[0].manifest["class_names"] == classes
     assert models[0].manifest["preprocessing"] == {"normalise": "zscore", "channels": 1}
     with np.load(data / "stages" / case / "thick.npz") as stage:
         images, logits = stage["tile_input"], stage["tile_logits_plain"]

@@ -29,9 +29,7 @@ def stored(model: SegmentationModel) -> dict[str, np.ndarray]:
     return {"input": images, "logits": logits}
 
 
-def test_own_logits_are_equal(
-    model: SegmentationModel, stored: dict[str, np.ndarray], tmp_path: Path
-) -> None:
+def test_own_logits_are_equal(model: SegmentationModel, stored: dict[str, np.ndarray], tmp_path: Path) -> None:
     np.savez(tmp_path / "check.npz", **stored, other=np.zeros(2))
     parity = check_parity(model, reference=tmp_path / "check.npz")
     assert parity == {
@@ -60,15 +58,10 @@ def test_verdict_follows_the_range_of_the_logits(
     assert parity["max_abs"] == pytest.approx(shift * extent, rel=0.02)
 
 
-def test_probabilities_are_compared_with_the_softmax(
-    model: SegmentationModel, stored: dict[str, np.ndarray]
-) -> None:
+def test_probabilities_are_compared_with_the_softmax(model: SegmentationModel, stored: dict[str, np.ndarray]) -> None:
     exponents = np.exp(stored["logits"].astype(np.float64))
     probabilities = exponents / exponents.sum(1, keepdims=True)
-    assert (
-        check_parity(model, reference={"input": stored["input"], "logits": probabilities})["verdict"]
-        == "equal"
-    )
+    assert check_parity(model, reference={"input": stored["input"], "logits": probabilities})["verdict"] == "equal"
     swapped = {"input": stored["input"], "logits": probabilities[:, ::-1]}
     assert check_parity(model, reference=swapped)["verdict"] == "different"
 
@@ -133,9 +126,7 @@ def attention_unet(torch: Any, channels: int, *, in_channels: int, n_classes: in
             super().__init__()
             for index, width in enumerate((inputs, channels, channels), start=1):
                 norm = [nn.BatchNorm2d(channels)] if batchnorm else []
-                stage = nn.Sequential(
-                    nn.Conv2d(width, channels, 3, padding=1), *norm, nn.ReLU(inplace=True), nn.Dropout2d(0.3)
-                )
+                stage = nn.Sequential(nn.Conv2d(width, channels, 3, padding=1), *norm, nn.ReLU(inplace=True), nn.Dropout2d(0.3))
                 setattr(self, f"conv{index}", stage)
 
         def forward(self, x: Any) -> Any:

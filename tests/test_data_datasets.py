@@ -39,9 +39,7 @@ def test_natural_order():
 
 
 def test_masks_go_to_the_longest_case_name(tmp_path):
-    images = make(
-        tmp_path / "images", "image_1.png", "image_10.png", "image_1_b.png", "image_2.nii.gz", "Image_3.png"
-    )
+    images = make(tmp_path / "images", "image_1.png", "image_10.png", "image_1_b.png", "image_2.nii.gz", "Image_3.png")
     masks = make(
         tmp_path / "masks",
         *("image_1.png", "image_1_r1.png", "image_1_b_r1.png", "image_1_b.nii.gz", "image_10_r1.png"),

@@ -114,9 +114,7 @@ def test_nnunet(tmp_path):
     description = tmp_path / "dataset.json"
     with pytest.raises(ValueError, match=r"dataset\.json: expected nnU-Net's description"):
         nnunet(tmp_path)
-    description.write_text(
-        json.dumps({"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0}})
-    )
+    description.write_text(json.dumps({"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0}}))
     cases = nnunet(tmp_path)
     assert [case.name for case in cases] == ["liver_2", "liver_10"]
     assert [file.name for file in cases[1].files] == ["liver_10_0000.nii.gz", "liver_10_0001.nii.gz"]

@@ -25,9 +25,7 @@ AFFINES = {
     "ras": np.diag([1.0, 1.0, 1.0, 1.0]),
     "lps": np.array([[-1.0, 0, 0, 90], [0, -1.0, 0, 126], [0, 0, 1.0, -72], [0, 0, 0, 1]]),
     "anisotropic": np.diag([0.4, 0.5, 6.0, 1.0]),
-    "oblique": np.array(
-        [[0.8, -0.3, 0.1, -12.5], [0.35, 1.9, -0.2, 30.25], [-0.1, 0.25, 3.1, 7.0], [0, 0, 0, 1]]
-    ),
+    "oblique": np.array([[0.8, -0.3, 0.1, -12.5], [0.35, 1.9, -0.2, 30.25], [-0.1, 0.25, 3.1, 7.0], [0, 0, 0, 1]]),
     "axes": np.array([[0, 0, 2.0, 1], [-1.5, 0, 0, 2], [0, 3.0, 0, 3], [0, 0, 0, 1]]),
 }
 
@@ -194,9 +192,7 @@ def test_map_pictures_show_the_range_they_state(tmp_path):
     inside = np.isfinite(field) & (field <= 0.5)
     assert np.abs(index / 255 * 0.5 - field)[inside].max() <= 0.5 / 255 / 2 + 1e-6
     assert (index[np.isfinite(field) & (field > 0.5)] == 255).all()
-    write_map(
-        tmp_path / "v", np.zeros((4, 5)), geometry, kind="uncertainty"
-    )  # a constant map has a range too
+    write_map(tmp_path / "v", np.zeros((4, 5)), geometry, kind="uncertainty")  # a constant map has a range too
     with PillowImage.open(tmp_path / "v.png") as seen:
         assert seen.text["Description"].startswith("0 to 1 nats") and not np.asarray(seen).any()
 
@@ -219,9 +215,7 @@ def test_probability_pictures_of_two_and_of_more_classes(tmp_path):
 def test_own_colours(tmp_path):
     geometry = picture_geometry(tmp_path, 1, 3)
     labels = np.array([[0, 1, 2]])
-    _, picture = write_map(
-        tmp_path / "l", labels, geometry, kind="label", colours=[(1, 2, 3), (250, 0, 0), (0, 0, 250)]
-    )
+    _, picture = write_map(tmp_path / "l", labels, geometry, kind="label", colours=[(1, 2, 3), (250, 0, 0), (0, 0, 250)])
     with PillowImage.open(picture) as seen:
         assert np.asarray(seen.convert("RGB")).tolist() == [[[1, 2, 3], [250, 0, 0], [0, 0, 250]]]
     for colours, says in (
@@ -311,9 +305,7 @@ def to_lab(colours: np.ndarray) -> np.ndarray:
     )
     share = linear @ matrix.T / np.array([0.95047, 1.0, 1.08883])
     root = np.where(share > (6 / 29) ** 3, np.cbrt(share), share / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack(
-        [116 * root[:, 1] - 16, 500 * (root[:, 0] - root[:, 1]), 200 * (root[:, 1] - root[:, 2])], -1
-    )
+    return np.stack([116 * root[:, 1] - 16, 500 * (root[:, 0] - root[:, 1]), 200 * (root[:, 1] - root[:, 2])], -1)
 
 
 def test_colour_conversion_at_known_points():

@@ -196,9 +196,7 @@ def test_fit_batches_hold_every_image_once(count, batch_size, rank):
         assert kept.sum() == label.size
         np.testing.assert_array_equal(flat_labels[index][kept].reshape(label.shape), label)
         np.testing.assert_array_equal(flat[index][kept].reshape(image.shape), image)
-        assert (
-            flat[index][~kept].size == 0 or flat[index][~kept].min() >= image.min()
-        )  # border values, no zeros
+        assert flat[index][~kept].size == 0 or flat[index][~kept].min() >= image.min()  # border values, no zeros
     assert (flat_labels[count:] == -1).all() and (flat[count:] == 0).all()
 
 

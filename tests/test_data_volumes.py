@@ -21,9 +21,7 @@ OBLIQUE = np.array(
 )
 
 
-def save_nifti(
-    path: Path, array: np.ndarray, affine: np.ndarray | None = None, kind: type = nib.Nifti1Image
-) -> Path:
+def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None, kind: type = nib.Nifti1Image) -> Path:
     nib.save(kind(array, np.eye(4) if affine is None else affine), path)
     return path
 
@@ -142,9 +140,7 @@ def test_nifti_qfac_zero_is_read_as_one(tmp_path):
     content = bytearray((tmp_path / "a.nii").read_bytes())
     content[76:80] = struct.pack("<f", 0)
     (tmp_path / "b.nii").write_bytes(content)
-    np.testing.assert_allclose(
-        read_image(tmp_path / "b.nii").geometry.affine, np.diag([2, 3, 4, 1]), atol=1e-6
-    )
+    np.testing.assert_allclose(read_image(tmp_path / "b.nii").geometry.affine, np.diag([2, 3, 4, 1]), atol=1e-6)
 
 
 def patched(path: Path, place: int, layout: str, *values: float) -> Path:
@@ -189,9 +185,7 @@ def test_bombs_are_refused_by_size_before_they_are_inflated(tmp_path):
         read_image(tmp_path / "bomb.nii.gz")
     path = save_picture(tmp_path / "wide.png", np.zeros((100, 200), np.uint8))
     assert read_image(path, limit=20_000).array.shape == (100, 200, 1)
-    with pytest.raises(
-        ValueError, match=r"200 x 100 pixels, 20,000 values, are more than the 19,999 allowed"
-    ):
+    with pytest.raises(ValueError, match=r"200 x 100 pixels, 20,000 values, are more than the 19,999 allowed"):
         read_image(path, limit=19_999)
     with pytest.raises(ValueError, match="bytes are more than"):
         read_image(save_nifti(tmp_path / "a.nii", np.zeros((100, 100, 100))), limit=100)
@@ -440,9 +434,7 @@ def test_binary_masks_in_all_their_spellings(tmp_path):
         "c.nii": truth[..., None],
     }.items():
         array = array.astype(np.int16 if array.dtype.kind == "i" else array.dtype)
-        np.testing.assert_array_equal(
-            read_labels(save_nifti(tmp_path / name, array), classes=2, like=None), truth
-        )
+        np.testing.assert_array_equal(read_labels(save_nifti(tmp_path / name, array), classes=2, like=None), truth)
 
 
 @pytest.mark.parametrize(("value", "label"), [(0, 0), (1, 1), (255, 1)])
@@ -483,9 +475,7 @@ def test_labels_behind_a_scale_factor_are_whole_again(tmp_path):
     picture = nib.Nifti1Image(np.array([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]]), np.eye(4), header)
     nib.save(picture, tmp_path / "a.nii")
     assert nib.load(tmp_path / "a.nii").dataobj.slope != 1
-    np.testing.assert_array_equal(
-        read_labels(tmp_path / "a.nii", classes=3, like=None), [[0, 1, 2], [2, 1, 0]]
-    )
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.nii", classes=3, like=None), [[0, 1, 2], [2, 1, 0]])
 
 
 def test_stored_values_and_thresholds(tmp_path):
@@ -494,9 +484,7 @@ def test_stored_values_and_thresholds(tmp_path):
     # the REFUGE challenge stores the cup as 0, the disc as 128, the rest as 255
     got = read_labels(path, classes=3, like=None, values=(255, 128, 0))
     np.testing.assert_array_equal(got, [[2, 1, 0], [0, 1, 2]])
-    np.testing.assert_array_equal(
-        read_labels(path, classes=2, like=None, threshold=130), [[0, 0, 1], [1, 0, 0]]
-    )
+    np.testing.assert_array_equal(read_labels(path, classes=2, like=None, threshold=130), [[0, 0, 1], [1, 0, 0]])
     np.testing.assert_array_equal(  # above, not equal
         read_labels(path, classes=2, like=None, threshold=128), [[0, 0, 1], [1, 0, 0]]
     )
@@ -567,9 +555,7 @@ def test_given_files_read_as_nibabel_and_pillow_read_them(shared):
     tomogram = read_image(shared / "data" / "ct_small" / "example_ct_sm.nii.gz")
     assert tomogram.geometry.spacing == (3.0, 3.0, 3.0) and tomogram.array.min() < -1000
     organs = shared / "data" / "ct_small" / "example_ct_sm_T300_output.nii.gz"
-    np.testing.assert_array_equal(
-        read_labels(organs, classes=2, like=tomogram.geometry), nib.load(organs).get_fdata()
-    )
+    np.testing.assert_array_equal(read_labels(organs, classes=2, like=tomogram.geometry), nib.load(organs).get_fdata())
     for folder in ("bubil", "lidc_crops"):
         pictures = sorted((shared / "data" / folder / "images").glob("*.png"))
         assert pictures

@@ -44,8 +44,10 @@ def brute_a(probs: np.ndarray, weights: np.ndarray) -> tuple[float, float, float
 
 def brute_b(reference: np.ndarray, probs: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
     tiny = float(np.finfo(np.float32).tiny)
-    total = -sum(w * sum(r * math.log(max(q, tiny)) for r, q in zip(reference, p, strict=True) if r > 0)
-                 for w, p in zip(weights, probs, strict=True))
+    total = -sum(
+        w * sum(r * math.log(max(q, tiny)) for r, q in zip(reference, p, strict=True) if r > 0)
+        for w, p in zip(weights, probs, strict=True)
+    )
     return total, plain_entropy(reference), total - plain_entropy(reference)
 
 
@@ -134,8 +136,11 @@ def test_small_disagreements_are_not_lost_in_rounding(setting: str, size: float)
 
     p, q = first.astype(np.float64), second.astype(np.float64)
     centre = 0.25 * p + 0.75 * q
-    expected = (0.25 * divergence(p, centre) + 0.75 * divergence(q, centre) if setting == "mutual_information"
-                else 0.75 * divergence(p, q))
+    expected = (
+        0.25 * divergence(p, centre) + 0.75 * divergence(q, centre)
+        if setting == "mutual_information"
+        else 0.75 * divergence(p, q)
+    )
     # the mean is rounded to 6e-8 of it; what counts as equal costs at most u^2/2 = (64 * 1.2e-7)^2 / 2 = 3e-11 nats
     np.testing.assert_allclose(found, expected, rtol=1e-4 + 1e-6 / size, atol=3e-11)
 

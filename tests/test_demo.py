@@ -23,8 +23,14 @@ main()
 
 def test_demo_without_torch(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    done = subprocess.run([sys.executable, "-c", BLOCKED, str(out)], capture_output=True, text=True, timeout=500,
-                          env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(Path(__file__).parent.parent)}, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, str(out)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     for word in ("mean of 5", "boundary (control)", "softmax", "soft Dice", "PCC", str(out / "report.html")):
         assert word in done.stdout

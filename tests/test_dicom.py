@@ -87,8 +87,9 @@ def test_as_simpleitk_places_it(tmp_path: Path) -> None:
     image = reader.Execute()
     series = read_series(tmp_path / "s")
     np.testing.assert_array_equal(itk.GetArrayFromImage(image).transpose(2, 1, 0), series.array)
-    np.testing.assert_allclose(image.TransformIndexToPhysicalPoint((2, 3, 1)),
-                               (series.geometry.affine @ [2, 3, 1, 1])[:3] * [-1, -1, 1], atol=1e-4)
+    np.testing.assert_allclose(
+        image.TransformIndexToPhysicalPoint((2, 3, 1)), (series.geometry.affine @ [2, 3, 1, 1])[:3] * [-1, -1, 1], atol=1e-4
+    )
 
 
 def test_a_case_goes_out_and_comes_back(tmp_path: Path) -> None:
@@ -105,8 +106,9 @@ def test_a_case_goes_out_and_comes_back(tmp_path: Path) -> None:
     record = json.loads((run / "p.json").read_text())
     record["outputs"] |= {"total": record["outputs"]["epistemic"], "aleatoric": record["outputs"]["epistemic"]}
     (run / "p.json").write_text(json.dumps(record))
-    done = CliRunner().invoke(cli, ["dicom", "export", str(run), "p", "--series", str(tmp_path / "s"), "--out",
-                                    str(tmp_path / "o")], obj={})
+    done = CliRunner().invoke(
+        cli, ["dicom", "export", str(run), "p", "--series", str(tmp_path / "s"), "--out", str(tmp_path / "o")], obj={}
+    )
     assert done.exit_code == 0, done.output
     names = sorted(p.name for p in (tmp_path / "o").iterdir())
     assert names == ["p_aleatoric.dcm", "p_epistemic.dcm", "p_seg.dcm", "p_total.dcm"]
@@ -118,21 +120,33 @@ def test_a_case_goes_out_and_comes_back(tmp_path: Path) -> None:
     assert seg.StudyInstanceUID == series.slices[0].StudyInstanceUID and seg.PatientID == "1"
     stored_map = pydicom.dcmread(tmp_path / "o" / "p_epistemic.dcm")
     values = np.frombuffer(stored_map.FloatPixelData, "<f4").reshape(4, 5, 6)
-    by_frame = [np.array([float(v) for v in f.PlanePositionSequence[0].ImagePositionPatient])
-                for f in stored_map.PerFrameFunctionalGroupsSequence]
+    by_frame = [
+        np.array([float(v) for v in f.PlanePositionSequence[0].ImagePositionPatient])
+        for f in stored_map.PerFrameFunctionalGroupsSequence
+    ]
     order = np.argsort(np.array(by_frame) @ np.cross(*TURN))
     np.testing.assert_array_equal(values[order].transpose(2, 1, 0), epistemic)
     np.testing.assert_allclose(by_frame[order[0]], ORIGIN, atol=1e-4)
     assert stored_map.SOPClassUID.name == "Parametric Map Storage"
 
 
-@pytest.mark.parametrize(("fault", "text"), [
-    ("missing", "expected slices at equal distances, got 2.5 to 5 mm"), ("two", "expected the images of one series, got"),
-    ("none", "expected the images of one series, got none"), ("frames", "expected one frame of grey values a file"),
-    ("sizes", "expected the size, orientation and pixel spacing"), ("place", "expected ImagePositionPatient, got none"),
-    ("pixels", "its pixels cannot be decoded"), ("turn", "a damaged image: expected 6 numbers, got"),
-    ("slope", "expected .* finite values"), ("size", "expected a size and spacing above 0"), ("tilt", "gantry tilt"),
-    ("folder", "expected a folder")])
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("missing", "expected slices at equal distances, got 2.5 to 5 mm"),
+        ("two", "expected the images of one series, got"),
+        ("none", "expected the images of one series, got none"),
+        ("frames", "expected one frame of grey values a file"),
+        ("sizes", "expected the size, orientation and pixel spacing"),
+        ("place", "expected ImagePositionPatient, got none"),
+        ("pixels", "its pixels cannot be decoded"),
+        ("turn", "a damaged image: expected 6 numbers, got"),
+        ("slope", "expected .* finite values"),
+        ("size", "expected a size and spacing above 0"),
+        ("tilt", "gantry tilt"),
+        ("folder", "expected a folder"),
+    ],
+)
 def test_bad_series_are_one_line(tmp_path: Path, fault: str, text: str) -> None:
     folder = tmp_path / "s"
     if fault == "none":

@@ -90,8 +90,9 @@ def test_commands_and_options_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=[p.stem for p in TUTORIALS])
-def test_examples_of_tutorials_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_of_tutorials_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Blocks marked `python` share one namespace; those marked `bash` are commands of ours, run in the same folder."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -124,7 +125,20 @@ def test_a_page_that_lies_is_noticed(tmp_path: Path) -> None:
 def test_the_site_is_built(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="needs the extra `docs`")
     pytest.importorskip("mkdocstrings")
-    subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(ROOT / ".ci" / "mkdocs.yml"),
-                    "-d", str(tmp_path / "site")], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "-f",
+            str(ROOT / ".ci" / "mkdocs.yml"),
+            "-d",
+            str(tmp_path / "site"),
+        ],
+        check=True,
+    )
     page = (tmp_path / "site" / "reference" / "python.html").read_text()
     assert "quantify" in page and "fit_data" in page

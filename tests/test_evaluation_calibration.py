@@ -42,9 +42,7 @@ def test_mce_and_ace_take_non_empty_bins():
     assert calibrate.ece(table)[0] == pytest.approx(0.25 * 0.6 + 0.75 * 0.9)
     assert calibrate.mce(table)[0] == pytest.approx(0.9)
     assert calibrate.ace(table)[0] == pytest.approx(0.75)
-    assert calibrate.ace(calibrate.reliability(np.array([0.4]), np.array([[1]]), bins=50))[
-        0
-    ] == pytest.approx(0.6)
+    assert calibrate.ace(calibrate.reliability(np.array([0.4]), np.array([[1]]), bins=50))[0] == pytest.approx(0.6)
 
 
 def test_equal_count_bins():
@@ -85,9 +83,7 @@ def test_brier_and_nll_equal_scikit_learn():
     probabilities, raters = random_case(2)
     for index, labels in enumerate(raters):
         flat = probabilities.reshape(-1, 3)
-        assert calibrate.nll(probabilities, raters)[index] == pytest.approx(
-            metrics.log_loss(labels.ravel(), flat)
-        )
+        assert calibrate.nll(probabilities, raters)[index] == pytest.approx(metrics.log_loss(labels.ravel(), flat))
     binary, raters = random_case(3, classes=2)
     for index, labels in enumerate(raters):
         expected = 2 * metrics.brier_score_loss(labels.ravel(), binary[..., 1].ravel())
@@ -116,9 +112,7 @@ def test_relations_between_raters_and_soft_label():
     mean = np.stack([(raters == label).mean(axis=0) for label in range(3)], axis=-1)
     each, soft = calibrate.calibration(probabilities, raters), calibrate.calibration_soft(probabilities, mean)
     assert soft["nll"] == pytest.approx(each["nll"])  # linear in the label
-    assert soft["brier"] == pytest.approx(
-        each["brier"] - (1 - (mean**2).sum(-1)).mean()
-    )  # minus the rater variance
+    assert soft["brier"] == pytest.approx(each["brier"] - (1 - (mean**2).sum(-1)).mean())  # minus the rater variance
     assert soft["ece"] <= each["ece"] + 1e-12  # errors of raters cancel
     one = calibrate.calibration(probabilities, raters[:1])
     alone = np.stack([raters[0] == label for label in range(3)], axis=-1).astype(float)

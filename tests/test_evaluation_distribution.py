@@ -54,9 +54,7 @@ def test_weights_are_repetitions():
     repeated = samples[[0, 0, 1, 2, 2, 2]]
     weights = np.array([2, 1, 3])  # normalised inside
     for function in (distribution.ged_squared, distribution.d_max_samples):
-        assert function(samples, raters, classes=2, weights=weights) == pytest.approx(
-            function(repeated, raters, classes=2)
-        )
+        assert function(samples, raters, classes=2, weights=weights) == pytest.approx(function(repeated, raters, classes=2))
     off = distribution.ged_squared(samples, raters, classes=2, weights=np.array([1, 0, 1]))
     assert off == pytest.approx(distribution.ged_squared(samples[[0, 2]], raters, classes=2))
 

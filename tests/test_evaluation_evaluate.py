@@ -23,9 +23,7 @@ def make_case(shape=(24, 20), classes=2, raters=4, samples=5, seed=0):
     cuts = np.linspace(max(shape) / 3, max(shape) / 6, classes - 1)
 
     def draw():
-        return sum(
-            (radius + rng.normal(0, 0.5) + rng.normal(0, 0.3, shape) < cut).astype(int) for cut in cuts
-        )
+        return sum((radius + rng.normal(0, 0.5) + rng.normal(0, 0.3, shape) < cut).astype(int) for cut in cuts)
 
     labels = np.stack([draw() for _ in range(raters)])
     logits = np.stack([-np.abs(sum(radius < cut for cut in cuts) - k) * 2.0 for k in range(classes)], axis=-1)
@@ -53,9 +51,7 @@ def equal(first, second):
         assert first[key] == pytest.approx(second[key], abs=1e-10, nan_ok=True), key
 
 
-@pytest.mark.parametrize(
-    ("shape", "classes"), [((24, 20), 2), ((24, 20), 3), ((8, 14, 12), 2), ((8, 14, 12), 4)]
-)
+@pytest.mark.parametrize(("shape", "classes"), [((24, 20), 2), ((24, 20), 3), ((8, 14, 12), 2), ((8, 14, 12), 4)])
 def test_every_figure_is_a_number(shape, classes):
     maps, raters, settings = make_case(shape, classes)
     row = evaluate(maps, raters, **settings, spacing=(0.5,) * len(shape), band=1.0)
@@ -83,9 +79,7 @@ def test_parts_are_the_modules_own_figures():
     assert row["dice_raters"] == pytest.approx(np.mean([overlap.dice(labels, rater) for rater in raters]))
     distances = [surface.surface_distances(labels, rater, spacing=spacing) for rater in raters]
     assert row["hd95_raters"] == pytest.approx(np.mean([surface.hausdorff95(one) for one in distances]))
-    assert row["nsd_raters"] == pytest.approx(
-        np.mean([surface.surface_dice(one, tolerance=1.0) for one in distances])
-    )
+    assert row["nsd_raters"] == pytest.approx(np.mean([surface.surface_dice(one, tolerance=1.0) for one in distances]))
     assert row["volume_error_consensus"] == pytest.approx((labels.sum() - truth.sum()) * 0.96)
     figures = calibration.calibration(q[near], raters[:, near], bins=7)
     assert row["ece_raters_band"] == pytest.approx(figures["ece"])
@@ -95,19 +89,13 @@ def test_parts_are_the_modules_own_figures():
     u = maps["epistemic"]
     assert row["epistemic/pcc_band"] == pytest.approx(agreement.pcc(u[near], v[near]))
     assert row["epistemic/spearman"] == pytest.approx(agreement.spearman(u, v))
-    assert row["epistemic/partial_spearman_distance"] == pytest.approx(
-        agreement.partial_spearman(u, v, distance[None])
-    )
-    assert row["epistemic/partial_pcc_boundary"] == pytest.approx(
-        agreement.partial_pcc(u, v, maps["boundary"][None])
-    )
+    assert row["epistemic/partial_spearman_distance"] == pytest.approx(agreement.partial_spearman(u, v, distance[None]))
+    assert row["epistemic/partial_pcc_boundary"] == pytest.approx(agreement.partial_pcc(u, v, maps["boundary"][None]))
     counts = ranking.count_errors(u, labels != truth)
     assert row["epistemic/auroc_image"] == pytest.approx(ranking.auroc(counts))
     assert row["epistemic/aurc_image"] == pytest.approx(ranking.aurc(counts))
     volumes = samples.sum(axis=(1, 2)) * 0.96
-    assert row["volume_low"] == pytest.approx(volumes.min()) and row["volume_high"] == pytest.approx(
-        volumes.max()
-    )
+    assert row["volume_low"] == pytest.approx(volumes.min()) and row["volume_high"] == pytest.approx(volumes.max())
 
 
 def test_order_of_raters_samples_and_axes_changes_nothing():
@@ -116,9 +104,7 @@ def test_order_of_raters_samples_and_axes_changes_nothing():
     equal(evaluate(maps, raters[::-1], **{**settings, "samples": settings["samples"][::-1]}), row)
     turned = {name: np.swapaxes(value, -1, -2) for name, value in settings.items() if name != "probabilities"}
     turned["probabilities"] = np.swapaxes(settings["probabilities"], 0, 1)
-    equal(
-        evaluate({name: value.T for name, value in maps.items()}, np.swapaxes(raters, -1, -2), **turned), row
-    )
+    equal(evaluate({name: value.T for name, value in maps.items()}, np.swapaxes(raters, -1, -2), **turned), row)
 
 
 def test_sample_weights_are_repetitions():

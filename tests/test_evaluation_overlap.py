@@ -67,9 +67,7 @@ def test_figures_of_three_classes():
 
 def test_figures_leave_out_what_does_not_exist():
     labels, nothing = np.array([[0, 1]]), np.array([[0, 0]])
-    row = segmentation_figures(
-        labels, np.stack([labels, nothing]), settings=SegmentationSettings(2), suffix="x"
-    )
+    row = segmentation_figures(labels, np.stack([labels, nothing]), settings=SegmentationSettings(2), suffix="x")
     assert row["dice_x"] == 0.5  # 1 and 0
     assert row["hd_x"] == 0.0  # the distance to an empty mask is left out
     row = segmentation_figures(labels, nothing[None], settings=SegmentationSettings(2), suffix="x")

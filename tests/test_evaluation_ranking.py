@@ -58,9 +58,7 @@ def test_auroc_and_average_precision_equal_scikit_learn(levels):
     u, wrong = random_case(0, levels)
     counts = ranking.count_errors(u, wrong)
     assert ranking.auroc(counts) == pytest.approx(metrics.roc_auc_score(wrong, u), abs=1e-13)
-    assert ranking.average_precision(counts) == pytest.approx(
-        metrics.average_precision_score(wrong, u), abs=1e-13
-    )
+    assert ranking.average_precision(counts) == pytest.approx(metrics.average_precision_score(wrong, u), abs=1e-13)
 
 
 def test_ties_are_the_mean_over_all_orders():
@@ -71,9 +69,7 @@ def test_ties_are_the_mean_over_all_orders():
         for last in itertools.permutations((4, 5)):
             curves.append(curve_by_hand(wrong[[0, *middle, *last]]))
     counts = ranking.count_errors(u, wrong)
-    assert (ranking.aurc(counts), ranking.augrc(counts)) == pytest.approx(
-        tuple(np.mean(curves, axis=0)), abs=1e-14
-    )
+    assert (ranking.aurc(counts), ranking.augrc(counts)) == pytest.approx(tuple(np.mean(curves, axis=0)), abs=1e-14)
 
 
 @pytest.mark.parametrize("levels", [4, 10**9])
@@ -167,13 +163,9 @@ def test_qu_brats_score_by_hand():
 
 
 def test_filtered_dice_without_foreground():
-    curve = ranking.filtered_dice(
-        np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 1]), thresholds=(0.0, 1.0)
-    )
+    curve = ranking.filtered_dice(np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 1]), thresholds=(0.0, 1.0))
     np.testing.assert_array_equal(curve.dice, [1, 1])
-    curve = ranking.filtered_dice(
-        np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 0]), thresholds=(0.0, 1.0), empty=0.0
-    )
+    curve = ranking.filtered_dice(np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 0]), thresholds=(0.0, 1.0), empty=0.0)
     np.testing.assert_array_equal(curve.dice, [0, 0])
     assert np.isnan(curve.filtered_positives).all() and np.isnan(ranking.qu_brats_score(curve))
 

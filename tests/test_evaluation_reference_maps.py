@@ -20,9 +20,7 @@ def brute_force_distance(labels, spacing):
 def test_mean_consensus_entropy_and_variance_by_hand():
     mean = maps.rater_mean(RATERS, classes=2)
     np.testing.assert_array_equal(mean[..., 1], [[0, 1], [0.5, 1]])
-    np.testing.assert_array_equal(
-        maps.consensus(mean), [[0, 1], [0, 1]]
-    )  # the tie goes to the smallest label
+    np.testing.assert_array_equal(maps.consensus(mean), [[0, 1], [0, 1]])  # the tie goes to the smallest label
     np.testing.assert_allclose(maps.entropy_map(mean), [[0, 0], [np.log(2), 0]], atol=1e-15)
     np.testing.assert_array_equal(maps.variance_map(mean), [[0, 0], [0.25, 0]])
 
@@ -79,9 +77,7 @@ def test_band_and_boundary_map():
     distance = maps.contour_distance(np.array([[0, 0, 0, 1, 1]]))
     np.testing.assert_array_equal(maps.boundary_band(distance, width=1.0), [[0, 0, 1, 1, 0]])
     fine = maps.contour_distance(np.array([[0, 0, 0, 0, 1]]), spacing=(1.0, 0.1))
-    assert (
-        maps.boundary_band(fine, width=0.3).sum() == 4
-    )  # .3, .2, .1 | .1, though 3 * .1 > .3 in floating point
+    assert maps.boundary_band(fine, width=0.3).sum() == 4  # .3, .2, .1 | .1, though 3 * .1 > .3 in floating point
     expected = np.exp([[-4.5 / 4, -0.5, -0.125, -0.125, -0.5]])  # d²/2s² with s = 2
     np.testing.assert_allclose(maps.boundary_map(distance, sigma=2.0), expected)
 

@@ -47,9 +47,7 @@ def test_many_cases_are_drawn_in_parts_with_the_same_resamples():
 def test_bootstrap_interval_equals_scipy():
     values = np.random.default_rng(1).exponential(size=60)
     got = statistics.bootstrap_interval(values, resamples=9000)
-    expected = stats.bootstrap(
-        (values,), np.mean, n_resamples=9000, method="percentile", rng=2
-    ).confidence_interval
+    expected = stats.bootstrap((values,), np.mean, n_resamples=9000, method="percentile", rng=2).confidence_interval
     assert got == pytest.approx((expected.low, expected.high), abs=0.02)
 
 

@@ -17,9 +17,7 @@ def test_gaussian_score_is_the_integral(observation):
 
 def test_gaussian_score_of_a_point():
     assert volume.crps_gaussian(5.0, mean=3.0, sd=0.0) == 2.0
-    assert volume.crps_gaussian(3.0, mean=3.0, sd=2.0) == pytest.approx(
-        2 * (np.sqrt(2 / np.pi) - 1 / np.sqrt(np.pi))
-    )
+    assert volume.crps_gaussian(3.0, mean=3.0, sd=2.0) == pytest.approx(2 * (np.sqrt(2 / np.pi) - 1 / np.sqrt(np.pi)))
 
 
 def test_empirical_score_by_hand():
@@ -43,9 +41,7 @@ def test_empirical_score_equals_both_expectations():
 
 def test_empirical_score_tends_to_the_gaussian():
     sample = stats.norm(10, 2).ppf((np.arange(4000) + 0.5) / 4000)
-    assert volume.crps_empirical(12.0, sample) == pytest.approx(
-        volume.crps_gaussian(12.0, mean=10.0, sd=2.0), abs=1e-3
-    )
+    assert volume.crps_empirical(12.0, sample) == pytest.approx(volume.crps_gaussian(12.0, mean=10.0, sd=2.0), abs=1e-3)
 
 
 def test_interval_by_hand():
@@ -60,12 +56,8 @@ def test_weights_are_repetitions_and_order_is_free():
     values, weights = np.array([4.0, 8.0, 1.0]), np.array([1, 3, 2])
     repeated = np.repeat(values, weights)[::-1]
     for level in (0.3, 0.5, 0.9):
-        assert volume.volume_interval(values, weights=weights, level=level) == volume.volume_interval(
-            repeated, level=level
-        )
-    assert volume.crps_empirical(3.0, values, weights=weights) == pytest.approx(
-        volume.crps_empirical(3.0, repeated)
-    )
+        assert volume.volume_interval(values, weights=weights, level=level) == volume.volume_interval(repeated, level=level)
+    assert volume.crps_empirical(3.0, values, weights=weights) == pytest.approx(volume.crps_empirical(3.0, repeated))
 
 
 def test_bad_input_is_named():

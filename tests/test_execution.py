@@ -24,12 +24,28 @@ EVAL = SearchConfig(members=3, steps=2, learning_rate=0.05, slack=0.05)
 TRAIN = dataclasses.replace(EVAL, mode="train", record="after", penalty="linear")
 ALL = list(itertools.product(("vmap", "unroll", "loop"), ("scan", "unroll", "loop"), (1, 2, 3)))
 # every way to lay out members and steps, and every chunk size of three members; the rest takes minutes to compile
-SHORT = {TRAIN: [("vmap", "scan", 3), ("vmap", "unroll", 3), ("vmap", "loop", 2), ("unroll", "scan", 3), ("unroll", "unroll", 3),
-                 ("unroll", "loop", 3), ("loop", "scan", 2), ("loop", "unroll", 1), ("loop", "loop", 1), ("loop", "loop", 3)],
-         EVAL: [("vmap", "scan", 3), ("unroll", "loop", 2), ("loop", "loop", 1)]}
-PLANS = [pytest.param(config, *plan, marks=() if plan in SHORT[config] else pytest.mark.long,
-                      id=f"{config.mode}-" + "-".join(map(str, plan)))
-         for config in (TRAIN, EVAL) for plan in ALL]
+SHORT = {
+    TRAIN: [
+        ("vmap", "scan", 3),
+        ("vmap", "unroll", 3),
+        ("vmap", "loop", 2),
+        ("unroll", "scan", 3),
+        ("unroll", "unroll", 3),
+        ("unroll", "loop", 3),
+        ("loop", "scan", 2),
+        ("loop", "unroll", 1),
+        ("loop", "loop", 1),
+        ("loop", "loop", 3),
+    ],
+    EVAL: [("vmap", "scan", 3), ("unroll", "loop", 2), ("loop", "loop", 1)],
+}
+PLANS = [
+    pytest.param(
+        config, *plan, marks=() if plan in SHORT[config] else pytest.mark.long, id=f"{config.mode}-" + "-".join(map(str, plan))
+    )
+    for config in (TRAIN, EVAL)
+    for plan in ALL
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,8 +64,9 @@ def run(config: SearchConfig, members: str = "loop", steps: str = "loop", chunk:
     """A search of three members by one plan."""
     model = tiny_model(drop=0.3)
     plan = ExecutionConfig(members, steps, chunk)  # type: ignore[arg-type]
-    trajectory = search(model, tiny_image(), tiny_fit(model), targets=tiny_targets(), config=config, key=jax.random.key(key),
-                        execution=plan)
+    trajectory = search(
+        model, tiny_image(), tiny_fit(model), targets=tiny_targets(), config=config, key=jax.random.key(key), execution=plan
+    )
     return Trajectory(*(np.asarray(leaf) for leaf in trajectory))
 
 
@@ -60,6 +77,7 @@ def assert_equal(found: Trajectory, expected: Trajectory, *, rtol: float = 1e-5)
 
 
 # plans
+
 
 @pytest.mark.parametrize("config, members, steps, chunk", PLANS)
 def test_every_plan_gives_the_same_numbers(config: SearchConfig, members: str, steps: str, chunk: int) -> None:
@@ -101,11 +119,18 @@ def test_plans_that_are_chosen() -> None:
     assert choose_plan(ExecutionConfig("unroll", "scan", 5), members=3, backend="gpu") == ("unroll", "scan", 3, 1)
 
 
-@pytest.mark.parametrize("config, plan", [(TRAIN, ExecutionConfig("vmap", "scan")), (EVAL, ExecutionConfig("vmap", "scan", 4)),
-                                          (EVAL, ExecutionConfig("loop", "loop")),
-                                          (dataclasses.replace(EVAL, space="input:0.5"), ExecutionConfig("vmap", "scan"))])
-def test_images_that_are_searched_together_equal_those_alone(model: SegmentationModel, config: SearchConfig,
-                                                             plan: ExecutionConfig) -> None:
+@pytest.mark.parametrize(
+    "config, plan",
+    [
+        (TRAIN, ExecutionConfig("vmap", "scan")),
+        (EVAL, ExecutionConfig("vmap", "scan", 4)),
+        (EVAL, ExecutionConfig("loop", "loop")),
+        (dataclasses.replace(EVAL, space="input:0.5"), ExecutionConfig("vmap", "scan")),
+    ],
+)
+def test_images_that_are_searched_together_equal_those_alone(
+    model: SegmentationModel, config: SearchConfig, plan: ExecutionConfig
+) -> None:
     images = [tiny_image(seed=seed) for seed in (1, 5, 6)]
     targets = [tiny_targets(), tiny_targets()._replace(labels=1 - tiny_targets().labels), tiny_targets()]
     keys = [jax.random.key(number) for number in range(3)]
@@ -135,13 +160,16 @@ def test_every_plan_gives_the_same_numbers_for_the_attention_unet() -> None:
     fit, image, targets = tiny_fit(model, size=(16, 16)), tiny_image(size=(16, 16)), tiny_targets(size=(16, 16))
     config = dataclasses.replace(EVAL, steps=2, learning_rate=1e-3)
     plans = [plan for plan in ALL if plan[2] == 2]
-    found = {plan: search(model, image, fit, targets=targets, config=config, key=jax.random.key(0),
-                          execution=ExecutionConfig(*plan)) for plan in plans}  # type: ignore[arg-type]
+    found = {
+        plan: search(model, image, fit, targets=targets, config=config, key=jax.random.key(0), execution=ExecutionConfig(*plan))
+        for plan in plans
+    }  # type: ignore[arg-type]
     for plan in plans:
         assert_equal(found[plan], found["loop", "loop", 2])
 
 
 # laws of a search
+
 
 def test_a_search_lowers_its_objective_and_keeps_the_fit() -> None:
     trajectory = run(dataclasses.replace(EVAL, steps=6, learning_rate=0.02))
@@ -155,8 +183,12 @@ def test_the_record_of_a_step_belongs_to_one_set_of_weights() -> None:
     labels = np.asarray(tiny_targets().labels)[0]
 
     def objectives(trajectory: Trajectory) -> np.ndarray:
-        return np.array([[numpy_cross_entropy(np.log(trajectory.probs[0, m, s]), labels[m])
-                          for s in range(trajectory.probs.shape[2])] for m in range(3)])
+        return np.array(
+            [
+                [numpy_cross_entropy(np.log(trajectory.probs[0, m, s]), labels[m]) for s in range(trajectory.probs.shape[2])]
+                for m in range(3)
+            ]
+        )
 
     same = run(EVAL)
     np.testing.assert_allclose(objectives(same), same.objective[0], rtol=1e-4)
@@ -173,8 +205,9 @@ def test_bounds_and_fit_losses_belong_to_the_batch_of_the_step(model: Segmentati
     np.testing.assert_allclose(trajectory.fit_loss[0], [reference[[0, 1, 2, 0]]] * 3, rtol=1e-5)
     np.testing.assert_allclose(trajectory.bound, trajectory.fit_loss * 1.05, rtol=1e-5)
     # with record `same`, step s is measured by the pass of step s + 1, on its batch
-    np.testing.assert_allclose(run(dataclasses.replace(still, record="same")).fit_loss[0], [reference[[1, 2, 0, 1]]] * 3,
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        run(dataclasses.replace(still, record="same")).fit_loss[0], [reference[[1, 2, 0, 1]]] * 3, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("space", ["full", "last_block", "low_rank:1", "input:0.5"])
@@ -201,8 +234,11 @@ def test_an_image_search_never_leaves_the_fit(model: SegmentationModel) -> None:
 
 def test_targets_of_few_points(model: SegmentationModel) -> None:
     """Two targets of three points each, one of them padding."""
-    targets = Targets(jnp.array([[5, 40, 0], [95, 7, 8]]), jnp.array([[[0, 1, 0]] * 2, [[1, 1, 0]] * 2]),
-                      jnp.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))
+    targets = Targets(
+        jnp.array([[5, 40, 0], [95, 7, 8]]),
+        jnp.array([[[0, 1, 0]] * 2, [[1, 1, 0]] * 2]),
+        jnp.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]),
+    )
     config = dataclasses.replace(EVAL, learning_rate=0.0)
     found = search(model, tiny_image(), tiny_fit(model), targets=targets, config=config, key=jax.random.key(0))
     assert found.probs.shape == (2, 2, 2, 3, 2)
@@ -226,8 +262,9 @@ def test_sides_that_the_network_cannot_take(model: SegmentationModel) -> None:
     reference = np.asarray(predict(model, image)).reshape(77, 2)
     assert still.probs.shape == (1, 3, 2, 77, 2)
     np.testing.assert_allclose(still.probs[0, 2, 1], reference, rtol=1e-4)
-    np.testing.assert_allclose(still.objective[0, :, 0],
-                               [numpy_cross_entropy(np.log(reference), y) for y in targets.labels[0]], rtol=1e-4)
+    np.testing.assert_allclose(
+        still.objective[0, :, 0], [numpy_cross_entropy(np.log(reference), y) for y in targets.labels[0]], rtol=1e-4
+    )
     np.testing.assert_allclose(still.fit_loss[0, 0, 0], numpy_cross_entropy(model(images[1]), labels[1]), rtol=1e-4)
     moved = search(model, image, fit, targets=targets, config=EVAL, key=jax.random.key(0))
     assert np.isfinite(moved.probs).all() and (moved.objective[..., -1] < still.objective[..., 0]).all()
@@ -240,6 +277,7 @@ def test_fit_data_of_other_sides_is_refused(model: SegmentationModel) -> None:
 
 
 # compilation and memory
+
 
 @pytest.mark.parametrize("members, steps", [("loop", "loop"), ("vmap", "scan")])
 def test_a_second_case_and_other_numbers_compile_nothing(model: SegmentationModel, members: str, steps: str) -> None:

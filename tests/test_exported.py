@@ -136,15 +136,20 @@ def test_saved_model_needs_no_torch(model: SegmentationModel, tmp_path: Path) ->
     manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
     program = manifest["arguments"]["program"]
     assert program[0] == "image = input('b', 2, 'h', 'w')" and program[-1].startswith("return ")
-    assert any(line.startswith("conv2d = conv2d(image, weight['first.0.weight'], weight['first.0.bias'], [1, 1], [1, 1])")
-               and line.endswith("# first.0") for line in program)
+    assert any(
+        line.startswith("conv2d = conv2d(image, weight['first.0.weight'], weight['first.0.bias'], [1, 1], [1, 1])")
+        and line.endswith("# first.0")
+        for line in program
+    )
     x = images(2, 6, 8, 2)
     np.save(tmp_path / "x.npy", x)
-    code = ("import sys; sys.modules['torch'] = None\n"
-            "import numpy as np; from quam_jax.loading import load_model\n"
-            f"m = load_model({str(tmp_path / 'model')!r})\n"
-            f"np.save({str(tmp_path / 'y.npy')!r}, np.asarray(m(np.load({str(tmp_path / 'x.npy')!r}))))\n"
-            "assert sys.modules['torch'] is None")
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np; from quam_jax.loading import load_model\n"
+        f"m = load_model({str(tmp_path / 'model')!r})\n"
+        f"np.save({str(tmp_path / 'y.npy')!r}, np.asarray(m(np.load({str(tmp_path / 'x.npy')!r}))))\n"
+        "assert sys.modules['torch'] is None"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=300, env={**os.environ, "JAX_PLATFORMS": "cpu"})
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.asarray(model(x)))
     restored = restore_model(tmp_path / "model")
@@ -154,8 +159,9 @@ def test_saved_model_needs_no_torch(model: SegmentationModel, tmp_path: Path) ->
 def test_file_of_torch_export(small: Any, tmp_path: Path) -> None:
     path = tmp_path / "net.pt2"
     auto = torch.export.Dim.AUTO
-    exported = torch.export.export(small.eval(), (torch.as_tensor(images(2, 2, 8, 12)),),
-                                   dynamic_shapes=({0: auto, 2: auto, 3: auto},))
+    exported = torch.export.export(
+        small.eval(), (torch.as_tensor(images(2, 2, 8, 12)),), dynamic_shapes=({0: auto, 2: auto, 3: auto},)
+    )
     torch.export.save(exported, path)
     loaded = load_model(path)
     x = images(1, 2, 10, 8, seed=4)
@@ -308,8 +314,12 @@ def test_output_choice() -> None:
     assert select_output({"aux": b, "out": a}, None) is a and select_output({"aux": b, "out": a}, "aux") is b
     assert select_output({"logits": a, "loss": b}, None) is a and select_output({"mask": b}, None) is b
     assert select_output([a, b], None) is a and select_output((a, b), 1) is b and select_output(({"out": a}, b), None) is a
-    for structure, choice, message in (({"x": a, "y": b}, None, "returns x, y; expected a choice"), ([a], 2, "returns 1 values"),
-                                       (3, None, "got int"), ([], None, "got list")):
+    for structure, choice, message in (
+        ({"x": a, "y": b}, None, "returns x, y; expected a choice"),
+        ([a], 2, "returns 1 values"),
+        (3, None, "got int"),
+        ([], None, "got list"),
+    ):
         with pytest.raises(ValueError, match=message):
             select_output(structure, choice)
 

@@ -67,8 +67,14 @@ def test_convert_search_and_export_back(exported: tuple[Any, Path], tmp_path: Pa
 
     x = np.moveaxis(images(3, 2, 8, 12, seed=5), 1, -1)
     np.save(tmp_path / "x.npy", x)
-    done = subprocess.run([sys.executable, "-c", SEARCH, str(tmp_path / "model"), str(tmp_path / "x.npy"), *SPACES], cwd=ROOT,
-                          env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        [sys.executable, "-c", SEARCH, str(tmp_path / "model"), str(tmp_path / "x.npy"), *SPACES],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     with torch.no_grad():

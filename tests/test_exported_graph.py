@@ -35,12 +35,29 @@ WEIGHTS = {"stem.weight": ("conv", (1, 1, 1, 1)), "head.weight": ("conv", (1, 1,
 
 def network(program: tuple[str, ...] = PROGRAM, **changes: Any) -> Network:
     weights = [(name, layout, shape) for name, (layout, shape) in WEIGHTS.items()]
-    return Network.create("graph", **{**dict(in_channels=1, n_classes=2, rank=2, program=program, weights=weights, statistics=[],
-                                             size_multiple=(2, 1), cuts=[("head", "joined", ())]), **changes})
+    return Network.create(
+        "graph",
+        **{
+            **dict(
+                in_channels=1,
+                n_classes=2,
+                rank=2,
+                program=program,
+                weights=weights,
+                statistics=[],
+                size_multiple=(2, 1),
+                cuts=[("head", "joined", ())],
+            ),
+            **changes,
+        },
+    )
 
 
-PARAMS = {"stem.weight": jnp.full((1, 1, 1, 1), 2.0), "head.weight": jnp.asarray([[1.0, 10.0], [0.0, 100.0]])[None, None],
-          "head.bias": jnp.asarray([0.5, 0.0])}
+PARAMS = {
+    "stem.weight": jnp.full((1, 1, 1, 1), 2.0),
+    "head.weight": jnp.asarray([[1.0, 10.0], [0.0, 100.0]])[None, None],
+    "head.bias": jnp.asarray([0.5, 0.0]),
+}
 
 
 def test_a_graph_by_hand() -> None:
@@ -88,15 +105,32 @@ def test_saved_in_a_readable_form(tmp_path: Path) -> None:
 
 
 def test_text_form() -> None:
-    node = Node("y", "conv2d", (Ref("x"), Weight("a.b'c"), None, [1, 2], True, -0.5, "same", [float("inf")]), {"groups": 2}, "net.a")  # noqa: E501
+    node = Node(
+        "y", "conv2d", (Ref("x"), Weight("a.b'c"), None, [1, 2], True, -0.5, "same", [float("inf")]), {"groups": 2}, "net.a"
+    )  # noqa: E501
     line = write_node(node)
     assert line == "y = conv2d(x, weight[\"a.b'c\"], None, [1, 2], True, -0.5, 'same', [inf], groups=2)  # net.a"
     assert parse(("x = input('b', 1, 4, 4)", line, "return y")).nodes == (node,)
 
 
-@pytest.mark.parametrize("line", [
-    "y = relu(z)", "y = relu(x", "y = relu(open('f').read())", "y = relu(x)[0]", "y = [x for x in x]", "y", "import os",
-    "y = relu(*x)", "y = relu(lambda: x)", "a, b = relu(x)", "check(x) + 1", "y = x", "weight['a'] = relu(x)"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "y = relu(z)",
+        "y = relu(x",
+        "y = relu(open('f').read())",
+        "y = relu(x)[0]",
+        "y = [x for x in x]",
+        "y",
+        "import os",
+        "y = relu(*x)",
+        "y = relu(lambda: x)",
+        "a, b = relu(x)",
+        "check(x) + 1",
+        "y = x",
+        "weight['a'] = relu(x)",
+    ],
+)
 def test_lines_of_another_form(line: str) -> None:
     with pytest.raises(ValueError, match="graph: line 2 cannot be read") as error:
         parse(("x = input('b', 1, 4, 4)", line, "return x"))
@@ -108,9 +142,11 @@ def test_graphs_that_do_not_work() -> None:
         parse(("y = relu(1)", "return y"))
     start, end = ("image = input('b', 1, 'h', 'w')",), ("return y",)
     x = jnp.zeros((1, 4, 4, 1))
-    for line, message in (("y = fancy(image)  # a.b", "y: unknown operation fancy in a.b"),
-                          ("y = view(image, [3, 5])  # a", r"y = view\(...\) in a does not work on these images: .*reshape"),
-                          ("y = relu(weight['q'])", "no weight q")):
+    for line, message in (
+        ("y = fancy(image)  # a.b", "y: unknown operation fancy in a.b"),
+        ("y = view(image, [3, 5])  # a", r"y = view\(...\) in a does not work on these images: .*reshape"),
+        ("y = relu(weight['q'])", "no weight q"),
+    ):
         with pytest.raises(ValueError, match=message):
             network((*start, line, *end), cuts=[]).apply(PARAMS, {}, x)
     with pytest.raises(ValueError, match="expected axis orders among plain, conv, transposed, linear, got odd"):
@@ -151,12 +187,18 @@ def test_a_torch_file_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_norm_behind_a_convolution_is_folded_only_where_nothing_else_needs_the_convolution() -> None:
     def program(last_line: str) -> tuple[str, ...]:
-        return ("image = input('b', 2, 'h', 'w')", "c = conv2d(image, weight['k'], weight['b'], [1, 1], [1, 1])",
-                "n = batch_norm_inference(c, weight['g'], weight['s'], weight['m'], weight['v'], 1e-05)", last_line, "return y")
+        return (
+            "image = input('b', 2, 'h', 'w')",
+            "c = conv2d(image, weight['k'], weight['b'], [1, 1], [1, 1])",
+            "n = batch_norm_inference(c, weight['g'], weight['s'], weight['m'], weight['v'], 1e-05)",
+            last_line,
+            "return y",
+        )
 
     rng = np.random.default_rng(0)
-    weights = {n: jnp.asarray(rng.uniform(0.5, 1.5, s), jnp.float32)
-               for n, s in (("b", 3), ("g", 3), ("s", 3), ("m", 3), ("v", 3))}
+    weights = {
+        n: jnp.asarray(rng.uniform(0.5, 1.5, s), jnp.float32) for n, s in (("b", 3), ("g", 3), ("s", 3), ("m", 3), ("v", 3))
+    }
     stored: dict[str, Any] = {n: Stored(v, "plain") for n, v in weights.items()}
     stored["k"] = Stored(jnp.asarray(rng.standard_normal((3, 3, 2, 3)), jnp.float32), "conv")
     x = jnp.asarray(rng.standard_normal((2, 2, 5, 6)), jnp.float32)

@@ -16,49 +16,69 @@ def trajectory(first: list, fit_loss: list, objective: list, *, bound: float = 0
     """From the probability of class 0 `[t m s p]` and the losses `[t m s]`."""
     probability = jnp.asarray(first, jnp.float32)
     losses = jnp.asarray(fit_loss, jnp.float32)
-    return Trajectory(jnp.stack([probability, 1 - probability], -1), jnp.asarray(objective, jnp.float32), losses,
-                      jnp.full(losses.shape, bound), jnp.zeros(losses.shape))
+    return Trajectory(
+        jnp.stack([probability, 1 - probability], -1),
+        jnp.asarray(objective, jnp.float32),
+        losses,
+        jnp.full(losses.shape, bound),
+        jnp.zeros(losses.shape),
+    )
 
 
 def test_one_target_by_hand() -> None:
     # the reference prefers class 0 at points 0 to 2 and class 1 at point 3
-    reference = jnp.asarray([[[.9, .1], [.8, .2], [.7, .3], [.1, .9]]])
-    targets = Targets(jnp.arange(4)[None], jnp.zeros((1, 2, 4), jnp.int32), jnp.asarray([[.25] * 4]))
-    found = measure_fragility(trajectory(
-        #  step 1            step 2             step 3
-        [[[[.9, .8, .4, .1], [.9, .4, .4, .1], [.4, .4, .4, .6]],
-          [[.9, .8, .4, .1], [.9, .8, .4, .6], [.9, .8, .3, .9]]]],
-        #  the third step of the first member breaks the bound of 0.5
-        [[[.30, .45, .60],
-          [.25, .40, .50]]],
-        [[[.9, .7, .1],
-          [.8, .6, .5]]]), reference, targets, reference_loss=jnp.asarray([.20, .25, .30]))
+    reference = jnp.asarray([[[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9]]])
+    targets = Targets(jnp.arange(4)[None], jnp.zeros((1, 2, 4), jnp.int32), jnp.asarray([[0.25] * 4]))
+    found = measure_fragility(
+        trajectory(
+            #  step 1            step 2             step 3
+            [
+                [
+                    [[0.9, 0.8, 0.4, 0.1], [0.9, 0.4, 0.4, 0.1], [0.4, 0.4, 0.4, 0.6]],
+                    [[0.9, 0.8, 0.4, 0.1], [0.9, 0.8, 0.4, 0.6], [0.9, 0.8, 0.3, 0.9]],
+                ]
+            ],
+            #  the third step of the first member breaks the bound of 0.5
+            [[[0.30, 0.45, 0.60], [0.25, 0.40, 0.50]]],
+            [[[0.9, 0.7, 0.1], [0.8, 0.6, 0.5]]],
+        ),
+        reference,
+        targets,
+        reference_loss=jnp.asarray([0.20, 0.25, 0.30]),
+    )
     # point 0 flips only in the infeasible step; 1 in step 2 of member 0; 2 in step 1 of both, cheapest in member 1;
     # 3 in step 2 of member 1
     np.testing.assert_array_equal(found.flipped, [[False, True, True, True]])
     np.testing.assert_array_equal(found.steps, [[INF, 2, 1, 2]])
-    np.testing.assert_allclose(found.slack, [[INF, .45 - .25, .25 - .20, .40 - .25]], rtol=1e-6)
+    np.testing.assert_allclose(found.slack, [[INF, 0.45 - 0.25, 0.25 - 0.20, 0.40 - 0.25]], rtol=1e-6)
     # at once: member 0 flips 1/4, 2/4; member 1 flips 1/4, 2/4, 2/4. Half first in step 2, cheapest in member 1
-    np.testing.assert_allclose(found.share, [.5])
+    np.testing.assert_allclose(found.share, [0.5])
     np.testing.assert_array_equal(found.half_steps, [2])
-    np.testing.assert_allclose(found.half_slack, [.40 - .25], rtol=1e-6)
-    np.testing.assert_allclose(found.objective, [.5])  # .1 belongs to the infeasible step
+    np.testing.assert_allclose(found.half_slack, [0.40 - 0.25], rtol=1e-6)
+    np.testing.assert_allclose(found.objective, [0.5])  # .1 belongs to the infeasible step
 
 
 def test_members_that_are_not_finite_are_data() -> None:
-    reference = jnp.asarray([[[.9, .1]]] * 3)
+    reference = jnp.asarray([[[0.9, 0.1]]] * 3)
     targets = Targets(jnp.arange(3)[:, None], jnp.ones((3, 2, 1), jnp.int32), jnp.ones((3, 1)))
-    found = measure_fragility(trajectory(
-        [[[[.2], [.2]], [[.8], [.4]]],      # target 0: member 0 has no fit loss, member 1 flips in step 2
-         [[[NAN], [NAN]], [[NAN], [NAN]]],  # target 1: nothing is left
-         [[[.3], [.3]], [[.9], [.9]]]],     # target 2: flips in step 1, with a better fit than the reference
-        [[[NAN, NAN], [.2, .3]], [[.1, .1], [.1, .1]], [[.05, .1], [.1, .1]]],
-        [[[.1, .1], [.4, .3]], [[.1, .1], [.1, .1]], [[.2, .7], [.9, .9]]]), reference, targets,
-        reference_loss=jnp.asarray(.1))
+    found = measure_fragility(
+        trajectory(
+            [
+                [[[0.2], [0.2]], [[0.8], [0.4]]],  # target 0: member 0 has no fit loss, member 1 flips in step 2
+                [[[NAN], [NAN]], [[NAN], [NAN]]],  # target 1: nothing is left
+                [[[0.3], [0.3]], [[0.9], [0.9]]],
+            ],  # target 2: flips in step 1, with a better fit than the reference
+            [[[NAN, NAN], [0.2, 0.3]], [[0.1, 0.1], [0.1, 0.1]], [[0.05, 0.1], [0.1, 0.1]]],
+            [[[0.1, 0.1], [0.4, 0.3]], [[0.1, 0.1], [0.1, 0.1]], [[0.2, 0.7], [0.9, 0.9]]],
+        ),
+        reference,
+        targets,
+        reference_loss=jnp.asarray(0.1),
+    )
     np.testing.assert_array_equal(found.steps[:, 0], [2, INF, 1])
-    np.testing.assert_allclose(found.slack[:, 0], [.2, INF, -.05], rtol=1e-5)
+    np.testing.assert_allclose(found.slack[:, 0], [0.2, INF, -0.05], rtol=1e-5)
     np.testing.assert_array_equal(found.flipped[:, 0], [True, False, True])
-    np.testing.assert_allclose(found.objective, [.3, INF, .2], rtol=1e-6)
+    np.testing.assert_allclose(found.objective, [0.3, INF, 0.2], rtol=1e-6)
     np.testing.assert_array_equal(found.share, [1, 0, 1])
     # with one point the target's figures are the point's
     np.testing.assert_array_equal(found.half_steps, found.steps[:, 0])
@@ -113,36 +133,47 @@ def test_flip_cost_is_the_optimum_of_the_quadratic_model() -> None:
         root, f, margin = rng.standard_normal((4, 4)), rng.standard_normal(4), rng.random() + 0.5
         hessian = root @ root.T + 0.1 * np.eye(4)
         curvature = f @ np.linalg.solve(hessian, f)
-        best = optimize.minimize(lambda d, h=hessian: d @ h @ d / 2, np.zeros(4), jac=lambda d, h=hessian: h @ d,
-                                 method="SLSQP", options={"ftol": 1e-12},
-                                 constraints={"type": "eq", "fun": lambda d, f=f, r=margin: f @ d - r, "jac": lambda d, f=f: f})
+        best = optimize.minimize(
+            lambda d, h=hessian: d @ h @ d / 2,
+            np.zeros(4),
+            jac=lambda d, h=hessian: h @ d,
+            method="SLSQP",
+            options={"ftol": 1e-12},
+            constraints={"type": "eq", "fun": lambda d, f=f, r=margin: f @ d - r, "jac": lambda d, f=f: f},
+        )
         assert best.success
         assert float(flip_cost_head(jnp.asarray(margin), jnp.asarray(curvature))) == pytest.approx(best.fun, rel=1e-4)
     # 3^2 / (2 * 2); no margin costs nothing; without curvature nothing helps
-    np.testing.assert_array_equal(flip_cost_head(jnp.asarray([3., 0., 0., 1.]), jnp.asarray([2., 2., 0., 0.])),
-                                  [2.25, 0, 0, INF])
+    np.testing.assert_array_equal(
+        flip_cost_head(jnp.asarray([3.0, 0.0, 0.0, 1.0]), jnp.asarray([2.0, 2.0, 0.0, 0.0])), [2.25, 0, 0, INF]
+    )
 
 
 def test_scattered_maps_by_hand() -> None:
-    targets = Targets(jnp.asarray([[0, 1, 2], [2, 4, 2]]), jnp.zeros((2, 1, 3), jnp.int32),
-                      jnp.asarray([[.3, .3, .3], [.5, .5, 0.]]))  # the last point of the second target is padding
-    values = jnp.asarray([[5., 1., 4.], [3., INF, 0.]])
+    targets = Targets(
+        jnp.asarray([[0, 1, 2], [2, 4, 2]]), jnp.zeros((2, 1, 3), jnp.int32), jnp.asarray([[0.3, 0.3, 0.3], [0.5, 0.5, 0.0]])
+    )  # the last point of the second target is padding
+    values = jnp.asarray([[5.0, 1.0, 4.0], [3.0, INF, 0.0]])
     np.testing.assert_array_equal(scatter(values, targets, (2, 3)), [[5, 1, 3], [NAN, INF, NAN]])
     np.testing.assert_array_equal(scatter(values, targets, (2, 3), largest=True), [[5, 1, 4], [NAN, INF, NAN]])
-    np.testing.assert_array_equal(scatter(jnp.asarray([[7.], [6.]]), targets, (2, 3)), [[7, 7, 6], [NAN, 6, NAN]])
+    np.testing.assert_array_equal(scatter(jnp.asarray([[7.0], [6.0]]), targets, (2, 3)), [[7, 7, 6], [NAN, 6, NAN]])
     # a value that is not a number leaves a pixel to the other target, or unasked
-    np.testing.assert_array_equal(scatter(values.at[1, 0].set(NAN).at[0, 0].set(NAN), targets, (2, 3)),
-                                  [[NAN, 1, 4], [NAN, INF, NAN]])
+    np.testing.assert_array_equal(
+        scatter(values.at[1, 0].set(NAN).at[0, 0].set(NAN), targets, (2, 3)), [[NAN, 1, 4], [NAN, INF, NAN]]
+    )
 
 
 def test_maps_of_a_partition_give_every_pixel_its_region() -> None:
     labels = np.zeros((4, 5, 3), int)
     regions = tiles((4, 5, 3), 2)
-    targets = region_targets([regions], labels, [labels], probs=np.full((4, 5, 3, 2), [.8, .2]), members=1)
+    targets = region_targets([regions], labels, [labels], probs=np.full((4, 5, 3, 2), [0.8, 0.2]), members=1)
     count, size = targets.points.shape
     rng = np.random.default_rng(0)
-    found = Fragility(jnp.asarray(rng.random((count, size)) < .5), jnp.asarray(rng.random((count, size))),
-                      *(jnp.asarray(rng.random((count, size) if k == 0 else count)) for k in range(5)))
+    found = Fragility(
+        jnp.asarray(rng.random((count, size)) < 0.5),
+        jnp.asarray(rng.random((count, size))),
+        *(jnp.asarray(rng.random((count, size) if k == 0 else count)) for k in range(5)),
+    )
     maps = fragility_maps(found, targets, (4, 5, 3))
     assert set(maps) == set(Fragility._fields)
     for name in ("objective", "share", "half_steps", "half_slack"):
@@ -151,4 +182,4 @@ def test_maps_of_a_partition_give_every_pixel_its_region() -> None:
         values = np.asarray(getattr(found, name), np.float32)
         for r in range(count):
             points = np.flatnonzero(regions == r)
-            np.testing.assert_array_equal(maps[name].reshape(-1)[points], values[r, :len(points)])
+            np.testing.assert_array_equal(maps[name].reshape(-1)[points], values[r, : len(points)])

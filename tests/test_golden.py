@@ -16,8 +16,10 @@ from tests import golden_sections
 
 
 def _sections() -> dict[str, ModuleType]:
-    modules = (importlib.import_module(f"{golden_sections.__name__}.{found.name}")
-               for found in pkgutil.iter_modules(golden_sections.__path__))
+    modules = (
+        importlib.import_module(f"{golden_sections.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(golden_sections.__path__)
+    )
     return {module.__name__.rsplit(".", 1)[-1]: module for module in modules if hasattr(module, "check")}
 
 
@@ -46,8 +48,7 @@ def _uncovered(golden: Path) -> list[str]:
             found.append(folder.name)
     for name, module in SECTIONS.items():
         if (golden / _index(module)).is_file():
-            found += [f"{name}: {left}" for left in module.not_covered(golden)
-                      if not left.startswith((*claimed, *found))]
+            found += [f"{name}: {left}" for left in module.not_covered(golden) if not left.startswith((*claimed, *found))]
     return found
 
 

@@ -40,11 +40,18 @@ def run(model: SegmentationModel, config: SearchConfig, targets: Targets, **exec
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("changes", [
-    {}, {"optimizer": "sgd"}, {"solver": "backtrack"}, {"penalty": "linear", "schedule": "linear"},
-    {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01},
-    {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01, "solver": "backtrack"},
-], ids=["adam", "sgd", "backtrack", "linear penalty", "early stop", "early stop, backtrack"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "sgd"},
+        {"solver": "backtrack"},
+        {"penalty": "linear", "schedule": "linear"},
+        {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01},
+        {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01, "solver": "backtrack"},
+    ],
+    ids=["adam", "sgd", "backtrack", "linear penalty", "early stop", "early stop, backtrack"],
+)
 def test_heads_equal_whole_networks(monkeypatch: pytest.MonkeyPatch, classes: int, changes: dict[str, Any]) -> None:
     model = tiny_model(classes=classes)
     targets = asked(model)
@@ -126,8 +133,10 @@ def test_the_line_search_moves_further_than_an_equal_gradient_step() -> None:
 
 def test_more_slack_moves_further() -> None:
     model = tiny_model()
-    objectives = [np.asarray(run(model, dataclasses.replace(CONFIG, solver="line_search", slack=slack), asked(model)).objective)
-                  for slack in (0.0, 0.01, 0.1, 1.0)]
+    objectives = [
+        np.asarray(run(model, dataclasses.replace(CONFIG, solver="line_search", slack=slack), asked(model)).objective)
+        for slack in (0.0, 0.01, 0.1, 1.0)
+    ]
     assert all((a >= b - 1e-6).all() and (a > b).any() for a, b in zip(objectives[:-1], objectives[1:], strict=True))
 
 
@@ -142,8 +151,9 @@ def test_the_problem_of_a_network() -> None:
     assert is_linear_head(model.network)
     fit = tiny_fit(model)
     activation = jnp.stack([model.network.trunk(model.params, model.stats, x, cut="head") for x in fit.images])
-    problem = head_problem(model.network, model.params, activation, fit.labels, batch=np.array([0, 1, 2]), count=0,
-                           key=jax.random.key(0))
+    problem = head_problem(
+        model.network, model.params, activation, fit.labels, batch=np.array([0, 1, 2]), count=0, key=jax.random.key(0)
+    )
     np.testing.assert_allclose(problem.reference_loss, fit.reference_loss, rtol=1e-5)
     logits = np.asarray(problem.features[1] @ head_matrix(model.network, model.params))
     np.testing.assert_allclose(logits.reshape(2, *SIZE, 3), model(fit.images[1]), atol=1e-5)
@@ -178,6 +188,7 @@ def test_losses_and_gradients_by_hand(columns: int) -> None:
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     small = 1e-3
     for index in ((0, 0, 0), (4, columns - 1, 2)):
+
         def at(change: float, index: tuple[int, ...] = index) -> float:
             moved = theta.copy()
             moved[index] += change

@@ -46,16 +46,64 @@ MAY_IMPORT: dict[str, set[str]] = {
     "review": {"data", "ranking", "report", "run_folder"},
     "collect": {"data", "report"},
     "baselines": {"compilation", "evaluation", "execution", "model", "networks", "search", "space", "training", "types"},
-    "benchmarking": {"__version__", "baselines", "case", "config", "data", "decomposition", "evaluation", "execution", "model",
-                     "predict", "published", "run_folder", "targets", "types", "weighting"},
+    "benchmarking": {
+        "__version__",
+        "baselines",
+        "case",
+        "config",
+        "data",
+        "decomposition",
+        "evaluation",
+        "execution",
+        "model",
+        "predict",
+        "published",
+        "run_folder",
+        "targets",
+        "types",
+        "weighting",
+    },
 }
 # Computations on arrays, which know neither files nor figures.
-PURE = ("types", "targets", "weighting", "decomposition", "published", "evaluation", "networks", "model", "space", "search",
-        "execution", "head", "many_targets", "predict", "case", "pixels", "regions", "fragility", "comparison", "ranking")
+PURE = (
+    "types",
+    "targets",
+    "weighting",
+    "decomposition",
+    "published",
+    "evaluation",
+    "networks",
+    "model",
+    "space",
+    "search",
+    "execution",
+    "head",
+    "many_targets",
+    "predict",
+    "case",
+    "pixels",
+    "regions",
+    "fragility",
+    "comparison",
+    "ranking",
+)
 NO_FILES = {"os", "pathlib", "logging", "io", "shutil", "tempfile", "matplotlib", "PIL", "nibabel"}
 NEVER = {"torch", "torchvision", "tensorflow", "benchmarks", "tests"}
-MAY_EXECUTE = {"__init__", "benchmarking", "case", "many_targets", "volume_masks", "volume_parts", "volume_points",
-               "volume_study", "pipeline", "runs", "planning", "cli", "baselines"}
+MAY_EXECUTE = {
+    "__init__",
+    "benchmarking",
+    "case",
+    "many_targets",
+    "volume_masks",
+    "volume_parts",
+    "volume_points",
+    "volume_study",
+    "pipeline",
+    "runs",
+    "planning",
+    "cli",
+    "baselines",
+}
 MAY_CONVERT = {"loading", "cli"}
 
 
@@ -98,7 +146,7 @@ def imports(file: Path) -> Iterator[Import]:
             found = [(alias.name, alias.name.split(".")[0] == "quam_jax") for alias in node.names]
             names = [(name.partition(".")[2] if own else name, own) for name, own in found]
         elif node.level:
-            base = package[:len(package) - (node.level - 1)]
+            base = package[: len(package) - (node.level - 1)]
             names = _members([*base, *(node.module or "").split(".")], [alias.name for alias in node.names])
         elif node.module and node.module.split(".")[0] == "quam_jax":
             names = _members(node.module.split(".")[1:], [alias.name for alias in node.names])
@@ -142,8 +190,9 @@ def test_every_room_of_the_table_exists() -> None:
 
 @pytest.mark.parametrize("name", sorted(MAY_IMPORT))
 def test_rooms_import_only_what_they_may(name: str) -> None:
-    wrong = [f"{i.where} imports {i.module}" for i in ALL
-             if room(i.file) == name and i.own and i.top not in MAY_IMPORT[name] | {name}]
+    wrong = [
+        f"{i.where} imports {i.module}" for i in ALL if room(i.file) == name and i.own and i.top not in MAY_IMPORT[name] | {name}
+    ]
     assert not wrong, f"{name} may import {sorted(MAY_IMPORT[name]) or 'nothing of ours'}: {'; '.join(wrong)}"
 
 

@@ -53,14 +53,16 @@ def assert_close(found: Any, expected: Any, what: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * scale, err_msg=what)
 
 
-def compare(pairs: list[tuple[Callable, Callable]], arguments: list[np.ndarray], orders: list[Callable], *,
-            out: Callable = channels_first) -> None:
+def compare(
+    pairs: list[tuple[Callable, Callable]], arguments: list[np.ndarray], orders: list[Callable], *, out: Callable = channels_first
+) -> None:
     """Outputs and vector-Jacobian products of pairs (ours, PyTorch's) at the same arguments.
 
     `orders` bring arguments of ours into PyTorch's axis order, `out` an output.
     """
-    theirs = [torch.tensor(np.ascontiguousarray(order(a)), requires_grad=True)
-              for a, order in zip(arguments, orders, strict=True)]
+    theirs = [
+        torch.tensor(np.ascontiguousarray(order(a)), requires_grad=True) for a, order in zip(arguments, orders, strict=True)
+    ]
 
     @jax.jit
     def values(*arguments):
@@ -85,8 +87,7 @@ def called(layer: nnx.Module) -> Callable:
 
     def call(x, weight, *bias):
         values = jax.tree.map(lambda v: v, state)
-        nnx.replace_by_pure_dict(values, {**nnx.to_pure_dict(state), "weight": weight,
-                                          **({"bias": bias[0]} if bias else {})})
+        nnx.replace_by_pure_dict(values, {**nnx.to_pure_dict(state), "weight": weight, **({"bias": bias[0]} if bias else {})})
         return nnx.merge(graph, values)(x)
 
     return call
@@ -108,26 +109,39 @@ def test_convolution(rank, kernel):
         return called(layer), lambda x, w, b: CONVOLUTIONS[rank](x, w, b, stride, padding, dilation)
 
     settings = [(s, p, d) for s, p, d in itertools.product((1, 2, 3), (0, 1, 2), (1, 2)) if d * (kernel - 1) < 5 + 2 * p]
-    compare([pair(*setting) for setting in settings[kernel % STEP[rank]::STEP[rank]]],
-            [random(2, *SIZES[:rank], 3), random(*(kernel,) * rank, 3, 4), random(4)],
-            [channels_first, lambda w: np.moveaxis(w, (-1, -2), (0, 1)), plain])
+    compare(
+        [pair(*setting) for setting in settings[kernel % STEP[rank] :: STEP[rank]]],
+        [random(2, *SIZES[:rank], 3), random(*(kernel,) * rank, 3, 4), random(4)],
+        [channels_first, lambda w: np.moveaxis(w, (-1, -2), (0, 1)), plain],
+    )
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [
-    ((1, 3, 3), (1, 2, 2), (0, 1, 1), (1, 1, 1)), ((3, 1, 5), (2, 3, 1), (1, 0, 3), (2, 1, 1)), ((2, 3), (1, 2), (1, 0), (3, 1))])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        ((1, 3, 3), (1, 2, 2), (0, 1, 1), (1, 1, 1)),
+        ((3, 1, 5), (2, 3, 1), (1, 0, 3), (2, 1, 1)),
+        ((2, 3), (1, 2), (1, 0), (3, 1)),
+    ],
+)
 def test_convolution_with_settings_of_its_own_for_every_axis(kernel, stride, padding, dilation):
     rank = len(kernel)
     layer = Conv(3, 4, kernel, rank=rank, stride=stride, padding=padding, dilation=dilation, bias=False, rngs=rngs())
-    compare([(called(layer), lambda x, w: CONVOLUTIONS[rank](x, w, None, stride, padding, dilation))],
-            [random(2, *SIZES[:rank], 3), random(*kernel, 3, 4)], [channels_first, lambda w: np.moveaxis(w, (-1, -2), (0, 1))])
+    compare(
+        [(called(layer), lambda x, w: CONVOLUTIONS[rank](x, w, None, stride, padding, dilation))],
+        [random(2, *SIZES[:rank], 3), random(*kernel, 3, 4)],
+        [channels_first, lambda w: np.moveaxis(w, (-1, -2), (0, 1))],
+    )
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_grouped_convolution(rank):
     layer = Conv(4, 6, 3, rank=rank, groups=2, rngs=rngs())
-    compare([(called(layer), lambda x, w, b: CONVOLUTIONS[rank](x, w, b, 1, 1, 1, 2))],
-            [random(2, *SIZES[:rank], 4), random(*(3,) * rank, 2, 6), random(6)],
-            [channels_first, lambda w: np.moveaxis(w, (-1, -2), (0, 1)), plain])
+    compare(
+        [(called(layer), lambda x, w, b: CONVOLUTIONS[rank](x, w, b, 1, 1, 1, 2))],
+        [random(2, *SIZES[:rank], 4), random(*(3,) * rank, 2, 6), random(6)],
+        [channels_first, lambda w: np.moveaxis(w, (-1, -2), (0, 1)), plain],
+    )
 
 
 @pytest.mark.parametrize(("rank", "kernel"), KERNELS)
@@ -137,37 +151,65 @@ def test_transposed_convolution(rank, kernel):
         return called(layer), lambda x, w, b: TRANSPOSED[rank](x, w, b, stride, padding, extra)
 
     sizes = SIZES[:rank] if rank < 3 else (3, 4, 2)
-    settings = [(s, p, e) for s, p, e in itertools.product((1, 2, 3), (0, 1, 2), (0, 1, 2))
-                if e < s and (min(sizes) - 1) * s - 2 * p + kernel + e > 0]
-    compare([pair(*setting) for setting in settings[kernel % STEP[rank]::STEP[rank]]],
-            [random(2, *sizes, 3), random(*(kernel,) * rank, 3, 2), random(2)],
-            [channels_first, lambda w: np.moveaxis(w, (-2, -1), (0, 1)), plain])
+    settings = [
+        (s, p, e)
+        for s, p, e in itertools.product((1, 2, 3), (0, 1, 2), (0, 1, 2))
+        if e < s and (min(sizes) - 1) * s - 2 * p + kernel + e > 0
+    ]
+    compare(
+        [pair(*setting) for setting in settings[kernel % STEP[rank] :: STEP[rank]]],
+        [random(2, *sizes, 3), random(*(kernel,) * rank, 3, 2), random(2)],
+        [channels_first, lambda w: np.moveaxis(w, (-2, -1), (0, 1)), plain],
+    )
 
 
 def test_transposed_convolution_with_settings_of_its_own_for_every_axis():
-    layer = ConvTranspose(3, 2, (1, 4, 3), rank=3, stride=(1, 2, 3), padding=(0, 1, 0), output_padding=(0, 1, 2),
-                          bias=False, rngs=rngs())
-    compare([(called(layer), lambda x, w: functional.conv_transpose3d(x, w, None, (1, 2, 3), (0, 1, 0), (0, 1, 2)))],
-            [random(2, 3, 4, 2, 3), random(1, 4, 3, 3, 2)], [channels_first, lambda w: np.moveaxis(w, (-2, -1), (0, 1))])
+    layer = ConvTranspose(
+        3, 2, (1, 4, 3), rank=3, stride=(1, 2, 3), padding=(0, 1, 0), output_padding=(0, 1, 2), bias=False, rngs=rngs()
+    )
+    compare(
+        [(called(layer), lambda x, w: functional.conv_transpose3d(x, w, None, (1, 2, 3), (0, 1, 0), (0, 1, 2)))],
+        [random(2, 3, 4, 2, 3), random(1, 4, 3, 3, 2)],
+        [channels_first, lambda w: np.moveaxis(w, (-2, -1), (0, 1))],
+    )
 
 
 def test_linear():
-    compare([(called(Linear(5, 3, rngs=rngs())), functional.linear)], [random(2, 4, 5), random(5, 3), random(3)],
-            [plain, np.transpose, plain], out=plain)
+    compare(
+        [(called(Linear(5, 3, rngs=rngs())), functional.linear)],
+        [random(2, 4, 5), random(5, 3), random(3)],
+        [plain, np.transpose, plain],
+        out=plain,
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_normalisation(rank):
     x, weight, bias = 3 + 2 * random(2, *SIZES[:rank], 4), random(4), random(4)
     orders = [channels_first, plain, plain]
-    compare([(called(InstanceNorm(4)), lambda x, w, b: functional.instance_norm(x, weight=w, bias=b)),
-             (called(GroupNorm(2, 4)), lambda x, w, b: functional.group_norm(x, 2, w, b)),
-             (called(BatchNorm(4)), lambda x, w, b: functional.batch_norm(x, torch.zeros(4), torch.ones(4), w, b))],
-            [x, weight, bias], orders)
-    compare([(InstanceNorm(4, affine=False), functional.instance_norm),
-             (GroupNorm(2, 4, affine=False), lambda x: functional.group_norm(x, 2))], [x], [channels_first])
-    compare([(called(LayerNorm(4)), lambda x, w, b: functional.layer_norm(x, (4,), w, b))],
-            [x, weight, bias], [plain, plain, plain], out=plain)
+    compare(
+        [
+            (called(InstanceNorm(4)), lambda x, w, b: functional.instance_norm(x, weight=w, bias=b)),
+            (called(GroupNorm(2, 4)), lambda x, w, b: functional.group_norm(x, 2, w, b)),
+            (called(BatchNorm(4)), lambda x, w, b: functional.batch_norm(x, torch.zeros(4), torch.ones(4), w, b)),
+        ],
+        [x, weight, bias],
+        orders,
+    )
+    compare(
+        [
+            (InstanceNorm(4, affine=False), functional.instance_norm),
+            (GroupNorm(2, 4, affine=False), lambda x: functional.group_norm(x, 2)),
+        ],
+        [x],
+        [channels_first],
+    )
+    compare(
+        [(called(LayerNorm(4)), lambda x, w, b: functional.layer_norm(x, (4,), w, b))],
+        [x, weight, bias],
+        [plain, plain, plain],
+        out=plain,
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4, 2), (1, 4, 3, 2), (2, 3, 2, 2, 2)])
@@ -195,25 +237,40 @@ def test_batch_statistics(shape):
 def test_linear_interpolation(rank, align_corners):
     kind = {1: "linear", 2: "bilinear", 3: "trilinear"}[rank]
     sizes = [(14, 12, 10), (3, 9, 5), (1, 1, 1), (8, 2, 7)]
-    compare([(lambda x, size=size[:rank]: resize_linear(x, size, align_corners=align_corners),
-              lambda x, size=size[:rank]: functional.interpolate(x, size, mode=kind, align_corners=align_corners))
-             for size in sizes], [random(2, *SIZES[:rank], 3)], [channels_first])
+    compare(
+        [
+            (
+                lambda x, size=size[:rank]: resize_linear(x, size, align_corners=align_corners),
+                lambda x, size=size[:rank]: functional.interpolate(x, size, mode=kind, align_corners=align_corners),
+            )
+            for size in sizes
+        ],
+        [random(2, *SIZES[:rank], 3)],
+        [channels_first],
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_max_pool(rank):
     pool = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}[rank]
-    compare([(lambda x, w=window, c=ceil: max_pool(x, w, ceil_mode=c),
-              lambda x, w=window, c=ceil: pool(x, w, ceil_mode=c)) for window in (2, 3, 4) for ceil in (False, True)],
-            [random(2, *SIZES[:rank], 3)], [channels_first])
+    compare(
+        [
+            (lambda x, w=window, c=ceil: max_pool(x, w, ceil_mode=c), lambda x, w=window, c=ceil: pool(x, w, ceil_mode=c))
+            for window in (2, 3, 4)
+            for ceil in (False, True)
+        ],
+        [random(2, *SIZES[:rank], 3)],
+        [channels_first],
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_the_gradient_of_equal_values_goes_to_the_first(rank):
     pool = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}[rank]
     levels = np.random.default_rng(rank).integers(0, 3, (2, *SIZES[:rank], 3)).astype(np.float32)
-    compare([(lambda x, w=window: max_pool(x, w), lambda x, w=window: pool(x, w)) for window in (2, 3)], [levels],
-            [channels_first])
+    compare(
+        [(lambda x, w=window: max_pool(x, w), lambda x, w=window: pool(x, w)) for window in (2, 3)], [levels], [channels_first]
+    )
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -248,8 +305,11 @@ def test_a_tie_goes_to_the_first_place():
 
 def test_dropout_scales_what_it_keeps():
     x = jnp.ones((2, 2, 2, 2))
-    for layer, mask in ((ChannelDropout(0.25), [[1, 0], [0, 1]]), (BranchDropout(0.25), [[[[1]]], [[[0]]]]),
-                        (ValueDropout(0.25), np.arange(16).reshape(2, 2, 2, 2) % 2)):
+    for layer, mask in (
+        (ChannelDropout(0.25), [[1, 0], [0, 1]]),
+        (BranchDropout(0.25), [[[[1]]], [[[0]]]]),
+        (ValueDropout(0.25), np.arange(16).reshape(2, 2, 2, 2) % 2),
+    ):
         mask = jnp.asarray(mask, jnp.float32)
         spread = mask.reshape(2, 1, 1, 2) if mask.ndim == 2 else mask
         kept = layer(x, Mode(noise=GivenNoise([mask])))
@@ -258,14 +318,27 @@ def test_dropout_scales_what_it_keeps():
 
 
 def lax_convolution(x: jax.Array, weight: jax.Array, stride: tuple, padding: tuple, dilation: tuple) -> jax.Array:
-    space = "DHW"[-len(stride):]
-    return jax.lax.conv_general_dilated(x, weight, stride, [(p, p) for p in padding], rhs_dilation=dilation,
-                                        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"))
+    space = "DHW"[-len(stride) :]
+    return jax.lax.conv_general_dilated(
+        x,
+        weight,
+        stride,
+        [(p, p) for p in padding],
+        rhs_dilation=dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+    )
 
 
-@pytest.mark.parametrize(("sizes", "kernel", "stride", "padding", "dilation"), [
-    ((13, 6), (3, 3), (1, 1), (1, 1), (1, 1)), ((13, 6), (4, 3), (2, 1), (1, 0), (2, 1)), ((9,), (3,), (2,), (1,), (1,)),
-    ((5, 8, 4), (3, 3, 3), (2, 1, 2), (1, 1, 1), (1, 2, 1)), ((1, 7, 4), (1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1))])
+@pytest.mark.parametrize(
+    ("sizes", "kernel", "stride", "padding", "dilation"),
+    [
+        ((13, 6), (3, 3), (1, 1), (1, 1), (1, 1)),
+        ((13, 6), (4, 3), (2, 1), (1, 0), (2, 1)),
+        ((9,), (3,), (2,), (1,), (1,)),
+        ((5, 8, 4), (3, 3, 3), (2, 1, 2), (1, 1, 1), (1, 2, 1)),
+        ((1, 7, 4), (1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1)),
+    ],
+)
 def test_strips_and_slices_change_no_derivative(monkeypatch, sizes, kernel, stride, padding, dilation):
     monkeypatch.setattr(convolution_module, "STRIP", 60)  # several strips of these small images
     x, w = jnp.asarray(random(2, *sizes, 3)), jnp.asarray(random(*kernel, 3, 2))
@@ -275,11 +348,14 @@ def test_strips_and_slices_change_no_derivative(monkeypatch, sizes, kernel, stri
         def bend(x, w):
             return jnp.sin(f(x, w)).sum()
 
-        return {"tangent": jax.jvp(f, (x, w), (dx, dw))[1],
-                "weight tangent": jax.jvp(lambda w: f(x, w), (w,), (dw,))[1],
-                "gradient of x": jax.grad(bend)(x, w), "gradient of w": jax.grad(bend, 1)(x, w),
-                "curvature": jax.jvp(jax.grad(bend, (0, 1)), (x, w), (dx, dw))[1],
-                "members": jax.vmap(jax.grad(bend, 1), (None, 0))(x, jnp.stack([w, dw]))}
+        return {
+            "tangent": jax.jvp(f, (x, w), (dx, dw))[1],
+            "weight tangent": jax.jvp(lambda w: f(x, w), (w,), (dw,))[1],
+            "gradient of x": jax.grad(bend)(x, w),
+            "gradient of w": jax.grad(bend, 1)(x, w),
+            "curvature": jax.jvp(jax.grad(bend, (0, 1)), (x, w), (dx, dw))[1],
+            "members": jax.vmap(jax.grad(bend, 1), (None, 0))(x, jnp.stack([w, dw])),
+        }
 
     settings = dict(stride=stride, padding=padding, dilation=dilation)
     found = jax.jit(lambda: derivatives(lambda x, w: convolution(x, w, **settings)))()

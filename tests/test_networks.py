@@ -15,8 +15,14 @@ from quam_jax.networks.inference import guess_architecture, infer_arguments
 from quam_jax.networks.layers import DrawnNoise, GivenNoise, Mode
 
 NNUNET_2D = dict(rank=2, features_per_stage=(3, 4, 4))
-NNUNET_3D = dict(rank=3, features_per_stage=(2, 3, 4), kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
-                 strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)), conv_bias=False, n_conv_per_stage_decoder=(2, 1))
+NNUNET_3D = dict(
+    rank=3,
+    features_per_stage=(2, 3, 4),
+    kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+    conv_bias=False,
+    n_conv_per_stage_decoder=(2, 1),
+)
 # architecture, arguments, image
 TINY: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "att_unet": ("att_unet", dict(channels=3), (16, 24)),
@@ -26,11 +32,25 @@ TINY: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "nnunet_residual_3d": ("nnunet_residual", {**NNUNET_3D, "n_blocks_per_stage": (1, 2, 1)}, (4, 8, 8)),
     "plain_unet": ("plain_unet", dict(channels=2), (8, 12)),
     "segnet": ("segnet", dict(widths=(2, 3, 4, 5)), (33, 38)),
-    "swin_unet": ("swin_unet", dict(img_size=64, embed_dim=4, num_heads=(1, 2, 2, 4), window_size=4,
-                                    depths=(2, 1, 1, 1), mlp_ratio=2.0), (64, 64)),
-    "swin_unet_wrapper": ("swin_unet_wrapper", dict(img_size=32, embed_dim=2, num_heads=(1, 1, 2, 2), window_size=4,
-                                                    depths=(1, 1, 1, 1), ape=True, patch_norm=False, qkv_bias=False),
-                          (32, 32)),
+    "swin_unet": (
+        "swin_unet",
+        dict(img_size=64, embed_dim=4, num_heads=(1, 2, 2, 4), window_size=4, depths=(2, 1, 1, 1), mlp_ratio=2.0),
+        (64, 64),
+    ),
+    "swin_unet_wrapper": (
+        "swin_unet_wrapper",
+        dict(
+            img_size=32,
+            embed_dim=2,
+            num_heads=(1, 1, 2, 2),
+            window_size=4,
+            depths=(1, 1, 1, 1),
+            ape=True,
+            patch_norm=False,
+            qkv_bias=False,
+        ),
+        (32, 32),
+    ),
     "unet": ("unet", dict(channels=3, is_batchnorm=False), (16, 32)),
     "unet_dropout": ("unet_dropout", dict(channels=3, is_deconv=False), (16, 32)),
     "unetpp": ("unetpp", dict(channels=2), (16, 32)),
@@ -59,8 +79,12 @@ def torch_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The shapes of the network's weights in PyTorch's axis order."""
     params, stats = network.shapes()
     layouts = network.layouts()
-    arrange = {"conv": lambda s: (s[-1], s[-2], *s[:-2]), "transposed": lambda s: (s[-2], s[-1], *s[:-2]),
-               "linear": lambda s: s[::-1], "plain": lambda s: s}
+    arrange = {
+        "conv": lambda s: (s[-1], s[-2], *s[:-2]),
+        "transposed": lambda s: (s[-2], s[-1], *s[:-2]),
+        "linear": lambda s: s[::-1],
+        "plain": lambda s: s,
+    }
     return {n: arrange[layouts.get(n, "plain")](s) for n, s in {**params, **stats}.items()}
 
 
@@ -97,16 +121,23 @@ def test_the_head_reads_every_weight_of_its_cut(name):
     shape = jax.eval_shape(lambda p, s, x: network.trunk(p, s, x, cut="head"), params, stats, images).shape
     activation = jax.random.normal(jax.random.key(3), shape)
     gradient = jax.grad(lambda z: jnp.square(network.tail(params | z, stats, activation, cut="head")[0]).sum())(
-        {n: params[n] for n in network.tail_names("head")})
+        {n: params[n] for n in network.tail_names("head")}
+    )
     assert gradient and all(float(jnp.abs(v).max()) > 0 for v in gradient.values())
 
 
-VARIANTS = [*((name, {}) for name in TINY),
-            ("att_unet", dict(is_deconv=False)), ("att_unet", dict(is_batchnorm=False, channels=5)),
-            ("unet", dict(is_deconv=False)), ("unet_dropout", dict(is_batchnorm=False)),
-            ("unetpp", dict(is_batchnorm=False, is_deconv=False)), ("unetppp", dict(is_batchnorm=False)),
-            ("wnet", dict(widths=(2, 3), n_classes=1)), ("swin_unet", dict(ape=True, patch_norm=False)),
-            ("nnunet_plain", dict(strides=((1, 1), (2, 1), (1, 2)), conv_bias=False, n_conv_per_stage=(3, 1, 2)))]
+VARIANTS = [
+    *((name, {}) for name in TINY),
+    ("att_unet", dict(is_deconv=False)),
+    ("att_unet", dict(is_batchnorm=False, channels=5)),
+    ("unet", dict(is_deconv=False)),
+    ("unet_dropout", dict(is_batchnorm=False)),
+    ("unetpp", dict(is_batchnorm=False, is_deconv=False)),
+    ("unetppp", dict(is_batchnorm=False)),
+    ("wnet", dict(widths=(2, 3), n_classes=1)),
+    ("swin_unet", dict(ape=True, patch_norm=False)),
+    ("nnunet_plain", dict(strides=((1, 1), (2, 1), (1, 2)), conv_bias=False, n_conv_per_stage=(3, 1, 2))),
+]
 
 
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)
@@ -136,33 +167,39 @@ def test_swin_sizes_come_from_masks_or_shrunken_windows_or_not_at_all():
     assert infer_arguments("swin_unet", shapes)["img_size"] == 64
 
 
-@pytest.mark.parametrize(("architecture", "shapes", "message"), [
-    ("resnet", {}, "architecture: expected one of att_unet"),
-    ("unet", {"conv1.conv1.0.weight": (4, 3, 3, 3)}, "unet: expected a tensor outconv1.weight"),
-    ("nnunet_plain", {"encoder.stages.0.0.convs.0.norm.running_mean": (4,)}, "expected instance normalisation"),
-    ("nnunet_residual", {"encoder.stages.0.blocks.0.conv3.conv.weight": (4, 4, 1, 1)}, "expected basic residual blocks"),
-    ("swin_unet", {"patch_embed.proj.weight": (8, 3, 2, 2)}, r"expected patches of 4x4, got \[2, 2\]"),
-])
+@pytest.mark.parametrize(
+    ("architecture", "shapes", "message"),
+    [
+        ("resnet", {}, "architecture: expected one of att_unet"),
+        ("unet", {"conv1.conv1.0.weight": (4, 3, 3, 3)}, "unet: expected a tensor outconv1.weight"),
+        ("nnunet_plain", {"encoder.stages.0.0.convs.0.norm.running_mean": (4,)}, "expected instance normalisation"),
+        ("nnunet_residual", {"encoder.stages.0.blocks.0.conv3.conv.weight": (4, 4, 1, 1)}, "expected basic residual blocks"),
+        ("swin_unet", {"patch_embed.proj.weight": (8, 3, 2, 2)}, r"expected patches of 4x4, got \[2, 2\]"),
+    ],
+)
 def test_weights_of_something_else_are_named(architecture, shapes, message):
     with pytest.raises(ValueError, match=message):
         infer_arguments(architecture, shapes)
 
 
-@pytest.mark.parametrize(("name", "changes", "message"), [
-    ("swin_unet", dict(img_size=72), "img_size: expected a multiple of 32"),
-    ("swin_unet", dict(depths=(2, 2, 2**31, 2)), "depths: expected numbers from 1 to 100, got 2147483648"),
-    ("swin_unet", dict(window_size=2**31), "window_size: expected numbers from 1 to 64"),
-    ("swin_unet", dict(depths=(2, 2)), "expected depths and num_heads of 4 stages"),
-    ("nnunet_plain", dict(strides=((2, 2), (2, 2), (2, 2))), "expected 1 in stage 0"),
-    ("nnunet_plain", dict(kernel_sizes=((2, 3), (3, 3), (3, 3))), "expected odd numbers"),
-    ("nnunet_plain", dict(rank=3, strides=((1, 1),) * 3), "expected 3 entries of 3 numbers"),
-    ("nnunet_plain", dict(n_conv_per_stage=(1, 2)), "n_conv_per_stage: expected 3 numbers from 1 to 100"),
-    ("nnunet_plain", dict(n_conv_per_stage_decoder=2**31), "n_conv_per_stage_decoder: expected 2 numbers from 1 to 100"),
-    ("nnunet_residual", dict(rank=1), "rank: expected 2 or 3, got 1"),
-    ("nnunet_residual", dict(features_per_stage=(4,)), "two stages or more, got 1"),
-    ("wnet", dict(widths=(8,)), "two levels or more"),
-    ("plain_unet", dict(drop=1.0), "expected 0 <= rate < 1"),
-])
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("swin_unet", dict(img_size=72), "img_size: expected a multiple of 32"),
+        ("swin_unet", dict(depths=(2, 2, 2**31, 2)), "depths: expected numbers from 1 to 100, got 2147483648"),
+        ("swin_unet", dict(window_size=2**31), "window_size: expected numbers from 1 to 64"),
+        ("swin_unet", dict(depths=(2, 2)), "expected depths and num_heads of 4 stages"),
+        ("nnunet_plain", dict(strides=((2, 2), (2, 2), (2, 2))), "expected 1 in stage 0"),
+        ("nnunet_plain", dict(kernel_sizes=((2, 3), (3, 3), (3, 3))), "expected odd numbers"),
+        ("nnunet_plain", dict(rank=3, strides=((1, 1),) * 3), "expected 3 entries of 3 numbers"),
+        ("nnunet_plain", dict(n_conv_per_stage=(1, 2)), "n_conv_per_stage: expected 3 numbers from 1 to 100"),
+        ("nnunet_plain", dict(n_conv_per_stage_decoder=2**31), "n_conv_per_stage_decoder: expected 2 numbers from 1 to 100"),
+        ("nnunet_residual", dict(rank=1), "rank: expected 2 or 3, got 1"),
+        ("nnunet_residual", dict(features_per_stage=(4,)), "two stages or more, got 1"),
+        ("wnet", dict(widths=(8,)), "two levels or more"),
+        ("plain_unet", dict(drop=1.0), "expected 0 <= rate < 1"),
+    ],
+)
 def test_impossible_arguments_are_named(name, changes, message):
     with pytest.raises(ValueError, match=message):
         create(name, **changes).shapes()
@@ -211,12 +248,17 @@ def test_dropout_layers_stand_where_the_published_networks_have_them():
 
 def test_dropped_values_are_zero_and_the_rest_is_scaled():
     network, params, stats, images = example("plain_unet")
-    everything = GivenNoise([jnp.ones((2, *s, c)) for s, c in (((8, 12), 2), ((4, 6), 4), ((2, 3), 8), ((4, 6), 4),
-                                                              ((8, 12), 2))])
+    everything = GivenNoise(
+        [jnp.ones((2, *s, c)) for s, c in (((8, 12), 2), ((4, 6), 4), ((2, 3), 8), ((4, 6), 4), ((8, 12), 2))]
+    )
     undropped = Network.create("plain_unet", **{**dict(network.arguments), "drop": 0.0})
     scaled = {n: v / 0.8 if n in [f"conv{k}.weight" for k in (2, 4, 6, 8, 10)] else v for n, v in params.items()}
-    np.testing.assert_allclose(network.apply(params, stats, images, Mode(noise=everything))[0],
-                               undropped.apply(scaled, stats, images)[0], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        network.apply(params, stats, images, Mode(noise=everything))[0],
+        undropped.apply(scaled, stats, images)[0],
+        rtol=1e-5,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("name", ["plain_unet", "unetppp"])
@@ -266,8 +308,12 @@ def test_plain_unet_is_the_graph_of_its_architecture_file():
     e2 = block(3, functional.max_pool2d(e1, 2))
     e3 = block(5, functional.max_pool2d(e2, 2))
     expected = conv(11, block(9, above(block(7, above(e3, e2)), e1))).numpy()
-    np.testing.assert_allclose(np.moveaxis(np.asarray(network.apply(params, stats, images)[0]), -1, 1), expected,
-                               rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        np.moveaxis(np.asarray(network.apply(params, stats, images)[0]), -1, 1),
+        expected,
+        rtol=1e-5,
+        atol=1e-5 * np.abs(expected).max(),
+    )
 
 
 def test_nnunet_tiles_are_those_of_nnunet(shared: Path):
@@ -306,5 +352,6 @@ def _check_tile(weights: dict[str, np.ndarray], stages: Path) -> None:
     with np.load(stages) as arrays:
         tile, expected = arrays["tile_input"], arrays["tile_logits_plain"]
     logits = SegmentationModel(network, {n: arranged(n) for n in params}, stats)(np.moveaxis(tile, 0, -1)[None])[0]
-    np.testing.assert_allclose(np.moveaxis(np.asarray(logits), -1, 0), expected, rtol=0,
-                               atol=1e-5 * float(np.abs(expected).max()))
+    np.testing.assert_allclose(
+        np.moveaxis(np.asarray(logits), -1, 0), expected, rtol=0, atol=1e-5 * float(np.abs(expected).max())
+    )

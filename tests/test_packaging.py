@@ -21,8 +21,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheel and the source archive of this checkout."""
     folder = tmp_path_factory.mktemp("dist")
     for target in ("wheel", "sdist"):
-        subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)], cwd=ROOT, check=True,
-                       capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
     return {"wheel": next(folder.glob("*.whl")), "sdist": next(folder.glob("*.tar.gz"))}
 
 
@@ -59,8 +63,18 @@ def test_the_wheel_says_what_it_is(built: dict[str, Path]) -> None:
 def test_the_source_archive_holds_what_tests_need(built: dict[str, Path]) -> None:
     with tarfile.open(built["sdist"]) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "tests/test_packaging.py", "docs/index.md",
-            "benchmarks/ranking.py", ".ci/mkdocs.yml", "PKG-INFO"} <= names
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "CITATION.cff",
+        "tests/test_packaging.py",
+        "docs/index.md",
+        "benchmarks/ranking.py",
+        ".ci/mkdocs.yml",
+        "PKG-INFO",
+    } <= names
 
 
 def test_one_version_everywhere() -> None:

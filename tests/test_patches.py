@@ -47,8 +47,9 @@ def test_the_receptive_field_of_the_last_block(model: SegmentationModel) -> None
 
 
 @pytest.mark.parametrize("place", [(8, 11), (0, 0), (15, 3), (2, 23)], ids=["inner", "corner", "edge", "near edges"])
-def test_a_pixel_on_its_patch_is_the_pixel_of_the_image(monkeypatch: pytest.MonkeyPatch, model: SegmentationModel,
-                                                        place: tuple[int, int]) -> None:
+def test_a_pixel_on_its_patch_is_the_pixel_of_the_image(
+    monkeypatch: pytest.MonkeyPatch, model: SegmentationModel, place: tuple[int, int]
+) -> None:
     """Without a constraint in reach the search of a pixel depends on its patch alone."""
     rng = np.random.default_rng(0)
     image = rng.standard_normal((*SIZE, 1)).astype(np.float32)
@@ -70,13 +71,14 @@ def test_fit_patches_explain_their_labels(model: SegmentationModel) -> None:
     rng = np.random.default_rng(1)
     features = rng.standard_normal((1, 2, *SIZE, 4)).astype(np.float32)
     labels = np.arange(2 * SIZE[0] * SIZE[1]).reshape(1, 2, *SIZE)  # every pixel its own
-    windows, crops = fit_patches(FitData(features, labels, np.zeros(1)), np.array([0, 0]), radius=3, count=5,
-                                 key=jax.random.key(0))
+    windows, crops = fit_patches(
+        FitData(features, labels, np.zeros(1)), np.array([0, 0]), radius=3, count=5, key=jax.random.key(0)
+    )
     assert windows.shape == (2, 5, 6 + CROP, 6 + CROP, 4) and crops.shape == (2, 5, CROP, CROP)
     for window, crop in zip(windows.reshape(-1, *windows.shape[2:]), crops.reshape(-1, CROP, CROP), strict=True):
         image, row, column = np.unravel_index(np.asarray(crop)[0, 0], labels.shape[1:])
-        np.testing.assert_array_equal(crop, labels[0, image, row:row + CROP, column:column + CROP])
-        np.testing.assert_array_equal(window, features[0, image, row - 3:row + 3 + CROP, column - 3:column + 3 + CROP])
+        np.testing.assert_array_equal(crop, labels[0, image, row : row + CROP, column : column + CROP])
+        np.testing.assert_array_equal(window, features[0, image, row - 3 : row + 3 + CROP, column - 3 : column + 3 + CROP])
 
 
 def test_chunks_of_patches_give_the_same_numbers(model: SegmentationModel) -> None:
@@ -85,8 +87,10 @@ def test_chunks_of_patches_give_the_same_numbers(model: SegmentationModel) -> No
     fit = fit_data(model, rng.standard_normal((2, 1, *SIZE, 1)).astype(np.float32), rng.integers(0, 2, (2, 1, *SIZE)))
     targets = pixel_targets(np.array([5, 120, 200, 201, 300]), np.asarray(predict(model, image)), members=1)
     prepared = prepare(model, fit, SearchConfig(space="last_block", members=1, steps=2, optimizer="sgd", learning_rate=0.01))
-    results = [search_prepared(prepared, image, targets, key=jax.random.key(0), execution=ExecutionConfig(chunk=chunk))
-               for chunk in (2, 5)]
+    results = [
+        search_prepared(prepared, image, targets, key=jax.random.key(0), execution=ExecutionConfig(chunk=chunk))
+        for chunk in (2, 5)
+    ]
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -114,8 +118,14 @@ def test_a_target_rests_when_it_has_what_it_wants() -> None:
     targets = pixel_targets(np.array([np.abs(probs[..., 0] - 0.5).argmin()]), probs, members=1)  # the least certain pixel
     config = SearchConfig(members=1, steps=12, learning_rate=0.02, slack=10.0, stop="flipped")
     found = search(model, tiny_image(), tiny_fit(model), targets=targets, config=config, key=jax.random.key(0))
-    going = search(model, tiny_image(), tiny_fit(model), targets=targets, config=dataclasses.replace(config, stop="never"),
-                   key=jax.random.key(0))
+    going = search(
+        model,
+        tiny_image(),
+        tiny_fit(model),
+        targets=targets,
+        config=dataclasses.replace(config, stop="never"),
+        key=jax.random.key(0),
+    )
     flipped = np.asarray(found.probs[0, 0, :, 0]).argmax(-1) == int(targets.labels[0, 0, 0])
     first = int(flipped.argmax())
     assert flipped[first:].all() and first < 10
@@ -137,8 +147,14 @@ def test_an_unknown_optimiser_is_named() -> None:
     model = tiny_model()
     with pytest.raises(ValueError, match="optimizer: expected adam, sgd or one of .*lion.*got 'adamax2'"):
         prepare(model, tiny_fit(model), dataclasses.replace(CONFIG, optimizer="adamax2"))
-    moved = search(model, tiny_image(), tiny_fit(model), targets=tiny_targets(), key=jax.random.key(0),
-                   config=dataclasses.replace(CONFIG, optimizer="lion", learning_rate=1e-3))
+    moved = search(
+        model,
+        tiny_image(),
+        tiny_fit(model),
+        targets=tiny_targets(),
+        key=jax.random.key(0),
+        config=dataclasses.replace(CONFIG, optimizer="lion", learning_rate=1e-3),
+    )
     assert np.isfinite(moved.probs).all()
 
 
@@ -169,7 +185,9 @@ print("equal")
 
 def test_members_on_several_devices_give_the_same_numbers() -> None:
     root = Path(__file__).parent.parent
-    environment = os.environ | {"PYTHONPATH": str(root),
-                                 "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"}
+    environment = os.environ | {
+        "PYTHONPATH": str(root),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4",
+    }
     done = subprocess.run([sys.executable, "-c", DEVICES], cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal", done.stderr[-2000:]

@@ -35,8 +35,13 @@ def finished(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 def test_every_promised_file_is_there(finished: Path) -> None:
     for case in ("a", "b"):
-        for stem in ("seg", "desc-reference_probseg", "desc-total_uncertainty", "desc-aleatoric_uncertainty",
-                     "desc-epistemic_uncertainty"):
+        for stem in (
+            "seg",
+            "desc-reference_probseg",
+            "desc-total_uncertainty",
+            "desc-aleatoric_uncertainty",
+            "desc-epistemic_uncertainty",
+        ):
             assert (finished / f"{case}_{stem}.npz").is_file() and (finished / f"{case}_{stem}.png").is_file()
         sidecar = json.loads((finished / f"{case}.json").read_text())
         assert sidecar["units"] == "nats" and sidecar["seed"] == 0 and len(sidecar["audit"]) == 2
@@ -69,8 +74,9 @@ def test_zero_learning_rate_is_the_reference(folders: dict[str, Path], tmp_path:
     assert np.abs(epistemic).max() < 1e-6
 
 
-def test_a_rerun_repeats_nothing_and_changes_nothing(folders: dict[str, Path], finished: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rerun_repeats_nothing_and_changes_nothing(
+    folders: dict[str, Path], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {p.name: p.read_bytes() for p in finished.iterdir() if p.suffix in (".npz", ".png", ".csv")}
 
     def never(*args: object, **kwargs: object) -> None:
@@ -107,8 +113,9 @@ def test_one_bad_case_does_not_stop_the_others(folders: dict[str, Path], tmp_pat
     from PIL import Image
 
     Image.fromarray(disc(1, size=(8, 8)) * 255).save(tmp_path / "masks" / "small_r0.png")
-    request = RunRequest(**{**folders, "images": tmp_path / "images", "masks": tmp_path / "masks"}, out=tmp_path / "o",
-                         config=CONFIG)
+    request = RunRequest(
+        **{**folders, "images": tmp_path / "images", "masks": tmp_path / "masks"}, out=tmp_path / "o", config=CONFIG
+    )
     result = run(request)
     assert set(result.failed) == {"small", "torn"}
     assert "8" in result.failed["small"] and "small_r0.png" in result.failed["small"]

@@ -28,12 +28,8 @@ def test_all_pixels() -> None:
 
 
 def test_distance_to_the_boundary_by_hand() -> None:
-    labels = np.array([[0, 0, 0, 1],
-                       [0, 0, 0, 1],
-                       [0, 0, 0, 2]])
-    np.testing.assert_array_equal(boundary_distance(labels), [[3, 2, 1, 1],
-                                                              [3, 2, 1, 1],
-                                                              [3, 2, 1, 1]])
+    labels = np.array([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 2]])
+    np.testing.assert_array_equal(boundary_distance(labels), [[3, 2, 1, 1], [3, 2, 1, 1], [3, 2, 1, 1]])
     assert np.isinf(boundary_distance(np.ones((3, 4)))).all()
     np.testing.assert_array_equal(boundary_band(labels, 1), [2, 3, 6, 7, 10, 11])
     assert len(boundary_band(np.zeros((4, 4)), 100)) == 0
@@ -100,7 +96,7 @@ def test_a_pixel_outside_the_image_is_named(point: tuple[int, ...]) -> None:
 
 
 def test_members_want_the_other_classes_in_order() -> None:
-    probs = np.array([[[.5, .2, .3], [.1, .6, .3]]])
+    probs = np.array([[[0.5, 0.2, 0.3], [0.1, 0.6, 0.3]]])
     targets = pixel_targets(np.array([1, 0]), probs, members=4)
     np.testing.assert_array_equal(targets.points, [[1], [0]])
     np.testing.assert_array_equal(targets.weights, [[1], [1]])
@@ -109,7 +105,7 @@ def test_members_want_the_other_classes_in_order() -> None:
 
 
 def test_two_classes_pull_both_ways() -> None:
-    probs = np.array([[[.5, .5], [.2, .8]]])
+    probs = np.array([[[0.5, 0.5], [0.2, 0.8]]])
     targets = pixel_targets(all_pixels((1, 2)), probs, members=2)
     # of equal classes the first is the present one, as argmax has it
     np.testing.assert_array_equal(targets.labels[..., 0], [[1, 0], [0, 1]])

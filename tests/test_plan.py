@@ -15,9 +15,21 @@ from quam_jax.execution import Plan
 from quam_jax.planning import Clock, Probe, Sizes, predict_run
 
 ROOT = Path(__file__).parent.parent
-PROBE = Probe(start=Clock(20, 10), compile=Clock(8, 12), case=Clock(1, 2), step=Clock(0.5, 0.75), merge_once=Clock(2, 2),
-              merge=Clock(0.25, 0.25), thread=0.5, memory=3 * 2**30, models=2, cases=4, sizes=2, lanes=1,
-              plan=Plan("loop", "loop", 2))
+PROBE = Probe(
+    start=Clock(20, 10),
+    compile=Clock(8, 12),
+    case=Clock(1, 2),
+    step=Clock(0.5, 0.75),
+    merge_once=Clock(2, 2),
+    merge=Clock(0.25, 0.25),
+    thread=0.5,
+    memory=3 * 2**30,
+    models=2,
+    cases=4,
+    sizes=2,
+    lanes=1,
+    plan=Plan("loop", "loop", 2),
+)
 SIX = Config(search=SearchConfig(steps=6))
 
 
@@ -54,9 +66,21 @@ def test_the_million_cases_of_the_document_follow_the_formula() -> None:
     for column in (0, 1):
         devices, processes = (int(n) for n in numbers("devices, processes")[column])
         once = numbers("S + C k")[column][0]
-        measured = Probe(Clock(once, 0), Clock(0, 0), Clock(numbers("a + b s")[column][0], 0), Clock(0, 0), Clock(0, 0),
-                         Clock(numbers("m (assumed")[column][0] / 1000, 0), numbers("w (assumed)")[column][0], 0, 2, 4, 1, 1,
-                         Plan("vmap", "scan", 2))
+        measured = Probe(
+            Clock(once, 0),
+            Clock(0, 0),
+            Clock(numbers("a + b s")[column][0], 0),
+            Clock(0, 0),
+            Clock(0, 0),
+            Clock(numbers("m (assumed")[column][0] / 1000, 0),
+            numbers("w (assumed)")[column][0],
+            0,
+            2,
+            4,
+            1,
+            1,
+            Plan("vmap", "scan", 2),
+        )
         found = predict_run(measured, Sizes(300_000), SIX, cases=10**6, devices=devices, hosts=processes)
         assert numbers("seconds")[column][3] == found.seconds
         assert numbers("searching")[column][-1] == found.seconds - once - 200

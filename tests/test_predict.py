@@ -47,8 +47,8 @@ def test_reference_loss_is_the_mean_over_labelled_pixels(model: SegmentationMode
     assert fit.images.shape == (3, 2, *SIZE, 2) and fit.labels.shape == (3, 2, *SIZE)
     expected = [numpy_cross_entropy(model(x), y) for x, y in zip(images, labels, strict=True)]
     np.testing.assert_allclose(fit.reference_loss, expected, rtol=1e-5)
-    np.testing.assert_array_equal(fit.labels[:, :, :size[0], :size[1]], labels)
-    assert bool((fit.labels[:, :, size[0]:] == -1).all()) and bool((fit.labels[:, :, :, size[1]:] == -1).all())
+    np.testing.assert_array_equal(fit.labels[:, :, : size[0], : size[1]], labels)
+    assert bool((fit.labels[:, :, size[0] :] == -1).all()) and bool((fit.labels[:, :, :, size[1] :] == -1).all())
 
 
 def test_cross_entropy_by_hand() -> None:

@@ -16,8 +16,9 @@ from quam_jax.types import Samples, Trajectory
 from quam_jax.weighting import trajectory_weights
 
 
-def random_preds(*, seed: int, shape: tuple[int, ...] = (2, 4, 3), classes: int = 3,
-                 space: tuple[int, ...] = (2, 5)) -> np.ndarray:
+def random_preds(
+    *, seed: int, shape: tuple[int, ...] = (2, 4, 3), classes: int = 3, space: tuple[int, ...] = (2, 5)
+) -> np.ndarray:
     """[b s m c *space]"""
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.ones(classes), (*shape, *space))
@@ -33,6 +34,7 @@ def random_trajectory(*, seed: int) -> Trajectory:
 
 # weights
 
+
 def test_mis_weights_by_hand() -> None:
     # losses 0 and T ln 3: weights 3/4 and 1/4
     preds = random_preds(seed=0, shape=(1, 2, 1))
@@ -46,12 +48,13 @@ def test_mis_weights_by_hand() -> None:
 def test_what_becomes_of_a_fourth_axis() -> None:
     preds = random_preds(seed=1)
     loss = np.random.default_rng(1).uniform(size=(2, 4, 3, 2))
-    np.testing.assert_array_equal(published.combine_mis(preds, loss).weights,
-                                  published.combine_mis(preds, loss[..., 1]).weights)
-    np.testing.assert_allclose(published.combine_softmax(preds, loss).weights,
-                               published.combine_softmax(preds, loss.mean(-1)).weights)
-    np.testing.assert_allclose(published.combine_mis(preds, loss[..., :1]).weights,
-                               published.combine_mis(preds, loss[..., 0]).weights)
+    np.testing.assert_array_equal(published.combine_mis(preds, loss).weights, published.combine_mis(preds, loss[..., 1]).weights)
+    np.testing.assert_allclose(
+        published.combine_softmax(preds, loss).weights, published.combine_softmax(preds, loss.mean(-1)).weights
+    )
+    np.testing.assert_allclose(
+        published.combine_mis(preds, loss[..., :1]).weights, published.combine_mis(preds, loss[..., 0]).weights
+    )
 
 
 def test_only_the_first_steps() -> None:
@@ -76,20 +79,33 @@ def test_losses_and_predictions_that_the_published_code_cannot_take() -> None:
     with pytest.raises(ValueError, match=r"loss: expected \[b s m\] or \[b s m entries\], got 4 axes"):
         published.combine_mis(random_preds(seed=0), np.zeros((2, 4, 3, 2, 2)))
     with pytest.raises(ValueError, match="objective: expected"):
-        published.combine_best(random_preds(seed=0), train_loss=np.zeros((2, 4, 3)), objective=np.zeros((2, 4, 3, 1)),
-                               reference_loss=np.ones(4), reference=np.zeros((2, 3, 2, 5)))
+        published.combine_best(
+            random_preds(seed=0),
+            train_loss=np.zeros((2, 4, 3)),
+            objective=np.zeros((2, 4, 3, 1)),
+            reference_loss=np.ones(4),
+            reference=np.zeros((2, 3, 2, 5)),
+        )
 
 
 # best, last, all
 
-def best(objective: list[float], train: list[float], reference: list[float], *, window: int = 1,
-         slack: float = 0.0) -> tuple[int, list[float]]:
+
+def best(
+    objective: list[float], train: list[float], reference: list[float], *, window: int = 1, slack: float = 0.0
+) -> tuple[int, list[float]]:
     """The chosen step of one model, read off predictions that hold their step's number, and the objective afterwards."""
     steps = len(objective)
     preds = np.arange(steps, dtype=np.float32).reshape(1, steps, 1, 1)
     found = published.combine_best(
-        preds, train_loss=np.array(train, float).reshape(1, -1, 1), objective=np.array(objective, float).reshape(1, -1, 1),
-        reference_loss=np.array(reference, float), reference=np.full((1, 1), -1.0), window=window, slack=slack)
+        preds,
+        train_loss=np.array(train, float).reshape(1, -1, 1),
+        objective=np.array(objective, float).reshape(1, -1, 1),
+        reference_loss=np.array(reference, float),
+        reference=np.full((1, 1), -1.0),
+        window=window,
+        slack=slack,
+    )
     assert found.preds.shape == (1, 1, 1, 1)
     return int(found.preds.item()), found.objective.ravel().tolist()
 
@@ -122,8 +138,13 @@ def test_a_window_is_judged_by_all_its_steps_and_gives_its_first() -> None:
 
 def test_best_without_steps_is_the_reference() -> None:
     reference = random_preds(seed=4)[:, 0, 0]
-    found = published.combine_best(random_preds(seed=4)[:, :0], train_loss=np.zeros((2, 0, 3)), objective=np.zeros((2, 0, 3)),
-                                   reference_loss=np.ones(4), reference=reference)
+    found = published.combine_best(
+        random_preds(seed=4)[:, :0],
+        train_loss=np.zeros((2, 0, 3)),
+        objective=np.zeros((2, 0, 3)),
+        reference_loss=np.ones(4),
+        reference=reference,
+    )
     np.testing.assert_array_equal(found.preds, reference[:, None, None])
 
 
@@ -148,6 +169,7 @@ def test_last_and_all() -> None:
 
 
 # decompositions
+
 
 def as_samples(preds: np.ndarray, weights: np.ndarray) -> Samples:
     """[b s m c *space] -> [t n p c]"""
@@ -212,6 +234,7 @@ def test_classification_is_squeezed(images: int, shape: tuple[int, ...]) -> None
 
 # a search of this package
 
+
 def test_best_prediction_of_a_search() -> None:
     trajectory = random_trajectory(seed=12)
     penalty = np.asarray(trajectory.fit_loss) - 0.35
@@ -259,20 +282,22 @@ def test_a_broken_sample_does_not_spoil_the_published_maps() -> None:
 
 # morphology
 
+
 def test_published_morphology_of_binary_masks_is_ours() -> None:
     mask = (np.random.default_rng(0).uniform(size=(9, 11)) > 0.4).astype(np.int32)
     for kernel, iterations in ((3, 1), (3, 2), (5, 1)):
         radius = kernel // 2 * iterations
-        np.testing.assert_array_equal(published.dilate_published(mask, kernel=kernel, iterations=iterations),
-                                      dilate(jnp.asarray(mask), radius=radius))
-        np.testing.assert_array_equal(published.erode_published(mask, kernel=kernel, iterations=iterations),
-                                      erode(jnp.asarray(mask), radius=radius, outside="background"))
+        np.testing.assert_array_equal(
+            published.dilate_published(mask, kernel=kernel, iterations=iterations), dilate(jnp.asarray(mask), radius=radius)
+        )
+        np.testing.assert_array_equal(
+            published.erode_published(mask, kernel=kernel, iterations=iterations),
+            erode(jnp.asarray(mask), radius=radius, outside="background"),
+        )
 
 
 def test_published_morphology_adds_labels_up() -> None:
-    labels = np.array([[1, 1, 1],
-                       [1, 0, 1],
-                       [1, 2, 1]])
+    labels = np.array([[1, 1, 1], [1, 0, 1], [1, 2, 1]])
     np.testing.assert_array_equal(published.dilate_published(labels), np.ones((3, 3)))
     # the sum is 9 although the middle is background, because one label is 2
     np.testing.assert_array_equal(published.erode_published(labels), [[0, 0, 0], [0, 1, 0], [0, 0, 0]])

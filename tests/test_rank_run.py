@@ -93,12 +93,14 @@ def test_a_volume_keeps_its_geometry(tmp_path: Path) -> None:
 def test_bad_input_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
     folder = make_run(tmp_path / "out", 1)
     empty = make_run(tmp_path / "empty", 0, failed={"x": "no image"})
-    for arguments, words in (((tmp_path / "nothing",), "expected the folder of a run"),
-                             ((empty,), "no case can be ranked: no image"),
-                             ((folder, "--by", "luck"), "by: expected some of epistemic"),
-                             ((folder, "--top", "0"), "top: expected a share"),
-                             ((folder, "--by", "slices"), "no item has the criterion 'slices'"),
-                             ((folder, "--regions-by", ""), "regions_by: expected some of")):
+    for arguments, words in (
+        ((tmp_path / "nothing",), "expected the folder of a run"),
+        ((empty,), "no case can be ranked: no image"),
+        ((folder, "--by", "luck"), "by: expected some of epistemic"),
+        ((folder, "--top", "0"), "top: expected a share"),
+        ((folder, "--by", "slices"), "no item has the criterion 'slices'"),
+        ((folder, "--regions-by", ""), "regions_by: expected some of"),
+    ):
         code, _, told = call(monkeypatch, capsys, "rank", *arguments, "--out", tmp_path / "r")
         assert code == 2 and words in told and told.count("\n") == 1, told
     assert not (tmp_path / "r").exists()
@@ -131,11 +133,17 @@ def test_collected_names(real_run: Path, tmp_path: Path, monkeypatch, capsys) ->
 def test_colour_tables_by_hand(tmp_path: Path) -> None:
     write_colour_tables(tmp_path, ["background", 'left "atrium"', "aorta"])
     slicer = [line.split() for line in (tmp_path / "labels.ctbl").read_text().splitlines() if line[0] != "#"]
-    assert slicer == [["0", "background", "0", "0", "0", "0"], ["1", 'left_"atrium"', "230", "159", "0", "255"],
-                      ["2", "aorta", "86", "180", "233", "255"]]
+    assert slicer == [
+        ["0", "background", "0", "0", "0", "0"],
+        ["1", 'left_"atrium"', "230", "159", "0", "255"],
+        ["2", "aorta", "86", "180", "233", "255"],
+    ]
     snap = [line for line in (tmp_path / "labels_itksnap.txt").read_text().splitlines() if line[0] != "#"]
-    assert [line.split()[:7] for line in snap] == [["0", "0", "0", "0", "0", "0", "0"], ["1", "230", "159", "0", "1", "1", "1"],
-                                                   ["2", "86", "180", "233", "1", "1", "1"]]
+    assert [line.split()[:7] for line in snap] == [
+        ["0", "0", "0", "0", "0", "0", "0"],
+        ["1", "230", "159", "0", "1", "1", "1"],
+        ["2", "86", "180", "233", "1", "1", "1"],
+    ]
     assert [line.split('"')[1] for line in snap] == ["background", "left 'atrium'", "aorta"]
 
 

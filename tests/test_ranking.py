@@ -17,8 +17,13 @@ from quam_jax.ranking import (
 
 def test_criteria_of_a_case() -> None:
     labels = np.array([[0, 1, 1, 0]])
-    arrays = {"epistemic": np.array([[0.1, 0.2, np.nan, 0.3]]), "total": np.full((1, 4), 0.5), "segmentation": labels,
-              "adversarial": np.array([[[1, 1, 1, 0]], [[0, 0, 1, 0]]]), "flipcost": np.array([[np.nan, np.inf, 0.02, 0.4]])}
+    arrays = {
+        "epistemic": np.array([[0.1, 0.2, np.nan, 0.3]]),
+        "total": np.full((1, 4), 0.5),
+        "segmentation": labels,
+        "adversarial": np.array([[[1, 1, 1, 0]], [[0, 0, 1, 0]]]),
+        "flipcost": np.array([[np.nan, np.inf, 0.02, 0.4]]),
+    }
     found = case_criteria(arrays, voxel=2.0)
     assert set(found) == set(CASE_CRITERIA)
     assert found["epistemic"] == pytest.approx(1.2) and found["total"] == pytest.approx(4.0)

@@ -161,14 +161,10 @@ def test_bytes_of_bool_tensors_become_true(read: Callable[..., Weights]) -> None
 def test_old_views_of_storages(read: Callable[..., Weights]) -> None:
     # Six numbers; the view takes the two from the third on: 2, 3.
     view = sequence(text("v"), integer(2), integer(2))
-    identity = sequence(
-        text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), integer(6), view
-    )
+    identity = sequence(text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), integer(6), view)
     strided = sequence(integer(2)), sequence(integer(1))
     rebuild = name("torch._utils", "_rebuild_tensor")
-    found = read(
-        legacy(mapping({"w": call(rebuild, identity + b"Q", integer(0), *strided), "all": tensor()}))
-    )
+    found = read(legacy(mapping({"w": call(rebuild, identity + b"Q", integer(0), *strided), "all": tensor()})))
     assert found.tensors["w"].tolist() == [2, 3]
     assert found.tensors["all"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
@@ -357,9 +353,7 @@ def test_safetensors(tmp_path: Path) -> None:
         ({}, 0, "no tensors"),
     ],
 )
-def test_safetensors_headers_that_lie(
-    read: Callable[..., Weights], header: dict[str, Any], data: int, message: str
-) -> None:
+def test_safetensors_headers_that_lie(read: Callable[..., Weights], header: dict[str, Any], data: int, message: str) -> None:
     encoded = json.dumps(header).encode()
     with pytest.raises(ValueError, match=message):
         read(struct.pack("<Q", len(encoded)) + encoded + bytes(data))

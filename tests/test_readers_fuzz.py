@@ -69,10 +69,7 @@ def with_rest(rest: bytes) -> bytes:
 
 def overlapping() -> bytes:
     """Many strided views of one storage of 1 MiB, each nearly as large when dense."""
-    views = {
-        f"t{offset}": tensor(count=1 << 18, shape=(500, 500), strides=(1, 512), offset=offset)
-        for offset in range(300)
-    }
+    views = {f"t{offset}": tensor(count=1 << 18, shape=(500, 500), strides=(1, 512), offset=offset) for offset in range(300)}
     return zipped(mapping(views), {"0": bytes(1 << 20)})
 
 
@@ -84,19 +81,12 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "declared text": lambda: with_rest(b"\x8d" + struct.pack("<Q", 1 << 50) + b"x"),
     "declared bytes": lambda: with_rest(b"\x8e" + struct.pack("<Q", 1 << 62) + b"x"),
     "bytes by number": lambda: with_rest(call(name("builtins", "bytearray"), integer(1 << 40))),
-    "range": lambda: with_rest(
-        call(name("builtins", "list"), call(name("builtins", "range"), integer(1 << 40)))
-    ),
+    "range": lambda: with_rest(call(name("builtins", "list"), call(name("builtins", "range"), integer(1 << 40)))),
     "copied text": lambda: with_rest(
-        text("x" * (1 << 20))
-        + b"q\x00"
-        + b"".join(call(name("_codecs", "encode"), b"h\x00") for _ in range(9999))
+        text("x" * (1 << 20)) + b"q\x00" + b"".join(call(name("_codecs", "encode"), b"h\x00") for _ in range(9999))
     ),
     "copied list": lambda: with_rest(
-        b"]("
-        + b"N" * 100_000
-        + b"eq\x00"
-        + b"".join(call(name("builtins", "list"), b"h\x00") for _ in range(9999))
+        b"](" + b"N" * 100_000 + b"eq\x00" + b"".join(call(name("builtins", "list"), b"h\x00") for _ in range(9999))
     ),
     "hashed tuple": lambda: with_rest(hashed(60)),
     "cyclic wrapper": lambda: zipped(b"}q\x00" + text("model") + b"h\x00s" + text("w") + tensor() + b"s"),
@@ -110,9 +100,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         + b"h\x00u"
         + b"".join(b"q\x00" + b"0}(" + text("a") + b"h\x00" + text("b") + b"h\x00u" for _ in range(40))
     ),
-    "names in a cycle": lambda: zipped(
-        b"}q\x00(" + text("a") + b"h\x00" + text("b") + b"h\x00" + text("w") + tensor() + b"u"
-    ),
+    "names in a cycle": lambda: zipped(b"}q\x00(" + text("a") + b"h\x00" + text("b") + b"h\x00" + text("w") + tensor() + b"u"),
     "zip bomb": zip_bomb,
     "npz header": npz_bomb,
     "safetensors header": lambda: struct.pack("<Q", 1 << 40) + b"{" + bytes(100),
@@ -178,17 +166,11 @@ def test_memory_stays_near_the_size_of_the_tensors(tmp_path: Path, form: str) ->
     if form in ("zip", "legacy", "strided", "optimiser"):
         if form == "strided":
             whole |= {"shape": (1024, 256), "strides": (1, 1024)}
-        weights = mapping(
-            {f"w{key}": tensor(str(key), **whole) for key in range(8 if form != "optimiser" else 2)}
-        )
-        root = mapping(
-            {"model": weights, "optimizer": mapping({f"m{k}": tensor(str(k), **whole) for k in range(8)})}
-        )
+        weights = mapping({f"w{key}": tensor(str(key), **whole) for key in range(8 if form != "optimiser" else 2)})
+        root = mapping({"model": weights, "optimizer": mapping({f"m{k}": tensor(str(k), **whole) for k in range(8)})})
         raw = {str(key): values[key].tobytes() for key in range(8)}
         path.write_bytes(
-            legacy(root, {key: (count, content) for key, content in raw.items()})
-            if form == "legacy"
-            else zipped(root, raw)
+            legacy(root, {key: (count, content) for key, content in raw.items()}) if form == "legacy" else zipped(root, raw)
         )
         del raw
     elif form == "safetensors":
@@ -257,9 +239,7 @@ def mutate(content: bytes, random_: random.Random) -> bytes:
         size = len(mutant)
         if size < 16:
             break
-        place = random_.choice(
-            (random_.randrange(size), random_.randrange(min(size, 64)), -random_.randrange(1, 64))
-        )
+        place = random_.choice((random_.randrange(size), random_.randrange(min(size, 64)), -random_.randrange(1, 64)))
         place = max(0, min(place % size, size - 9))
         kind = random_.random()
         if kind < 0.5:
@@ -269,9 +249,7 @@ def mutate(content: bytes, random_: random.Random) -> bytes:
             number = random_.choice((0, 1, size, 2 ** (8 * width) - 1, 2 ** (8 * width - 1) - 1))
             mutant[place : place + width] = (number % 2 ** (8 * width)).to_bytes(width, "little")
         elif kind < 0.75:
-            mutant[place : place + 1] = random_.choice(b"(0123].}{)tRbQcNeaus\x81\x85\x86\x87\x93").to_bytes(
-                1, "big"
-            )
+            mutant[place : place + 1] = random_.choice(b"(0123].}{)tRbQcNeaus\x81\x85\x86\x87\x93").to_bytes(1, "big")
         elif kind < 0.85:
             del mutant[place : place + random_.randrange(1, 32)]
         elif kind < 0.95:
@@ -323,12 +301,8 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path, count: int) -> None:
     assert outcome.get("zip without checksums read", 0) > 0 and outcome.get("legacy read", 0) > 0, outcome
 
 
-@pytest.mark.parametrize(
-    "count", [QUICK_HDF5_MUTANTS, pytest.param(LONG_HDF5_MUTANTS, marks=pytest.mark.long)]
-)
-def test_mutated_hdf5_files_are_read_or_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
+@pytest.mark.parametrize("count", [QUICK_HDF5_MUTANTS, pytest.param(LONG_HDF5_MUTANTS, marks=pytest.mark.long)])
+def test_mutated_hdf5_files_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     h5py = pytest.importorskip("h5py")
     monkeypatch.setattr(keras_file, "SECONDS", 10.0)
     with h5py.File(tmp_path / "w.h5", "w") as file:

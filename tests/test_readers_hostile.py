@@ -245,9 +245,7 @@ def attacks(marker: str) -> dict[str, bytes]:
         "odd codec": call(name("_codecs", "encode"), text("x"), text("unicode_escape\n" + marker)),
         "persistent function": sequence(text("storage"), mkdir, path, path, b"K\x01") + b"Q",
         "persistent module": sequence(text("module"), mkdir, path, path) + b"Q",
-        "persistent path": sequence(
-            text("storage"), name("torch", "FloatStorage"), text("../../data.pkl"), path, b"K\x01"
-        )
+        "persistent path": sequence(text("storage"), name("torch", "FloatStorage"), text("../../data.pkl"), path, b"K\x01")
         + b"Q",
         "persistent text": b"Pos.mkdir\n",
         "torch loader": call(name("torch", "load"), path),
@@ -303,9 +301,7 @@ def test_nothing_in_a_pickle_runs(
         assert not marker.exists()
     loud = [(event, arguments) for event, arguments in audited if not event.startswith(QUIET_EVENTS)]
     assert loud == []
-    assert all(
-        Path(str(arguments[0])) == tmp_path / "file.pth" for event, arguments in audited if event == "open"
-    )
+    assert all(Path(str(arguments[0])) == tmp_path / "file.pth" for event, arguments in audited if event == "open")
 
 
 def test_unknown_objects_stay_inert(read: Callable[..., Weights]) -> None:

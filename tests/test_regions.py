@@ -38,9 +38,7 @@ def pieces(region: np.ndarray, *, corners: bool = False) -> int:
 
 
 def test_tiles_by_hand() -> None:
-    np.testing.assert_array_equal(tiles((3, 5), 2), [[0, 0, 1, 1, 2],
-                                                     [0, 0, 1, 1, 2],
-                                                     [3, 3, 4, 4, 5]])
+    np.testing.assert_array_equal(tiles((3, 5), 2), [[0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [3, 3, 4, 4, 5]])
     np.testing.assert_array_equal(tiles((2, 1, 2), 1), [[[0, 1]], [[2, 3]]])
     assert tiles((3, 5), 9).max() == 0
 
@@ -61,13 +59,9 @@ def test_a_pyramid_nests() -> None:
 
 
 def test_components_by_hand() -> None:
-    labels = np.array([[1, 1, 0, 2],
-                       [0, 0, 1, 2],
-                       [0, 2, 2, 2]])
+    labels = np.array([[1, 1, 0, 2], [0, 0, 1, 2], [0, 2, 2, 2]])
     # the single 1 touches the other ones at a corner only
-    np.testing.assert_array_equal(components(labels), [[0, 0, 1, 2],
-                                                       [3, 3, 4, 2],
-                                                       [3, 2, 2, 2]])
+    np.testing.assert_array_equal(components(labels), [[0, 0, 1, 2], [3, 3, 4, 2], [3, 2, 2, 2]])
 
 
 @pytest.mark.parametrize("shape, classes", [((24, 30), 3), ((10, 12, 9), 2)])
@@ -94,7 +88,7 @@ def test_a_ring_is_cut_into_arcs() -> None:
     rows, columns = np.indices((40, 40)) - 20
     labels = (rows**2 + columns**2 < 14**2).astype(int)
     regions = boundary_segments(labels, band=2, length=10)
-    contour = (boundary_distance(labels) <= 1)
+    contour = boundary_distance(labels) <= 1
     count = round(contour.sum() / 20)
     assert regions.max() + 1 == count == 8
     per_arc = np.bincount(regions[contour])
@@ -123,8 +117,9 @@ def test_segments_cover_the_band_and_nothing_else(shape: tuple[int, ...], classe
 def test_one_label_has_no_boundary() -> None:
     labels = np.ones((5, 6), int)
     assert (boundary_segments(labels, band=3, length=4) == -1).all()
-    targets = region_targets([boundary_segments(labels, band=3, length=4)], labels, [labels],
-                             probs=np.full((5, 6, 2), 0.5), members=2)
+    targets = region_targets(
+        [boundary_segments(labels, band=3, length=4)], labels, [labels], probs=np.full((5, 6, 2), 0.5), members=2
+    )
     assert targets.points.shape == (0, 1) and targets.labels.shape == (0, 2, 1) and targets.weights.shape == (0, 1)
 
 
@@ -148,6 +143,7 @@ def test_superpixels_are_connected_and_about_as_many_as_asked(shape: tuple[int, 
     np.testing.assert_array_equal(regions, superpixels(image, count, 0.5))
     # neither an offset nor the scale of the values matters
     np.testing.assert_array_equal(regions, superpixels(4.0 * image + 8.0, count, 0.5))
+
     # values vary less inside regions than inside tiles
     def inside(partition: np.ndarray) -> float:
         return sum(image[partition == r].var(0).sum() * (partition == r).sum() for r in range(partition.max() + 1))
@@ -165,22 +161,17 @@ def test_superpixel_counts_that_make_no_sense() -> None:
 
 
 def test_region_targets_by_hand() -> None:
-    labels = np.array([[0, 0, 1],
-                       [0, 0, 1]])
-    regions = np.array([[0, 0, 1],
-                        [-1, 0, 1]])
-    probs = np.array([[[.5, .2, .3], [.7, .2, .1], [.1, .6, .3]],
-                      [[.8, .1, .1], [.4, .3, .3], [.3, .4, .3]]])
-    dilated = np.array([[0, 1, 1],
-                        [0, 1, 1]])
+    labels = np.array([[0, 0, 1], [0, 0, 1]])
+    regions = np.array([[0, 0, 1], [-1, 0, 1]])
+    probs = np.array([[[0.5, 0.2, 0.3], [0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], [[0.8, 0.1, 0.1], [0.4, 0.3, 0.3], [0.3, 0.4, 0.3]]])
+    dilated = np.array([[0, 1, 1], [0, 1, 1]])
     empty = np.zeros((2, 3), int)
     targets = region_targets([regions], labels, [dilated, empty], probs=probs, members=3)
     np.testing.assert_array_equal(targets.points, [[0, 1, 4], [2, 5, 2]])
-    np.testing.assert_allclose(targets.weights, [[1 / 3] * 3, [.5, .5, 0]], rtol=1e-6)
+    np.testing.assert_allclose(targets.weights, [[1 / 3] * 3, [0.5, 0.5, 0]], rtol=1e-6)
     # member 0 wants the dilated mask: new in region 0; in region 1 nothing is new, so the runner-up classes 2 and 0 (a tie:
     # the smaller). Member 1 wants zeros: nothing new in region 0 (runner-up 2, 1, 1). Member 2 is member 0 again.
-    np.testing.assert_array_equal(targets.labels, [[[0, 1, 1], [2, 1, 1], [0, 1, 1]],
-                                                   [[2, 0, 2], [0, 0, 0], [2, 0, 2]]])
+    np.testing.assert_array_equal(targets.labels, [[[0, 1, 1], [2, 1, 1], [0, 1, 1]], [[2, 0, 2], [0, 0, 0], [2, 0, 2]]])
     two = region_targets([regions, tiles((2, 3), 1)], labels, [dilated], probs=probs, members=1)
     np.testing.assert_array_equal(two.points[:2], targets.points)
     np.testing.assert_array_equal(two.points[2:], np.repeat(np.arange(6)[:, None], 3, 1))
@@ -230,9 +221,13 @@ def test_partitions_by_name(name: str) -> None:
     labels = blobs((32, 40), seed=2)
     image = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((32, 40, 1)), (2, 2, 0))
     maps = region_maps(TargetConfig(target="region", regions=name, region_size=8, band_width=1, pyramid_levels=2), image, labels)
-    expected = {"tiles": [tiles((32, 40), 8)], "components": [components(labels)],
-                "segments": [boundary_segments(labels, band=1, length=8)], "superpixels": [superpixels(image, 20)],
-                "pyramid": [tiles((32, 40), 8), tiles((32, 40), 16)]}[name]
+    expected = {
+        "tiles": [tiles((32, 40), 8)],
+        "components": [components(labels)],
+        "segments": [boundary_segments(labels, band=1, length=8)],
+        "superpixels": [superpixels(image, 20)],
+        "pyramid": [tiles((32, 40), 8), tiles((32, 40), 16)],
+    }[name]
     assert len(maps) == len(expected)
     for found, wanted in zip(maps, expected, strict=True):
         np.testing.assert_array_equal(found, wanted)

@@ -69,9 +69,7 @@ def make_run(
     """A finished run folder of synthetic cases, as the pipeline writes it."""
     names = [f"case{i:03d}" for i in range(cases)] if isinstance(cases, int) else cases
     (folder / "report_data").mkdir(parents=True)
-    metrics = [
-        f"{m}/{k}" for m in ("total", "aleatoric", "epistemic", "softmax", "boundary") for k in METRICS
-    ]
+    metrics = [f"{m}/{k}" for m in ("total", "aleatoric", "epistemic", "softmax", "boundary") for k in METRICS]
     rows: list[dict[str, Any]] = []
     for index, name in enumerate(names):
         arrays = make_case(index % 3, space, raters)
@@ -423,9 +421,7 @@ def damage_status(folder: Path) -> None:
 
 def damage_format(folder: Path) -> None:
     run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(
-        json.dumps(run | {"format": 9, "model": "net", "config": [], "notes": 1})
-    )
+    (folder / "run.json").write_text(json.dumps(run | {"format": 9, "model": "net", "config": [], "notes": 1}))
 
 
 def damage_mixed(folder: Path) -> None:

@@ -48,9 +48,7 @@ class Browser:
 
     def call(self, verb: str, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if verb == "GET" else json.dumps(body or {}).encode()
-        request = urllib.request.Request(
-            self.base + path, data, {"Content-Type": "application/json"}, method=verb
-        )
+        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=verb)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.load(answer)["value"]
@@ -96,9 +94,7 @@ class Browser:
     def requests(self) -> list[str]:
         """Addresses asked for since the last call, the page's own data URIs left out."""
         messages = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
-        asked = [
-            m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"
-        ]
+        asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         return [address for address in asked if not address.startswith("data:")]
 
     def picture(self, path: Path) -> None:
@@ -113,9 +109,7 @@ def start_driver() -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(200):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=1):
@@ -158,8 +152,7 @@ OPENED = "document.querySelector('details.case[open] .stage .base')?.complete"
 
 def rows(browser: Browser) -> list[str]:
     return browser.script(
-        "return [...document.querySelectorAll('#overview tbody tr')]"
-        ".filter(r => !r.hidden).map(r => r.dataset.name)"
+        "return [...document.querySelectorAll('#overview tbody tr')].filter(r => !r.hidden).map(r => r.dataset.name)"
     )
 
 
@@ -180,14 +173,10 @@ def test_opens_quietly_and_asks_for_nothing(browser: Browser, picture_page: str,
         browser.open(address)
         browser.wait(OPENED)
         browser.script("document.getElementById('open-shown').click()")
-        browser.wait(
-            "[...document.querySelectorAll('details.case')].every(d => d.open && d.querySelector('.body *'))"
-        )
+        browser.wait("[...document.querySelectorAll('details.case')].every(d => d.open && d.querySelector('.body *'))")
         assert browser.log("browser") == []
         assert browser.requests() == [address]
-        assert (
-            browser.script("return window.fired === undefined && document.title") == "Uncertainty of AttUNet"
-        )
+        assert browser.script("return window.fired === undefined && document.title") == "Uncertainty of AttUNet"
 
 
 def test_sorting_searching_and_filtering(browser: Browser, picture_page: str) -> None:
@@ -216,9 +205,7 @@ def test_sorting_searching_and_filtering(browser: Browser, picture_page: str) ->
     choose(browser, "#state", "failed")
     assert rows(browser) == [NASTY]
     choose(browser, "#state", "")
-    column = (
-        "[...document.getElementById('filter-column').options].find(o => o.text === 'Prediction Dice').value"
-    )
+    column = "[...document.getElementById('filter-column').options].find(o => o.text === 'Prediction Dice').value"
     choose(browser, "#filter-column", browser.script(f"return {column}"))
     choose(browser, "#filter-value", "0.8985")  # Dice .900, .899, .898, .897
     assert rows(browser) == ["gamma 9", "gamma 10"]
@@ -314,14 +301,10 @@ def test_slices_of_a_volume(browser: Browser, volume_page: str) -> None:
         "plane.dispatchEvent(new MouseEvent('click', {bubbles: true, clientX: box.left + box.width * 0.77,"
         "clientY: box.top + box.height * 0.12}))"
     )
-    outs = browser.script(
-        "return [...document.querySelectorAll('.plane-slider output')].map(o => o.textContent)"
-    )
+    outs = browser.script("return [...document.querySelectorAll('.plane-slider output')].map(o => o.textContent)")
     assert outs == ["index 5 (6 of 9)", "index 18 (19 of 24)", "index 2 (3 of 20)"]
     choose(browser, ".plane-layer", "")
-    sources = (
-        "return [...document.querySelectorAll('[data-key=plane] .over')].map(i => i.hasAttribute('src'))"
-    )
+    sources = "return [...document.querySelectorAll('[data-key=plane] .over')].map(i => i.hasAttribute('src'))"
     assert browser.script(sources) == [False] * 3
 
 

@@ -123,9 +123,7 @@ def test_display_range() -> None:
     assert display_range(np.full(4, np.nan), colour=False) == (0.0, 1.0)
     low, high = display_range(np.full(4, 7.0), colour=False)
     assert low == 7.0 < high
-    np.testing.assert_array_equal(
-        to_bytes(np.array([-1.0, 5.0, 10.0, np.nan]), (0.0, 10.0)), [0, 128, 255, 0]
-    )
+    np.testing.assert_array_equal(to_bytes(np.array([-1.0, 5.0, 10.0, np.nan]), (0.0, 10.0)), [0, 128, 255, 0])
 
 
 def test_rater_entropy_by_hand() -> None:
@@ -176,9 +174,7 @@ def test_an_unknown_orientation_keeps_the_axes() -> None:
 def test_trajectory_plot_marks_feasible_steps() -> None:
     values = np.array([[3.0, 2.0, np.nan, 1.0], [3.0, 2.5, 2.0, 1.5]])
     feasible = np.array([[True, True, True, False], [True, False, False, False]])
-    svg = trajectory_plot(
-        values, np.full((2, 4), 2.2), feasible, members=["dilated", "<b>"], name="Fit loss", unit="nats"
-    )
+    svg = trajectory_plot(values, np.full((2, 4), 2.2), feasible, members=["dilated", "<b>"], name="Fit loss", unit="nats")
     assert svg.count('class="bound"') == 2 and "<b>" not in svg and "&lt;b&gt;" in svg
     first, second = svg.split("<g class=")[-2:]
     dots = lambda kind, part: len(re.findall("h0", re.findall(f'class="{kind}" d="([^"]*)"', part)[0]))  # noqa: E731

@@ -18,9 +18,17 @@ def test_half_voxels_round_to_even() -> None:
     assert resampled_shape((5, 7, 4), (0.5, 0.5, 1), (1, 1, 1)) == (2, 4, 4)  # 2.5 -> 2, 3.5 -> 4
 
 
-@pytest.mark.parametrize(("spacing", "target", "axis"), [
-    ((1, 1, 1), (1, 1, 1), None), ((3, 1, 1), (1, 1, 1), None), ((3.01, 1, 1), (1, 1, 1), 0),
-    ((1, 1, 1), (1, 5, 1), 1), ((1, 1, 4), (5, 1, 1), 2), ((5, 5, 1), (9, 1, 1), None)])
+@pytest.mark.parametrize(
+    ("spacing", "target", "axis"),
+    [
+        ((1, 1, 1), (1, 1, 1), None),
+        ((3, 1, 1), (1, 1, 1), None),
+        ((3.01, 1, 1), (1, 1, 1), 0),
+        ((1, 1, 1), (1, 5, 1), 1),
+        ((1, 1, 4), (5, 1, 1), 2),
+        ((5, 5, 1), (9, 1, 1), None),
+    ],
+)
 def test_the_coarse_axis(spacing: tuple, target: tuple, axis: int | None) -> None:
     assert coarse_axis(spacing, target) == axis
 
@@ -30,8 +38,9 @@ def test_a_spline_with_half_pixel_centres_that_stays_in_range() -> None:
     image[3:, 2:5, 4:] = 1
     shape = (9, 5, 8)
     found = resample_image(image, shape, Scheme(3, None, 0))
-    places = np.stack(np.meshgrid(*[n / m * (np.arange(m) + 0.5) - 0.5 for n, m in zip((6, 7, 8), shape, strict=True)],
-                                  indexing="ij"))
+    places = np.stack(
+        np.meshgrid(*[n / m * (np.arange(m) + 0.5) - 0.5 for n, m in zip((6, 7, 8), shape, strict=True)], indexing="ij")
+    )
     expected = ndimage.map_coordinates(image[..., 0].astype(float), places, order=3, mode="nearest")
     assert expected.max() > 1.01  # a cubic spline overshoots
     np.testing.assert_allclose(found[..., 0], np.clip(expected, 0, 1), atol=1e-6)

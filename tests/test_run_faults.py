@@ -76,6 +76,7 @@ def workers_of(out: Path) -> dict[str, Any]:
 
 # several processes
 
+
 def require_shared_out(out: Path, calm: dict[str, bytes], *, hosts: int) -> None:
     """No case is lost or done twice, and the files are those of one process."""
     assert difference(out, calm) == []
@@ -120,9 +121,11 @@ def test_cases_are_dealt_out_to_eight_devices(options: list[str], calm: dict[str
 
 # kills
 
+
 @pytest.mark.parametrize("share, pair", [(0.5, False), pytest.param(0.9, False, marks=pytest.mark.long), (0.7, True)])
-def test_after_a_kill_nothing_is_missing(options: list[str], calm: dict[str, bytes], tmp_path: Path, share: float,
-                                         pair: bool) -> None:
+def test_after_a_kill_nothing_is_missing(
+    options: list[str], calm: dict[str, bytes], tmp_path: Path, share: float, pair: bool
+) -> None:
     """A process is killed once a share of the cases is there: alone and started again, or of two, the other going on."""
     out = tmp_path / "run"
     processes = [start(options, out) for _ in range(2 if pair else 1)]
@@ -139,6 +142,7 @@ def test_after_a_kill_nothing_is_missing(options: list[str], calm: dict[str, byt
 
 
 # resume
+
 
 def test_damage_is_noticed_told_and_mended(options: list[str], calm: dict[str, bytes], done: Path) -> None:
     def flip(name: str) -> None:
@@ -157,13 +161,15 @@ def test_damage_is_noticed_told_and_mended(options: list[str], calm: dict[str, b
         "case0": "case0_desc-total_uncertainty.npz is damaged: other bytes than were written",
         "case1": "case1_seg.png is missing",
         "case2": f"report_data/case2.npz is damaged: {size - 7:,} of {size:,} bytes",
-        "case3": "case3.json is damaged, or was written by an earlier version"}
+        "case3": "case3.json is damaged, or was written by an earlier version",
+    }
     assert f"case1: done again, because {redone['case1']}" in result.notes
     assert difference(done, calm) == []
 
 
-def test_a_changed_image_is_searched_again_and_a_vanished_one_told(options: list[str], calm: dict[str, bytes], done: Path,
-                                                                   tmp_path: Path) -> None:
+def test_a_changed_image_is_searched_again_and_a_vanished_one_told(
+    options: list[str], calm: dict[str, bytes], done: Path, tmp_path: Path
+) -> None:
     request = request_of(options, done)
     images = shutil.copytree(request.images, tmp_path / "images")
     Image.fromarray(picture(77)).save(images / "case2.png")
@@ -180,7 +186,8 @@ def test_a_changed_image_is_searched_again_and_a_vanished_one_told(options: list
         result = run(request_of(options, done, images=images))
     assert set(result.failed) == {"case3"} and "case3.png: no such file" in result.failed["case3"]
     assert json.loads((done / "run.json").read_text())["redone"] == {
-        "case2": "its image or masks, or the model or settings, have changed since"}
+        "case2": "its image or masks, or the model or settings, have changed since"
+    }
     assert not list(done.glob("case3*")) and not (done / "report_data" / "case3.npz").exists()
     assert {n for n in difference(done, calm) if n.startswith("case1")} == set()
 
@@ -202,11 +209,20 @@ def test_an_interrupted_process_leaves_its_cases_to_the_next(options: list[str],
 
 # the folder that is written to
 
-@pytest.mark.parametrize("code, words", [(errno.ENOSPC, "no space left"), (errno.EROFS, "read-only"),
-                                         (errno.EIO, "cannot be written to"), (errno.ESTALE, "vanished")])
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "cannot be written to"),
+        (errno.ESTALE, "vanished"),
+    ],
+)
 @pytest.mark.parametrize("after", [3, 20])
-def test_a_folder_that_fails_is_told_and_nothing_is_harmed(options: list[str], calm: dict[str, bytes], tmp_path: Path, code: int,
-                                                           words: str, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_fails_is_told_and_nothing_is_harmed(
+    options: list[str], calm: dict[str, bytes], tmp_path: Path, code: int, words: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, left, real = tmp_path / "run", [after], os.replace
 
     def replace(source: Any, target: Any) -> None:
@@ -231,8 +247,9 @@ def test_a_share_that_does_not_answer_fails_one_case(options: list[str], tmp_pat
     from quam_jax.runs import cases as cases_room
 
     hung, real = threading.Event(), cases_room.read_channels
-    monkeypatch.setattr(cases_room, "read_channels",
-                        lambda files: (hung.wait(60) if "case1." in files[0].name else None) or real(files))
+    monkeypatch.setattr(
+        cases_room, "read_channels", lambda files: (hung.wait(60) if "case1." in files[0].name else None) or real(files)
+    )
     result = run(request_of(options, tmp_path / "run", sharing=Sharing(stall=0.5)))
     hung.set()
     assert set(result.failed) == {"case1"} and "no answer for 0.5 seconds" in result.failed["case1"]
@@ -259,6 +276,7 @@ def test_a_record_cannot_have_foreign_files_removed(done: Path, tmp_path: Path) 
 
 
 # the same numbers however they are had
+
 
 def test_the_numbers_depend_on_neither_chunk_nor_order(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
     def maps(out: Path) -> dict[str, np.ndarray]:

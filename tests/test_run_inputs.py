@@ -24,8 +24,10 @@ def traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name, content, said", [
-    ("b.nii.gz", mutants.nifti_bomb, "64,000,000,000 values"), ("b.png", mutants.png_bomb, "100000 x 100000 pixels")])
+@pytest.mark.parametrize(
+    "name, content, said",
+    [("b.nii.gz", mutants.nifti_bomb, "64,000,000,000 values"), ("b.png", mutants.png_bomb, "100000 x 100000 pixels")],
+)
 def test_bombs_are_refused_by_their_size(tmp_path: Path, traced: None, name: str, content, said: str) -> None:
     (tmp_path / name).write_bytes(content())
     tracemalloc.reset_peak()
@@ -65,8 +67,37 @@ def test_mutated_manifests_are_read_or_refused(tmp_path: Path, traced: None) -> 
     assert row["files"] == 16 and row["wrong"] == 0 and row["refused"] > 10, row
 
 
-NAMES = ["..", ".", "...", "../up", "a/b", "/etc/passwd", "a\\b", "C:\\x", "C:x", "~", "a\0b", "a\nb", "a\u202eb", "a\u0007",
-         " a", "a ", "a.", ".a", "", "run", "RUN", "summary", "a" * 201, "\u00e9" * 120, "a*b", "a?b", 'a"b', "a|b", "<a>"]
+NAMES = [
+    "..",
+    ".",
+    "...",
+    "../up",
+    "a/b",
+    "/etc/passwd",
+    "a\\b",
+    "C:\\x",
+    "C:x",
+    "~",
+    "a\0b",
+    "a\nb",
+    "a\u202eb",
+    "a\u0007",
+    " a",
+    "a ",
+    "a.",
+    ".a",
+    "",
+    "run",
+    "RUN",
+    "summary",
+    "a" * 201,
+    "\u00e9" * 120,
+    "a*b",
+    "a?b",
+    'a"b',
+    "a|b",
+    "<a>",
+]
 FINE = ["~", "a" * 200, "\u00e9\u4e2d\u6587", "a b", "a.b.c", "a-b_c", "\U0001f9e0"]
 
 
@@ -84,9 +115,16 @@ def test_names_of_many_kinds_are_fine(name: str, tmp_path: Path) -> None:
     assert longest.resolve().parent == tmp_path.resolve()
 
 
-@pytest.mark.parametrize("first, second", [
-    ("a.png", "a.jpg"), ("a.png", "A.png"), ("\u00e9.png", unicodedata.normalize("NFD", "\u00e9") + ".png"),
-    ("stra\u00dfe.png", "STRASSE.png"), ("a.nii", "a.nii.gz")])
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("a.png", "a.jpg"),
+        ("a.png", "A.png"),
+        ("\u00e9.png", unicodedata.normalize("NFD", "\u00e9") + ".png"),
+        ("stra\u00dfe.png", "STRASSE.png"),
+        ("a.nii", "a.nii.gz"),
+    ],
+)
 def test_names_that_collide_are_refused(tmp_path: Path, first: str, second: str) -> None:
     for name in (first, second):
         (tmp_path / name).write_bytes(b"x")
@@ -111,8 +149,9 @@ def test_a_run_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
     for name in ("~", "a..b", "\u4e2d\u6587 \U0001f9e0", "-rf", "%2e%2e%2fup", "$HOME", "x" * 200):
         (images / f"{name}.png").symlink_to(source)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    request = RunRequest(**{**folders, "images": images, "masks": None}, out=tmp_path / "out" / "run",
-                         config=Config(search=SearchConfig(steps=1)))
+    request = RunRequest(
+        **{**folders, "images": images, "masks": None}, out=tmp_path / "out" / "run", config=Config(search=SearchConfig(steps=1))
+    )
     with tiny_network():
         result = run(request)
     assert not result.failed and len(result.rows) == 7

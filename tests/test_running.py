@@ -32,8 +32,11 @@ def _trajectory(*, seed: int = 0, spread: float = 1.0) -> tuple[Trajectory, np.n
 def test_equal_to_the_direct_form(rule: Rule, include: bool, setting: str, order: tuple[int, ...]) -> None:
     trajectory, reference = _trajectory()
     choice = {"rule": rule, "feasible_only": True, "temperature": 0.3, "effective_size": 5.0}
-    direct = decompose(to_samples(trajectory, trajectory_weights(trajectory, **choice), reference=reference[None],
-                                  include_reference=include), reference[None], setting=setting)
+    direct = decompose(
+        to_samples(trajectory, trajectory_weights(trajectory, **choice), reference=reference[None], include_reference=include),
+        reference[None],
+        setting=setting,
+    )
     weights, sums = log_weights(trajectory, **choice), no_samples(POINTS, CLASSES)
     for member in order:
         sums = add_samples(sums, trajectory.probs[0, member], weights[0, member], reference)
@@ -51,7 +54,9 @@ def test_a_step_at_a_time_is_all_steps_at_once() -> None:
     for member in range(MEMBERS):
         once = add_samples(once, trajectory.probs[0, member], weights[0, member], reference)
         for step in range(STEPS):
-            slowly = add_samples(slowly, trajectory.probs[0, member, step:step + 1], weights[0, member, step:step + 1], reference)
+            slowly = add_samples(
+                slowly, trajectory.probs[0, member, step : step + 1], weights[0, member, step : step + 1], reference
+            )
     assert float(once.count) == float(slowly.count) >= MEMBERS
     np.testing.assert_allclose(once.probs / once.weight, slowly.probs / slowly.weight, rtol=1e-5)
 
@@ -77,8 +82,9 @@ def test_small_disagreement_keeps_its_precision() -> None:
     reference = np.array([[0.7, 0.3]], np.float32)
     shift = 1e-3  # variance of p: 1e-6; mutual information = variance / (2 p q) to first order
     probs = jnp.asarray([[[0.7 + shift, 0.3 - shift]], [[0.7 - shift, 0.3 + shift]]], jnp.float32)
-    closed = close_sums(add_samples(no_samples(1, 2), probs, jnp.zeros(2), reference), reference, reference,
-                        include_reference=False)
+    closed = close_sums(
+        add_samples(no_samples(1, 2), probs, jnp.zeros(2), reference), reference, reference, include_reference=False
+    )
     np.testing.assert_allclose(decompose_sums(closed, reference).epistemic, shift**2 / (2 * 0.7 * 0.3), rtol=1e-3)
 
 

@@ -11,10 +11,17 @@ from quam_jax.runs.merge import read_result
 SOUND = {"case": "a", "status": "ok", "total/mean": None}
 
 
-@pytest.mark.parametrize(("row", "expected"), [
-    (SOUND, "ok"), ({"status": "ok"}, "failed"), ({**SOUND, "case": ["a"]}, "failed"), ({**SOUND, "case": "b"}, "failed"),
-    ([], "failed"), (None, "failed"),
-])
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (SOUND, "ok"),
+        ({"status": "ok"}, "failed"),
+        ({**SOUND, "case": ["a"]}, "failed"),
+        ({**SOUND, "case": "b"}, "failed"),
+        ([], "failed"),
+        (None, "failed"),
+    ],
+)
 def test_a_damaged_row_is_a_failed_case(tmp_path: Path, row: Any, expected: str) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"row": row, "notes": {}}))
     (tmp_path / "run.json").write_text(json.dumps({"failed": [], "notes": "x"}))

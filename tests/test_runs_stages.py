@@ -35,8 +35,12 @@ def test_the_next_item_is_read_and_the_last_one_written_while_one_is_worked_on()
         assert n < 1 or written[n - 1].wait(20), "the result before was not written meanwhile"
         return n
 
-    run_stages(iter(range(5)), read=lambda n: read[n].set() or n, lanes=[each(lambda n: lane(n) if n < 4 else n)],
-               write=lambda n: written[n].set())
+    run_stages(
+        iter(range(5)),
+        read=lambda n: read[n].set() or n,
+        lanes=[each(lambda n: lane(n) if n < 4 else n)],
+        write=lambda n: written[n].set(),
+    )
     assert written[4].is_set()
 
 

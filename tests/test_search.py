@@ -43,16 +43,16 @@ def model() -> Iterator[SegmentationModel]:
         yield tiny_model()
 
 
-def problem(model: SegmentationModel, config: SearchConfig, *,
-            double: bool = False) -> tuple[Setup, Frozen, Target, StepInputs]:
+def problem(model: SegmentationModel, config: SearchConfig, *, double: bool = False) -> tuple[Setup, Frozen, Target, StepInputs]:
     """Everything that a step takes besides its state, for fit batch 1."""
     fit = tiny_fit(model)
     image = jnp.asarray(tiny_image()[None])
     setup = Setup(model.network, parse_space(config.space, model.network), Procedure.of(config), image.shape[1:-1])
 
     assert isinstance(setup.space, FullSpace | InputSpace)  # nothing to prepare
-    frozen = Frozen(model.params, model.stats, image, fit.images, fit.labels, fit.reference_loss,
-                    slack_bound(fit.reference_loss, config))
+    frozen = Frozen(
+        model.params, model.stats, image, fit.images, fit.labels, fit.reference_loss, slack_bound(fit.reference_loss, config)
+    )
     targets = tiny_targets()
     target = Target(targets.points[0], targets.labels[0, 0], targets.weights[0])
     inputs = StepInputs(jnp.asarray(1), jnp.asarray(COEFFICIENT), jnp.asarray(RATE), None)
@@ -67,6 +67,7 @@ def value(record: Record) -> Any:
 
 # the table of steps
 
+
 def test_published_table_of_steps() -> None:
     # 100 fit batches, every 50th, 3 epochs: t = 49, 99, 149, 199, 249, 299; c = 1 + 2*(t//3) one step later
     plan = plan_steps(SearchConfig.published(), 100)
@@ -76,16 +77,18 @@ def test_published_table_of_steps() -> None:
 
 def test_batches_that_are_left_over_are_not_used() -> None:
     # 12 batches, every 5th, 2 epochs: t = 4, 9, 16, 21; c = 0.5*1.5^(t//5): 0.5, 0.75, 0.5*1.5^3 = 1.6875, one step later
-    config = SearchConfig.published(epochs=2, batch_stride=5, schedule="exponential", schedule_start=0.5, schedule_rate=1.5,
-                                    schedule_every=5, coefficient=7.0)
+    config = SearchConfig.published(
+        epochs=2, batch_stride=5, schedule="exponential", schedule_start=0.5, schedule_rate=1.5, schedule_every=5, coefficient=7.0
+    )
     plan = plan_steps(config, 12)
     np.testing.assert_array_equal(plan.batch, [4, 9, 4, 9])
     np.testing.assert_allclose(plan.coefficient, [7.0, 0.5, 0.75, 1.6875])
 
 
 def test_steps_take_the_batches_in_turn() -> None:
-    plan = plan_steps(SearchConfig(steps=5, schedule="linear", schedule_start=2.0, schedule_rate=1.0, schedule_every=2,
-                                   coefficient=9.0), 3)
+    plan = plan_steps(
+        SearchConfig(steps=5, schedule="linear", schedule_start=2.0, schedule_rate=1.0, schedule_every=2, coefficient=9.0), 3
+    )
     np.testing.assert_array_equal(plan.batch, [0, 1, 2, 0, 1])
     np.testing.assert_array_equal(plan.coefficient, [9, 2, 2, 3, 3])
     constant = plan_steps(SearchConfig(steps=4), 1)
@@ -105,6 +108,7 @@ def test_slack_as_a_fraction_and_in_nats() -> None:
 
 
 # losses
+
 
 @pytest.mark.parametrize("penalty, slack", [("hinge", 0.5), ("hinge", 0.0), ("linear", 0.5)])
 def test_losses_of_the_reference_against_numpy(model: SegmentationModel, penalty: str, slack: float) -> None:
@@ -194,6 +198,7 @@ def test_adam_is_torchs_rule(model: SegmentationModel) -> None:
 
 # what is recorded when
 
+
 def test_records_of_the_same_weights_and_of_the_moved_ones(model: SegmentationModel) -> None:
     same, frozen, target, inputs = problem(model, SearchConfig(record="same"))
     after, *_ = problem(model, SearchConfig(record="after"))
@@ -245,9 +250,11 @@ def test_recorded_dropout_masks_are_used_in_their_order() -> None:
             return np.asarray(run(params, model.stats, images, layers))
 
         assert float(record.fit_loss) == pytest.approx(
-            numpy_cross_entropy(logits(model.params, frozen.fit[1], noise[0]), frozen.fit_labels[1]), rel=1e-5)
+            numpy_cross_entropy(logits(model.params, frozen.fit[1], noise[0]), frozen.fit_labels[1]), rel=1e-5
+        )
         assert float(record.objective) == pytest.approx(
-            numpy_cross_entropy(logits(model.params, frozen.image, noise[1])[0].reshape(-1, 2), target.labels), rel=1e-5)
+            numpy_cross_entropy(logits(model.params, frozen.image, noise[1])[0].reshape(-1, 2), target.labels), rel=1e-5
+        )
         recorded = np.asarray(jax.nn.softmax(logits(state.z, frozen.image, noise[2])))
         np.testing.assert_allclose(record.probs, recorded[0].reshape(-1, 2), rtol=1e-4)
         for name in model.params:

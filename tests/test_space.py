@@ -28,6 +28,7 @@ def images() -> np.ndarray:
 
 def logits_of(space: Space, model: SegmentationModel, images: np.ndarray, change: float = 0.0) -> np.ndarray:
     """Logits with every moving number changed by so much from the start."""
+
     @jax.jit
     def run(params: dict, stats: dict, images: jax.Array, change: float) -> jax.Array:
         z = jax.tree.map(lambda x: x + change, space.start(model.network, params, images))
@@ -45,15 +46,20 @@ def test_start_gives_the_reference_logits(name: str, model: SegmentationModel, i
     assert np.abs(logits_of(space, model, images, change=0.3) - found).max() > 1e-4  # and moving it matters
 
 
-@pytest.mark.parametrize("name, expected", [
-    ("full", {"first.bias", "first.weight", "head.bias", "head.weight", "last.bias", "last.weight", "norm.bias",
-              "norm.weight"}),
-    ("subset:last|head", {"head.bias", "head.weight", "last.bias", "last.weight"}),
-    ("subset:.*weight", {"first.weight", "head.weight", "last.weight", "norm.weight"}),
-    ("last_block", {"head.bias", "head.weight", "last.bias", "last.weight"}),
-    ("head", {"head.bias", "head.weight"}),
-    ("low_rank:2", {"first.weight", "head.weight", "last.weight"}),
-])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        (
+            "full",
+            {"first.bias", "first.weight", "head.bias", "head.weight", "last.bias", "last.weight", "norm.bias", "norm.weight"},
+        ),
+        ("subset:last|head", {"head.bias", "head.weight", "last.bias", "last.weight"}),
+        ("subset:.*weight", {"first.weight", "head.weight", "last.weight", "norm.weight"}),
+        ("last_block", {"head.bias", "head.weight", "last.bias", "last.weight"}),
+        ("head", {"head.bias", "head.weight"}),
+        ("low_rank:2", {"first.weight", "head.weight", "last.weight"}),
+    ],
+)
 def test_what_moves(name: str, expected: set[str], model: SegmentationModel, images: np.ndarray) -> None:
     space = parse_space(name, model.network)
     assert set(space.start(model.network, model.params, images)) == expected
@@ -119,8 +125,24 @@ def test_names(model: SegmentationModel) -> None:
     assert hash(parse_space("low_rank:3", model.network)) == hash(LowRankSpace(3))  # jit takes it as static
 
 
-@pytest.mark.parametrize("name", ["", "everything", "full:1", "subset:", "head:2", "low_rank", "low_rank:0", "low_rank:x",
-                                  "low_rank:1.5", "input:0", "input:-1", "input:x", "input:nan"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "everything",
+        "full:1",
+        "subset:",
+        "head:2",
+        "low_rank",
+        "low_rank:0",
+        "low_rank:x",
+        "low_rank:1.5",
+        "input:0",
+        "input:-1",
+        "input:x",
+        "input:nan",
+    ],
+)
 def test_unknown_spaces(name: str, model: SegmentationModel) -> None:
     with pytest.raises(ValueError, match="space: expected full, subset:REGEX, last_block, head, low_rank:R or input:EPS"):
         parse_space(name, model.network)

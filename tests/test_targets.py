@@ -58,8 +58,7 @@ def test_a_disk_keeps_the_euclidean_radius(shape: tuple[int, ...], radius: int) 
     shrunk = ~(near & ~mask.reshape(-1).astype(bool)).any(1).reshape(shape)
     np.testing.assert_array_equal(erode(jnp.asarray(mask), radius=radius, element="disk"), shrunk)
     inside = ndimage.distance_transform_edt(np.pad(mask, 1))[(slice(1, -1),) * len(shape)]
-    np.testing.assert_array_equal(erode(jnp.asarray(mask), radius=radius, element="disk", outside="background"),
-                                  inside > radius)
+    np.testing.assert_array_equal(erode(jnp.asarray(mask), radius=radius, element="disk", outside="background"), inside > radius)
 
 
 def test_squared_distance_by_hand() -> None:
@@ -76,12 +75,13 @@ def test_a_disk_gives_a_pixel_to_the_nearest_class() -> None:
     np.testing.assert_array_equal(dilate(labels[:, 1:], radius=9, classes=3, element="disk"), [[2] * 5])
     # of two as near the smaller
     np.testing.assert_array_equal(dilate(jnp.array([[2, 0, 1]]), radius=1, classes=3, element="disk"), [[2, 1, 1]])
-    np.testing.assert_array_equal(erode(jnp.array([[1, 1, 1, 2, 2, 2]]), radius=1, classes=3, element="disk"),
-                                  [[1, 1, 0, 0, 2, 2]])
+    np.testing.assert_array_equal(
+        erode(jnp.array([[1, 1, 1, 2, 2, 2]]), radius=1, classes=3, element="disk"), [[1, 1, 0, 0, 2, 2]]
+    )
 
 
 def test_classes_in_order_of_probability() -> None:
-    probs = np.array([[.2, .5, .3], [.4, .2, .4], [.5, .5, 0.]])
+    probs = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0.5, 0.5, 0.0]])
     np.testing.assert_array_equal(masks.ranked_classes(probs), [[1, 2, 0], [0, 2, 1], [0, 1, 2]])
 
 
@@ -94,22 +94,15 @@ def test_the_border_eats_a_mask_only_with_background_outside() -> None:
 
 
 def test_growing_into_two_classes_by_hand() -> None:
-    labels = jnp.array([[0, 0, 0, 0, 0],
-                        [1, 0, 0, 0, 2],
-                        [1, 0, 0, 0, 2],
-                        [0, 0, 0, 0, 0]])
-    expected = [[1, 1, 0, 2, 2],
-                [1, 1, 0, 2, 2],
-                [1, 1, 0, 2, 2],
-                [1, 1, 0, 2, 2]]
+    labels = jnp.array([[0, 0, 0, 0, 0], [1, 0, 0, 0, 2], [1, 0, 0, 0, 2], [0, 0, 0, 0, 0]])
+    expected = [[1, 1, 0, 2, 2], [1, 1, 0, 2, 2], [1, 1, 0, 2, 2], [1, 1, 0, 2, 2]]
     np.testing.assert_array_equal(dilate(labels, radius=1, classes=3), expected)
     # in the second step the middle column sees three of each: the smaller label wins
     np.testing.assert_array_equal(dilate(labels, radius=2, classes=3)[1], [1, 1, 1, 2, 2])
 
 
 def test_growing_takes_the_most_frequent_neighbour_and_keeps_labels() -> None:
-    labels = jnp.array([[2, 2, 1],
-                        [0, 0, 0]])
+    labels = jnp.array([[2, 2, 1], [0, 0, 0]])
     # below the middle lie 2, 2 and 1
     np.testing.assert_array_equal(dilate(labels, radius=1, classes=3), [[2, 2, 1], [2, 2, 1]])
 

@@ -34,10 +34,18 @@ from quam_jax.training import (
     write_state,
 )
 
-PLAIN = Network.create("nnunet_plain", in_channels=1, n_classes=2, features_per_stage=(4, 8, 8), rank=2, n_conv_per_stage=1,
-                       n_conv_per_stage_decoder=1)  # sides in multiples of 4
-STILL = Numbers(learning_rate=0.0, weight_decay=0.0, dice_weight=1.0, rotation=0.0, scaling=0.0, brightness=0.0,
-                contrast=0.0, grain=0.0)
+PLAIN = Network.create(
+    "nnunet_plain",
+    in_channels=1,
+    n_classes=2,
+    features_per_stage=(4, 8, 8),
+    rank=2,
+    n_conv_per_stage=1,
+    n_conv_per_stage_decoder=1,
+)  # sides in multiples of 4
+STILL = Numbers(
+    learning_rate=0.0, weight_decay=0.0, dice_weight=1.0, rotation=0.0, scaling=0.0, brightness=0.0, contrast=0.0, grain=0.0
+)
 
 
 def squares(count: int, side: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -47,7 +55,7 @@ def squares(count: int, side: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
     for _ in range(count):
         labels = np.zeros((side, side), np.int32)
         row, column = rng.integers(1, side - 8, 2)
-        labels[row:row + 6, column:column + 6] = 1
+        labels[row : row + 6, column : column + 6] = 1
         image = labels[..., None] * 2.0 + rng.normal(0, 0.5, (side, side, 1))
         cases.append((image.astype(np.float32), labels))
     return cases
@@ -61,9 +69,14 @@ def equal(one: SegmentationModel, other: SegmentationModel) -> bool:
 # Training
 
 
-@pytest.mark.parametrize("network", [
-    Network.create("plain_unet", in_channels=1, n_classes=2, channels=2, drop=0.3),
-    Network.create("wnet", in_channels=1, n_classes=2, widths=(2, 3))], ids=["dropout", "batch statistics"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        Network.create("plain_unet", in_channels=1, n_classes=2, channels=2, drop=0.3),
+        Network.create("wnet", in_channels=1, n_classes=2, widths=(2, 3)),
+    ],
+    ids=["dropout", "batch statistics"],
+)
 def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(network: Network, tmp_path: Path) -> None:
     config = TrainConfig(steps=5, batch_size=2, rotation=30.0, grain=0.1, checkpoint_every=2)
     cases, state = squares(3), tmp_path / "state"
@@ -125,13 +138,21 @@ def test_images_of_different_sizes_train_together_without_loss_on_the_padding() 
 
 
 def test_volumes_train() -> None:
-    network = Network.create("nnunet_plain", in_channels=2, n_classes=3, features_per_stage=(2, 2), rank=3,
-                             n_conv_per_stage=1, n_conv_per_stage_decoder=1)
+    network = Network.create(
+        "nnunet_plain",
+        in_channels=2,
+        n_classes=3,
+        features_per_stage=(2, 2),
+        rank=3,
+        n_conv_per_stage=1,
+        n_conv_per_stage_decoder=1,
+    )
     rng = np.random.default_rng(5)
     cases = [(rng.normal(size=(*shape, 2)), rng.integers(0, 3, shape)) for shape in ((4, 4, 2), (3, 4, 4))]
     losses: list[float] = []
-    model = train(network, cases, config=TrainConfig(steps=2, batch_size=2, rotation=20.0),
-                  progress=lambda step, loss: losses.append(loss))
+    model = train(
+        network, cases, config=TrainConfig(steps=2, batch_size=2, rotation=20.0), progress=lambda step, loss: losses.append(loss)
+    )
     assert np.isfinite(losses).all() and len(losses) == 2
     assert model(cases[1][0][None]).shape == (1, 3, 4, 4, 3)
 
@@ -143,7 +164,7 @@ def test_crops_are_windows_of_their_case_and_move_with_the_step() -> None:
     for step in range(20):
         images, targets = batch(cases, TrainConfig(batch_size=1, crop=8), step=step, shape=(8, 8))
         row, column = divmod(int(images[0, 0, 0, 0]), 16)
-        np.testing.assert_array_equal(images[0], ramp[row:row + 8, column:column + 8])
+        np.testing.assert_array_equal(images[0], ramp[row : row + 8, column : column + 8])
         np.testing.assert_array_equal(targets[0, ..., 1], images[0, ..., 0] % 2)
         corners.add((row, column))
     assert len(corners) > 5 and max(max(c) for c in corners) <= 8
@@ -194,10 +215,14 @@ def test_ignored_pixels_do_not_count() -> None:
 # Augmentation
 
 
-def _views(image: np.ndarray, target: np.ndarray, count: int, *, warp: bool = False, flips: bool = True,
-           **strengths: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    call = jax.jit(lambda key: augment(key, jnp.asarray(image), jnp.asarray(target), numbers=STILL._replace(**strengths),
-                                       warp=warp, flips=flips))
+def _views(
+    image: np.ndarray, target: np.ndarray, count: int, *, warp: bool = False, flips: bool = True, **strengths: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    call = jax.jit(
+        lambda key: augment(
+            key, jnp.asarray(image), jnp.asarray(target), numbers=STILL._replace(**strengths), warp=warp, flips=flips
+        )
+    )
     return [tuple(np.asarray(part) for part in call(jax.random.key(n))) for n in range(count)]
 
 
@@ -261,11 +286,21 @@ def test_brightness_contrast_and_noise_leave_the_target_alone() -> None:
 # Bad input
 
 
-@pytest.mark.parametrize(("changes", "name"), [
-    ({"steps": 0}, "steps"), ({"batch_size": 0}, "batch_size"), ({"learning_rate": 0.0}, "learning_rate"),
-    ({"learning_rate": float("nan")}, "learning_rate"), ({"weight_decay": -1.0}, "weight_decay"),
-    ({"dice_weight": -0.1}, "dice_weight"), ({"rotation": 181.0}, "rotation"), ({"crop": -1}, "crop"),
-    ({"checkpoint_every": 0}, "checkpoint_every"), ({"seed": -1}, "seed")])
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"dice_weight": -0.1}, "dice_weight"),
+        ({"rotation": 181.0}, "rotation"),
+        ({"crop": -1}, "crop"),
+        ({"checkpoint_every": 0}, "checkpoint_every"),
+        ({"seed": -1}, "seed"),
+    ],
+)
 def test_wrong_settings_are_named(changes: dict, name: str) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: expected"):
         TrainConfig(**changes)
@@ -305,7 +340,7 @@ def test_states_of_another_run_and_damaged_ones_are_refused(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="expected the state of this run"):
         read_state(path, like=state, identity="another")
     content = path.read_bytes()
-    for damaged in (b"", content[:100], content[:len(content) // 2], b"no archive"):
+    for damaged in (b"", content[:100], content[: len(content) // 2], b"no archive"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="expected a training state.*delete it to begin anew"):
             read_state(path, like=state, identity="mine")
@@ -350,8 +385,10 @@ def test_the_parts_share_no_picture_and_the_shipped_ones_are_where_they_belong(r
     assert len({digest for found in hashes.values() for digest in found.values()}) == 24
 
     def shipped(folder: str) -> dict[str, str]:
-        return {path.stem: hashlib.sha256(np.asarray(Image.open(path)).tobytes()).hexdigest()
-                for path in sorted((OUT / folder).iterdir())}
+        return {
+            path.stem: hashlib.sha256(np.asarray(Image.open(path)).tobytes()).hexdigest()
+            for path in sorted((OUT / folder).iterdir())
+        }
 
     assert shipped("images") == hashes["test"]
     assert shipped("fit_images") == {name: hashes["train"][name] for name in recorded["fit"]}

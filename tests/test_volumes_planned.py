@@ -45,13 +45,27 @@ def record(*, rank: int = 3, channels: int = 1, **changes: Any) -> dict[str, Any
     """What converters write into the manifest of an nnU-Net model."""
     plain = {"scheme": "ZScoreNormalization", "use_mask": False, "intensity": None}
     function = "resample_data_or_seg_to_shape"
-    return {"patch_size": [8] * rank, "spacing": [1.0] * rank, "transpose_forward": [0, 1, 2],
-            "transpose_backward": [0, 1, 2], "channel_names": ["MRI"] * channels, "normalisation": [plain] * channels,
-            "resampling": {"data": {"function": function, "order": 3, "order_z": 0},
-                           "probabilities": {"function": function, "order": 1, "order_z": 0}},
-            "reader": "SimpleITKIO", "labels": {"background": 0, "a": 1, "b": 2}, "ignore_label": None,
-            "class_names": ["background", "a", "b"], "regions": None, "regions_class_order": None, "mirror_axes": [0],
-            "fold": "0", **changes}
+    return {
+        "patch_size": [8] * rank,
+        "spacing": [1.0] * rank,
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "channel_names": ["MRI"] * channels,
+        "normalisation": [plain] * channels,
+        "resampling": {
+            "data": {"function": function, "order": 3, "order_z": 0},
+            "probabilities": {"function": function, "order": 1, "order_z": 0},
+        },
+        "reader": "SimpleITKIO",
+        "labels": {"background": 0, "a": 1, "b": 2},
+        "ignore_label": None,
+        "class_names": ["background", "a", "b"],
+        "regions": None,
+        "regions_class_order": None,
+        "mirror_axes": [0],
+        "fold": "0",
+        **changes,
+    }
 
 
 def plan_of(**changes: Any) -> Plan:
@@ -61,8 +75,15 @@ def plan_of(**changes: Any) -> Plan:
 def model_of(*, rank: int = 3, seed: int = 0, **changes: Any) -> SegmentationModel:
     """A plain network of two stages with random weights."""
     settings = record(rank=rank, **changes)
-    network = Network.create("nnunet_plain", in_channels=len(settings["channel_names"]), n_classes=len(settings["class_names"]),
-                             features_per_stage=(2, 3), rank=rank, n_conv_per_stage=1, n_conv_per_stage_decoder=1)
+    network = Network.create(
+        "nnunet_plain",
+        in_channels=len(settings["channel_names"]),
+        n_classes=len(settings["class_names"]),
+        features_per_stage=(2, 3),
+        rank=rank,
+        n_conv_per_stage=1,
+        n_conv_per_stage_decoder=1,
+    )
     params, stats = network.initialise(jax.random.key(seed))
     return SegmentationModel(network, params, stats, {"nnunet": settings})
 
@@ -90,8 +111,11 @@ def test_there_and_back_keeps_every_voxel(tmp_path: Path, name: str, reader: str
     array = np.random.default_rng(0).integers(1, 99, (6, 7, 9)).astype(np.float32)
     array[0] = array[:, :, -2:] = 0  # the box is smaller than the image
     image = read_image(write(tmp_path / "a.nii.gz", array, AFFINES[name]))
-    plan = plan_of(reader=reader, transpose_forward=list(transpose), normalisation=[
-        {"scheme": "NoNormalization", "use_mask": False, "intensity": None}])
+    plan = plan_of(
+        reader=reader,
+        transpose_forward=list(transpose),
+        normalisation=[{"scheme": "NoNormalization", "use_mask": False, "intensity": None}],
+    )
     spacing = to_grid(image.array, image.geometry, plan)[1].native_spacing
     plan = dataclasses.replace(plan, spacing=spacing)
     volume, grid = to_grid(image.array, image.geometry, plan)
@@ -109,8 +133,11 @@ def test_reoriented_axes_point_right_anterior_superior(tmp_path: Path) -> None:
     array = np.arange(1, 1 + 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
     path = write(tmp_path / "a.nii.gz", array, AFFINES["permuted"])
     image = read_image(path)
-    plan = plan_of(reader="NibabelIOWithReorient", spacing=[1.0, 1.0, 2.0],
-                   normalisation=[{"scheme": "NoNormalization", "use_mask": False, "intensity": None}])
+    plan = plan_of(
+        reader="NibabelIOWithReorient",
+        spacing=[1.0, 1.0, 2.0],
+        normalisation=[{"scheme": "NoNormalization", "use_mask": False, "intensity": None}],
+    )
     volume, grid = to_grid(image.array, image.geometry, plan)
     canonical = nib.as_closest_canonical(nib.load(path))
     np.testing.assert_array_equal(volume[..., 0], canonical.get_fdata().transpose(2, 1, 0))
@@ -136,10 +163,15 @@ def test_channels_of_one_file_and_a_channel_too_many(tmp_path: Path) -> None:
         to_grid(image.array, image.geometry, plan_of())
 
 
-@pytest.mark.parametrize(("scheme", "use_mask", "expected"), [
-    ("CTNormalization", False, [-1.0, 0.5, 1.0, 3.0]),  # clipped to -2..6, then (x - 0) / 2
-    ("RescaleTo01Normalization", False, [0.0, 4 / 12, 5 / 12, 1.0]), ("NoNormalization", False, [-3.0, 1, 2, 9]),
-    ("ZScoreNormalization", False, (np.array([-3.0, 1, 2, 9]) - 2.25) / np.std([-3.0, 1, 2, 9]))])
+@pytest.mark.parametrize(
+    ("scheme", "use_mask", "expected"),
+    [
+        ("CTNormalization", False, [-1.0, 0.5, 1.0, 3.0]),  # clipped to -2..6, then (x - 0) / 2
+        ("RescaleTo01Normalization", False, [0.0, 4 / 12, 5 / 12, 1.0]),
+        ("NoNormalization", False, [-3.0, 1, 2, 9]),
+        ("ZScoreNormalization", False, (np.array([-3.0, 1, 2, 9]) - 2.25) / np.std([-3.0, 1, 2, 9])),
+    ],
+)
 def test_normalisations(tmp_path: Path, scheme: str, use_mask: bool, expected: list[float]) -> None:
     values = np.array([-3.0, 1, 2, 9], np.float32).reshape(1, 1, 4)
     image = read_image(write(tmp_path / "a.nii.gz", values, np.eye(4)))
@@ -158,10 +190,14 @@ def test_z_score_inside_the_mask_keeps_the_rest(tmp_path: Path) -> None:
     assert not volume[values == 0].any()
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"reader": "SomeIO"}, "SomeIO"),
-    ({"resampling": {"data": {"function": "resample_torch"}, "probabilities": {}}}, "resample_torch"),
-    ({"normalisation": [{"scheme": "CTNormalization", "use_mask": False, "intensity": None}]}, "CTNormalization")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reader": "SomeIO"}, "SomeIO"),
+        ({"resampling": {"data": {"function": "resample_torch"}, "probabilities": {}}}, "resample_torch"),
+        ({"normalisation": [{"scheme": "CTNormalization", "use_mask": False, "intensity": None}]}, "CTNormalization"),
+    ],
+)
 def test_plans_that_are_not_supported_say_so(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         plan_of(**change)
@@ -186,8 +222,12 @@ def test_touching_labels_grow_by_the_nearest_and_shrink_apart() -> None:
     assert erode_mm(line, radius=1, spacing=(1, 1, 1)).reshape(-1).tolist() == [0, 0, 1, 0, 0, 2, 0, 0]
 
 
-REGIONS = {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "class_names": ["whole", "core"],
-           "regions": [[1, 2], [2]], "regions_class_order": [1, 2]}
+REGIONS = {
+    "labels": {"background": 0, "whole": [1, 2], "core": [2]},
+    "class_names": ["whole", "core"],
+    "regions": [[1, 2], [2]],
+    "regions_class_order": [1, 2],
+}
 
 
 def test_regions_are_classes_with_the_same_probabilities() -> None:
@@ -208,8 +248,10 @@ def test_fit_patches_show_foreground_and_are_the_same_again(tmp_path: Path) -> N
     image = read_image(write(tmp_path / "a.nii.gz", array, np.eye(4)))
     plan = plan_of()
     coding = Coding.of(plan, where="model")
-    found = [fit_patches(FitVolume(image.array, labels.astype(np.int32), image.geometry), plan, coding, count=4, seed=1)
-             for _ in range(2)]
+    found = [
+        fit_patches(FitVolume(image.array, labels.astype(np.int32), image.geometry), plan, coding, count=4, seed=1)
+        for _ in range(2)
+    ]
     for first, second in zip(*found, strict=True):
         np.testing.assert_array_equal(first[0], second[0])
         assert first[0].shape == (8, 8, 8, 1) and first[1].shape == (8, 8, 8)
@@ -225,8 +267,12 @@ def _folders(root: Path, size: tuple[int, ...], affine: np.ndarray) -> dict[str,
     array, labels = scan(size, seed=9)
     write(root / "in" / "case_0000.nii.gz", array, affine)
     write(root / "masks" / "case.nii.gz", labels, affine)
-    return {"images": root / "in", "masks": root / "masks", "fit_images": root / "fit" / "images",
-            "fit_masks": root / "fit" / "masks"}
+    return {
+        "images": root / "in",
+        "masks": root / "masks",
+        "fit_images": root / "fit" / "images",
+        "fit_masks": root / "fit" / "masks",
+    }
 
 
 SMALL = Config(search=SearchConfig(steps=2, learning_rate=1e-2), fit=FitConfig(fit_cases=2))
@@ -300,8 +346,9 @@ def test_a_run_keeps_the_geometry_and_tells_volumes(tmp_path: Path, regions: boo
 def test_published_samples_and_two_folds(tmp_path: Path) -> None:
     folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
     config = dataclasses.replace(SMALL, samples=SampleConfig.published())
-    study, _, _ = load_study([model_of(), model_of(seed=1)], folders["fit_images"], folders["fit_masks"], config=config,
-                             where="model")
+    study, _, _ = load_study(
+        [model_of(), model_of(seed=1)], folders["fit_images"], folders["fit_masks"], config=config, where="model"
+    )
     image = read_image(tmp_path / "in" / "case_0000.nii.gz")
     found = quantify_volume(study, image.array, image.geometry, config=config).quantified
     assert found.adversarial.shape == (4, 8, 8, 8)
@@ -334,7 +381,7 @@ def test_bad_input_is_one_line_that_names_the_file(tmp_path: Path, fault: str) -
         path = tmp_path / "broken.nii"
         nib.save(broken, path)
         raw = bytearray(path.read_bytes())
-        raw[76 + 12:76 + 16] = bytes(4)  # pixdim[3]
+        raw[76 + 12 : 76 + 16] = bytes(4)  # pixdim[3]
         image.unlink()
         named = tmp_path / "in" / "case_0000.nii"
         named.write_bytes(bytes(raw))
@@ -349,8 +396,9 @@ def test_volumes_of_structures_in_millilitres() -> None:
     segmentation[:5] = 1
     reference = np.stack([np.full((10, 10, 10), 0.6), np.full((10, 10, 10), 0.4)], -1)
     more = np.ones_like(segmentation)
-    rows = structure_volumes(segmentation, reference, more[None], names=("background", "organ"), spacing=(1, 2, 0.5),
-                             raters={"r": segmentation})
+    rows = structure_volumes(
+        segmentation, reference, more[None], names=("background", "organ"), spacing=(1, 2, 0.5), raters={"r": segmentation}
+    )
     row = rows["organ"]
     assert row["volume_ml"] == 0.5 and row["expected_ml"] == pytest.approx(0.4)
     assert row["adversarial_interval"] == [0.5, 1.0] == row["sample_interval"]

@@ -24,17 +24,30 @@ from quam_jax.volume_points import owners, share_out
 from quam_jax.volume_study import load_study
 from tests.test_volumes_planned import AFFINES, REGIONS, _folders, model_of, plan_of, write
 
-BASE = Config(search=SearchConfig(steps=2, learning_rate=1e-2, space="head", fit_points=64), fit=FitConfig(fit_cases=2),
-              targets=TargetConfig(target="pixel"))
+BASE = Config(
+    search=SearchConfig(steps=2, learning_rate=1e-2, space="head", fit_points=64),
+    fit=FitConfig(fit_cases=2),
+    targets=TargetConfig(target="pixel"),
+)
 
 
 def setting(*, target: str = "pixel", search: dict[str, object] | None = None, **targets: object) -> Config:
-    return dataclasses.replace(BASE, targets=TargetConfig(target=target, **targets),  # type: ignore[arg-type]
-                               search=dataclasses.replace(BASE.search, **(search or {})))
+    return dataclasses.replace(
+        BASE,
+        targets=TargetConfig(target=target, **targets),  # type: ignore[arg-type]
+        search=dataclasses.replace(BASE.search, **(search or {})),
+    )
 
 
-def quantified(root: Path, config: Config, *, size: tuple[int, ...] = (8, 8, 8), affine: np.ndarray | None = None,
-               models: int = 1, **record: object) -> tuple[Study, VolumeResult]:
+def quantified(
+    root: Path,
+    config: Config,
+    *,
+    size: tuple[int, ...] = (8, 8, 8),
+    affine: np.ndarray | None = None,
+    models: int = 1,
+    **record: object,
+) -> tuple[Study, VolumeResult]:
     folders = _folders(root, size, np.eye(4) if affine is None else affine)
     loaded = [model_of(seed=seed, **record) for seed in range(models)]  # type: ignore[arg-type]
     study, _, _ = load_study(loaded, folders["fit_images"], folders["fit_masks"], config=config, where="model")
@@ -61,8 +74,11 @@ def test_regions_stay_whole_where_a_patch_holds_them() -> None:
     assert sum(np.array_equal(part, small) for tile_parts in shared for part in tile_parts) == 1
     pieces = [part for tile_parts in shared for part in tile_parts if not np.array_equal(part, small)]
     assert len(pieces) == 3 and np.array_equal(np.sort(np.concatenate(pieces)), long)
-    assert all(np.array_equal(part, small) or (owner.reshape(-1)[part] == index).all()
-               for index, tile_parts in enumerate(shared) for part in tile_parts)
+    assert all(
+        np.array_equal(part, small) or (owner.reshape(-1)[part] == index).all()
+        for index, tile_parts in enumerate(shared)
+        for part in tile_parts
+    )
 
 
 @pytest.mark.parametrize("name", ["anisotropic", "permuted", "oblique"])
@@ -88,9 +104,15 @@ def test_listed_voxels_are_those_of_the_image(tmp_path: Path, name: str) -> None
             points_on_grid(np.array([[1, 1]]), grid)
 
 
-@pytest.mark.parametrize("config", [
-    setting(pixels="all"), setting(pixels="all", search={"solver": "line_search"}),
-    setting(target="region", regions="tiles", region_size=4)], ids=["pixels", "line search", "tiles"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        setting(pixels="all"),
+        setting(pixels="all", search={"solver": "line_search"}),
+        setting(target="region", regions="tiles", region_size=4),
+    ],
+    ids=["pixels", "line search", "tiles"],
+)
 def test_one_patch_is_the_search_of_an_image(tmp_path: Path, config: Config) -> None:
     # all fit points: which are drawn is a matter of the key, which folds have of their own
     config = dataclasses.replace(config, search=dataclasses.replace(config.search, fit_points=0))
@@ -112,8 +134,9 @@ def test_patches_and_chunks_change_nothing(tmp_path: Path) -> None:
     config = setting(pixels="band", band_width=1)
     study, result = quantified(tmp_path, config, size=(11, 13, 9), affine=AFFINES["anisotropic"])
     image = read_image(tmp_path / "in" / "case_0000.nii.gz")
-    again = quantify_volume(study, image.array, image.geometry, config=dataclasses.replace(config, execution=ExecutionConfig(
-        chunk=16)))
+    again = quantify_volume(
+        study, image.array, image.geometry, config=dataclasses.replace(config, execution=ExecutionConfig(chunk=16))
+    )
     assert result.tiles > 1 and result.searched > 1
     for name in ("total", "epistemic"):
         np.testing.assert_allclose(getattr(result.quantified, name), getattr(again.quantified, name), atol=1e-6)

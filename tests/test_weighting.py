@@ -20,8 +20,9 @@ to_samples = jax.jit(weighting.to_samples, static_argnames="include_reference")
 RULES = ["all", "last", "best", "softmax", "mis"]
 
 
-def random_trajectory(*, seed: int, t: int = 3, m: int = 3, s: int = 4, p: int = 5, c: int = 3,
-                      broken: bool = True) -> Trajectory:
+def random_trajectory(
+    *, seed: int, t: int = 3, m: int = 3, s: int = 4, p: int = 5, c: int = 3, broken: bool = True
+) -> Trajectory:
     """Losses around the bound; with `broken`, a NaN prediction, a NaN loss and an infinite objective among them."""
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.ones(c), (t, m, s, p))
@@ -41,9 +42,14 @@ def brute_weights(trajectory: Trajectory, rule: str, *, feasible_only: bool, sca
     weights = np.zeros(fit_loss.shape)
     for t in range(len(weights)):
         members, steps = weights[t].shape
-        counts = {(m, s) for m in range(members) for s in range(steps)
-                  if np.isfinite(probs[t, m, s]).all() and np.isfinite([fit_loss[t, m, s], objective[t, m, s]]).all()
-                  and (fit_loss[t, m, s] <= bound[t, m, s] or not feasible_only)}
+        counts = {
+            (m, s)
+            for m in range(members)
+            for s in range(steps)
+            if np.isfinite(probs[t, m, s]).all()
+            and np.isfinite([fit_loss[t, m, s], objective[t, m, s]]).all()
+            and (fit_loss[t, m, s] <= bound[t, m, s] or not feasible_only)
+        }
         for m in range(members):
             own = sorted(s for k, s in counts if k == m)
             if rule == "last" and own:
@@ -93,16 +99,20 @@ def test_order_of_members_and_steps_does_not_matter(rule: str) -> None:
     rng = np.random.default_rng(0)
     members, steps = rng.permutation(3), rng.permutation(4)
     shuffled = Trajectory(*(x[:, members][:, :, steps] for x in trajectory))
-    np.testing.assert_allclose(trajectory_weights(trajectory, rule=rule)[:, members][:, :, steps],
-                               trajectory_weights(shuffled, rule=rule), rtol=1e-6)
+    np.testing.assert_allclose(
+        trajectory_weights(trajectory, rule=rule)[:, members][:, :, steps], trajectory_weights(shuffled, rule=rule), rtol=1e-6
+    )
 
 
 def test_a_constant_added_to_the_losses_does_not_matter() -> None:
     trajectory = random_trajectory(seed=5, broken=False)
     far = trajectory._replace(fit_loss=trajectory.fit_loss + 300.0)  # exp(-300 N) alone would be 0
     for rule in ("softmax", "mis"):
-        np.testing.assert_allclose(trajectory_weights(trajectory, rule=rule, feasible_only=False),
-                                   trajectory_weights(far, rule=rule, feasible_only=False), rtol=1e-4)
+        np.testing.assert_allclose(
+            trajectory_weights(trajectory, rule=rule, feasible_only=False),
+            trajectory_weights(far, rule=rule, feasible_only=False),
+            rtol=1e-4,
+        )
 
 
 def test_softmax_of_two_losses_by_hand() -> None:
@@ -118,8 +128,8 @@ def test_softmax_of_two_losses_by_hand() -> None:
 def test_best_takes_the_first_of_equal_objectives() -> None:
     trajectory = random_trajectory(seed=7, t=1, m=2, s=3, broken=False)
     trajectory = trajectory._replace(
-        objective=jnp.array([[[0.2, 0.1, 0.1], [0.1, 0.3, 0.2]]]),
-        fit_loss=jnp.array([[[0.1, 0.1, 0.1], [0.9, 0.1, 0.1]]]))  # the second member's best step is not feasible
+        objective=jnp.array([[[0.2, 0.1, 0.1], [0.1, 0.3, 0.2]]]), fit_loss=jnp.array([[[0.1, 0.1, 0.1], [0.9, 0.1, 0.1]]])
+    )  # the second member's best step is not feasible
     np.testing.assert_array_equal(trajectory_weights(trajectory, rule="best")[0], [[0, 0.5, 0], [0, 0, 0.5]])
 
 
@@ -140,8 +150,9 @@ def test_samples_with_the_reference_among_them() -> None:
     counting = np.asarray((weights > 0).sum((1, 2)))
     np.testing.assert_allclose(samples.weights[:, -1], 1 / (counting + 1), atol=1e-6)
     np.testing.assert_array_equal(samples.probs[:, -1], reference)
-    np.testing.assert_allclose(samples.weights[2, :-1].reshape(3, 4),
-                               np.asarray(weights[2]) * counting[2] / (counting[2] + 1), atol=1e-6)
+    np.testing.assert_allclose(
+        samples.weights[2, :-1].reshape(3, 4), np.asarray(weights[2]) * counting[2] / (counting[2] + 1), atol=1e-6
+    )
     assert bool(jnp.isfinite(samples.probs).all())
 
 

@@ -48,9 +48,7 @@ def test_torch_reads_the_checkpoint(tmp_path: Path) -> None:
             assert str(found[name].dtype) == f"torch.{values.dtype.name}"
             assert found[name].is_contiguous() and not found[name].requires_grad
             raw = found[name].reshape(-1).view(torch.uint8).numpy().tobytes()
-            native = (
-                values.astype(values.dtype.newbyteorder("=")) if values.dtype.byteorder == ">" else values
-            )
+            native = values.astype(values.dtype.newbyteorder("=")) if values.dtype.byteorder == ">" else values
             assert raw == native.tobytes() and tuple(found[name].shape) == values.shape
         del found
 
@@ -106,11 +104,7 @@ def test_the_safetensors_library_reads_the_file(tmp_path: Path) -> None:
     with library.safe_open(path, "np") as file:
         assert file.metadata() == {"made": "here"} and set(file.keys()) == set(given)
         for name, values in given.items():
-            if (
-                values.dtype.kind != "V"
-                and "float8" not in values.dtype.name
-                and values.dtype.name != "bfloat16"
-            ):
+            if values.dtype.kind != "V" and "float8" not in values.dtype.name and values.dtype.name != "bfloat16":
                 assert_same(file.get_tensor(name), values)
     found = read_weights(path)
     assert found.metadata == {"made": "here"}

@@ -20,14 +20,18 @@ from unittest import mock
 
 from .capture import first_line, import_torch
 
-_TARGETS = re.compile(r"torch\.ops\.(aten|prims|higher_order)\.\w+(\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+"
-                      r"|torch\._sym_\w+")
+_TARGETS = re.compile(
+    r"torch\.ops\.(aten|prims|higher_order)\.\w+(\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+"
+    r"|torch\._sym_\w+"
+)
 _SYMBOL = re.compile(r"Symbol\('[suz]\d+'(, \w+=(True|False))*\)")
 _WORDS = re.compile(r"[A-Za-z_]\w*")
-_KNOWN = re.compile(r"_*[suz]\d*|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|TrueDiv|IntTrueDiv|FloatTrueDiv|ModularIndexing"
-                    r"|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|Where|ToFloat|TruncToInt|CeilToInt|FloorToInt|RoundToInt"
-                    r"|floor|ceiling|oo|int_oo|True|False|Integer|Rational|Float|Add|Mul|Pow|Equality|Unequality|StrictLessThan"
-                    r"|LessThan|StrictGreaterThan|GreaterThan|precision")
+_KNOWN = re.compile(
+    r"_*[suz]\d*|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|TrueDiv|IntTrueDiv|FloatTrueDiv|ModularIndexing"
+    r"|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|Where|ToFloat|TruncToInt|CeilToInt|FloorToInt|RoundToInt"
+    r"|floor|ceiling|oo|int_oo|True|False|Integer|Rational|Float|Add|Mul|Pow|Equality|Unequality|StrictLessThan"
+    r"|LessThan|StrictGreaterThan|GreaterThan|precision"
+)
 _ALLOWED = re.compile(r"[\w\s+\-*/%(),<>=!&|~]*|-?\d+(\.\d+)?(e-?\d+)?")
 
 
@@ -40,8 +44,9 @@ def load_exported(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.export.load(path)
     except Exception as error:  # the reader raises many kinds for a damaged file; the edge needs one clear line
-        raise ValueError(f"{path}: cannot be read as a torch.export archive by PyTorch {torch.__version__}: "
-                         f"{first_line(error)}") from error
+        raise ValueError(
+            f"{path}: cannot be read as a torch.export archive by PyTorch {torch.__version__}: {first_line(error)}"
+        ) from error
 
 
 def _refuse_code(path: Path) -> None:
@@ -52,16 +57,19 @@ def _refuse_code(path: Path) -> None:
     except (OSError, zipfile.BadZipFile, UnicodeDecodeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path}: expected a file of torch.export.save (a zip archive), got {first_line(error)}") from error
     if not any("/models/" in n for n in names):
-        raise ValueError(f"{path}: expected a file of torch.export.save with a graph, got an archive without one "
-                         "(a TorchScript file must be exported again with torch.export)")
+        raise ValueError(
+            f"{path}: expected a file of torch.export.save with a graph, got an archive without one "
+            "(a TorchScript file must be exported again with torch.export)"
+        )
     for name, document in documents.items():
         for key, value in _strings(document):
             if key == "target" and not _TARGETS.fullmatch(value) and "/models/" in name and "." in value:
                 if value.startswith(("torch", "_operator", "math")):
                     raise ValueError(f"{path}: {name} names {value[:60]!r}, which is no operation of a network")
             plain = _SYMBOL.sub("s0", value)
-            if key == "expr_str" and not (_ALLOWED.fullmatch(plain) and all(
-                    _KNOWN.fullmatch(word) for word in _WORDS.findall(plain))):
+            if key == "expr_str" and not (
+                _ALLOWED.fullmatch(plain) and all(_KNOWN.fullmatch(word) for word in _WORDS.findall(plain))
+            ):
                 raise ValueError(f"{path}: {name} has the size {value[:60]!r}, which is no arithmetic of sizes")
 
 
@@ -86,8 +94,11 @@ def _tensors_only() -> Iterator[None]:
         raise pickle.UnpicklingError("the archive holds a pickled object that is no tensor")
 
     level = logging.getLogger("torch.export").level
-    with mock.patch.object(torch, "load", safe), mock.patch.object(pickle, "loads", refuse), \
-            mock.patch.object(torch._C, "_pickle_load_obj", refuse, create=True):
+    with (
+        mock.patch.object(torch, "load", safe),
+        mock.patch.object(pickle, "loads", refuse),
+        mock.patch.object(torch._C, "_pickle_load_obj", refuse, create=True),
+    ):
         logging.getLogger("torch.export").setLevel(logging.CRITICAL)
         try:
             yield

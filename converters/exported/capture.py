@@ -9,8 +9,7 @@ from typing import Any
 from quam_jax.networks.graph.run import operation_of
 
 # nodes that compute nothing
-IGNORED = ("_assert_scalar", "_assert_tensor_metadata", "_assert_async", "sym_constrain_range",
-           "sym_constrain_range_for_size")
+IGNORED = ("_assert_scalar", "_assert_tensor_metadata", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
 PASSES = 4
 PATIENCE = 180
 
@@ -20,8 +19,10 @@ def import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise ValueError("importing a torch.export graph needs PyTorch, got none installed; "
-                         "pip install 'quam_jax[torch]' (using the converted model does not)") from error
+        raise ValueError(
+            "importing a torch.export graph needs PyTorch, got none installed; "
+            "pip install 'quam_jax[torch]' (using the converted model does not)"
+        ) from error
     return torch
 
 
@@ -53,10 +54,14 @@ def export_module(module: Any, example: Any, *, dynamic: bool | str) -> Any:
     auto = torch.export.Dim.AUTO
     attempts: list[Any] = [({0: auto, **dict.fromkeys(range(2, example.ndim), auto)},), ({0: auto},), None]
     failure: Exception | None = None
-    for shapes in attempts[{True: 0, "batch": 1, False: 2}[dynamic]:]:
+    for shapes in attempts[{True: 0, "batch": 1, False: 2}[dynamic] :]:
         try:
-            with (_patience(module) if shapes is not None and len(shapes[0]) > 1 else contextlib.nullcontext(),
-                  in_eval_mode(module), torch.no_grad(), warnings.catch_warnings()):
+            with (
+                _patience(module) if shapes is not None and len(shapes[0]) > 1 else contextlib.nullcontext(),
+                in_eval_mode(module),
+                torch.no_grad(),
+                warnings.catch_warnings(),
+            ):
                 warnings.simplefilter("ignore")
                 return torch.export.export(module, (example,), dynamic_shapes=shapes)
         except Exception as error:  # the exporter raises many kinds; the edge needs one clear line
@@ -106,8 +111,11 @@ def is_unknown(target: Any) -> bool:
     if packet is None:
         return False
     name = packet.__name__
-    return name not in IGNORED and name != "_native_batch_norm_legit_no_training" and operation_of(
-        name, target._overloadname) is None
+    return (
+        name not in IGNORED
+        and name != "_native_batch_norm_legit_no_training"
+        and operation_of(name, target._overloadname) is None
+    )
 
 
 def select_output(structure: Any, choice: str | int | None) -> Any:
@@ -122,8 +130,10 @@ def select_output(structure: Any, choice: str | int | None) -> Any:
             default = next((k for k in ("out", "logits") if k in keys), keys[0] if len(keys) == 1 else None)
             key = choice if isinstance(choice, str) else default
             if key not in keys:
-                raise ValueError(f"output: the network returns {', '.join(map(str, keys))}; "
-                                 f"expected a choice of one (output=...), got {choice!r}")
+                raise ValueError(
+                    f"output: the network returns {', '.join(map(str, keys))}; "
+                    f"expected a choice of one (output=...), got {choice!r}"
+                )
             structure = structure[key]
         elif isinstance(structure, list | tuple) and structure:
             index = choice if isinstance(choice, int) else 0

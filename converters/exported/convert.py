@@ -25,9 +25,16 @@ from .write import IMAGE, Written, first_names, layouts, lines, write_graph
 RESIZE = {2: "upsample_bilinear2d.vec", 3: "upsample_trilinear3d.vec"}
 
 
-def from_torch(module: Any, example_input: Any, *, dynamic: bool | str = True, output: str | int | None = None,
-               resize_logits: bool = True, preprocessing: Mapping[str, Any] | None = None,
-               class_names: Sequence[str] | None = None) -> SegmentationModel:
+def from_torch(
+    module: Any,
+    example_input: Any,
+    *,
+    dynamic: bool | str = True,
+    output: str | int | None = None,
+    resize_logits: bool = True,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> SegmentationModel:
     """The model of any PyTorch module that `torch.export` can write down, proven on the example.
 
     `example_input` `[b i *space]` is an image batch that the module takes; batch and sides stay free where the module
@@ -53,13 +60,27 @@ def from_torch(module: Any, example_input: Any, *, dynamic: bool | str = True, o
         with in_eval_mode(module), torch.no_grad():
             return module(torch.as_tensor(images).to(parameter.device, parameter.dtype))
 
-    return _assemble(program, np.asarray(example.float().cpu()), original, name=name, source=source, output=output,
-                     resize_logits=resize_logits, preprocessing=preprocessing, class_names=class_names)
+    return _assemble(
+        program,
+        np.asarray(example.float().cpu()),
+        original,
+        name=name,
+        source=source,
+        output=output,
+        resize_logits=resize_logits,
+        preprocessing=preprocessing,
+        class_names=class_names,
+    )
 
 
-def convert_exported(path: str | Path, *, output: str | int | None = None, resize_logits: bool = True,
-                     preprocessing: Mapping[str, Any] | None = None,
-                     class_names: Sequence[str] | None = None) -> SegmentationModel:
+def convert_exported(
+    path: str | Path,
+    *,
+    output: str | int | None = None,
+    resize_logits: bool = True,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> SegmentationModel:
     """The model of a file that `torch.export.save` wrote, proven on the example input in it; see `from_torch`.
 
     Sizes are free as they were exported. Raises ValueError on a file that cannot be read, too.
@@ -76,8 +97,17 @@ def convert_exported(path: str | Path, *, output: str | int | None = None, resiz
             return module(torch.as_tensor(images).to(example.dtype))
 
     source = {"file": path.name, "sha256": sha256(path)}
-    return _assemble(known_operations(exported), np.asarray(example.float()), original, name=str(path), source=source,
-                     output=output, resize_logits=resize_logits, preprocessing=preprocessing, class_names=class_names)
+    return _assemble(
+        known_operations(exported),
+        np.asarray(example.float()),
+        original,
+        name=str(path),
+        source=source,
+        output=output,
+        resize_logits=resize_logits,
+        preprocessing=preprocessing,
+        class_names=class_names,
+    )
 
 
 def _stored_example(exported: Any, path: Path) -> Any:
@@ -90,13 +120,24 @@ def _stored_example(exported: Any, path: Path) -> Any:
 
 def _check_example(example: Any, name: str) -> None:
     if example.ndim not in (4, 5) or not example.is_floating_point():
-        raise ValueError(f"{name}: expected an example input [b i h w] or [b i d h w] of floating point, "
-                         f"got {str(example.dtype).removeprefix('torch.')} of shape {list(example.shape)}")
+        raise ValueError(
+            f"{name}: expected an example input [b i h w] or [b i d h w] of floating point, "
+            f"got {str(example.dtype).removeprefix('torch.')} of shape {list(example.shape)}"
+        )
 
 
-def _assemble(program: Any, example: np.ndarray, original: Any, *, name: str, source: dict[str, Any],
-              output: str | int | None, resize_logits: bool, preprocessing: Mapping[str, Any] | None,
-              class_names: Sequence[str] | None) -> SegmentationModel:
+def _assemble(
+    program: Any,
+    example: np.ndarray,
+    original: Any,
+    *,
+    name: str,
+    source: dict[str, Any],
+    output: str | int | None,
+    resize_logits: bool,
+    preprocessing: Mapping[str, Any] | None,
+    class_names: Sequence[str] | None,
+) -> SegmentationModel:
     torch = import_torch()
     written = write_graph(program, output=output, name=name)
     try:
@@ -104,8 +145,7 @@ def _assemble(program: Any, example: np.ndarray, original: Any, *, name: str, so
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     # what was exported with a batch of one was tried with two
-    shape = tuple(n if isinstance(d, int) else max(n, 2) if d == "b" else n
-                  for d, n in zip(sizes, example.shape, strict=True))
+    shape = tuple(n if isinstance(d, int) else max(n, 2) if d == "b" else n for d, n in zip(sizes, example.shape, strict=True))
     every = {**written.weights, **written.statistics}
     layout = layouts(written.nodes, {n: v.shape for n, v in every.items()})
     abstract = {n: Stored(jnp.zeros(_stored_shape(v, layout[n])), layout[n]) for n, v in every.items()}
@@ -117,17 +157,26 @@ def _assemble(program: Any, example: np.ndarray, original: Any, *, name: str, so
     sizes, checks = fix_sizes(sizes, checks, [n if f else None for n, f in zip(shape[2:], fixed, strict=True)])
     text = lines(**body, sizes=sizes, checks=checks)
     network = Network.create(
-        "graph", in_channels=shape[1], n_classes=logits[1], rank=len(shape) - 2, program=text,
+        "graph",
+        in_channels=shape[1],
+        n_classes=logits[1],
+        rank=len(shape) - 2,
+        program=text,
         weights=[(n, layout[n], _stored_shape(v, layout[n])) for n, v in written.weights.items()],
         statistics=[(n, layout[n], _stored_shape(v, layout[n])) for n, v in written.statistics.items()],
-        size_multiple=multiples, cuts=find_cuts(text, abstract, shape))
+        size_multiple=multiples,
+        cuts=find_cuts(text, abstract, shape),
+    )
     if class_names is not None and len(class_names) != network.classes:
-        raise ValueError(f"{name}: expected {network.classes} class names, got {len(class_names)}: "
-                         f"{shorten(class_names)}")
+        raise ValueError(f"{name}: expected {network.classes} class names, got {len(class_names)}: {shorten(class_names)}")
     aliases = {n: first for n, first in first_names(program).items() if first != n and first in every}
     manifest = {
-        "source": {**source, "wrapper": f"torch.export {torch.__version__}", "prefix": "",
-                   "dtype": ", ".join(sorted({v.dtype.name for v in every.values()}))},
+        "source": {
+            **source,
+            "wrapper": f"torch.export {torch.__version__}",
+            "prefix": "",
+            "dtype": ", ".join(sorted({v.dtype.name for v in every.values()})),
+        },
         "preprocessing": {"channels": network.in_channels, **(preprocessing or {"normalise": "zscore"})},
         "class_names": list(class_names) if class_names is not None else None,
         "resized_logits": resized,
@@ -142,25 +191,30 @@ def _stored_shape(value: np.ndarray, layout: str) -> tuple[int, ...]:
     return tuple(value.shape[axis] for axis in stored_order(layout, value.ndim))
 
 
-def _shape_of_logits(text: tuple[str, ...], weights: Mapping[str, Stored], shape: tuple[int, ...], *,
-                     name: str) -> tuple[int, ...]:
+def _shape_of_logits(
+    text: tuple[str, ...], weights: Mapping[str, Stored], shape: tuple[int, ...], *, name: str
+) -> tuple[int, ...]:
     program = parse(text)
     found = abstract_sizes(program, weights, Blank(shape), program.nodes)[program.output]
     if not isinstance(found, Blank) or len(found.shape) != len(shape) or found.shape[0] != shape[0]:
-        raise ValueError(f"{name}: expected logits of {len(shape)} axes, one set an image, "
-                         f"got {list(found.shape) if isinstance(found, Blank) else found}")
+        raise ValueError(
+            f"{name}: expected logits of {len(shape)} axes, one set an image, "
+            f"got {list(found.shape) if isinstance(found, Blank) else found}"
+        )
     return found.shape
 
 
 def _resize(written: Written, rank: int) -> dict[str, Any]:
-    sides = [Node(f"image_{letter}", "sym_size", (Ref(IMAGE), axis), {}, "")
-             for axis, letter in enumerate(SPACE[3 - rank:], start=2)]
+    sides = [
+        Node(f"image_{letter}", "sym_size", (Ref(IMAGE), axis), {}, "") for axis, letter in enumerate(SPACE[3 - rank :], start=2)
+    ]
     logits = Node("logits_resized", RESIZE[rank], (Ref(written.output), [Ref(n.name) for n in sides], False), {}, "")
     return {"nodes": [*written.nodes, *sides, logits], "output": logits.name}
 
 
-def _prove(model: SegmentationModel, example: np.ndarray, original: Any, *, output: str | int | None,
-           fixed: Sequence[int], name: str) -> SegmentationModel:
+def _prove(
+    model: SegmentationModel, example: np.ndarray, original: Any, *, output: str | int | None, fixed: Sequence[int], name: str
+) -> SegmentationModel:
     """Compare with the original on the example, and on another batch and other sides where they are free."""
     torch = import_torch()
     program = parse(dict(model.network.arguments)["program"])
@@ -177,13 +231,24 @@ def _prove(model: SegmentationModel, example: np.ndarray, original: Any, *, outp
     for images in trials:
         logits = select_output(original(images), output).float()
         if model.manifest["resized_logits"]:
-            logits = torch.nn.functional.interpolate(logits, images.shape[2:], align_corners=False,
-                                                     mode="bilinear" if images.ndim == 4 else "trilinear")
+            logits = torch.nn.functional.interpolate(
+                logits, images.shape[2:], align_corners=False, mode="bilinear" if images.ndim == 4 else "trilinear"
+            )
         result = check_parity(model, reference={"input": images, "logits": np.asarray(logits.cpu())})
         results.append({**result, "kind": "live PyTorch", "shape": list(images.shape)})
         if result["verdict"] != "equal":
-            raise ValueError(f"{name}: the imported graph differs from the network on images {list(images.shape)} by "
-                             f"{result['relative']:.2g} of the logit range")
-    return dataclasses.replace(model, manifest={**model.manifest, "parity": {
-        **results[0], "other_sizes": results[1:], "fixed_sizes": [n for n, f in zip(example.shape[2:], fixed, strict=True)
-                                                                 if f]}})
+            raise ValueError(
+                f"{name}: the imported graph differs from the network on images {list(images.shape)} by "
+                f"{result['relative']:.2g} of the logit range"
+            )
+    return dataclasses.replace(
+        model,
+        manifest={
+            **model.manifest,
+            "parity": {
+                **results[0],
+                "other_sizes": results[1:],
+                "fixed_sizes": [n for n, f in zip(example.shape[2:], fixed, strict=True) if f],
+            },
+        },
+    )

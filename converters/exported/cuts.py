@@ -10,8 +10,9 @@ HEAD_KERNELS = 3  # more convolutions than that behind the last single activatio
 BLOCK_PART = 0.5  # nor is a tail with more than this part of all convolutions a last block
 
 
-def find_cuts(lines: tuple[str, ...], weights: Mapping[str, Any], example: Sequence[int]
-              ) -> list[tuple[str, str, tuple[int, ...]]]:
+def find_cuts(
+    lines: tuple[str, ...], weights: Mapping[str, Any], example: Sequence[int]
+) -> list[tuple[str, str, tuple[int, ...]]]:
     """`head` and `last_block` of a graph where it has them: cut, node, image pixels an activation's entry.
 
     The head is the shortest tail behind a single activation that holds a kernel (a weight of two axes or more); the last

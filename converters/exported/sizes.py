@@ -20,7 +20,7 @@ def free_sizes(program: Any) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
     if len(graph_inputs) != 1:
         raise ValueError(f"expected a network of one input, got {len(graph_inputs)}")
     value = next(n for n in program.graph.nodes if n.name == graph_inputs[0]).meta["val"]
-    letters = ("b", "i", *SPACE[5 - value.ndim:])
+    letters = ("b", "i", *SPACE[5 - value.ndim :])
     sizes = tuple(int(n) if isinstance(n, int) else letter for n, letter in zip(value.shape, letters, strict=True))
     conditions: dict[str, None] = {}
     symbols: dict[str, str] = {}
@@ -49,17 +49,23 @@ def free_sizes(program: Any) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
     return sizes, tuple(conditions)
 
 
-def fix_sizes(sizes: Sequence[int | str], checks: Sequence[str], sides: Sequence[int | None]
-              ) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
+def fix_sizes(
+    sizes: Sequence[int | str], checks: Sequence[str], sides: Sequence[int | None]
+) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
     """Sizes and conditions with some spatial sides given their only length."""
     known = {str(n): str(side) for n, side in zip(sizes[2:], sides, strict=True) if side is not None}
     filled = [re.sub(r"\b[dhw]\b", lambda m: known.get(m[0], m[0]), check) for check in checks]
-    return ((*sizes[:2], *(n if side is None else side for n, side in zip(sizes[2:], sides, strict=True))),
-            tuple(check for check in filled if re.search(r"\b[bdhw]\b", check)))
+    return (
+        (*sizes[:2], *(n if side is None else side for n, side in zip(sizes[2:], sides, strict=True))),
+        tuple(check for check in filled if re.search(r"\b[bdhw]\b", check)),
+    )
 
 
-def find_multiples(lines: tuple[str, ...], weights: dict[str, Any], example: Sequence[int],
-                   ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def find_multiples(
+    lines: tuple[str, ...],
+    weights: dict[str, Any],
+    example: Sequence[int],
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """For every spatial axis the number that sides must be multiples of, and whether it is fixed (1) or free (0).
 
     `example` is a shape that works. The least divisor of its side is taken of which all multiples from that side to twice
@@ -79,9 +85,17 @@ def find_multiples(lines: tuple[str, ...], weights: dict[str, Any], example: Seq
 
     multiples, fixed = [], []
     for axis, (size, declared) in enumerate(zip(example[2:], program.sizes[2:], strict=True), start=2):
-        chosen = None if isinstance(declared, int) else _least(size, lambda m, a=axis, s=size: all(
-            works(_changed(example, a, n), thoroughly=False) for n in range(s, 2 * s + 1, m)
-        ) and all(works(_changed(example, a, s + k * m), thoroughly=True) for k in (1, 3)))
+        chosen = (
+            None
+            if isinstance(declared, int)
+            else _least(
+                size,
+                lambda m, a=axis, s=size: (
+                    all(works(_changed(example, a, n), thoroughly=False) for n in range(s, 2 * s + 1, m))
+                    and all(works(_changed(example, a, s + k * m), thoroughly=True) for k in (1, 3))
+                ),
+            )
+        )
         multiples.append(chosen or size)
         fixed.append(int(chosen is None))
     grown = [*example[:2], *(s + m * (1 - f) for s, m, f in zip(example[2:], multiples, fixed, strict=True))]

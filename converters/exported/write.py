@@ -62,8 +62,10 @@ def write_graph(program: Any, *, output: str | int | None, name: str) -> Written
             _write_call(node, known, nodes, unsupported)
     chosen = select_output(output_structure(program), output)
     if unsupported:
-        raise ValueError(f"{name}: {len(unsupported)} of its operations {'is' if len(unsupported) == 1 else 'are'} not "
-                         f"supported: {'; '.join(f'{op} ({place})' for op, place in unsupported.items())}")
+        raise ValueError(
+            f"{name}: {len(unsupported)} of its operations {'is' if len(unsupported) == 1 else 'are'} not "
+            f"supported: {'; '.join(f'{op} ({place})' for op, place in unsupported.items())}"
+        )
     final = known[chosen.name]
     first = [_constant(n, v) for n, v in constants.items()]
     kept = _needed([*first, *nodes], final.name)
@@ -78,8 +80,10 @@ def write_graph(program: Any, *, output: str | int | None, name: str) -> Written
 def first_names(program: Any) -> dict[str, str]:
     """For every name in the module's state_dict the first one of the same tensor; the exporter may use any."""
     seen: dict[Any, str] = {}
-    return {name: seen.setdefault((value.data_ptr(), value.shape, value.stride()) if value.numel() else name, name)
-            for name, value in program.state_dict.items()}
+    return {
+        name: seen.setdefault((value.data_ptr(), value.shape, value.stride()) if value.numel() else name, name)
+        for name, value in program.state_dict.items()
+    }
 
 
 def layouts(nodes: Sequence[Node], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
@@ -111,8 +115,15 @@ def _write_call(node: Any, known: dict[str, Any], nodes: list[Node], unsupported
         return
     elif packet.__name__ == "_native_batch_norm_legit_no_training":
         x, weight, bias, mean, var, _, eps = node.args
-        nodes.append(Node(node.name, "batch_norm_inference", tuple(_argument(a, known) for a in (x, weight, bias, mean, var)
-                                                                   ) + (eps,), {}, where))
+        nodes.append(
+            Node(
+                node.name,
+                "batch_norm_inference",
+                tuple(_argument(a, known) for a in (x, weight, bias, mean, var)) + (eps,),
+                {},
+                where,
+            )
+        )
         known[node.name] = Ref(node.name)
         return
     else:
@@ -165,8 +176,9 @@ def _array(value: Any) -> np.ndarray:
 
 def _constant(name: str, value: Any) -> Node:
     array = np.ascontiguousarray(_array(value))
-    entries = (array.ravel().tolist() if array.size <= LISTED
-               else base64.b64encode(zlib.compress(array.tobytes(), 9)).decode("ascii"))
+    entries = (
+        array.ravel().tolist() if array.size <= LISTED else base64.b64encode(zlib.compress(array.tobytes(), 9)).decode("ascii")
+    )
     return Node(name, "tensor", (array.dtype.name, list(array.shape), entries), {}, "")
 
 
@@ -181,5 +193,9 @@ def _needed(nodes: Sequence[Node], output: str) -> list[Node]:
 
 def lines(nodes: Sequence[Node], *, sizes: Sequence[int | str], checks: Sequence[str], output: str) -> tuple[str, ...]:
     """The text form of a graph."""
-    return (write_node(Node(IMAGE, "input", tuple(sizes), {}, "")), *(f"check({c})" for c in checks),
-            *map(write_node, nodes), f"return {output}")
+    return (
+        write_node(Node(IMAGE, "input", tuple(sizes), {}, "")),
+        *(f"check({c})" for c in checks),
+        *map(write_node, nodes),
+        f"return {output}",
+    )

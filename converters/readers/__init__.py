@@ -81,21 +81,14 @@ def _read(source: Source, key: str | None) -> Weights:
 def _read_archive(source: Source, key: str | None) -> Weights:
     archive = Archive(source)
     names = archive.members
-    pickles = [
-        name for name in names if name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)
-    ]
+    pickles = [name for name in names if name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)]
     folder = pickles[0].removesuffix("data.pkl") if pickles else ""
     if f"{folder}constants.pkl" in names or any(name.startswith(f"{folder}code/") for name in names):
         raise ValueError(
-            "is a TorchScript archive, expected weights: save them with "
-            "torch.save(torch.jit.load(file).state_dict(), other_file)"
+            "is a TorchScript archive, expected weights: save them with torch.save(torch.jit.load(file).state_dict(), other_file)"
         )
-    if any(
-        "exported_program" in name or name.endswith(("archive_format", "models/model.json")) for name in names
-    ):
-        raise ValueError(
-            "is a program of torch.export (.pt2), expected weights: use the import of exported graphs"
-        )
+    if any("exported_program" in name or name.endswith(("archive_format", "models/model.json")) for name in names):
+        raise ValueError("is a program of torch.export (.pt2), expected weights: use the import of exported graphs")
     if len(pickles) > 1:
         raise ValueError("holds more than one data.pkl")
     if pickles:
@@ -117,18 +110,14 @@ def _from_torch(file: TorchFile, key: str | None) -> Weights:
     refused = [(name, tensor) for name, tensor in found.items() if isinstance(tensor, Unreadable)]
     if refused:
         name, tensor = refused[0]
-        raise ValueError(
-            f"{quote(name)} is {tensor.reason}" + (f" ({len(refused)} of them)" if refused[1:] else "")
-        )
+        raise ValueError(f"{quote(name)} is {tensor.reason}" + (f" ({len(refused)} of them)" if refused[1:] else ""))
     shared = aliases.same_bytes({name: getattr(tensor, "identity", None) for name, tensor in found.items()})
     tensors = file.read_tensors((name, tensor) for name, tensor in found.items() if name not in shared)
     metadata = {**rest, **state.metadata_of(file.root, path)}
     return _without_twins(Weights(tensors, shared, "/".join(path), metadata, prefix))
 
 
-def _from_arrays(
-    tensors: dict[str, np.ndarray[Any, Any]], metadata: dict[str, Any], wrapper: str = ""
-) -> Weights:
+def _from_arrays(tensors: dict[str, np.ndarray[Any, Any]], metadata: dict[str, Any], wrapper: str = "") -> Weights:
     if not tensors:
         raise ValueError("holds no tensors")
     tensors, prefix = state.strip_prefixes(tensors)

@@ -40,9 +40,7 @@ def nnunet_twins(tensors: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, str]:
     different = [name for name, first in twins.items() if not same_values(tensors[name], tensors[first])]
     if different:
         shown = ", ".join(f"{quote(name)} and {quote(twins[name])}" for name in different[:5])
-        raise ValueError(
-            f"expected equal values under the two names of one layer, got different ones in {shown}"
-        )
+        raise ValueError(f"expected equal values under the two names of one layer, got different ones in {shown}")
     return resolve_chains(twins)
 
 

@@ -172,9 +172,7 @@ def _refused(reason: str) -> Callable[[tuple[Any, ...], Budget], Unreadable]:
 
 
 def _device(arguments: tuple[Any, ...], budget: Budget) -> str:
-    parts = [
-        str(part) for part in arguments[:2] if type(part) is int or (type(part) is str and len(part) <= 32)
-    ]
+    parts = [str(part) for part in arguments[:2] if type(part) is int or (type(part) is str and len(part) <= 32)]
     return ":".join(parts)
 
 
@@ -258,12 +256,8 @@ _BUILDERS: dict[tuple[str, str], Callable[[tuple[Any, ...], Budget], Any]] = {
     ("torch._utils", "_rebuild_sparse_tensor"): _SPARSE,
     ("torch._utils", "_rebuild_sparse_csr_tensor"): _SPARSE,
     ("torch._utils", "_rebuild_nested_tensor"): _refused("a nested tensor: save plain tensors"),
-    ("torch._utils", "_rebuild_wrapper_subclass"): _refused(
-        "a tensor of a wrapper class: save plain tensors"
-    ),
-    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _refused(
-        "a tensor of the meta device, which has no values"
-    ),
+    ("torch._utils", "_rebuild_wrapper_subclass"): _refused("a tensor of a wrapper class: save plain tensors"),
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _refused("a tensor of the meta device, which has no values"),
     ("numpy._core.multiarray", "_reconstruct"): _array,
     ("numpy._core.multiarray", "scalar"): _scalar,
     ("numpy._core.numeric", "_frombuffer"): _from_buffer,

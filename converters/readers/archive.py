@@ -136,9 +136,7 @@ def _directory(source: Source) -> dict[str, Member]:
     tail = source.read_bytes(tail_begin, source.size - tail_begin, "the end of the archive")
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or end + _END.size > len(tail):
-        raise ValueError(
-            "truncated: a zip archive without its directory at the end (an unfinished download or copy?)"
-        )
+        raise ValueError("truncated: a zip archive without its directory at the end (an unfinished download or copy?)")
     *_, count, size, offset, _ = _END.unpack_from(tail, end)
     locator = end - _END64_LOCATOR.size
     if count == 0xFFFF or 0xFFFFFFFF in (size, offset):

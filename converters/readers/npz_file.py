@@ -38,9 +38,7 @@ def read_npz(archive: Archive) -> tuple[dict[str, np.ndarray[Any, Any]], dict[st
         except ValueError as error:
             raise ValueError(f"array {quote(name)}: {error}") from error
         if values.dtype.kind in "SU":
-            metadata[name] = (
-                values.tolist() if values.size <= LARGEST_TEXT else f"<text array {list(values.shape)}>"
-            )
+            metadata[name] = values.tolist() if values.size <= LARGEST_TEXT else f"<text array {list(values.shape)}>"
         else:
             tensors[name] = values
     return tensors, metadata
@@ -61,9 +59,7 @@ def _array(content: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, Any]
     if kind[2] == "O":
         raise ValueError("an array of Python objects, which only running pickled code could read")
     if kind[2] not in "biufcSU?":
-        raise ValueError(
-            f"dtype {quote(kind[2] + kind[3])} is not supported; save bfloat16 as float32 or safetensors"
-        )
+        raise ValueError(f"dtype {quote(kind[2] + kind[3])} is not supported; save bfloat16 as float32 or safetensors")
     try:
         dtype = np.dtype(kind[1] + kind[2] + kind[3])
     except TypeError as error:
@@ -77,9 +73,5 @@ def _array(content: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, Any]
     raw = content[end:]
     if raw.ctypes.data % 16:  # numpy aligns the data within the member, an old writer may not
         raw = raw.copy()
-    values = (
-        raw.astype(np.bool_)
-        if dtype.kind == "b"
-        else raw.view(dtype).astype(dtype.newbyteorder("="), copy=False)
-    )
+    values = raw.astype(np.bool_) if dtype.kind == "b" else raw.view(dtype).astype(dtype.newbyteorder("="), copy=False)
     return values.reshape(lengths, order="F" if order[1] == "True" else "C")

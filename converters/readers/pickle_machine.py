@@ -45,9 +45,7 @@ def unpickle(
             return machine.pop(), machine.position
         action = _ACTIONS.get(opcode)
         if action is None:
-            raise ValueError(
-                f"malformed pickle: unknown opcode 0x{opcode:02x} at byte {machine.position - 1}"
-            )
+            raise ValueError(f"malformed pickle: unknown opcode 0x{opcode:02x} at byte {machine.position - 1}")
         action(machine)
     raise ValueError("the pickle has more opcodes than a file of this size may have")
 
@@ -194,9 +192,7 @@ def _skip(count: int) -> Callable[[Machine], None]:
 
 def _refuse(what: str) -> Callable[[Machine], None]:
     def action(machine: Machine) -> None:
-        raise ValueError(
-            f"refused: the pickle uses {what}; save the weights again with torch.save of a current PyTorch"
-        )
+        raise ValueError(f"refused: the pickle uses {what}; save the weights again with torch.save of a current PyTorch")
 
     return action
 

@@ -51,9 +51,7 @@ class Machine:
         """The next `count` bytes."""
         begin = self.position
         if count < 0 or count > len(self.data) - begin:
-            raise ValueError(
-                f"truncated: the pickle wants {count} bytes at byte {begin}, the file ends before"
-            )
+            raise ValueError(f"truncated: the pickle wants {count} bytes at byte {begin}, the file ends before")
         self.position = begin + count
         return self.data[begin : self.position]
 
@@ -152,12 +150,7 @@ def set_state(target: Any, state: Any) -> None:
     if type(target) is Opaque:
         target.state = state
     elif type(target) is NumpyDtype:
-        if (
-            type(state) is not tuple
-            or len(state) < 7
-            or type(state[1]) is not str
-            or type(state[5]) is not int
-        ):
+        if type(state) is not tuple or len(state) < 7 or type(state[1]) is not str or type(state[5]) is not int:
             raise ValueError("malformed pickle: the state of a numpy dtype")
         target.order, target.itemsize = state[1], state[5]
     elif type(target) is NumpyArray:

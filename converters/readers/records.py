@@ -145,9 +145,7 @@ class Tensor:
 
     __slots__ = ("conjugate", "dtype", "negative", "offset", "shape", "storage", "strides")
 
-    def __init__(
-        self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *, dtype: str
-    ) -> None:
+    def __init__(self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *, dtype: str) -> None:
         self.storage = storage
         self.offset = offset
         self.shape = shape
@@ -208,9 +206,7 @@ class NumpyArray:
         self.fortran = fortran
 
 
-NUMPY_CODES = frozenset(
-    ["b1", "?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16", "S", "U"]
-)
+NUMPY_CODES = frozenset(["b1", "?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16", "S", "U"])
 
 
 def numpy_dtype(dtype: NumpyDtype) -> np.dtype[Any]:
@@ -223,9 +219,7 @@ def numpy_dtype(dtype: NumpyDtype) -> np.dtype[Any]:
     else:
         known = code
     if known not in NUMPY_CODES or dtype.order not in ("<", ">", "=", "|"):
-        raise ValueError(
-            f"a numpy array of kind {quote(dtype.code)} cannot be read without running pickled code"
-        )
+        raise ValueError(f"a numpy array of kind {quote(dtype.code)} cannot be read without running pickled code")
     return np.dtype(code).newbyteorder(">" if dtype.order == ">" else "<" if dtype.order == "<" else "=")
 
 
@@ -236,9 +230,7 @@ def numpy_values(array: NumpyArray) -> np.ndarray[Any, Any]:
         raise ValueError("a numpy array without its bytes or its shape")
     expected = math.prod(array.shape) * dtype.itemsize
     if len(array.data) != expected:
-        raise ValueError(
-            f"a numpy array of shape {array.shape} has {len(array.data)} bytes, expected {expected}"
-        )
+        raise ValueError(f"a numpy array of shape {array.shape} has {len(array.data)} bytes, expected {expected}")
     if expected == 0:
         return np.zeros(array.shape, dtype.newbyteorder("="))
     values = np.frombuffer(array.data, dtype).reshape(array.shape, order="F" if array.fortran else "C")

@@ -101,7 +101,5 @@ def _entry(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, 
     first, last = offsets
     expected = math.prod(shape) * DTYPES[code].itemsize
     if not is_count(expected) or last - first != expected:
-        raise ValueError(
-            f"tensor {quote(name)}: {last - first} bytes for shape {shape} of {code}, expected {expected}"
-        )
+        raise ValueError(f"tensor {quote(name)}: {last - first} bytes for shape {shape} of {code}, expected {expected}")
     return DTYPES[code], tuple(shape), first, last

@@ -50,23 +50,15 @@ def locate(root: Any, key: str | None = None) -> tuple[Any, list[str]]:
             entries = _entries(node)
             if entries is None or part not in entries:
                 shown = ", ".join(quote(name) for name in list(entries or ())[:10])
-                raise ValueError(
-                    f"no entry {quote(part)} of the wanted {quote(key)}; there are: {shown or 'none'}"
-                )
+                raise ValueError(f"no entry {quote(part)} of the wanted {quote(key)}; there are: {shown or 'none'}")
             node = entries[part]
         if not _holds_tensors(node):
             raise ValueError(f"the entry {quote(key)} holds no tensors")
         return node, key.split("/")
     if not _holds_tensors(root):
         entries = _entries(root)
-        shown = (
-            ""
-            if entries is None
-            else ": its keys are " + ", ".join(quote(name) for name in list(entries)[:10])
-        )
-        raise ValueError(
-            f"holds no state_dict, expected a dictionary of tensors{shown or ', got ' + quote(root)}"
-        )
+        shown = "" if entries is None else ": its keys are " + ", ".join(quote(name) for name in list(entries)[:10])
+        raise ValueError(f"holds no state_dict, expected a dictionary of tensors{shown or ', got ' + quote(root)}")
     node = root
     path: list[str] = []
     while not _is_module(node) and len(path) < _DEEPEST:
@@ -107,9 +99,7 @@ def strip_prefixes(names: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the same mapping without the prefixes that every name has, and those prefixes joined."""
     stripped, joined = dict(names), ""
     while True:
-        prefix = next(
-            (p for p in PREFIXES if all(name.startswith(p) and name != p for name in stripped)), None
-        )
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) and name != p for name in stripped)), None)
         if prefix is None or not stripped:
             return stripped, joined
         stripped = {name.removeprefix(prefix): value for name, value in stripped.items()}
@@ -234,9 +224,7 @@ def _entries(node: Any) -> dict[Any, Any] | None:
     for group in ("_parameters", "_buffers", "_modules"):
         members = node.state.get(group)
         for name, value in members.items() if isinstance(members, dict) else ():
-            if value is not None and not (
-                group == "_buffers" and isinstance(skipped, list) and name in skipped
-            ):
+            if value is not None and not (group == "_buffers" and isinstance(skipped, list) and name in skipped):
                 entries[name] = value
     return entries
 

@@ -43,9 +43,7 @@ class TorchFile:
         """Return a storage's bytes, owned by the caller; raises ValueError if the file lacks some."""
         raise NotImplementedError
 
-    def read_tensors(
-        self, tensors: Iterable[tuple[str, Tensor | NumpyArray]]
-    ) -> dict[str, np.ndarray[Any, Any]]:
+    def read_tensors(self, tensors: Iterable[tuple[str, Tensor | NumpyArray]]) -> dict[str, np.ndarray[Any, Any]]:
         """Return the values of named tensors, dense, owned and in native byte order.
 
         Raises ValueError, naming the tensor, if a view leaves its storage or the file lacks bytes.
@@ -82,14 +80,10 @@ class TorchFile:
                 raw = raw[begin : begin + nbytes].copy()
             return self._values(raw[:nbytes], tensor).reshape(tensor.shape)
         self.source.budget.take(nbytes, "the tensor, of which elements share memory,")
-        elements = raw[begin : begin + (raw.nbytes - begin) // dtype.itemsize * dtype.itemsize].view(
-            f"V{dtype.itemsize}"
-        )
+        elements = raw[begin : begin + (raw.nbytes - begin) // dtype.itemsize * dtype.itemsize].view(f"V{dtype.itemsize}")
         strides = [stride * dtype.itemsize for stride in tensor.strides]
         view = np.lib.stride_tricks.as_strided(elements, tensor.shape, strides)
-        return self._values(np.ascontiguousarray(view).reshape(-1).view(np.uint8), tensor).reshape(
-            tensor.shape
-        )
+        return self._values(np.ascontiguousarray(view).reshape(-1).view(np.uint8), tensor).reshape(tensor.shape)
 
     def _values(self, raw: np.ndarray[Any, Any], tensor: Tensor) -> np.ndarray[Any, Any]:
         dtype = TORCH_DTYPES[tensor.dtype]
@@ -121,11 +115,7 @@ class ZipFile(TorchFile):
         self.source = source
         self.archive = archive
         self.folder = folder
-        order = (
-            archive.read(f"{folder}byteorder").tobytes()
-            if f"{folder}byteorder" in archive.members
-            else b"little"
-        )
+        order = archive.read(f"{folder}byteorder").tobytes() if f"{folder}byteorder" in archive.members else b"little"
         if order not in (b"little", b"big"):
             raise ValueError(f"byte order {quote(order)}, expected little or big")
         self.swapped = (order == b"little") != np.little_endian
@@ -168,9 +158,7 @@ class LegacyFile(TorchFile):
         if protocol != LEGACY_PROTOCOL:
             raise ValueError(f"torch.save protocol {quote(protocol)}, expected {LEGACY_PROTOCOL}")
         _, position = self._plain(data, position)
-        self.root, position = unpickle(
-            data, position, budget=source.budget, resolve=resolve, persistent=self._storage
-        )
+        self.root, position = unpickle(data, position, budget=source.budget, resolve=resolve, persistent=self._storage)
         keys, position = self._plain(data, position)
         self.spans = self._spans(data, keys, position)
 
@@ -214,9 +202,7 @@ class LegacyFile(TorchFile):
             raise ValueError(f"storage {quote(key)} is declared with two element sizes")
         nbytes = count * itemsize
         if nbytes > self.source.size:
-            raise ValueError(
-                f"truncated: storage {quote(key)} declares {nbytes} bytes, the file has {self.source.size}"
-            )
+            raise ValueError(f"truncated: storage {quote(key)} declares {nbytes} bytes, the file has {self.source.size}")
         self.declared[key] = max(nbytes, self.declared.get(key, 0))
         if view is None:
             return Storage(key, kind.dtype, nbytes)

@@ -19,7 +19,15 @@ from .temperature import temperature as temperature
 from .tta import tta as tta
 
 BASELINES = {
-    "softmax": softmax, "temperature": temperature, "blur": blur, "blurred_mask": blurred_mask,
-    "random_directions": random_directions, "mc_dropout": mc_dropout, "tta": tta, "ensemble": ensemble, "laplace": laplace,
-    "evidential": evidential, "boundary": boundary,
+    "softmax": softmax,
+    "temperature": temperature,
+    "blur": blur,
+    "blurred_mask": blurred_mask,
+    "random_directions": random_directions,
+    "mc_dropout": mc_dropout,
+    "tta": tta,
+    "ensemble": ensemble,
+    "laplace": laplace,
+    "evidential": evidential,
+    "boundary": boundary,
 }

@@ -10,8 +10,9 @@ from ..model import SegmentationModel
 from .records import check_image, predict_batch
 
 
-def boundary(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, sigma: float,
-             spacing: Sequence[float] | None = None) -> Float[np.ndarray, "*space"]:
+def boundary(
+    model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, sigma: float, spacing: Sequence[float] | None = None
+) -> Float[np.ndarray, "*space"]:
     """exp(-d^2 / 2 sigma^2) around the contour of the prediction, in the unit of `spacing` (pixels without one).
 
     It is a map and no set of samples, since it says nothing of probabilities. Zero where there is no contour.

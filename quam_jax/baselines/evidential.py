@@ -21,8 +21,9 @@ def concentration(logits: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
     return jax.nn.softplus(logits) + 1.0
 
 
-def evidential(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, samples: int = 16,
-               key: Key[Array, ""]) -> Samples:
+def evidential(
+    model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, samples: int = 16, key: Key[Array, ""]
+) -> Samples:
     """Draws of the class probabilities of every pixel from its Dirichlet, of equal weight; sample n uses `fold_in(key, n)`.
 
     The network must have been trained with `evidential_loss`; pixels are drawn independently, as the model has them.
@@ -33,8 +34,9 @@ def evidential(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *,
     return as_samples(jnp.stack([jax.random.dirichlet(jax.random.fold_in(key, n), alpha) for n in range(samples)]))
 
 
-def evidential_loss(logits: Float[Array, "b *space c"], targets: Float[Array, "b *space c"], *,
-                    dice_weight: float | Array) -> Float[Array, ""]:
+def evidential_loss(
+    logits: Float[Array, "b *space c"], targets: Float[Array, "b *space c"], *, dice_weight: float | Array
+) -> Float[Array, ""]:
     """Expected cross-entropy under the Dirichlet, plus 0.1 times its divergence from flat once the true evidence is removed.
 
     E[-ln p_k] = digamma(S) - digamma(alpha_k), S the sum of alpha (Sensoy et al. 2018, eq. 4); in nats a labelled pixel. The
@@ -55,5 +57,9 @@ def evidential_loss(logits: Float[Array, "b *space c"], targets: Float[Array, "b
 def flat_divergence(alpha: Float[Array, "*batch c"]) -> Float[Array, "*batch"]:
     """Kullback-Leibler divergence of a Dirichlet from the flat one, in nats."""
     strength = jnp.sum(alpha, -1)
-    return (gammaln(strength) - jnp.sum(gammaln(alpha), -1) - gammaln(float(alpha.shape[-1]))
-            + jnp.sum((alpha - 1) * (digamma(alpha) - digamma(strength)[..., None]), -1))
+    return (
+        gammaln(strength)
+        - jnp.sum(gammaln(alpha), -1)
+        - gammaln(float(alpha.shape[-1]))
+        + jnp.sum((alpha - 1) * (digamma(alpha) - digamma(strength)[..., None]), -1)
+    )

@@ -49,8 +49,15 @@ def fit_posterior(model: SegmentationModel, fit: FitData, *, prior_precision: fl
     return HeadPosterior(mean, np.linalg.cholesky(precision), biased)
 
 
-def laplace(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, posterior: HeadPosterior, samples: int = 16,
-            scale: float = 1.0, key: Key[Array, ""]) -> Samples:
+def laplace(
+    model: SegmentationModel,
+    image: Float[ArrayLike, "*space i"],
+    *,
+    posterior: HeadPosterior,
+    samples: int = 16,
+    scale: float = 1.0,
+    key: Key[Array, ""],
+) -> Samples:
     """`samples` draws of the head, of equal weight; `scale` multiplies the posterior's standard deviation.
 
     Pixels of a fit set are not independent observations, so the posterior is too narrow as it stands: `scale` is what
@@ -71,8 +78,10 @@ def _head(model: SegmentationModel) -> tuple[Float[np.ndarray, "f c"], bool]:
     parts = {n.rsplit(".", 1)[-1]: np.asarray(model.params[n], np.float64) for n in model.network.tail_names("head")}
     weight = parts.get("weight")
     if weight is None or set(parts) - {"weight", "bias"} or any(n != 1 for n in weight.shape[:-2]):
-        raise ValueError(f"laplace: {model.network.architecture}: expected a head that is one 1x1 convolution, got parameters "
-                         f"{', '.join(model.network.tail_names('head'))}")
+        raise ValueError(
+            f"laplace: {model.network.architecture}: expected a head that is one 1x1 convolution, got parameters "
+            f"{', '.join(model.network.tail_names('head'))}"
+        )
     matrix = weight.reshape(weight.shape[-2:])
     return (np.vstack([matrix, parts["bias"]]), True) if "bias" in parts else (matrix, False)
 

@@ -39,8 +39,15 @@ def dropout_layers(network: Network) -> int:
     return counted.count
 
 
-def mc_dropout(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, samples: int = 16, key: Key[Array, ""],
-               inject: float = 0.0, batch_statistics: bool = False) -> Samples:
+def mc_dropout(
+    model: SegmentationModel,
+    image: Float[ArrayLike, "*space i"],
+    *,
+    samples: int = 16,
+    key: Key[Array, ""],
+    inject: float = 0.0,
+    batch_statistics: bool = False,
+) -> Samples:
     """`samples` stochastic passes of equal weight; sample n uses `fold_in(key, n)`.
 
     `inject` > 0 drops values in front of the head at that rate instead of the network's own dropout. `batch_statistics`
@@ -57,8 +64,10 @@ def mc_dropout(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *,
         kept = (jax.random.bernoulli(k, 1.0 - inject, features.shape) / (1.0 - inject) for k in keys)
         return as_samples(jnp.concatenate([jax.nn.softmax(head_logits(model, features * keep)) for keep in kept]))
     if dropout_layers(model.network) == 0:
-        raise ValueError(f"mc_dropout: {model.network.architecture}: expected a network with dropout, got one without; "
-                         "--inject-dropout RATE drops values in front of its head")
+        raise ValueError(
+            f"mc_dropout: {model.network.architecture}: expected a network with dropout, got one without; "
+            "--inject-dropout RATE drops values in front of its head"
+        )
     padded = pad_to_multiple(x[None], model.network, leading=1)
     crop = tuple(slice(n) for n in (1, *x.shape[:-1]))
     passes = [_pass(model.network, batch_statistics, model.params, model.stats, padded, k)[crop] for k in keys]

@@ -43,7 +43,7 @@ def _activation(network: Network, params: Parameters, stats: Parameters, images:
 @jit(static_argnums=0)
 def _sample(network: Network, params: Parameters, stats: Parameters, activation: Array, key: Key[Array, ""]) -> Array:
     latent = dict(network.arguments)["latent"]
-    mean, log_deviation = activation[:, :1, :1, -2 * latent:-latent], activation[:, :1, :1, -latent:]
+    mean, log_deviation = activation[:, :1, :1, -2 * latent : -latent], activation[:, :1, :1, -latent:]
     z = mean + jnp.exp(log_deviation) * jax.random.normal(key, mean.shape)
     return jax.nn.softmax(network.tail(params, stats, with_latent(activation, z), cut="last_block")[0])
 
@@ -51,12 +51,20 @@ def _sample(network: Network, params: Parameters, stats: Parameters, activation:
 def with_latent(activation: Float[Array, "b h w f"], z: Float[Array, "b 1 1 l"]) -> Float[Array, "b h w f"]:
     """The activation in front of the last block with another latent vector in the place of the prior's mean."""
     latent, space = z.shape[-1], activation.shape[:-1]
-    return jnp.concatenate([activation[..., :-2 * latent], jnp.broadcast_to(z, (*space, latent)), activation[..., -latent:]], -1)
+    return jnp.concatenate([activation[..., : -2 * latent], jnp.broadcast_to(z, (*space, latent)), activation[..., -latent:]], -1)
 
 
-def prob_unet_loss(network: Network, params: Parameters, stats: Parameters, images: Float[Array, "b h w i"],
-                   targets: Float[Array, "b h w c"], *, key: Key[Array, ""], mode: Mode,
-                   dice_weight: float | Array) -> tuple[Array, Parameters]:
+def prob_unet_loss(
+    network: Network,
+    params: Parameters,
+    stats: Parameters,
+    images: Float[Array, "b h w i"],
+    targets: Float[Array, "b h w c"],
+    *,
+    key: Key[Array, ""],
+    mode: Mode,
+    dice_weight: float | Array,
+) -> tuple[Array, Parameters]:
     """The negative evidence lower bound (Kohl et al. 2018, eq. 4) in nats a pixel: the cross-entropy at one latent vector of the
     posterior, plus the divergence of posterior from prior over the number of pixels. `dice_weight` is not used.
 
@@ -70,7 +78,7 @@ def prob_unet_loss(network: Network, params: Parameters, stats: Parameters, imag
     logits, after = network.tail(params, stats, with_latent(activation, z), mode, cut="last_block")
     count = jnp.maximum(jnp.sum(targets), 1.0)
     cross_entropy = -jnp.sum(targets * jax.nn.log_softmax(logits)) / count
-    prior = activation[:, :1, :1, -2 * latent:]
+    prior = activation[:, :1, :1, -2 * latent :]
     divergence = jnp.sum(gaussian_divergence(mean, log_deviation, prior[..., :latent], prior[..., latent:]))
     return cross_entropy + BETA * divergence / count, after
 
@@ -80,5 +88,9 @@ prob_unet_loss.of_network = True  # type: ignore[attr-defined]  # needs more tha
 
 def gaussian_divergence(mean: Array, log_deviation: Array, prior_mean: Array, prior_log_deviation: Array) -> Array:
     """Kullback-Leibler divergence of one Gaussian from another, a number for every entry of the vector, in nats."""
-    return (prior_log_deviation - log_deviation - 0.5
-            + (jnp.exp(2 * log_deviation) + jnp.square(mean - prior_mean)) / (2 * jnp.exp(2 * prior_log_deviation)))
+    return (
+        prior_log_deviation
+        - log_deviation
+        - 0.5
+        + (jnp.exp(2 * log_deviation) + jnp.square(mean - prior_mean)) / (2 * jnp.exp(2 * prior_log_deviation))
+    )

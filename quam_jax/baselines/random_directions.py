@@ -51,8 +51,12 @@ def fit_directions(prepared: Prepared, *, count: int = 8, key: Key[Array, ""], l
     def losses(z: Moving) -> Float[np.ndarray, " k"]:
         nonlocal passes
         passes += int(prepared.fit_labels.shape[0] * prepared.fit_labels.shape[1])
-        return np.asarray([_fit_loss(model.network, space, z, model.params, model.stats, batch, labels)
-                           for batch, labels in zip(prepared.fit, prepared.fit_labels, strict=True)])
+        return np.asarray(
+            [
+                _fit_loss(model.network, space, z, model.params, model.stats, batch, labels)
+                for batch, labels in zip(prepared.fit, prepared.fit_labels, strict=True)
+            ]
+        )
 
     if (losses(start) > bound * (1 + 1e-5)).any():
         raise ValueError("random directions: the given network exceeds the bound; expected a slack >= 0")
@@ -79,8 +83,9 @@ def fit_directions(prepared: Prepared, *, count: int = 8, key: Key[Array, ""], l
 def random_directions(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, directions: Directions) -> Samples:
     """One sample a moved model, of equal weight."""
     x = check_image(model, image)
-    activation = _prepare(model.network, directions.space, model.params, model.stats,
-                          pad_to_multiple(x[None], model.network, leading=1))
+    activation = _prepare(
+        model.network, directions.space, model.params, model.stats, pad_to_multiple(x[None], model.network, leading=1)
+    )
     crop = tuple(slice(n) for n in (1, *x.shape[:-1]))
     probs = [_probs(model.network, directions.space, z, model.params, model.stats, activation)[crop] for z in directions.moved]
     return as_samples(jnp.concatenate(probs))
@@ -101,8 +106,9 @@ def _along(start: Moving, direction: Moving, step: float) -> Moving:
 
 
 @jit(static_argnums=(0, 1))
-def _fit_loss(network: Network, space: Space, z: Moving, params: Parameters, stats: Parameters, batch: Array,
-              labels: Array) -> Array:
+def _fit_loss(
+    network: Network, space: Space, z: Moving, params: Parameters, stats: Parameters, batch: Array, labels: Array
+) -> Array:
     return cross_entropy(space.logits(network, z, params, stats, batch)[0], labels)
 
 

@@ -31,6 +31,7 @@ class Transform(NamedTuple):
 def transforms(*, strength: float = 0.1) -> dict[str, Transform]:
     """Every transform by name; `strength` is the standard deviation of the noise and the offset of brightness, in the
     units of the prepared image."""
+
     def same(probs: Array) -> Array:
         return probs
 
@@ -40,18 +41,28 @@ def transforms(*, strength: float = 0.1) -> dict[str, Transform]:
     def rotate(k: int) -> Transform:
         return Transform(lambda x, key: jnp.rot90(x, k), lambda y: jnp.rot90(y, -k))
 
-    return {f"flip{axis}": flip(axis) for axis in range(3)} | {f"rotate{k}": rotate(k) for k in (1, 2, 3)} | {
-        "identity": Transform(lambda x, key: x, same),
-        "noise": Transform(lambda x, key: x + strength * jax.random.normal(key, x.shape), same),
-        "brighter": Transform(lambda x, key: x + strength, same),
-        "darker": Transform(lambda x, key: x - strength, same),
-        "blur": Transform(lambda x, key: _smooth(x), same),
-        "zoom": Transform(lambda x, key: _between(x), _every_second, cost=4.0),
-    }
+    return (
+        {f"flip{axis}": flip(axis) for axis in range(3)}
+        | {f"rotate{k}": rotate(k) for k in (1, 2, 3)}
+        | {
+            "identity": Transform(lambda x, key: x, same),
+            "noise": Transform(lambda x, key: x + strength * jax.random.normal(key, x.shape), same),
+            "brighter": Transform(lambda x, key: x + strength, same),
+            "darker": Transform(lambda x, key: x - strength, same),
+            "blur": Transform(lambda x, key: _smooth(x), same),
+            "zoom": Transform(lambda x, key: _between(x), _every_second, cost=4.0),
+        }
+    )
 
 
-def tta(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, key: Key[Array, ""], names: Sequence[str] = GEOMETRIC,
-        strength: float = 0.1) -> Samples:
+def tta(
+    model: SegmentationModel,
+    image: Float[ArrayLike, "*space i"],
+    *,
+    key: Key[Array, ""],
+    names: Sequence[str] = GEOMETRIC,
+    strength: float = 0.1,
+) -> Samples:
     """One sample a transform, of equal weight; ValueError for an unknown transform, or a flip of an axis that is not there.
 
     The n-th transform draws from `fold_in(key, n)`. Images of equal size go through the network together.
@@ -84,7 +95,7 @@ def _between(x: Float[Array, "*space i"]) -> Float[Array, "*large i"]:
         length = x.shape[axis]
         first = jax.lax.slice_in_dim(x, 0, length - 1, axis=axis)
         middle = (first + jax.lax.slice_in_dim(x, 1, length, axis=axis)) / 2
-        pairs = jnp.stack([first, middle], axis + 1).reshape(*x.shape[:axis], 2 * (length - 1), *x.shape[axis + 1:])
+        pairs = jnp.stack([first, middle], axis + 1).reshape(*x.shape[:axis], 2 * (length - 1), *x.shape[axis + 1 :])
         x = jnp.concatenate([pairs, jax.lax.slice_in_dim(x, length - 1, length, axis=axis)], axis)
     return x
 

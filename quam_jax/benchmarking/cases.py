@@ -49,22 +49,26 @@ def parse_dataset(text: str) -> list[Case]:
     return LAYOUTS[layout](Path(root), **arguments)
 
 
-def read_cases(cases: Sequence[Case], *, preprocessing: Preprocessing, classes: int, patient: str | None = None,
-               least_raters: int = 1) -> list[StudyCase]:
+def read_cases(
+    cases: Sequence[Case], *, preprocessing: Preprocessing, classes: int, patient: str | None = None, least_raters: int = 1
+) -> list[StudyCase]:
     """Every case with all its raters; ValueError naming the case whose files are missing, damaged or of another size."""
-    return [read_case(case, preprocessing=preprocessing, classes=classes, patient=patient, least_raters=least_raters)
-            for case in cases]
+    return [
+        read_case(case, preprocessing=preprocessing, classes=classes, patient=patient, least_raters=least_raters)
+        for case in cases
+    ]
 
 
-def read_case(case: Case, *, preprocessing: Preprocessing, classes: int, patient: str | None = None,
-              least_raters: int = 1) -> StudyCase:
+def read_case(
+    case: Case, *, preprocessing: Preprocessing, classes: int, patient: str | None = None, least_raters: int = 1
+) -> StudyCase:
     """One case (see read_cases)."""
     if len(case.raters) < least_raters:
         raise ValueError(f"{case.image}: case {case.name}: expected at least {least_raters} raters, got {len(case.raters)}")
     image = read_channels(case.files)
     raters = np.stack([read_labels(path, classes=classes, like=image.geometry) for path in case.raters.values()])
     prepared = preprocessing.apply(image.array)
-    spacing = tuple(float(s) for s in image.geometry.spacing[:raters.ndim - 1])
+    spacing = tuple(float(s) for s in image.geometry.spacing[: raters.ndim - 1])
     identity = Identity(case.name, patient_of(case.name, patient), image.sha256)
     whole = digest(image.sha256, digest_arrays({"raters": raters}), preprocessing.to_dict())
     return StudyCase(identity, prepared, raters, spacing, image.array, whole)
@@ -74,6 +78,7 @@ def case_fit_data(model: SegmentationModel, cases: Sequence[StudyCase], *, batch
     """The fit data of a search from cases, their raters' majority as labels, in batches of `batch_size` (0: one batch)."""
     classes = model.network.classes
     labels = [consensus(case.raters, classes) for case in cases]
-    stacked = stack_fit_batches([case.image for case in cases], labels, batch_size=batch_size or len(cases),
-                                multiple=model.network.size_multiple)
+    stacked = stack_fit_batches(
+        [case.image for case in cases], labels, batch_size=batch_size or len(cases), multiple=model.network.size_multiple
+    )
     return fit_data(model, *stacked)

@@ -31,8 +31,9 @@ def pcc_halves(values: Float[np.ndarray, "*space"], raters: Integer[np.ndarray, 
     return _known([pcc(values, _entropy(raters, rest, classes)) for _, rest in halves(len(raters))])
 
 
-def rater_figures(raters: Integer[np.ndarray, " a *space"], segmentation: Integer[np.ndarray, "*space"], *,
-                  classes: int) -> dict[str, float]:
+def rater_figures(
+    raters: Integer[np.ndarray, " a *space"], segmentation: Integer[np.ndarray, "*space"], *, classes: int
+) -> dict[str, float]:
     """The entropy of one part of the raters as a map, judged by the rest: agreement, and errors against their consensus."""
     figures: dict[str, list[float]] = {"total/pcc_halves": [], "total/auroc_image": [], "total/aurc_image": []}
     for part, rest in halves(len(raters)):

@@ -22,8 +22,9 @@ def draw_curves(cells: Sequence[Cell], path: Path, *, condition: str = "none") -
             style = {"color": _colour(place), "linestyle": ("-", "--", ":")[place // 10 % 3], "linewidth": 1.2}
             bins = [c.curves for c in own if "bin_pixels" in c.curves]
             if bins:
-                pixels, confidence, correct = (np.sum([b[n] for b in bins], axis=0)
-                                               for n in ("bin_pixels", "bin_confidence", "bin_correct"))
+                pixels, confidence, correct = (
+                    np.sum([b[n] for b in bins], axis=0) for n in ("bin_pixels", "bin_confidence", "bin_correct")
+                )
                 some = pixels > 0
                 left.plot(confidence[some] / pixels[some], correct[some] / pixels[some], marker=".", **style)
             risks = [c.curves["risk"] for c in own if "risk" in c.curves]
@@ -41,8 +42,11 @@ def draw_scatter(maps: Mapping[str, Mapping[str, np.ndarray]], cases: Sequence[S
     known = [case for case in cases if case.identity.name in maps]
     with _figure(len(methods), width=1.9 * min(len(methods), 5), height=1.9 * -(-len(methods) // 5)) as (figure, axes):
         for axis, method in zip(axes, methods, strict=True):
-            pairs = [(rater_entropy(c, classes=classes).ravel(), maps[c.identity.name][method].ravel()) for c in known
-                     if method in maps[c.identity.name]]
+            pairs = [
+                (rater_entropy(c, classes=classes).ravel(), maps[c.identity.name][method].ravel())
+                for c in known
+                if method in maps[c.identity.name]
+            ]
             if pairs:
                 x, y = (np.concatenate(values) for values in zip(*pairs, strict=True))
                 axis.scatter(x, y, s=1, alpha=0.15, color="0.2", rasterized=True)
@@ -66,8 +70,10 @@ def draw_strip(case: StudyCase, maps: Mapping[str, Float[np.ndarray, "*space"]],
 
     picture = plane(case.picture)
     shown = picture if picture.shape[-1] == 3 else picture[..., 0]
-    panels: list[tuple[str, np.ndarray, str]] = [("input", shown / 255 if shown.ndim == 3 else shown, "gray"),
-                                                 ("raters", plane(disagreement), "inferno")]
+    panels: list[tuple[str, np.ndarray, str]] = [
+        ("input", shown / 255 if shown.ndim == 3 else shown, "gray"),
+        ("raters", plane(disagreement), "inferno"),
+    ]
     panels += [(name, plane(values), "inferno") for name, values in maps.items()]
     with _figure(len(panels), width=1.4 * min(len(panels), 9), height=1.6 * -(-len(panels) // 9), columns=9) as (figure, axes):
         for axis, (name, values, colours) in zip(axes, panels, strict=True):
@@ -80,8 +86,9 @@ def draw_strip(case: StudyCase, maps: Mapping[str, Float[np.ndarray, "*space"]],
         figure.savefig(path)
 
 
-def draw_strips(cases: Sequence[StudyCase], maps: Mapping[str, Mapping[str, Float[np.ndarray, "h w"]]], path: Path, *,
-                classes: int) -> None:
+def draw_strips(
+    cases: Sequence[StudyCase], maps: Mapping[str, Mapping[str, Float[np.ndarray, "h w"]]], path: Path, *, classes: int
+) -> None:
     """A row a case: input, rater entropy and chosen maps (`maps[case][title]`), each map on its own scale from 0; images only."""
     rows = [case for case in cases if case.identity.name in maps and case.raters.ndim == 3]
     if not rows:
@@ -107,8 +114,14 @@ def draw_tuning(tables: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, *
     with _figure(len(tables), width=2.6 * min(len(tables), 4), height=2.4 * -(-len(tables) // 4), columns=4) as (figure, axes):
         for axis, (name, rows) in zip(axes, tables.items(), strict=True):
             values = [row["score"] for row in rows]
-            axis.errorbar(range(len(rows)), values, yerr=[np.nan_to_num(row["standard_error"]) for row in rows], marker="o",
-                          linewidth=1, color=_colour(0))
+            axis.errorbar(
+                range(len(rows)),
+                values,
+                yerr=[np.nan_to_num(row["standard_error"]) for row in rows],
+                marker="o",
+                linewidth=1,
+                color=_colour(0),
+            )
             axis.set_xticks(range(len(rows)), [_short(row["settings"]) for row in rows], rotation=60, ha="right", fontsize=6)
             axis.set_title(name, fontsize=8)
             axis.set_ylabel(score, fontsize=7)
@@ -142,9 +155,9 @@ class _figure:
         FigureCanvasAgg(figure)
         rows = -(-self.count // self.columns)
         axes = np.atleast_1d(figure.subplots(rows, self.columns, squeeze=False)).ravel()
-        for spare in axes[self.count:]:
+        for spare in axes[self.count :]:
             spare.axis("off")
-        return figure, list(axes[:self.count])
+        return figure, list(axes[: self.count])
 
     def __exit__(self, *error: Any) -> None:
         self.context.__exit__(*error)

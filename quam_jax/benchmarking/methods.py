@@ -118,10 +118,13 @@ def outcome_of(samples: Samples, shape: tuple[int, ...], *, forward: float, back
 
 def _simple(function: Callable[..., Samples], **fixed: Any) -> Callable[[Subject, Settings], Run]:
     """A method of one pass that needs nothing but the network and its settings."""
+
     def start(subject: Subject, settings: Settings) -> Run:
         def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
             return outcome_of(function(subject.model, image, **fixed, **settings), image.shape[:-1], forward=1)
+
         return run
+
     return start
 
 
@@ -129,13 +132,15 @@ def _temperature(subject: Subject, settings: Settings) -> Run:
     classes = subject.model.network.classes
     logits = [np.asarray(subject.model(case.image[None])[0]) for case in subject.validation]
     value = settings.get("temperature") or fit_temperature(
-        logits, [rater_mean(case.raters, classes=classes) for case in subject.validation])
+        logits, [rater_mean(case.raters, classes=classes) for case in subject.validation]
+    )
     return _simple(temperature, temperature=float(value))(subject, {})
 
 
 def _boundary(subject: Subject, settings: Settings) -> Run:
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         return Outcome({"total": boundary(subject.model, image, sigma=settings["sigma"])}, None, None, None, 1, 0)
+
     return run
 
 
@@ -146,6 +151,7 @@ def _random_directions(subject: Subject, settings: Settings) -> Run:
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         samples = random_directions(subject.model, image, directions=found)
         return outcome_of(samples, image.shape[:-1], forward=len(found.moved))
+
     return run
 
 
@@ -154,6 +160,7 @@ def _mc_dropout(subject: Subject, settings: Settings) -> Run:
         samples = mc_dropout(subject.model, image, key=key, samples=16, **settings)
         # injected dropout sits in front of the head, so that the trunk runs once
         return outcome_of(samples, image.shape[:-1], forward=1 if settings.get("inject") else 16)
+
     return run
 
 
@@ -164,12 +171,14 @@ def _tta(subject: Subject, settings: Settings) -> Run:
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         samples = tta(subject.model, image, key=key, names=names, strength=settings.get("strength", 0.1))
         return outcome_of(samples, image.shape[:-1], forward=sum(known[n].cost for n in names))
+
     return run
 
 
 def _ensemble(subject: Subject, settings: Settings) -> Run:
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         return outcome_of(ensemble(subject.ensemble, image), image.shape[:-1], forward=len(subject.ensemble))
+
     return run
 
 
@@ -179,6 +188,7 @@ def _laplace(subject: Subject, settings: Settings) -> Run:
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         samples = laplace(subject.model, image, posterior=posterior, samples=16, scale=settings["scale"], key=key)
         return outcome_of(samples, image.shape[:-1], forward=1)
+
     return run
 
 
@@ -188,23 +198,41 @@ def _own(name: str, function: Callable[..., Samples], subject: Subject, settings
 
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         return outcome_of(function(model, image, samples=16, key=key), image.shape[:-1], forward=1)
+
     return run
 
 
-def quam_samples(prepared: Prepared, image: Float[np.ndarray, "*space i"], *, config: Config,
-                 key: Key[Array, ""]) -> tuple[Samples, Any]:
+def quam_samples(
+    prepared: Prepared, image: Float[np.ndarray, "*space i"], *, config: Config, key: Key[Array, ""]
+) -> tuple[Samples, Any]:
     """Samples of the mask search on one image, and its trajectory."""
     x = jnp.asarray(image, jnp.float32)
     reference = predict(prepared.model, x)
     labels, settings = jnp.argmax(reference, -1), config.targets
-    wanted = [wanted_mask(labels, shape, radius=settings.radius, classes=reference.shape[-1], element=settings.element,
-                          outside=settings.outside, probs=reference, key=jax.random.fold_in(key, n))
-              for n, shape in enumerate(settings.shapes)]
-    trajectory = search_prepared(prepared, x, mask_targets(wanted, members=config.search.members), key=key,
-                                 execution=config.execution)
+    wanted = [
+        wanted_mask(
+            labels,
+            shape,
+            radius=settings.radius,
+            classes=reference.shape[-1],
+            element=settings.element,
+            outside=settings.outside,
+            probs=reference,
+            key=jax.random.fold_in(key, n),
+        )
+        for n, shape in enumerate(settings.shapes)
+    ]
+    trajectory = search_prepared(
+        prepared, x, mask_targets(wanted, members=config.search.members), key=key, execution=config.execution
+    )
     rule = config.samples
-    weights = trajectory_weights(trajectory, rule=rule.weighting, feasible_only=rule.feasible_only, temperature=rule.temperature,
-                                 effective_size=rule.effective_size)
+    weights = trajectory_weights(
+        trajectory,
+        rule=rule.weighting,
+        feasible_only=rule.feasible_only,
+        temperature=rule.temperature,
+        effective_size=rule.effective_size,
+    )
     flat = reference.reshape(1, -1, reference.shape[-1])
     return to_samples(trajectory, weights, reference=flat, include_reference=rule.include_reference), trajectory
 
@@ -218,8 +246,11 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     prepared, whole = prepare(subject.model, fit, config.search), config.search.space == "full"
     steps, members = len(prepared.steps.batch), config.search.members
     each = int(fit.images.shape[1]) + 1
-    forward = 1 + members * steps * (each + (1 if config.search.record == "after" else 0)) + (
-        members * each if config.search.record == "same" else 0)
+    forward = (
+        1
+        + members * steps * (each + (1 if config.search.record == "after" else 0))
+        + (members * each if config.search.record == "same" else 0)
+    )
 
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         if config.targets.target != "mask":
@@ -235,6 +266,7 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
             maps = published_uncertainty(trajectory)._asdict()
             return outcome._replace(maps={n: np.asarray(v).reshape(image.shape[:-1]) for n, v in maps.items()})
         return outcome
+
     return run
 
 
@@ -251,6 +283,7 @@ def remembered(method: Method, subject: Subject, settings: Settings) -> Callable
                 raise ValueError(f"{method.name}: expected a method of its own to combine, got one without maps")
             memo[identity] = run(image, key).maps["total"]
         return memo[identity]
+
     return total
 
 
@@ -264,21 +297,33 @@ def rank_mean(name: str, parts: Sequence[Method]) -> Method:
 
     `settings` of this method are the settings of its parts by their names.
     """
+
     def start(subject: Subject, settings: Settings) -> Run:
         totals = [remembered(part, subject, settings.get(part.name, part.grid[0])) for part in parts]
 
         def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
             ranks = [average_ranks(total(image, key)) / image[..., 0].size for total in totals]
             return Outcome({"total": np.mean(ranks, axis=0)}, None, None, None, np.nan, np.nan)
+
         return run
+
     return Method(name, start, about=" ".join(part.about for part in parts), parts=tuple(part.name for part in parts))
 
 
 def quam_grid() -> tuple[dict[str, Any], ...]:
     """The small grid of the search: the default first, then radius and learning rate with the slack that a longer move needs."""
     default = Config()
-    triples = ((default.targets.radius, default.search.learning_rate, default.search.slack), (1, 1e-4, 0.2), (1, 1e-3, 0.2),
-               (1, 1e-3, 1.0), (1, 1e-3, 5.0), (1, 3e-3, 5.0), (1, 3e-3, 20.0), (2, 2e-4, 0.2), (2, 1e-3, 5.0))
+    triples = (
+        (default.targets.radius, default.search.learning_rate, default.search.slack),
+        (1, 1e-4, 0.2),
+        (1, 1e-3, 0.2),
+        (1, 1e-3, 1.0),
+        (1, 1e-3, 5.0),
+        (1, 3e-3, 5.0),
+        (1, 3e-3, 20.0),
+        (2, 2e-4, 0.2),
+        (2, 1e-3, 5.0),
+    )
     return tuple({"radius": radius, "learning_rate": rate, "slack": slack} for radius, rate, slack in dict.fromkeys(triples))
 
 
@@ -303,8 +348,11 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
     rows = [
         Method("softmax", _simple(softmax)),
         Method("temperature", _temperature),
-        Method("tta", _tta, ({"transforms": "geometric"}, {"transforms": "all", "strength": 0.1},
-                             {"transforms": "all", "strength": 0.3})),
+        Method(
+            "tta",
+            _tta,
+            ({"transforms": "geometric"}, {"transforms": "all", "strength": 0.1}, {"transforms": "all", "strength": 0.3}),
+        ),
         Method("ensemble", _ensemble),
         Method("mc_dropout", _mc_dropout, dropout),
         Method("laplace", _laplace, tuple({"scale": s} for s in (1.0, 3.0, 10.0, 30.0, 100.0))),
@@ -324,7 +372,9 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
     ]
     rows += [search_method(name, config) for name, config in (configs or {}).items()]
     known = {row.name: row for row in rows}
-    further = [rank_mean("tta_quam_ranks", [known["tta"], known["quam_tuned"]]),
-               rank_mean("tta_random_ranks", [known["tta"], known["random_directions"]])]
+    further = [
+        rank_mean("tta_quam_ranks", [known["tta"], known["quam_tuned"]]),
+        rank_mean("tta_random_ranks", [known["tta"], known["random_directions"]]),
+    ]
     further[1] = dataclasses.replace(further[1], control=True)
     return known | {row.name: row for row in further} | {"raters_halves": Method("raters_halves", lambda *_: None, control=True)}

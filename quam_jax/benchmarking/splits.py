@@ -33,12 +33,14 @@ def check_disjoint(parts: Mapping[str, Sequence[Identity]]) -> None:
     """ValueError naming the first case of one part that another part has too, by image, name or patient."""
     names = list(parts)
     for index, one in enumerate(names):
-        for other in names[index + 1:]:
+        for other in names[index + 1 :]:
             if one in KNOWN and other in KNOWN:
                 continue
             for field, what in (("sha256", "image"), ("name", "case name"), ("patient", "patient")):
                 seen = {getattr(case, field): case.name for case in parts[one]}
                 for case in parts[other]:
                     if getattr(case, field) in seen:
-                        raise ValueError(f"{one} and {other} cases: expected no overlap, got the same {what} in "
-                                         f"{seen[getattr(case, field)]} ({one}) and {case.name} ({other})")
+                        raise ValueError(
+                            f"{one} and {other} cases: expected no overlap, got the same {what} in "
+                            f"{seen[getattr(case, field)]} ({one}) and {case.name} ({other})"
+                        )

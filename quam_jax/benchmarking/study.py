@@ -73,16 +73,26 @@ def measure(outcome: Outcome, case: StudyCase, *, reference: Float[np.ndarray, "
     spacing = case.spacing
     probabilities = reference if outcome.probabilities is None else outcome.probabilities
     control = boundary_map(contour_distance(labels, spacing=spacing), sigma=CONTROL_SIGMA)
-    row = evaluate({**outcome.maps, "boundary": control}, case.raters, probabilities=probabilities, segmentation=labels,
-                   samples=outcome.samples, sample_weights=outcome.weights, spacing=spacing)
+    row = evaluate(
+        {**outcome.maps, "boundary": control},
+        case.raters,
+        probabilities=probabilities,
+        segmentation=labels,
+        samples=outcome.samples,
+        sample_weights=outcome.weights,
+        spacing=spacing,
+    )
     figures = {n: float(v) for n, v in row.items() if not isinstance(v, str) and not n.startswith("boundary/")}
     mean = rater_mean(case.raters, classes=classes)
     truth = consensus(mean)
     if outcome.probabilities is None:  # a map without probabilities has no calibration and no samples of its own
         figures = {n: v for n, v in figures.items() if n.startswith("total/") or n.startswith("dice")}
     else:
-        figures["dice_mean"] = float(np.nanmean([dice(probabilities.argmax(-1) == k, truth == k) for k in range(1, classes)])) \
-            if truth.any() or probabilities.argmax(-1).any() else float("nan")
+        figures["dice_mean"] = (
+            float(np.nanmean([dice(probabilities.argmax(-1) == k, truth == k) for k in range(1, classes)]))
+            if truth.any() or probabilities.argmax(-1).any()
+            else float("nan")
+        )
     figures["total/pcc_halves"] = pcc_halves(outcome.maps["total"], case.raters, classes=classes)
     foreground = max(int((labels > 0).sum()), 1)
     for name, values in outcome.maps.items():
@@ -93,9 +103,11 @@ def measure(outcome: Outcome, case: StudyCase, *, reference: Float[np.ndarray, "
         confidence, label = top_label(probabilities)
         correct = np.take_along_axis(mean, label[..., None], -1)[..., 0]
         table = reliability(confidence, correct[None], bins=BINS)
-        curves |= {"bin_pixels": table.pixels.tolist(),
-                   "bin_confidence": np.nan_to_num(table.pixels * table.confidence).tolist(),
-                   "bin_correct": np.nan_to_num(table.pixels * table.accuracy[0]).tolist()}
+        curves |= {
+            "bin_pixels": table.pixels.tolist(),
+            "bin_confidence": np.nan_to_num(table.pixels * table.confidence).tolist(),
+            "bin_correct": np.nan_to_num(table.pixels * table.accuracy[0]).tolist(),
+        }
     return figures, curves
 
 
@@ -111,8 +123,14 @@ def risk_curve(uncertainty: Float[np.ndarray, "*space"], wrong: Bool[np.ndarray,
     return np.interp(COVERAGE, coverage, risk)
 
 
-def run_case(network: Network, run: Callable[..., Outcome] | None, case: StudyCase, *, condition: str,
-             memo: tuple[str, Settings] | None = None) -> tuple[dict[str, float], dict[str, list[float]], Outcome]:
+def run_case(
+    network: Network,
+    run: Callable[..., Outcome] | None,
+    case: StudyCase,
+    *,
+    condition: str,
+    memo: tuple[str, Settings] | None = None,
+) -> tuple[dict[str, float], dict[str, list[float]], Outcome]:
     """A started method on one case under one condition: figures, curves and the outcome itself.
 
     Noise comes from the case, the condition and the seed of the network alone. Without a function the raters are judged by
@@ -138,10 +156,18 @@ def _number(*parts: str) -> int:
     return zlib.crc32(" ".join(parts).encode())
 
 
-def run_study(networks: Sequence[Network], methods: Mapping[str, Method], settings: Mapping[tuple[str, str], Settings],
-              cases: Sequence[StudyCase], *, conditions: Sequence[str], out: Path, keep_maps: int = 4,
-              shifted_methods: Sequence[str] | None = None,
-              progress: Callable[[str, int, int], None] = lambda *_: None) -> tuple[list[Cell], dict[str, str]]:
+def run_study(
+    networks: Sequence[Network],
+    methods: Mapping[str, Method],
+    settings: Mapping[tuple[str, str], Settings],
+    cases: Sequence[StudyCase],
+    *,
+    conditions: Sequence[str],
+    out: Path,
+    keep_maps: int = 4,
+    shifted_methods: Sequence[str] | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> tuple[list[Cell], dict[str, str]]:
     """All cells, computed or read back, and the reason of every one that failed, by `network/method/condition/case`.
 
     `settings` holds what tuning chose by (network, method). The maps of the first network's first `keep_maps` cases are kept
@@ -156,9 +182,20 @@ def run_study(networks: Sequence[Network], methods: Mapping[str, Method], settin
         together = digest([model_digest(model) for model in network.subject.ensemble])
         for method in methods.values():
             chosen = dict(settings[network.name, method.name])
-            depends = (__version__, network.digest, method.name, method.about, chosen, fit_digest, network.subject.seed,
-                       together if method.name == "ensemble" else model_digest(network.subject.trained[method.name])
-                       if method.trained else "")
+            depends = (
+                __version__,
+                network.digest,
+                method.name,
+                method.about,
+                chosen,
+                fit_digest,
+                network.subject.seed,
+                together
+                if method.name == "ensemble"
+                else model_digest(network.subject.trained[method.name])
+                if method.trained
+                else "",
+            )
             start = functools.cache(lambda method=method, network=network, chosen=chosen: method.start(network.subject, chosen))
             for condition, (place, case) in itertools.product(conditions, enumerate(cases)):
                 done += 1
@@ -168,8 +205,18 @@ def run_study(networks: Sequence[Network], methods: Mapping[str, Method], settin
                 keep = network is networks[0] and condition == conditions[0] and place < keep_maps
                 where = Cell(network.name, method.name, condition, case.identity.name, {}, {})
                 try:
-                    cells.append(_cell(where, network, start, case, identity=digest(*depends, case.digest, condition), out=out,
-                                       keep=keep, memo=(method.name, chosen) if method.name in remember else None))
+                    cells.append(
+                        _cell(
+                            where,
+                            network,
+                            start,
+                            case,
+                            identity=digest(*depends, case.digest, condition),
+                            out=out,
+                            keep=keep,
+                            memo=(method.name, chosen) if method.name in remember else None,
+                        )
+                    )
                 except (ValueError, RuntimeError) as error:
                     failed["/".join(where[:4])] = " ".join(str(error).split())
         if network.subject.memo is not None:
@@ -177,8 +224,17 @@ def run_study(networks: Sequence[Network], methods: Mapping[str, Method], settin
     return cells, failed
 
 
-def _cell(where: Cell, network: Network, start: Callable[[], Callable[..., Outcome] | None], case: StudyCase, *, identity: str,
-          out: Path, keep: bool, memo: tuple[str, Settings] | None) -> Cell:
+def _cell(
+    where: Cell,
+    network: Network,
+    start: Callable[[], Callable[..., Outcome] | None],
+    case: StudyCase,
+    *,
+    identity: str,
+    out: Path,
+    keep: bool,
+    memo: tuple[str, Settings] | None,
+) -> Cell:
     """One cell, from its file where that has this identity (and its maps, if they are to be kept, are there)."""
     path = out / "cache" / where.method / f"{identity[:32]}.json"
     picture = out / "maps" / where.method / f"{where.case}.npz"

@@ -17,15 +17,52 @@ from .study import Cell
 AGREEMENT = ("r2_pearson", "pcc", "sdice_product_minmax")
 KINDS = ("epistemic", "aleatoric", "total")
 PUBLISHED = tuple(f"{kind}/{figure}" for kind in KINDS for figure in AGREEMENT)
-FURTHER = ("total/pcc_halves", "total/partial_pcc_distance", "total/pcc_band", "total/auroc_image", "epistemic/auroc_image",
-           "total/aurc_image", "epistemic/mean", "ece_soft", "nll_raters", "ged_v", "dice_mean", "forward", "backward", "seconds")
-TESTED = ("total/pcc", "aleatoric/pcc", "epistemic/pcc", "total/partial_pcc_distance", "total/auroc_image",
-          "epistemic/auroc_image", "total/aurc_image", "nll_raters", "ged_v")
+FURTHER = (
+    "total/pcc_halves",
+    "total/partial_pcc_distance",
+    "total/pcc_band",
+    "total/auroc_image",
+    "epistemic/auroc_image",
+    "total/aurc_image",
+    "epistemic/mean",
+    "ece_soft",
+    "nll_raters",
+    "ged_v",
+    "dice_mean",
+    "forward",
+    "backward",
+    "seconds",
+)
+TESTED = (
+    "total/pcc",
+    "aleatoric/pcc",
+    "epistemic/pcc",
+    "total/partial_pcc_distance",
+    "total/auroc_image",
+    "epistemic/auroc_image",
+    "total/aurc_image",
+    "nll_raters",
+    "ged_v",
+)
 SEARCHES = ("quam", "quam_tuned", "tta_quam_ranks")  # held against every other row
-NAMES = {"r2_pearson": "R²", "pcc": "PCC", "sdice_product_minmax": "SDice", "pcc_halves": "PCC with half the raters",
-         "partial_pcc_distance": "PCC beyond the contour", "pcc_band": "PCC in the band", "auroc_image": "AUROC of errors",
-         "aurc_image": "AURC", "mean": "mean (nats)", "ece_soft": "ECE", "nll_raters": "NLL", "ged_v": "GED²",
-         "dice_mean": "Dice", "forward": "forward", "backward": "backward", "seconds": "processor seconds"}
+NAMES = {
+    "r2_pearson": "R²",
+    "pcc": "PCC",
+    "sdice_product_minmax": "SDice",
+    "pcc_halves": "PCC with half the raters",
+    "partial_pcc_distance": "PCC beyond the contour",
+    "pcc_band": "PCC in the band",
+    "auroc_image": "AUROC of errors",
+    "aurc_image": "AURC",
+    "mean": "mean (nats)",
+    "ece_soft": "ECE",
+    "nll_raters": "NLL",
+    "ged_v": "GED²",
+    "dice_mean": "Dice",
+    "forward": "forward",
+    "backward": "backward",
+    "seconds": "processor seconds",
+}
 
 
 def case_means(cells: Sequence[Cell], *, condition: str) -> dict[str, dict[str, dict[str, float]]]:
@@ -36,12 +73,15 @@ def case_means(cells: Sequence[Cell], *, condition: str) -> dict[str, dict[str, 
             figures = gathered.setdefault(cell.method, {}).setdefault(cell.case, {})
             for name, value in cell.figures.items():
                 figures.setdefault(name, []).append(value)
-    return {method: {case: {name: _mean(values) for name, values in figures.items()} for case, figures in table.items()}
-            for method, table in gathered.items()}
+    return {
+        method: {case: {name: _mean(values) for name, values in figures.items()} for case, figures in table.items()}
+        for method, table in gathered.items()
+    }
 
 
-def summarise_methods(cells: Sequence[Cell], *, condition: str = "none", baseline: str = "softmax",
-                      figures: Sequence[str] = (*PUBLISHED, *FURTHER)) -> dict[str, Any]:
+def summarise_methods(
+    cells: Sequence[Cell], *, condition: str = "none", baseline: str = "softmax", figures: Sequence[str] = (*PUBLISHED, *FURTHER)
+) -> dict[str, Any]:
     """Everything a table needs: per method and figure the mean, interval, counts, spread over networks, and paired tests.
 
     A comparison is a method minus the baseline over the cases that both have; Holm's correction covers all methods of one
@@ -71,11 +111,19 @@ def summarise_methods(cells: Sequence[Cell], *, condition: str = "none", baselin
         for search in SEARCHES:
             if search in columns and not np.isnan(columns[search]).all():
                 for method, comparison in compare(columns, baseline=search).items():
-                    turned = comparison._asdict() | {"difference": -comparison.difference, "low": -comparison.high,
-                                                     "high": -comparison.low}
+                    turned = comparison._asdict() | {
+                        "difference": -comparison.difference,
+                        "low": -comparison.high,
+                        "high": -comparison.low,
+                    }
                     summary[search].setdefault("search_against", {}).setdefault(figure, {})[method] = turned
-    return {"condition": condition, "baseline": baseline, "cases": len(cases),
-            "networks": sorted({cell.network for cell in cells}), "methods": summary}
+    return {
+        "condition": condition,
+        "baseline": baseline,
+        "cases": len(cases),
+        "networks": sorted({cell.network for cell in cells}),
+        "methods": summary,
+    }
 
 
 def pool_shifts(cells: Sequence[Cell]) -> list[Cell]:
@@ -84,8 +132,7 @@ def pool_shifts(cells: Sequence[Cell]) -> list[Cell]:
     ran: dict[str, set[str]] = {}
     for cell in cells:
         ran.setdefault(cell.method, set()).add(cell.condition)
-    return [cell._replace(condition="shifted") for cell in cells
-            if cell.condition != "none" and ran[cell.method] >= conditions]
+    return [cell._replace(condition="shifted") for cell in cells if cell.condition != "none" and ran[cell.method] >= conditions]
 
 
 def case_ranking(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -95,8 +142,9 @@ def case_ranking(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """
     found = {}
     for kind in KINDS:
-        pairs = np.array([(row.get(f"{kind}/sum_over_foreground", np.nan), 1 - row.get("dice_consensus", np.nan))
-                          for row in rows.values()])
+        pairs = np.array(
+            [(row.get(f"{kind}/sum_over_foreground", np.nan), 1 - row.get("dice_consensus", np.nan)) for row in rows.values()]
+        )
         pairs = pairs[~np.isnan(pairs).any(1)]
         varied = len(pairs) > 2 and np.ptp(pairs, axis=0).min() > 0
         found[kind] = _spearman(pairs) if varied else float("nan")
@@ -123,23 +171,37 @@ def long_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def markdown(summary: Mapping[str, Any], settings: Mapping[str, str]) -> str:
     """The published layout (epistemic, aleatoric, total x R², PCC, soft Dice) and a second table of everything else."""
     methods = summary["methods"]
-    text = (f"{summary['cases']} cases, {len(summary['networks'])} networks, condition `{summary['condition']}`. Mean over cases "
-            "of the mean over networks; [95 % bootstrap interval over cases]; * differs from "
-            f"`{summary['baseline']}` with Holm-corrected p < 0.05 (Wilcoxon).\n\n")
-    text += _markdown(["method", *(f"{kind} {NAMES[f]}" for kind in KINDS for f in AGREEMENT)],
-                      [[name, *(_cell(row, figure, interval=figure.endswith("/pcc")) for figure in PUBLISHED)]
-                       for name, row in methods.items()])
-    text += "\n\n" + _markdown(["method", *(_title(f) for f in FURTHER), "case ranking (total)", "settings"],
-                               [[name, *(_cell(row, figure) for figure in FURTHER), _ranking(row["case_spearman"]),
-                                 settings.get(name, "")] for name, row in methods.items()])
+    text = (
+        f"{summary['cases']} cases, {len(summary['networks'])} networks, condition `{summary['condition']}`. Mean over cases "
+        "of the mean over networks; [95 % bootstrap interval over cases]; * differs from "
+        f"`{summary['baseline']}` with Holm-corrected p < 0.05 (Wilcoxon).\n\n"
+    )
+    text += _markdown(
+        ["method", *(f"{kind} {NAMES[f]}" for kind in KINDS for f in AGREEMENT)],
+        [
+            [name, *(_cell(row, figure, interval=figure.endswith("/pcc")) for figure in PUBLISHED)]
+            for name, row in methods.items()
+        ],
+    )
+    text += "\n\n" + _markdown(
+        ["method", *(_title(f) for f in FURTHER), "case ranking (total)", "settings"],
+        [
+            [name, *(_cell(row, figure) for figure in FURTHER), _ranking(row["case_spearman"]), settings.get(name, "")]
+            for name, row in methods.items()
+        ],
+    )
     return text + "\n"
 
 
 def latex(summary: Mapping[str, Any]) -> str:
     """The published layout as a LaTeX table body (booktabs)."""
-    lines = [r"\begin{tabular}{l" + "ccc" * len(KINDS) + "}", r"\toprule",
-             " & " + " & ".join(rf"\multicolumn{{3}}{{c}}{{{kind.capitalize()}}}" for kind in KINDS) + r" \\",
-             "Method" + r" & $R^2$ & PCC & SDice" * len(KINDS) + r" \\", r"\midrule"]
+    lines = [
+        r"\begin{tabular}{l" + "ccc" * len(KINDS) + "}",
+        r"\toprule",
+        " & " + " & ".join(rf"\multicolumn{{3}}{{c}}{{{kind.capitalize()}}}" for kind in KINDS) + r" \\",
+        "Method" + r" & $R^2$ & PCC & SDice" * len(KINDS) + r" \\",
+        r"\midrule",
+    ]
     for name, row in summary["methods"].items():
         cells = " & ".join(_number(row["figures"][figure]["mean"]) for figure in PUBLISHED)
         lines.append(name.replace("_", r"\_") + " & " + cells + r" \\")

@@ -20,8 +20,15 @@ SCORE = "total/pcc"
 LOWER_IS_BETTER = ("aurc_image", "e_aurc_image", "augrc_image", "ged_v", "ged_u")
 
 
-def tune(network: Network, method: Method, cases: Sequence[StudyCase], *, score: str = SCORE, out: Path | None = None,
-         progress: Callable[[str, int, int], None] = lambda *_: None) -> list[dict[str, Any]]:
+def tune(
+    network: Network,
+    method: Method,
+    cases: Sequence[StudyCase],
+    *,
+    score: str = SCORE,
+    out: Path | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[dict[str, Any]]:
     """Every setting of a method's grid with its mean score on validation cases; read back where it was computed before.
 
     A figure that no case has (a map that is constant everywhere) leaves every score NaN, and the default stands. ValueError
@@ -29,8 +36,16 @@ def tune(network: Network, method: Method, cases: Sequence[StudyCase], *, score:
     """
     if not cases:
         raise ValueError(f"tune: {method.name}: expected validation cases, got none")
-    identity = digest(network.digest, method.name, method.about, list(method.grid), [c.digest for c in cases],
-                      [c.digest for c in network.subject.fit_cases], score, network.subject.seed)
+    identity = digest(
+        network.digest,
+        method.name,
+        method.about,
+        list(method.grid),
+        [c.digest for c in cases],
+        [c.digest for c in network.subject.fit_cases],
+        score,
+        network.subject.seed,
+    )
     path = None if out is None else out / "tuning" / f"{method.name}-{identity[:16]}.json"
     stored = read_json(path) if path else {}
     if stored.get("digest") == identity:
@@ -45,10 +60,16 @@ def tune(network: Network, method: Method, cases: Sequence[StudyCase], *, score:
             scores.append(figures.get(score, float("nan")))
             progress(f"{network.name} {method.name} {case.identity.name}", place + 1, len(method.grid))
         known = np.array(scores)[~np.isnan(scores)]
-        rows.append({"settings": dict(settings), "score": float(known.mean()) if known.size else float("nan"),
-                     "standard_error": float(known.std(ddof=1) / np.sqrt(known.size)) if known.size > 1 else float("nan"),
-                     "cases": int(known.size), "missing": len(scores) - int(known.size),
-                     "seconds": time.perf_counter() - started})
+        rows.append(
+            {
+                "settings": dict(settings),
+                "score": float(known.mean()) if known.size else float("nan"),
+                "standard_error": float(known.std(ddof=1) / np.sqrt(known.size)) if known.size > 1 else float("nan"),
+                "cases": int(known.size),
+                "missing": len(scores) - int(known.size),
+                "seconds": time.perf_counter() - started,
+            }
+        )
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"digest": identity, "network": network.name, "method": method.name, "score": score, "rows": rows})

@@ -51,8 +51,13 @@ def _command(name: str, module: str, text: str) -> click.Command:
         if code:
             context.exit(code)
 
-    return click.Command(name, callback=call, help=text, params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
-                         context_settings={"ignore_unknown_options": True, "help_option_names": []})
+    return click.Command(
+        name,
+        callback=call,
+        help=text,
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    )
 
 
 benchmark.add_command(methods)

@@ -9,8 +9,12 @@ from .common import PATH, say
 
 @click.command(epilog="Example: quam-jax collect maps/ --style nnunet --out for_nnunet/")
 @click.argument("run_folder", type=PATH)
-@click.option("--style", required=True, type=click.Choice(["nnunet", "monai"]),
-              help="nnunet: KIND/CASE.nii.gz, the segmentations in predictions/; monai: CASE/CASE_KIND.nii.gz.")
+@click.option(
+    "--style",
+    required=True,
+    type=click.Choice(["nnunet", "monai"]),
+    help="nnunet: KIND/CASE.nii.gz, the segmentations in predictions/; monai: CASE/CASE_KIND.nii.gz.",
+)
 @click.option("--link", is_flag=True, help="Hard links instead of copies, where the file system can.")
 @click.option("--out", required=True, type=PATH, help="New folder to write to.")
 @click.pass_context

@@ -72,8 +72,9 @@ def config_options(command: Callable[..., Any] | None = None, *, without: tuple[
         shown = ",".join(default) if isinstance(default, tuple) else str(default)
         wrapped = option_of(field, show=shown)(wrapped)
     wrapped = click.option("--config", "config_file", type=PATH, help="YAML file of settings; options win over it.")(wrapped)
-    return click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True,
-                        help="Settings to start from.")(wrapped)
+    return click.option(
+        "--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True, help="Settings to start from."
+    )(wrapped)
 
 
 @contextmanager
@@ -85,8 +86,14 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[str, int, int]
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-               TextColumn("{task.fields[name]}"))
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[name]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None, name="")
         yield lambda name, done, total: progress.update(task, completed=done, total=total, name=name)

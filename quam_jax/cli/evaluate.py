@@ -22,8 +22,10 @@ class Item(NamedTuple):
     raters: dict[str, Path]
 
 
-@click.command(epilog="Example: quam-jax evaluate maps/ --masks raters/ --out scores/   or   quam-jax evaluate --map "
-                      "entropy=other_tool/ --masks raters/ --out scores/")
+@click.command(
+    epilog="Example: quam-jax evaluate maps/ --masks raters/ --out scores/   or   quam-jax evaluate --map "
+    "entropy=other_tool/ --masks raters/ --out scores/"
+)
 @click.argument("run", required=False, type=PATH)
 @click.option("--map", "maps", multiple=True, help="NAME=FOLDER of map files CASE.nii.gz or CASE.npz, instead of a run folder.")
 @click.option("--segmentation", type=PATH, help="With --map: folder of label maps CASE.ext; without it no error is counted.")
@@ -33,8 +35,17 @@ class Item(NamedTuple):
 @click.option("--tolerance", default=1.0, show_default=True, help="Tolerance of the surface Dice, in the same unit.")
 @click.option("--out", type=PATH, help="Folder for evaluation.csv and evaluation.json.")
 @click.pass_context
-def evaluate(context: click.Context, run: Path | None, maps: tuple[str, ...], segmentation: Path | None, masks: Path | None,
-             classes: int, band: float, tolerance: float, out: Path | None) -> int:
+def evaluate(
+    context: click.Context,
+    run: Path | None,
+    maps: tuple[str, ...],
+    segmentation: Path | None,
+    masks: Path | None,
+    classes: int,
+    band: float,
+    tolerance: float,
+    out: Path | None,
+) -> int:
     """Hold uncertainty maps against several raters: agreement, calibration, failure detection, overlap, surfaces."""
     from ..evaluation.statistics import summarise
     from ..run_folder import write_json, write_table
@@ -83,30 +94,56 @@ def _row(item: Item, *, classes: int, band: float, tolerance: float) -> dict[str
     labels = None
     if item.segmentation is not None:
         labels = np.asarray(read_map(item.segmentation)).astype(np.int32)
-    spacing = tuple(float(s) for s in geometry.spacing[:raters.ndim - 1])
+    spacing = tuple(float(s) for s in geometry.spacing[: raters.ndim - 1])
     # without a segmentation the control knows the raters' own contour, which flatters it
     contour = labels if labels is not None else consensus(rater_mean(raters, classes=classes))
     maps["boundary"] = boundary_map(contour_distance(contour, spacing=spacing), sigma=2.0)
-    return figures(maps, raters, probabilities=probabilities, segmentation=labels, spacing=spacing, band=band,
-                   tolerance=tolerance, classes=classes)
+    return figures(
+        maps,
+        raters,
+        probabilities=probabilities,
+        segmentation=labels,
+        spacing=spacing,
+        band=band,
+        tolerance=tolerance,
+        classes=classes,
+    )
 
 
 def _run_items(run: Path, masks: Path | None) -> Iterator[Item]:
     from ..data.files import natural_key
     from ..run_folder import read_json
 
-    sidecars = {path.stem: read_json(path) for path in sorted(run.glob("*.json"), key=lambda p: natural_key(p.name))
-                if path.name not in ("run.json", "summary.json")} if run.is_dir() else {}
+    sidecars = (
+        {
+            path.stem: read_json(path)
+            for path in sorted(run.glob("*.json"), key=lambda p: natural_key(p.name))
+            if path.name not in ("run.json", "summary.json")
+        }
+        if run.is_dir()
+        else {}
+    )
     sidecars = {name: about for name, about in sidecars.items() if "outputs" in about}
     if not sidecars:
         raise ValueError(f"{run}: expected the folder of a run with finished cases, got none")
-    drawn = _raters(masks, list(sidecars)) if masks is not None else {
-        name: {rater: Path(path) for rater, path in about.get("raters", {}).items()} for name, about in sidecars.items()}
+    drawn = (
+        _raters(masks, list(sidecars))
+        if masks is not None
+        else {name: {rater: Path(path) for rater, path in about.get("raters", {}).items()} for name, about in sidecars.items()}
+    )
     for name, about in sidecars.items():
-        stems = {kind: run / _stem(about["outputs"][kind]) for kind in (*_KINDS, "segmentation", "reference")
-                 if kind in about["outputs"]}
-        yield Item(name, {kind: stems[kind] for kind in _KINDS if kind in stems}, stems.get("segmentation"),
-                   stems.get("reference"), drawn[name])
+        stems = {
+            kind: run / _stem(about["outputs"][kind])
+            for kind in (*_KINDS, "segmentation", "reference")
+            if kind in about["outputs"]
+        }
+        yield Item(
+            name,
+            {kind: stems[kind] for kind in _KINDS if kind in stems},
+            stems.get("segmentation"),
+            stems.get("reference"),
+            drawn[name],
+        )
 
 
 def _file_items(maps: tuple[str, ...], segmentation: Path | None, masks: Path | None) -> Iterator[Item]:
@@ -125,8 +162,13 @@ def _file_items(maps: tuple[str, ...], segmentation: Path | None, masks: Path | 
         raise ValueError(f"{first}: expected maps CASE.nii.gz or CASE.npz, got none")
     drawn = _raters(masks, names)
     for name in names:
-        yield Item(name, {kind: folder / name for kind, folder in folders.items()},
-                   None if segmentation is None else segmentation / name, None, drawn[name])
+        yield Item(
+            name,
+            {kind: folder / name for kind, folder in folders.items()},
+            None if segmentation is None else segmentation / name,
+            None,
+            drawn[name],
+        )
 
 
 def _raters(masks: Path, names: list[str]) -> Mapping[str, dict[str, Path]]:
@@ -140,7 +182,7 @@ def _raters(masks: Path, names: list[str]) -> Mapping[str, dict[str, Path]]:
         fits = [name for name in names if stem == name or stem.startswith(f"{name}_")]
         if fits:
             name = max(fits, key=len)
-            found[name][stem[len(name) + 1:] or ONLY_RATER] = path
+            found[name][stem[len(name) + 1 :] or ONLY_RATER] = path
     return found
 
 
@@ -153,7 +195,8 @@ def _table(summary: Mapping[str, Mapping[str, float]]) -> str:
     lines = ["  ".join(["map".ljust(12), *(figure.rjust(20) for figure in _SHOWN)])]
     for kind in kinds:
         columns = [summary.get(f"{kind}/{figure}") for figure in _SHOWN]
-        lines.append("  ".join([kind.ljust(12), *(("-" if c is None else f"{c['mean']:.3f} ±{c['sd']:.3f}").rjust(20)
-                                                  for c in columns)]))
+        lines.append(
+            "  ".join([kind.ljust(12), *(("-" if c is None else f"{c['mean']:.3f} ±{c['sd']:.3f}").rjust(20) for c in columns)])
+        )
     overall = [f"{name} {summary[name]['mean']:.3f}" for name in ("dice_consensus", "ece_soft", "nll_raters") if name in summary]
     return "\n".join([*lines, "  ".join(overall)])

@@ -10,37 +10,75 @@ import click
 
 from .common import PATH, progress_bar, say, start_jax
 
-STRIP = {("softmax", "total"): "softmax", ("tta", "total"): "TTA", ("ensemble", "total"): "ensemble",
-         ("blur", "total"): "blurred (control)", ("quam", "total"): "QUAM-SM total",
-         ("quam", "epistemic"): "QUAM-SM epistemic"}  # columns of the overview picture, where these methods ran
+STRIP = {
+    ("softmax", "total"): "softmax",
+    ("tta", "total"): "TTA",
+    ("ensemble", "total"): "ensemble",
+    ("blur", "total"): "blurred (control)",
+    ("quam", "total"): "QUAM-SM total",
+    ("quam", "epistemic"): "QUAM-SM epistemic",
+}  # columns of the overview picture, where these methods ran
 
 
 def study_options(command: Any) -> Any:
     """Options that `benchmark methods` and `tune` share: the networks and the parts of the data."""
-    for option in reversed([
-        click.option("--model", "models", required=True, multiple=True,
-                     help="A trained network; give it several times, or once with {seed} in it and --seeds."),
-        click.option("--seeds", default="0", show_default=True,
-                     help="Seeds of what is random, a list such as 0,1,2; the n-th network takes the n-th (or the last)."),
-        click.option("--validation", required=True, help="LAYOUT:ROOT of the cases that settings are chosen on."),
-        click.option("--fit", required=True, help="LAYOUT:ROOT of cases that an adversarial model must still explain."),
-        click.option("--train", "trained_on", help="LAYOUT:ROOT of the training cases, to check that no other part shares any."),
-        click.option("--patient", help="Regular expression that finds the patient in a case name; parts may not share one."),
-        click.option("--inject-dropout", type=float, help="Rate of dropout in front of the head, for networks without any."),
-        click.option("--trained", "kinds", multiple=True, help="NAME=MODEL: the network of a method that has one of its own "
-                     "kind, such as evidential; may hold {seed}."),
-        click.option("--methods", "chosen", help="Methods to run, a list; default: all that these networks can serve."),
-        click.option("--score", default="total/pcc", show_default=True, help="The figure that tuning maximises on validation."),
-        click.option("--limit-validation", default=0, show_default=True, help="Validation cases used, evenly spread; 0: all."),
-    ]):
+    for option in reversed(
+        [
+            click.option(
+                "--model",
+                "models",
+                required=True,
+                multiple=True,
+                help="A trained network; give it several times, or once with {seed} in it and --seeds.",
+            ),
+            click.option(
+                "--seeds",
+                default="0",
+                show_default=True,
+                help="Seeds of what is random, a list such as 0,1,2; the n-th network takes the n-th (or the last).",
+            ),
+            click.option("--validation", required=True, help="LAYOUT:ROOT of the cases that settings are chosen on."),
+            click.option("--fit", required=True, help="LAYOUT:ROOT of cases that an adversarial model must still explain."),
+            click.option(
+                "--train", "trained_on", help="LAYOUT:ROOT of the training cases, to check that no other part shares any."
+            ),
+            click.option("--patient", help="Regular expression that finds the patient in a case name; parts may not share one."),
+            click.option("--inject-dropout", type=float, help="Rate of dropout in front of the head, for networks without any."),
+            click.option(
+                "--trained",
+                "kinds",
+                multiple=True,
+                help="NAME=MODEL: the network of a method that has one of its own kind, such as evidential; may hold {seed}.",
+            ),
+            click.option("--methods", "chosen", help="Methods to run, a list; default: all that these networks can serve."),
+            click.option(
+                "--score", default="total/pcc", show_default=True, help="The figure that tuning maximises on validation."
+            ),
+            click.option(
+                "--limit-validation", default=0, show_default=True, help="Validation cases used, evenly spread; 0: all."
+            ),
+        ]
+    ):
         command = option(command)
     return command
 
 
-def prepare_study(*, models: tuple[str, ...], seeds: str, validation: str, fit: str, trained_on: str | None, patient: str | None,
-                  inject_dropout: float | None, chosen: str | None, limit_validation: int, dataset: str | None, limit: int,
-                  configs: tuple[str, ...] = (),
-                  kinds: tuple[str, ...] = ()) -> tuple[list[Any], dict[str, Any], list[Any], list[Any]]:
+def prepare_study(
+    *,
+    models: tuple[str, ...],
+    seeds: str,
+    validation: str,
+    fit: str,
+    trained_on: str | None,
+    patient: str | None,
+    inject_dropout: float | None,
+    chosen: str | None,
+    limit_validation: int,
+    dataset: str | None,
+    limit: int,
+    configs: tuple[str, ...] = (),
+    kinds: tuple[str, ...] = (),
+) -> tuple[list[Any], dict[str, Any], list[Any], list[Any]]:
     """Networks, methods, validation and test cases, after the check that no two parts overlap."""
     from ..baselines.mc_dropout import dropout_layers
     from ..benchmarking.cases import parse_dataset, read_cases
@@ -59,8 +97,12 @@ def prepare_study(*, models: tuple[str, ...], seeds: str, validation: str, fit: 
         if preprocessing_of(model) != preprocessing or model.network.classes != classes:
             raise ValueError(f"{path}: expected the classes and the preprocessing of {paths[0]}")
     parts = {}
-    for name, text, most in (("fit", fit, 0), ("validation", validation, limit_validation), ("test", dataset, limit),
-                             ("train", trained_on, 0)):
+    for name, text, most in (
+        ("fit", fit, 0),
+        ("validation", validation, limit_validation),
+        ("test", dataset, limit),
+        ("train", trained_on, 0),
+    ):
         if text:
             least = 2 if name in ("validation", "test") else 1
             found = spread(parse_dataset(text), most)
@@ -116,10 +158,16 @@ def spread(cases: list[Any], most: int) -> list[Any]:
     return [cases[n * len(cases) // most] for n in range(most)]
 
 
-@click.command("methods", epilog="Example: quam-jax benchmark methods --dataset folders:test --validation folders:val --fit "
-                                 "folders:fit --model nets/net_{seed} --seeds 0,1,2 --inject-dropout 0.3 --out table/")
-@click.option("--dataset", required=True, help="LAYOUT:ROOT[,key=value] of the test cases: folders, refuge, qubiq, drive, stare, "
-                                               "chase, lidc_crops, nnunet or bids.")
+@click.command(
+    "methods",
+    epilog="Example: quam-jax benchmark methods --dataset folders:test --validation folders:val --fit "
+    "folders:fit --model nets/net_{seed} --seeds 0,1,2 --inject-dropout 0.3 --out table/",
+)
+@click.option(
+    "--dataset",
+    required=True,
+    help="LAYOUT:ROOT[,key=value] of the test cases: folders, refuge, qubiq, drive, stare, chase, lidc_crops, nnunet or bids.",
+)
 @study_options
 @click.option("--config", "configs", multiple=True, help="NAME=FILE: a further row, the search with the settings of a YAML file.")
 @click.option("--shift", "shifts", multiple=True, help="Also under a shift KIND:STRENGTH; noise, blur, contrast, brightness.")
@@ -128,8 +176,16 @@ def spread(cases: list[Any], most: int) -> list[Any]:
 @click.option("--baseline", default="softmax", show_default=True, help="What every method is compared with, case by case.")
 @click.option("--out", required=True, type=PATH, help="Folder of the study; an interrupted study goes on there.")
 @click.pass_context
-def methods(context: click.Context, dataset: str, shifts: tuple[str, ...], shift_methods: str | None, baseline: str, score: str,
-            out: Path, **options: Any) -> int:
+def methods(
+    context: click.Context,
+    dataset: str,
+    shifts: tuple[str, ...],
+    shift_methods: str | None,
+    baseline: str,
+    score: str,
+    out: Path,
+    **options: Any,
+) -> int:
     """Every method on the same networks and cases: tables, curves and pictures.
 
     Settings are chosen on the validation cases alone, for every method that has any; test cases are only measured.
@@ -159,8 +215,11 @@ def methods(context: click.Context, dataset: str, shifts: tuple[str, ...], shift
     with progress_bar("tuning", quiet=context.obj["quiet"]) as update:
         for network in networks:
             for name, method in chosen.items():
-                rows = tune(network, method, validation, score=score, out=out, progress=update) if len(method.grid) > 1 else [
-                    {"settings": dict(method.grid[0])}]
+                rows = (
+                    tune(network, method, validation, score=score, out=out, progress=update)
+                    if len(method.grid) > 1
+                    else [{"settings": dict(method.grid[0])}]
+                )
                 settings[network.name, name] = best(rows, score=score)["settings"] if len(rows) > 1 else rows[0]["settings"]
                 if len(rows) > 1:
                     tuned[f"{network.name} {name}"] = rows
@@ -168,24 +227,38 @@ def methods(context: click.Context, dataset: str, shifts: tuple[str, ...], shift
                 if method.parts:
                     settings[network.name, name] = {part: settings[network.name, part] for part in method.parts}
     with progress_bar("cases", quiet=context.obj["quiet"]) as update:
-        cells, failed = run_study(networks, chosen, settings, cases, conditions=conditions, shifted_methods=shifted, out=out,
-                                  progress=update)
+        cells, failed = run_study(
+            networks, chosen, settings, cases, conditions=conditions, shifted_methods=shifted, out=out, progress=update
+        )
     if not cells:
         raise ValueError(next(iter(failed.values())))
-    summaries = {c: tables.summarise_methods(cells, condition=c, baseline=baseline) for c in conditions
-                 if any(cell.condition == c for cell in cells)}
+    summaries = {
+        c: tables.summarise_methods(cells, condition=c, baseline=baseline)
+        for c in conditions
+        if any(cell.condition == c for cell in cells)
+    }
     if len(shifts) > 1:
         summaries["shifted"] = tables.summarise_methods(tables.pool_shifts(cells), condition="shifted", baseline=baseline)
-    shown = {name: "; ".join(dict.fromkeys(json.dumps(settings[n.name, name]) for n in networks if settings[n.name, name]))
-             for name in chosen}
+    shown = {
+        name: "; ".join(dict.fromkeys(json.dumps(settings[n.name, name]) for n in networks if settings[n.name, name]))
+        for name in chosen
+    }
     start = Config()
-    about = {"command": shlex.join(["quam-jax", *sys.argv[1:]]), "dataset": dataset, "failed": failed, "tuning_score": score,
-             "networks": {n.name: n.digest for n in networks}, "test_cases": {c.identity.name: c.identity.sha256 for c in cases},
-             "validation_cases": [c.identity.name for c in validation],
-             "fit_cases": [c.identity.name for c in networks[0].subject.fit_cases],
-             "default": {n: getattr(s, n) for s, n in ((start.targets, "radius"), (start.search, "learning_rate"),
-                                                       (start.search, "slack"))},
-             "settings": {f"{network} {name}": values for (network, name), values in settings.items()}, "tuning": tuned}
+    about = {
+        "command": shlex.join(["quam-jax", *sys.argv[1:]]),
+        "dataset": dataset,
+        "failed": failed,
+        "tuning_score": score,
+        "networks": {n.name: n.digest for n in networks},
+        "test_cases": {c.identity.name: c.identity.sha256 for c in cases},
+        "validation_cases": [c.identity.name for c in validation],
+        "fit_cases": [c.identity.name for c in networks[0].subject.fit_cases],
+        "default": {
+            n: getattr(s, n) for s, n in ((start.targets, "radius"), (start.search, "learning_rate"), (start.search, "slack"))
+        },
+        "settings": {f"{network} {name}": values for (network, name), values in settings.items()},
+        "tuning": tuned,
+    }
     write_json(out / "methods.json", {**about, "summaries": summaries})
     write_table(out / "methods.csv", tables.long_rows(cells))
     text = "\n".join(tables.markdown(summary, shown) for summary in summaries.values())

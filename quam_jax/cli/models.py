@@ -28,9 +28,19 @@ def convert(context: click.Context, source: Path, out: Path, arch: str | None, *
     return convert_checkpoint(context, source, out, arch=arch, **options)
 
 
-def convert_checkpoint(context: click.Context, source: Path, out: Path, *, arch: str | None, arguments: str | None = None,
-                       preprocessing: str | None = None, class_names: str | None = None, fold: str | None = None,
-                       configuration: str | None = None, verify: Path | None = None) -> int:
+def convert_checkpoint(
+    context: click.Context,
+    source: Path,
+    out: Path,
+    *,
+    arch: str | None,
+    arguments: str | None = None,
+    preprocessing: str | None = None,
+    class_names: str | None = None,
+    fold: str | None = None,
+    configuration: str | None = None,
+    verify: Path | None = None,
+) -> int:
     """Read, map, check and save a checkpoint; 1 if a reference was given and the logits differ from it."""
     from converters.parity import check_parity, record_parity
 
@@ -55,14 +65,23 @@ def convert_checkpoint(context: click.Context, source: Path, out: Path, *, arch:
         parity = check_parity(model, reference=verify)
         model = record_parity(model, parity)
         code = 0 if parity["verdict"] == "equal" else 1
-        say(context, f"parity with {verify.name}: {parity['verdict']}, largest difference {parity['max_abs']:.3g} "
-                     f"({parity['relative']:.3g} of the logit range)")
+        say(
+            context,
+            f"parity with {verify.name}: {parity['verdict']}, largest difference {parity['max_abs']:.3g} "
+            f"({parity['relative']:.3g} of the logit range)",
+        )
     elif (live := model.manifest.get("parity", {})).get("kind") == "live PyTorch":
-        say(context, f"parity with the graph in PyTorch: {live['verdict']}, largest difference {live['max_abs']:.3g} "
-                     f"({live['relative']:.3g} of the logit range)")
+        say(
+            context,
+            f"parity with the graph in PyTorch: {live['verdict']}, largest difference {live['max_abs']:.3g} "
+            f"({live['relative']:.3g} of the logit range)",
+        )
     save_model(out, model)
-    say(context, f"{source.name}: {model.network.architecture}, {model.network.in_channels} channels in, "
-                 f"{model.network.classes} classes, {model.parameter_count:,} weights, every name and shape used -> {out}")
+    say(
+        context,
+        f"{source.name}: {model.network.architecture}, {model.network.in_channels} channels in, "
+        f"{model.network.classes} classes, {model.parameter_count:,} weights, every name and shape used -> {out}",
+    )
     return code
 
 
@@ -93,10 +112,14 @@ def info(model: Path | None) -> None:
         from ..loading import load_model
 
         loaded = load_model(model)
-        shown = {"architecture": loaded.network.architecture, "arguments": dict(loaded.network.arguments),
-                 "weights": loaded.parameter_count, "sides multiple of": loaded.network.size_multiple,
-                 "cuts": list(loaded.network.cuts),
-                 **{k: v for k, v in loaded.manifest.items() if k != "set_aside"}}
+        shown = {
+            "architecture": loaded.network.architecture,
+            "arguments": dict(loaded.network.arguments),
+            "weights": loaded.parameter_count,
+            "sides multiple of": loaded.network.size_multiple,
+            "cuts": list(loaded.network.cuts),
+            **{k: v for k, v in loaded.manifest.items() if k != "set_aside"},
+        }
         click.echo(json.dumps(shown, indent=2, default=str))
         return
     names = ("quam_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "nibabel")
@@ -104,8 +127,9 @@ def info(model: Path | None) -> None:
     click.echo("  ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
     for device in jax.devices():
         memory = (device.memory_stats() or {}).get("bytes_limit")
-        click.echo(f"device {device.id}: {device.platform} {device.device_kind}"
-                   + (f", {memory / 2**30:.1f} GiB" if memory else ""))
+        click.echo(
+            f"device {device.id}: {device.platform} {device.device_kind}" + (f", {memory / 2**30:.1f} GiB" if memory else "")
+        )
     folder = cache_folder()
     files = [f for f in folder.glob("*") if f.is_file()] if folder.is_dir() else []
     click.echo(f"compilation cache {folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 2**20:.1f} MiB")

@@ -11,8 +11,10 @@ from ..config import Config
 from .common import PATH, config_options, start_jax
 
 
-@click.command(epilog="Example: quam-jax plan --model net.pth --images scans/ --fit-images train/images --fit-masks train/masks "
-                      "--cases 1000000 --devices 64 --hosts 8 --price 2.50")
+@click.command(
+    epilog="Example: quam-jax plan --model net.pth --images scans/ --fit-images train/images --fit-masks train/masks "
+    "--cases 1000000 --devices 64 --hosts 8 --price 2.50"
+)
 @click.option("--model", required=True, type=PATH, help="Model folder, or a checkpoint.")
 @click.option("--arch", help="Architecture of a checkpoint, where its names do not tell.")
 @click.option("--images", required=True, type=PATH, help="Some of the images, such as they will be.")
@@ -26,8 +28,9 @@ from .common import PATH, config_options, start_jax
 @click.option("--probe-cases", type=click.IntRange(1), default=4, show_default=True, help="Cases that are measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @config_options(without=("devices",))  # those of the run, not of the probe
-def plan(config: Config, cases: int, devices: int, hosts: int, price: float | None, probe_cases: int, as_json: bool,
-         **paths: Any) -> None:
+def plan(
+    config: Config, cases: int, devices: int, hosts: int, price: float | None, probe_cases: int, as_json: bool, **paths: Any
+) -> None:
     """Predict time, memory and cost of a large run, and say how it would be laid out."""
     start_jax()
     from ..pipeline import RunRequest
@@ -37,19 +40,25 @@ def plan(config: Config, cases: int, devices: int, hosts: int, price: float | No
     measured, size = probe(request, cases=probe_cases, imports=time.process_time())
     estimate = predict_run(measured, size, config, cases=cases, devices=devices, hosts=hosts, price=price)
     if as_json:
-        shown = {"probe": {k: v._asdict() if hasattr(v, "_asdict") else v for k, v in measured._asdict().items()},
-                 "estimate": estimate._asdict(), "layout": describe_plan(measured)}
+        shown = {
+            "probe": {k: v._asdict() if hasattr(v, "_asdict") else v for k, v in measured._asdict().items()},
+            "estimate": estimate._asdict(),
+            "layout": describe_plan(measured),
+        }
         click.echo(json.dumps(shown, indent=1))
         return
     each = measured.case.wall + measured.step.wall * (0 if config.search.epochs else config.search.steps)
-    click.echo(f"measured on {measured.cases} cases: start {measured.start.wall:.1f} s, compilation "
-               f"{measured.compile.wall:.1f} s for each of {measured.sizes} image sizes, {each:.3g} s a case, "
-               f"merging {measured.merge.wall:.2g} s a case")
+    click.echo(
+        f"measured on {measured.cases} cases: start {measured.start.wall:.1f} s, compilation "
+        f"{measured.compile.wall:.1f} s for each of {measured.sizes} image sizes, {each:.3g} s a case, "
+        f"merging {measured.merge.wall:.2g} s a case"
+    )
     click.echo(f"layout: {describe_plan(measured)}")
-    click.echo(f"{cases:,} cases on {devices} devices in {hosts} processes: {_span(estimate.seconds)}, "
-               f"{estimate.device_hours:,.1f} device hours, {estimate.memory / 2**30:.2f} GiB of memory a process, "
-               f"{estimate.disk / 2**30:,.1f} GiB on disk"
-               + ("" if estimate.price is None else f", price {estimate.price:,.2f}"))
+    click.echo(
+        f"{cases:,} cases on {devices} devices in {hosts} processes: {_span(estimate.seconds)}, "
+        f"{estimate.device_hours:,.1f} device hours, {estimate.memory / 2**30:.2f} GiB of memory a process, "
+        f"{estimate.disk / 2**30:,.1f} GiB on disk" + ("" if estimate.price is None else f", price {estimate.price:,.2f}")
+    )
 
 
 def _span(seconds: float) -> str:

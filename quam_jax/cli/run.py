@@ -12,8 +12,10 @@ from ..config import Config
 from .common import PATH, config_options, progress_bar, say, start_jax
 
 
-@click.command(epilog="Example: quam-jax run --model net.pth --images scans/ --masks raters/ --fit-images train/images "
-                      "--fit-masks train/masks --out maps/")
+@click.command(
+    epilog="Example: quam-jax run --model net.pth --images scans/ --masks raters/ --fit-images train/images "
+    "--fit-masks train/masks --out maps/"
+)
 @click.option("--model", required=True, type=PATH, help="Model folder, or a checkpoint (.pth, .pt, .safetensors, .npz).")
 @click.option("--arch", help="Architecture of a checkpoint, where its names do not tell.")
 @click.option("--images", required=True, type=PATH, help="Folder, file or glob: NIfTI, PNG, JPEG, BMP, TIFF.")
@@ -22,18 +24,37 @@ from .common import PATH, config_options, progress_bar, say, start_jax
 @click.option("--fit-masks", required=True, type=PATH, help="Their masks.")
 @click.option("--out", required=True, type=PATH, help="Folder of the run; an interrupted run goes on there.")
 @click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
-@click.option("--preprocessing", type=click.STRING, help='JSON such as {"normalise": "fixed", "scale": 255, "mean": [0.5], '
-                                                         '"std": [0.5]}; default: what the model was converted with.')
+@click.option(
+    "--preprocessing",
+    type=click.STRING,
+    help='JSON such as {"normalise": "fixed", "scale": 255, "mean": [0.5], '
+    '"std": [0.5]}; default: what the model was converted with.',
+)
 @click.option("--hosts", type=click.IntRange(1), help="How many processes share --out, to spread their starts.")
 @click.option("--host-index", type=click.IntRange(0), help="Which of them this is, from 0.")
-@click.option("--coordinator", help="HOST:PORT of process 0, or auto (Slurm, TPU pod, MPI): join them by jax.distributed, as TPU "
-                                    "pods need it.")
-@click.option("--patience", type=float, default=60.0, show_default=True,
-              help="Seconds without a sign of life after which another process's case is taken over.")
+@click.option(
+    "--coordinator",
+    help="HOST:PORT of process 0, or auto (Slurm, TPU pod, MPI): join them by jax.distributed, as TPU pods need it.",
+)
+@click.option(
+    "--patience",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="Seconds without a sign of life after which another process's case is taken over.",
+)
 @config_options
 @click.pass_context
-def run(context: click.Context, config: Config, preprocessing: str | None, hosts: int | None, host_index: int | None,
-        coordinator: str | None, patience: float, **paths: Any) -> int:
+def run(
+    context: click.Context,
+    config: Config,
+    preprocessing: str | None,
+    hosts: int | None,
+    host_index: int | None,
+    coordinator: str | None,
+    patience: float,
+    **paths: Any,
+) -> int:
     """Uncertainty maps of your own images with your own network.
 
     Start the same command as often as you like, on as many machines as see the folder: the processes share the cases.
@@ -64,9 +85,19 @@ def demo(context: click.Context, out: Path, config: Config, overwrite: bool) -> 
     data = Path(__file__).parent.parent / "demo_data"
     model = out.parent / f"{out.name}_model"
     convert_checkpoint(context, data / "model" / "att_unet.pth", model, arch="att_unet")
-    return _run(context, config=config, model=model, arch=None, images=data / "images", masks=data / "masks",
-                fit_images=data / "fit_images", fit_masks=data / "fit_masks", out=out, overwrite=overwrite,
-                preprocessing=None)
+    return _run(
+        context,
+        config=config,
+        model=model,
+        arch=None,
+        images=data / "images",
+        masks=data / "masks",
+        fit_images=data / "fit_images",
+        fit_masks=data / "fit_masks",
+        out=out,
+        overwrite=overwrite,
+        preprocessing=None,
+    )
 
 
 def _run(context: click.Context, *, config: Config, preprocessing: str | None, **paths: Any) -> int:
@@ -90,8 +121,11 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
     if any("dice" in row for row in result.rows):
         click.echo(format_table(*overview(result.rows, result.summary)))
         header, table = method_table(result.summary)
-        about = ("Agreement of each map with the entropy of the raters' mean" if "PCC" in header else
-                 "How well each map finds what the prediction gets wrong (agreement of raters takes two of them)")
+        about = (
+            "Agreement of each map with the entropy of the raters' mean"
+            if "PCC" in header
+            else "How well each map finds what the prediction gets wrong (agreement of raters takes two of them)"
+        )
         click.echo(f"\n{about}, mean over cases [95 % interval]:")
         click.echo(format_table(header, table))
     else:
@@ -99,4 +133,3 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
     if result.report.exists():
         click.echo(f"\nreport: {result.report}")
     return 1 if result.failed else 0
-

@@ -31,16 +31,34 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--masks", required=True, type=PATH, help="Masks of one or several raters: CASE.ext, CASE_RATER.ext.")
 @click.option("--out", required=True, type=PATH, help="Model folder to write; the training state lies beside it.")
 @click.option("--arch", default="att_unet", show_default=True, help="Architecture.")
-@click.option("--arguments", default='{"channels": 16, "drop": 0.0, "decoder_drop": 0.0}', show_default=True,
-              help="JSON of constructor arguments.")
+@click.option(
+    "--arguments",
+    default='{"channels": 16, "drop": 0.0, "decoder_drop": 0.0}',
+    show_default=True,
+    help="JSON of constructor arguments.",
+)
 @click.option("--classes", default=2, show_default=True, help="Classes, the background among them.")
-@click.option("--loss", type=click.Choice(["segmentation", "evidential", "prob_unet"]), default="segmentation", show_default=True,
-              help="evidential: outputs are the evidence of a Dirichlet; prob_unet: the bound of a Probabilistic U-Net (--arch "
-                   "prob_unet), on one rater's mask at a time. For the rows of these names in benchmark methods.")
+@click.option(
+    "--loss",
+    type=click.Choice(["segmentation", "evidential", "prob_unet"]),
+    default="segmentation",
+    show_default=True,
+    help="evidential: outputs are the evidence of a Dirichlet; prob_unet: the bound of a Probabilistic U-Net (--arch "
+    "prob_unet), on one rater's mask at a time. For the rows of these names in benchmark methods.",
+)
 @train_options
 @click.pass_context
-def train(context: click.Context, images: Path, masks: Path, out: Path, arch: str, arguments: str, classes: int, loss: str,
-          config: TrainConfig) -> None:
+def train(
+    context: click.Context,
+    images: Path,
+    masks: Path,
+    out: Path,
+    arch: str,
+    arguments: str,
+    classes: int,
+    loss: str,
+    config: TrainConfig,
+) -> None:
     """Train a small network on images with masks; the same command goes on after an interruption."""
     start_jax()
     import numpy as np
@@ -62,8 +80,9 @@ def train(context: click.Context, images: Path, masks: Path, out: Path, arch: st
         raise ValueError(f"{masks}: expected a mask for every image, got none for {', '.join(unlabelled[:5])}")
     read = [read_channels(case.files) for case in cases]
     channels = read[0].array.shape[-1]
-    network = Network.create(arch, **{"in_channels": channels, "n_classes": classes, **(parse_json("--arguments", arguments)
-                                                                                         or {})})
+    network = Network.create(
+        arch, **{"in_channels": channels, "n_classes": classes, **(parse_json("--arguments", arguments) or {})}
+    )
     if (loss == "prob_unet") != (network.architecture == "prob_unet"):
         raise ValueError(f"--loss prob_unet: expected together with --arch prob_unet, got --loss {loss} --arch {arch}")
     preprocessing = Preprocessing(normalise="zscore", channels=channels)
@@ -71,7 +90,7 @@ def train(context: click.Context, images: Path, masks: Path, out: Path, arch: st
     for case, image in zip(cases, read, strict=True):
         raters = np.stack([read_labels(path, classes=classes, like=image.geometry) for path in case.raters.values()])
         picture = preprocessing.apply(image.array)
-        for group in (raters[:, None] if loss == "prob_unet" else raters[None]):  # one mask at a time, or all together
+        for group in raters[:, None] if loss == "prob_unet" else raters[None]:  # one mask at a time, or all together
             wanted = rater_mean(group, classes=classes).astype(np.float32)
             if picture.ndim - 1 > network.rank:
                 examples += list(zip(to_slices(picture), to_slices(wanted), strict=True))
@@ -80,9 +99,14 @@ def train(context: click.Context, images: Path, masks: Path, out: Path, arch: st
     state = out.parent / f"{out.name}.training"
     losses: dict[str, Callable[..., Any]] = {"evidential": evidential_loss, "prob_unet": prob_unet_loss}
     with progress_bar("steps", quiet=context.obj["quiet"]) as update:
-        model = train_network(network, examples, config=config, checkpoint=state,
-                              loss=losses.get(loss),
-                              progress=lambda step, value: update(f"loss {value:.4f}", step, config.steps))
+        model = train_network(
+            network,
+            examples,
+            config=config,
+            checkpoint=state,
+            loss=losses.get(loss),
+            progress=lambda step, value: update(f"loss {value:.4f}", step, config.steps),
+        )
     model.manifest["training"]["loss"] = loss
     model.manifest["preprocessing"] = preprocessing.to_dict()
     save_model(out, model)

@@ -12,8 +12,10 @@ from .common import PATH, progress_bar, start_jax
 from .methods import prepare_study, study_options
 
 
-@click.command(epilog="Example: quam-jax tune --model net/ --validation folders:val --fit folders:train --slack 0.2,1 "
-                      "--learning-rate 1e-4,1e-3 --out tuned/")
+@click.command(
+    epilog="Example: quam-jax tune --model net/ --validation folders:val --fit folders:train --slack 0.2,1 "
+    "--learning-rate 1e-4,1e-3 --out tuned/"
+)
 @study_options
 @click.option("--radius", help="Radii to try, a list such as 1,2; any of these lists replaces the built-in grid of the search.")
 @click.option("--learning-rate", help="Learning rates to try.")
@@ -22,8 +24,17 @@ from .methods import prepare_study, study_options
 @click.option("--weighting", help="Weightings to try: all, last, best, softmax, mis.")
 @click.option("--out", required=True, type=PATH, help="Folder for tuned.yaml, tuning.csv, tuning.json and tuning.png.")
 @click.pass_context
-def tune(context: click.Context, score: str, out: Path, radius: str | None, learning_rate: str | None, slack: str | None,
-         steps: str | None, weighting: str | None, **options: Any) -> None:
+def tune(
+    context: click.Context,
+    score: str,
+    out: Path,
+    radius: str | None,
+    learning_rate: str | None,
+    slack: str | None,
+    steps: str | None,
+    weighting: str | None,
+    **options: Any,
+) -> None:
     """Choose radius, learning rate, slack, steps and weighting on validation cases, and the settings of the other methods too.
 
     With several networks a setting's score is the mean over them. `quam-jax run --config OUT/tuned.yaml` uses the result.
@@ -50,19 +61,30 @@ def tune(context: click.Context, score: str, out: Path, radius: str | None, lear
     with progress_bar("tuning", quiet=context.obj["quiet"]) as update:
         for name, method in tunable.items():
             runs = [tune_method(network, method, validation, score=score, out=out, progress=update) for network in networks]
-            tables[name] = [{**rows[0], "score": float(np.mean([r["score"] for r in rows])),
-                             "standard_error": float(np.mean([r["standard_error"] for r in rows]))}
-                            for rows in zip(*runs, strict=True)]
+            tables[name] = [
+                {
+                    **rows[0],
+                    "score": float(np.mean([r["score"] for r in rows])),
+                    "standard_error": float(np.mean([r["standard_error"] for r in rows])),
+                }
+                for rows in zip(*runs, strict=True)
+            ]
     unknown = [name for name, rows in tables.items() if all(np.isnan(row["score"]) for row in rows)]
     if unknown:
         raise ValueError(f"tune: {unknown[0]}: expected the figure {score} of some validation case, got none")
     chosen_settings = {name: best(rows, score=score) for name, rows in tables.items()}
     if "quam_tuned" in tables:
         (out / "tuned.yaml").write_text(dump_config(change(Config(), chosen_settings["quam_tuned"]["settings"])))
-    write_table(out / "tuning.csv", [{"method": name, **row, "settings": json.dumps(row["settings"])}
-                                     for name, rows in tables.items() for row in rows])
-    about = {"score": score, "validation_cases": [c.identity.name for c in validation],
-             "networks": {n.name: n.digest for n in networks}, "chosen": chosen_settings}
+    write_table(
+        out / "tuning.csv",
+        [{"method": name, **row, "settings": json.dumps(row["settings"])} for name, rows in tables.items() for row in rows],
+    )
+    about = {
+        "score": score,
+        "validation_cases": [c.identity.name for c in validation],
+        "networks": {n.name: n.digest for n in networks},
+        "chosen": chosen_settings,
+    }
     write_json(out / "tuning.json", {**about, "curves": tables})
     figures.draw_tuning(tables, out / "tuning.png", score=score)
     for name, row in chosen_settings.items():

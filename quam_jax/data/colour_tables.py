@@ -22,8 +22,10 @@ def write_colour_tables(folder: Path, names: Sequence[str]) -> list[Path]:
         shown = int(index > 0)
         slicer.append(f"{index} {_word(name)} {red} {green} {blue} {255 * shown}")
         snap.append(f'{index:5d} {red:5d} {green:4d} {blue:4d} {shown:4d} {shown:4d} {shown:3d}    "{_line(name)}"')
-    return [write_atomic(Path(folder) / SLICER, ("\n".join(slicer) + "\n").encode()),
-            write_atomic(Path(folder) / ITK_SNAP, ("\n".join(snap) + "\n").encode())]
+    return [
+        write_atomic(Path(folder) / SLICER, ("\n".join(slicer) + "\n").encode()),
+        write_atomic(Path(folder) / ITK_SNAP, ("\n".join(snap) + "\n").encode()),
+    ]
 
 
 def _word(name: str) -> str:

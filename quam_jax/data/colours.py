@@ -11,9 +11,7 @@ from jaxtyping import Float, UInt8
 from scipy.interpolate import PchipInterpolator
 
 # lightness, chroma, hue in degrees: the corners of the path, chosen to stay inside sRGB
-_PATH = np.array(
-    [(4, 8, 300), (22, 38, 302), (40, 34, 270), (57, 30, 215), (76, 46, 145), (95, 60, 104)], np.float64
-)
+_PATH = np.array([(4, 8, 300), (22, 38, 302), (40, 34, 270), (57, 30, 215), (76, 46, 145), (95, 60, 104)], np.float64)
 
 # Okabe and Ito, "Color universal design" (2008): told apart with any common colour vision
 _DISTINCT = np.array(

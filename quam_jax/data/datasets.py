@@ -37,9 +37,7 @@ class Case(NamedTuple):
         return (self.image, *self.channels)
 
 
-def find_cases(
-    images: Path | str, masks: Path | str | None = None, *, channel_files: bool = False
-) -> list[Case]:
+def find_cases(images: Path | str, masks: Path | str | None = None, *, channel_files: bool = False) -> list[Case]:
     """The cases of a folder, a glob or one file of images, with the masks found for them, in natural order.
 
     `images` and `masks` are each a folder (not searched deeper), a glob or a file; one image with one mask
@@ -93,8 +91,7 @@ def check_cases(cases: Iterable[Case]) -> list[Case]:
         folded = unicodedata.normalize("NFC", case.name).casefold()
         if folded in seen:
             raise ValueError(
-                f"{case.image}: the case name {case.name!r} is that of {seen[folded].image} "
-                "(capitals do not tell names apart)"
+                f"{case.image}: the case name {case.name!r} is that of {seen[folded].image} (capitals do not tell names apart)"
             )
         seen[folded] = case
     return ordered
@@ -182,8 +179,7 @@ def _group_channels(files: list[Path]) -> list[tuple[str, tuple[Path, ...]]]:
         if sorted(group) != list(range(count)):
             got = ", ".join(f"{channel:04d}" for channel in sorted(group))
             raise ValueError(
-                f"{next(iter(group.values())).parent}: case {name} has channels {got}; "
-                f"expected 0000 to {count - 1:04d}"
+                f"{next(iter(group.values())).parent}: case {name} has channels {got}; expected 0000 to {count - 1:04d}"
             )
     return [(name, tuple(group[channel] for channel in range(count))) for name, group in groups.items()]
 

@@ -84,16 +84,25 @@ def _read_slice(path: Path, *, limit: int) -> _Slice | None:
         raise ValueError(f"{path}: expected {', '.join(absent)}, got none")
     try:
         frames, samples = int(data.get("NumberOfFrames", 1)), int(data.get("SamplesPerPixel", 1))
-        image = _Slice(path, data, uid, _floats(data.ImageOrientationPatient, 6).reshape(2, 3),
-                       _floats(data.ImagePositionPatient, 3), _floats(data.PixelSpacing, 2), (int(data.Rows), int(data.Columns)),
-                       float(data.get("SliceThickness") or 1.0))
+        image = _Slice(
+            path,
+            data,
+            uid,
+            _floats(data.ImageOrientationPatient, 6).reshape(2, 3),
+            _floats(data.ImagePositionPatient, 3),
+            _floats(data.PixelSpacing, 2),
+            (int(data.Rows), int(data.Columns)),
+            float(data.get("SliceThickness") or 1.0),
+        )
     except Exception as error:
         raise ValueError(f"{path}: a damaged image: {one_line(error)}") from error
     if frames != 1 or samples != 1:
         raise ValueError(f"{path}: expected one frame of grey values a file, got {frames} frames of {samples} values")
     if min(image.size) < 1 or not (image.spacing > 0).all() or not 0 < image.thickness < math.inf:
-        raise ValueError(f"{path}: expected a size and spacing above 0, got {image.size} pixels, {image.spacing.tolist()} and "
-                         f"{image.thickness:g} mm")
+        raise ValueError(
+            f"{path}: expected a size and spacing above 0, got {image.size} pixels, {image.spacing.tolist()} and "
+            f"{image.thickness:g} mm"
+        )
     return image
 
 
@@ -116,10 +125,14 @@ def _volume(folder: Path, group: Sequence[_Slice]) -> Series:
     turn = first.turn
     normal = np.cross(*turn)
     for image in group[1:]:
-        if image.size != first.size or not np.allclose(image.turn, turn, atol=TOLERANCE) or not np.allclose(
-                image.spacing, first.spacing, rtol=TOLERANCE):
-            raise ValueError(f"{image.path}: expected the size, orientation and pixel spacing of the series' first image, got "
-                             "others")
+        if (
+            image.size != first.size
+            or not np.allclose(image.turn, turn, atol=TOLERANCE)
+            or not np.allclose(image.spacing, first.spacing, rtol=TOLERANCE)
+        ):
+            raise ValueError(
+                f"{image.path}: expected the size, orientation and pixel spacing of the series' first image, got others"
+            )
     positions = np.array([image.position for image in group])
     order = np.argsort(positions @ normal, kind="stable")
     positions = positions[order]
@@ -131,8 +144,10 @@ def _volume(folder: Path, group: Sequence[_Slice]) -> Series:
         length = float(np.linalg.norm(step))
         if length == 0 or np.abs(steps - step).max() > 10 * TOLERANCE * length:
             apart = steps @ normal
-            raise ValueError(f"{folder}: expected slices at equal distances, got {apart.min():.4g} to {apart.max():.4g} mm; "
-                             "a slice is missing or doubled")
+            raise ValueError(
+                f"{folder}: expected slices at equal distances, got {apart.min():.4g} to {apart.max():.4g} mm; "
+                "a slice is missing or doubled"
+            )
         if abs(float(step @ normal)) < (1 - TOLERANCE) * length:
             raise ValueError(f"{folder}: expected slices straight above each other, got a tilted stack (gantry tilt)")
     planes = [_values(image) for image in slices]
@@ -158,48 +173,78 @@ def _values(image: _Slice) -> Float[np.ndarray, "rows columns"]:
     return values
 
 
-def write_segmentation(path: Path, labels: Int[np.ndarray, "i j k"], series: Series, *, names: Sequence[str],
-                       version: str) -> Path:
+def write_segmentation(
+    path: Path, labels: Int[np.ndarray, "i j k"], series: Series, *, names: Sequence[str], version: str
+) -> Path:
     """Labels as a DICOM Segmentation with one binary segment a name; label k is segment k."""
     hd = _need("highdicom", path)
     codes = _need("pydicom.sr.codedict", path).codes
-    algorithm = hd.AlgorithmIdentificationSequence(name=MANUFACTURER, version=version,
-                                                   family=codes.DCM.ArtificialIntelligence)
-    segments = [hd.seg.SegmentDescription(
-        segment_number=number, segment_label=name[:64], segmented_property_category=codes.SCT.AnatomicalStructure,
-        segmented_property_type=codes.SCT.AnatomicalStructure, algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=algorithm) for number, name in enumerate(names, start=1)]
+    algorithm = hd.AlgorithmIdentificationSequence(name=MANUFACTURER, version=version, family=codes.DCM.ArtificialIntelligence)
+    segments = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name[:64],
+            segmented_property_category=codes.SCT.AnatomicalStructure,
+            segmented_property_type=codes.SCT.AnatomicalStructure,
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, name in enumerate(names, start=1)
+    ]
     data = hd.seg.Segmentation(
-        source_images=list(series.slices), pixel_array=_frames(labels.astype(np.uint8)), segment_descriptions=segments,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY, series_description="segmentation", omit_empty_frames=False,
-        **_identity(hd, series, 1, version))
+        source_images=list(series.slices),
+        pixel_array=_frames(labels.astype(np.uint8)),
+        segment_descriptions=segments,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        series_description="segmentation",
+        omit_empty_frames=False,
+        **_identity(hd, series, 1, version),
+    )
     data.save_as(path)
     return path
 
 
-def write_parametric_map(path: Path, values: Float[np.ndarray, "i j k"], series: Series, *, name: str, number: int,
-                         version: str) -> Path:
+def write_parametric_map(
+    path: Path, values: Float[np.ndarray, "i j k"], series: Series, *, name: str, number: int, version: str
+) -> Path:
     """An uncertainty map in nats as a DICOM Parametric Map of 32-bit numbers; `number` is that of its series."""
     hd = _need("highdicom", path)
     codes = _need("pydicom.sr.codedict", path).codes
     low, high = float(values.min()), float(values.max())
-    mapping = hd.pm.RealWorldValueMapping(lut_label=name[:16].upper(), lut_explanation=f"{name} uncertainty, nats"[:64],
-                                          unit=codes.UCUM.NoUnits, value_range=(low, high), slope=1, intercept=0)
+    mapping = hd.pm.RealWorldValueMapping(
+        lut_label=name[:16].upper(),
+        lut_explanation=f"{name} uncertainty, nats"[:64],
+        unit=codes.UCUM.NoUnits,
+        value_range=(low, high),
+        slope=1,
+        intercept=0,
+    )
     data = hd.pm.ParametricMap(
-        source_images=list(series.slices), pixel_array=_frames(values.astype(np.float32)),
-        contains_recognizable_visual_features=False, real_world_value_mappings=[mapping],
+        source_images=list(series.slices),
+        pixel_array=_frames(values.astype(np.float32)),
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[mapping],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=(low + high) / 2, window_width=max(high - low, 1e-6))],
-        content_label=name[:16].upper(), series_description=f"{name} uncertainty, nats",
-        **_identity(hd, series, number, version))
+        content_label=name[:16].upper(),
+        series_description=f"{name} uncertainty, nats",
+        **_identity(hd, series, number, version),
+    )
     data.save_as(path)
     return path
 
 
 def _identity(hd: Any, series: Series, number: int, version: str) -> dict[str, Any]:
     taken = max((int(data.get("SeriesNumber") or 0) for data in series.slices), default=0)
-    return {"series_instance_uid": hd.UID(), "series_number": taken + number, "sop_instance_uid": hd.UID(), "instance_number": 1,
-            "manufacturer": MANUFACTURER, "manufacturer_model_name": MANUFACTURER, "software_versions": version,
-            "device_serial_number": version}
+    return {
+        "series_instance_uid": hd.UID(),
+        "series_number": taken + number,
+        "sop_instance_uid": hd.UID(),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MANUFACTURER,
+        "software_versions": version,
+        "device_serial_number": version,
+    }
 
 
 def _frames(values: np.ndarray) -> np.ndarray:
@@ -213,5 +258,6 @@ def _need(module: str, where: Path) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ValueError(f"{where}: expected {module.split('.')[0]} for DICOM, got none; install it with "
-                         "`pip install quam_jax[dicom]`") from None
+        raise ValueError(
+            f"{where}: expected {module.split('.')[0]} for DICOM, got none; install it with `pip install quam_jax[dicom]`"
+        ) from None

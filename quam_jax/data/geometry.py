@@ -55,13 +55,10 @@ def require_same_grid(mask: Geometry, image: Geometry, *, where: str) -> None:
     """
     if mask.kind != image.kind:
         raise ValueError(
-            f"{where}: a {mask.kind} mask for a {image.kind} image: their axes are in a different order, "
-            "give both in one format"
+            f"{where}: a {mask.kind} mask for a {image.kind} image: their axes are in a different order, give both in one format"
         )
     if mask.size != image.size:
-        raise ValueError(
-            f"{where}: the mask has size {_times(mask.size)}, its image {_times(image.size)}; expected equal"
-        )
+        raise ValueError(f"{where}: the mask has size {_times(mask.size)}, its image {_times(image.size)}; expected equal")
     columns = [*range(image.rank), 3]
     gap = float(np.abs(mask.affine[:3, columns] - image.affine[:3, columns]).max())
     if not gap <= AFFINE_TOLERANCE:

@@ -25,8 +25,9 @@ def decode_itk(path: Path, *, suffix: str, limit: int) -> tuple[Num[np.ndarray, 
     try:
         import SimpleITK as itk
     except ImportError:
-        raise ValueError(f"{path}: expected SimpleITK to read {suffix} files, got none; install it with "
-                         "`pip install quam_jax[simpleitk]`") from None
+        raise ValueError(
+            f"{path}: expected SimpleITK to read {suffix} files, got none; install it with `pip install quam_jax[simpleitk]`"
+        ) from None
     itk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = itk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -60,8 +61,9 @@ def lps_affine(direction: Float[np.ndarray, "d d"], spacing: Any, origin: Any) -
     return LPS_TO_RAS @ affine
 
 
-def nifti_geometry(size: tuple[int, ...], affine: Float[np.ndarray, "4 4"], *, spacing: tuple[float, ...], suffix: str,
-                   mode: str) -> Geometry:
+def nifti_geometry(
+    size: tuple[int, ...], affine: Float[np.ndarray, "4 4"], *, spacing: tuple[float, ...], suffix: str, mode: str
+) -> Geometry:
     """The geometry of an image that is no NIfTI file, with the header that its maps get: sform and qform, in millimetres."""
     header = Nifti1Header()
     header.set_data_dtype(np.float32)

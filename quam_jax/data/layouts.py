@@ -69,9 +69,7 @@ def stare(root: Path) -> list[Case]:
     base = Path(root)
     images = "stare-images" if (base / "stare-images").is_dir() else "images"
     raters = {
-        name: _by_stem(base / f"labels-{name}", rf"(.+)\.{name}")
-        for name in ("ah", "vk")
-        if (base / f"labels-{name}").is_dir()
+        name: _by_stem(base / f"labels-{name}", rf"(.+)\.{name}") for name in ("ah", "vk") if (base / f"labels-{name}").is_dir()
     }
     return _paired(base, images, r"(.+)", raters, "stare-images/im0001.ppm with labels-ah/im0001.ah.ppm")
 
@@ -102,14 +100,11 @@ def nnunet(root: Path, *, split: str = "Tr") -> list[Case]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{description}: expected nnU-Net's description ({one_line(error)})") from error
     labels = base / f"labels{split}"
-    cases = find_cases(
-        _folder(base, f"images{split}"), labels if labels.is_dir() else None, channel_files=True
-    )
+    cases = find_cases(_folder(base, f"images{split}"), labels if labels.is_dir() else None, channel_files=True)
     for case in cases:
         if len(case.files) != channels:
             raise ValueError(
-                f"{case.image}: case {case.name} has {len(case.files)} channel files, "
-                f"dataset.json announces {channels}"
+                f"{case.image}: case {case.name} has {len(case.files)} channel files, dataset.json announces {channels}"
             )
     return cases
 
@@ -178,9 +173,7 @@ def _folder(root: Path, *parts: str) -> Path:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    children = (
-        child for child in _folder(root).iterdir() if child.is_dir() and not child.name.startswith(".")
-    )
+    children = (child for child in _folder(root).iterdir() if child.is_dir() and not child.name.startswith("."))
     return sorted(children, key=lambda child: natural_key(child.name))
 
 
@@ -207,9 +200,7 @@ def _by_stem(folder: Path, pattern: str) -> dict[str, Path]:
     return found
 
 
-def _paired(
-    base: Path, images: str, pattern: str, raters: dict[str, dict[str, Path]], expected: str
-) -> list[Case]:
+def _paired(base: Path, images: str, pattern: str, raters: dict[str, dict[str, Path]], expected: str) -> list[Case]:
     """Cases of the image files whose stem matches, with each rater's file under the group of the pattern."""
     cases = []
     for file in list_images(_folder(base, images), what="images"):

@@ -54,9 +54,7 @@ def write_map(
     unit = _UNITS[kind] if units is None else units
     if geometry.kind == "nifti":
         description = f"quam_jax {kind}" + (f" ({unit})" if unit != kind else "")
-        content = encode_nifti(
-            values, geometry, intent=_INTENT[kind], description=description, display=(low, high)
-        )
+        content = encode_nifti(values, geometry, intent=_INTENT[kind], description=description, display=(low, high))
         return [write_atomic(_beside(stem, ".nii.gz"), content)]
     table = _colour_table(values, kind=kind, colours=colours, stem=stem)
     written = [write_atomic(_beside(stem, ".npz"), pack_arrays(data=values, units=np.array(unit)))]

@@ -20,9 +20,7 @@ _MILLIMETRES = {1: 1e3, 3: 1e-3}  # NIfTI unit codes for metre and micron; all e
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def decode_nifti(
-    raw: bytes, path: Path, *, suffix: str, limit: int
-) -> tuple[Num[np.ndarray, "*space i"], Geometry]:
+def decode_nifti(raw: bytes, path: Path, *, suffix: str, limit: int) -> tuple[Num[np.ndarray, "*space i"], Geometry]:
     """Values [*space i] and geometry of a NIfTI file's bytes.
 
     Values keep the stored type unless the header scales them (scl_slope, scl_inter; then float32). A fourth

@@ -55,14 +55,18 @@ class Plan:
             settings = record["resampling"][what]
             function, apart = settings.get("function"), settings.get("force_separate_z")
             if function not in (RESAMPLING, None) or apart is not None:
-                raise ValueError(f"{where}: expected resampling by {RESAMPLING} that decides for itself which axis goes apart, "
-                                 f"got {function} with force_separate_z {apart}")
+                raise ValueError(
+                    f"{where}: expected resampling by {RESAMPLING} that decides for itself which axis goes apart, "
+                    f"got {function} with force_separate_z {apart}"
+                )
             orders[what] = (int(settings.get("order", 3 if what == "data" else 1)), int(settings.get("order_z", 0)))
         if max(orders["probabilities"]) > 1:
             raise ValueError(f"{where}: expected probabilities resampled by order 0 or 1, got {orders['probabilities']}")
         if record.get("reader") not in FILE_READERS:
-            raise ValueError(f"{where}: expected a model that read its images with one of "
-                             f"{', '.join(r for r in FILE_READERS if r)}, got {record['reader']}")
+            raise ValueError(
+                f"{where}: expected a model that read its images with one of "
+                f"{', '.join(r for r in FILE_READERS if r)}, got {record['reader']}"
+            )
         for channel in record["normalisation"]:
             if channel["scheme"] == "CTNormalization" and not channel["intensity"]:
                 raise ValueError(f"{where}: expected the intensities of the foreground for CTNormalization, got none")
@@ -70,12 +74,19 @@ class Plan:
         values = [v for given in record["labels"].values() for v in (given if isinstance(given, list) else [given])]
         known = [v for v in values if v != record.get("ignore_label")]
         return Plan(
-            patch=tuple(record["patch_size"]), spacing=tuple(record["spacing"]), transpose=tuple(record["transpose_forward"]),
-            normalisation=tuple(record["normalisation"]), image_orders=orders["data"], logit_orders=orders["probabilities"],
-            mirror_axes=tuple(record.get("mirror_axes", ())), reorient=record.get("reader") == "NibabelIOWithReorient",
-            labels=max(known) + 1, ignore_label=record.get("ignore_label"),
+            patch=tuple(record["patch_size"]),
+            spacing=tuple(record["spacing"]),
+            transpose=tuple(record["transpose_forward"]),
+            normalisation=tuple(record["normalisation"]),
+            image_orders=orders["data"],
+            logit_orders=orders["probabilities"],
+            mirror_axes=tuple(record.get("mirror_axes", ())),
+            reorient=record.get("reader") == "NibabelIOWithReorient",
+            labels=max(known) + 1,
+            ignore_label=record.get("ignore_label"),
             regions=None if regions is None else tuple(map(tuple, regions)),
-            regions_order=None if regions is None else tuple(record["regions_class_order"]))
+            regions_order=None if regions is None else tuple(record["regions_class_order"]),
+        )
 
     @property
     def rank(self) -> int:
@@ -84,7 +95,7 @@ class Plan:
 
     def target_spacing(self, spacing: Sequence[float]) -> tuple[float, ...]:
         """The voxel size of the network's grid; a two-dimensional network keeps the distance of the slices."""
-        return (*spacing[:3 - len(self.spacing)], *self.spacing)
+        return (*spacing[: 3 - len(self.spacing)], *self.spacing)
 
 
 class Grid(NamedTuple):
@@ -132,8 +143,9 @@ def to_grid(image: Float[np.ndarray, "*space i"], geometry: Geometry, plan: Plan
     target = plan.target_spacing(spacing)
     shape = resampled_shape(volume.shape[:-1], spacing, target)
     if min(shape) < 1:
-        raise ValueError(f"image: {geometry.size} voxels of {geometry.spacing} mm are less than one voxel of the model's "
-                         f"{target} mm")
+        raise ValueError(
+            f"image: {geometry.size} voxels of {geometry.spacing} mm are less than one voxel of the model's {target} mm"
+        )
     grid = Grid(geometry, plan, full, box, spacing, shape, target)
     return resample_image(volume, shape, grid.image_scheme), grid
 
@@ -144,8 +156,15 @@ def labels_to_grid(labels: Int[np.ndarray, "*space"], grid: Grid) -> Int[np.ndar
     return resample_labels(volume, grid.shape, grid.logit_scheme._replace(apart=grid.image_scheme.apart))
 
 
-def from_grid(array: Num[np.ndarray, "*grid c"], grid: Grid, finish: Callable[[np.ndarray], np.ndarray], *,
-              outside: float | Sequence[float], dtype: Any = np.float32, nearest: bool = False) -> np.ndarray:
+def from_grid(
+    array: Num[np.ndarray, "*grid c"],
+    grid: Grid,
+    finish: Callable[[np.ndarray], np.ndarray],
+    *,
+    outside: float | Sequence[float],
+    dtype: Any = np.float32,
+    nearest: bool = False,
+) -> np.ndarray:
     """An array of the network's grid on the image's own, `finish`ed slab by slab; `outside` stands beyond the box.
 
     `finish` takes resampled slabs `[*slab c]` and gives what is kept of them, with any last axes. Values are resampled as
@@ -160,7 +179,7 @@ def from_grid(array: Num[np.ndarray, "*grid c"], grid: Grid, finish: Callable[[n
             result = np.empty((*grid.full, *slab.shape[3:]), dtype)
             result[...] = outside
         start = grid.box[0].start
-        result[start + rows.start:start + rows.stop, grid.box[1], grid.box[2]] = slab
+        result[start + rows.start : start + rows.stop, grid.box[1], grid.box[2]] = slab
     assert result is not None
     return _backward(result, grid)
 
@@ -174,8 +193,10 @@ def points_on_grid(points: Int[np.ndarray, "n rank"], grid: Grid) -> Int[np.ndar
     fits = points.shape[1] == len(size)
     inside = ((points >= 0) & (points < np.array(size))).all(1) if fits else np.zeros(len(points), bool)
     if not inside.all():
-        raise ValueError(f"pixel list: expected {len(size)} indices inside the image ({' x '.join(map(str, size))}), got "
-                         f"{','.join(map(str, points[np.argmin(inside)]))}")
+        raise ValueError(
+            f"pixel list: expected {len(size)} indices inside the image ({' x '.join(map(str, size))}), got "
+            f"{','.join(map(str, points[np.argmin(inside)]))}"
+        )
     numbers = np.arange(math.prod(size)).reshape(*size, 1)
     place = np.empty(math.prod(size), np.int64)
     place[_forward(numbers, grid.geometry, grid.plan).reshape(-1)] = np.arange(len(place))
@@ -183,8 +204,9 @@ def points_on_grid(points: Int[np.ndarray, "n rank"], grid: Grid) -> Int[np.ndar
     found = np.stack(np.unravel_index(wanted, grid.full), -1) - [s.start for s in grid.box]
     outside = ((found < 0) | (found >= np.array(grid.native_shape))).any(1)
     if outside.any():
-        raise ValueError(f"pixel list: expected voxels inside the box of non-zero voxels, got "
-                         f"{','.join(map(str, points[np.argmax(outside)]))}")
+        raise ValueError(
+            f"pixel list: expected voxels inside the box of non-zero voxels, got {','.join(map(str, points[np.argmax(outside)]))}"
+        )
     return np.floor((found + 0.5) * np.array(grid.shape) / np.array(grid.native_shape)).astype(np.int64)
 
 
@@ -224,7 +246,7 @@ def _spacing(geometry: Geometry, plan: Plan) -> tuple[float, ...]:
     """The spacing of the plan's axes, as the file states it: single precision where the affine only repeats it."""
     spacing = list(geometry.spacing)
     if geometry.header is not None and geometry.suffix in NIFTI_SUFFIXES:
-        stated = [float(s) for s in geometry.header["pixdim"][1:len(spacing) + 1]]
+        stated = [float(s) for s in geometry.header["pixdim"][1 : len(spacing) + 1]]
         spacing = [s if abs(s - own) <= 1e-4 * own else own for s, own in zip(stated, spacing, strict=True)]
     if geometry.kind == "raster":
         spacing = spacing[::-1]
@@ -246,8 +268,14 @@ def _bounding_box(inside: Bool[np.ndarray, "*space"]) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _normalise(values: Float[np.ndarray, "*space"], inside: Bool[np.ndarray, "*space"], *, scheme: str, use_mask: bool,
-               intensity: Mapping[str, float] | None) -> Float[np.ndarray, "*space"]:
+def _normalise(
+    values: Float[np.ndarray, "*space"],
+    inside: Bool[np.ndarray, "*space"],
+    *,
+    scheme: str,
+    use_mask: bool,
+    intensity: Mapping[str, float] | None,
+) -> Float[np.ndarray, "*space"]:
     """One channel by nnU-Net's scheme of this name, float32."""
     values = values.astype(np.float32)
     if scheme == "CTNormalization":

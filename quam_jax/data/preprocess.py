@@ -52,8 +52,7 @@ class Preprocessing:
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) != wanted:
                 raise ValueError(
-                    f"{name}: {self.normalise} normalisation of {self.channels} channels takes {wanted}, "
-                    f"got {len(numbers)}"
+                    f"{name}: {self.normalise} normalisation of {self.channels} channels takes {wanted}, got {len(numbers)}"
                 )
         if any(s <= 0 for s in self.std):
             raise ValueError(f"std: expected positive numbers, got {self.std}")
@@ -65,9 +64,7 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain numbers, strings and lists (for JSON or YAML)."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "Preprocessing":
@@ -76,9 +73,7 @@ class Preprocessing:
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise ValueError(f"preprocessing: unknown key {unknown[0]!r}; known are {', '.join(known)}")
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-        }
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
         return cls(**plain)
 
     def apply(self, array: Num[np.ndarray, "*space i"]) -> Float[np.ndarray, "*space j"]:

@@ -42,9 +42,7 @@ _ONE_CHANNEL = ("1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _COLOUR = {"LA": 1, "RGB": 3, "RGBA": 3, "RGBX": 3}  # channels that are kept; the rest is alpha or padding
 
 
-def decode_raster(
-    raw: bytes, path: Path, *, suffix: str, limit: int
-) -> tuple[Num[np.ndarray, "h w i"], Geometry]:
+def decode_raster(raw: bytes, path: Path, *, suffix: str, limit: int) -> tuple[Num[np.ndarray, "h w i"], Geometry]:
     """Stored values [h w i] and geometry of a picture's bytes.
 
     Grey and 1-bit pictures have one channel (1-bit: 0 and 1), RGB three, alpha is dropped; a palette gives
@@ -62,9 +60,7 @@ def decode_raster(
     return values, _geometry(picture, suffix)
 
 
-def decode_raster_labels(
-    raw: bytes, path: Path, *, suffix: str, limit: int
-) -> tuple[Num[np.ndarray, "h w"], Geometry]:
+def decode_raster_labels(raw: bytes, path: Path, *, suffix: str, limit: int) -> tuple[Num[np.ndarray, "h w"], Geometry]:
     """Stored values [h w] of a mask picture and its geometry; refusals as for images.
 
     The value is the grey value; in a palette with colours it is the index (as label maps are commonly stored,
@@ -82,9 +78,7 @@ def decode_raster_labels(
     return values, _geometry(picture, suffix)
 
 
-def encode_png(
-    indices: UInt8[np.ndarray, "h w"], colours: UInt8[np.ndarray, "n 3"], *, title: str, description: str
-) -> bytes:
+def encode_png(indices: UInt8[np.ndarray, "h w"], colours: UInt8[np.ndarray, "n 3"], *, title: str, description: str) -> bytes:
     """Bytes of a palette PNG, pixel = index into `colours`; text fields say what is shown in which range."""
     picture = PillowImage.fromarray(np.ascontiguousarray(indices, np.uint8)).convert("L")
     picture.putpalette(np.ascontiguousarray(colours, np.uint8).tobytes())

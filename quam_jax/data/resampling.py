@@ -55,8 +55,7 @@ def resample_image(image: Num[np.ndarray, "*space i"], shape: Sequence[int], sch
             resampled[..., channel] = _spline(values, shape, scheme.order)
             continue
         plane = tuple(n for axis, n in enumerate(shape) if axis != scheme.apart)
-        slices = np.stack([_spline(piece, plane, scheme.order) for piece in np.moveaxis(values, scheme.apart, 0)],
-                          scheme.apart)
+        slices = np.stack([_spline(piece, plane, scheme.order) for piece in np.moveaxis(values, scheme.apart, 0)], scheme.apart)
         if slices.shape[scheme.apart] == shape[scheme.apart]:
             resampled[..., channel] = slices
         elif scheme.order_apart == 0:
@@ -67,8 +66,9 @@ def resample_image(image: Num[np.ndarray, "*space i"], shape: Sequence[int], sch
     return resampled
 
 
-def resample_rows(array: Num[np.ndarray, "*space c"], shape: Sequence[int], scheme: Scheme, *,
-                  rows: slice) -> Float[np.ndarray, "*rows c"]:
+def resample_rows(
+    array: Num[np.ndarray, "*space c"], shape: Sequence[int], scheme: Scheme, *, rows: slice
+) -> Float[np.ndarray, "*rows c"]:
     """Some rows (of the first axis) of an array on a grid of another shape; order 0 or 1.
 
     A volume of logits is brought to its image's grid slab by slab, so that it never exists there for all classes.
@@ -82,7 +82,7 @@ def resample_rows(array: Num[np.ndarray, "*space c"], shape: Sequence[int], sche
             continue
         low, high, share = _taps(n, m, order)
         if axis == 0:
-            low, high, share = (taps[chosen.start:chosen.stop] for taps in (low, high, share))
+            low, high, share = (taps[chosen.start : chosen.stop] for taps in (low, high, share))
         share = share.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
         first = np.take(out, low, axis)
         out = first if order == 0 else first + share * (np.take(out, high, axis) - first)

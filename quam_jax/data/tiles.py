@@ -38,8 +38,10 @@ class Tiling(NamedTuple):
         """The part of a patch inside the grid proper: its voxels in the grid, and the same voxels in the patch."""
         axes = zip(self.starts[index], self.patch, self.before, self.shape, strict=True)
         inside = [(max(s, b), min(s + p, b + n), s, b) for s, p, b, n in axes]
-        return (tuple(slice(low - b, high - b) for low, high, _, b in inside),
-                tuple(slice(low - s, high - s) for low, high, s, _ in inside))
+        return (
+            tuple(slice(low - b, high - b) for low, high, _, b in inside),
+            tuple(slice(low - s, high - s) for low, high, s, _ in inside),
+        )
 
 
 def tile(shape: Sequence[int], patch: Sequence[int], *, step: float = STEP) -> Tiling:
@@ -57,7 +59,7 @@ def cut(volume: Num[np.ndarray, "*space i"], tiling: Tiling, index: int) -> Num[
     outer, inner = tiling.overlap(index)
     if all(s.start == 0 and s.stop == n for s, n in zip(inner, tiling.patch, strict=True)):
         return volume[outer]
-    patch = np.zeros((*tiling.patch, *volume.shape[len(tiling.shape):]), volume.dtype)
+    patch = np.zeros((*tiling.patch, *volume.shape[len(tiling.shape) :]), volume.dtype)
     patch[inner] = volume[outer]
     return patch
 

@@ -98,8 +98,11 @@ def read_labels(
     raw, suffix = _load(path, limit)
     stored: np.ndarray
     if suffix not in RASTER_SUFFIXES:
-        stored, geometry = (decode_itk(path, suffix=suffix, limit=limit) if suffix in ITK_SUFFIXES else
-                            decode_nifti(raw, path, suffix=suffix, limit=limit))
+        stored, geometry = (
+            decode_itk(path, suffix=suffix, limit=limit)
+            if suffix in ITK_SUFFIXES
+            else decode_nifti(raw, path, suffix=suffix, limit=limit)
+        )
         if stored.shape[-1] != 1:
             raise ValueError(f"{path}: a mask of {stored.shape[-1]} channels; expected one channel of labels")
         stored = stored[..., 0]
@@ -123,9 +126,7 @@ def _load(path: Path, limit: int) -> tuple[bytes, str]:
     return read_bytes(path, limit=8 * limit + 2**20), suffix
 
 
-def _assign(
-    stored: np.ndarray, *, classes: int, values: Sequence[float] | None, threshold: float | None
-) -> np.ndarray | None:
+def _assign(stored: np.ndarray, *, classes: int, values: Sequence[float] | None, threshold: float | None) -> np.ndarray | None:
     """Labels for the stored values, None where some value has no label."""
     if values is not None and threshold is not None:
         raise ValueError("give either values or a threshold, not both")

@@ -56,9 +56,7 @@ def r2_cod_raw(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> 
 def r2_cod_scaled(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
     """Coefficient of determination 1 - Σ(v-u)²/Σ(v-v̄)² after min-max scaling of both maps."""
     u, v = _pair(u, v)
-    return (
-        float("nan") if _constant(u) or _constant(v) else _determination(scale_to_unit(u), scale_to_unit(v))
-    )
+    return float("nan") if _constant(u) or _constant(v) else _determination(scale_to_unit(u), scale_to_unit(v))
 
 
 def sdice_product(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"], *, scaling: Scaling) -> float:
@@ -93,9 +91,7 @@ def sdice_threshold(
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def partial_pcc(
-    u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"], covariates: Real[np.ndarray, " q *space"]
-) -> float:
+def partial_pcc(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"], covariates: Real[np.ndarray, " q *space"]) -> float:
     """Pearson correlation left after regressing q covariate maps (and a constant) out of both maps.
 
     With the distance to the reference contour as covariate it says what a map knows beyond where the

@@ -44,9 +44,7 @@ def reliability(
     count = np.bincount(index, minlength=bins).astype(np.float64)
     filled = np.where(count > 0, count, np.nan)
     sums = [np.bincount(index, weights=row, minlength=bins) for row in correct]
-    return Reliability(
-        count, np.bincount(index, weights=confidence, minlength=bins) / filled, np.stack(sums) / filled
-    )
+    return Reliability(count, np.bincount(index, weights=confidence, minlength=bins) / filled, np.stack(sums) / filled)
 
 
 def equal_count_reliability(
@@ -63,9 +61,7 @@ def equal_count_reliability(
         return Reliability(np.zeros(1), np.full(1, np.nan), np.full((len(correct), 1), np.nan))
     values, inverse, sizes = np.unique(confidence, return_inverse=True, return_counts=True)
     ordered = np.repeat(values, sizes)
-    shared = [
-        np.repeat(np.bincount(inverse, weights=row, minlength=values.size) / sizes, sizes) for row in correct
-    ]
+    shared = [np.repeat(np.bincount(inverse, weights=row, minlength=values.size) / sizes, sizes) for row in correct]
     count = np.full(bins, confidence.size // bins, dtype=np.float64)
     count[: confidence.size % bins] += 1
     starts = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
@@ -113,9 +109,7 @@ def classwise_ece_soft(
     return float(np.mean([ece(table)[0] for table in tables]))
 
 
-def brier(
-    probabilities: Real[np.ndarray, "*space c"], raters: Integer[np.ndarray, " a *space"]
-) -> Float[np.ndarray, " a"]:
+def brier(probabilities: Real[np.ndarray, "*space c"], raters: Integer[np.ndarray, " a *space"]) -> Float[np.ndarray, " a"]:
     """Brier score: pixel mean of Σ_k (q_k - 1[y=k])², for each rater (twice the usual binary figure)."""
     q = np.asarray(probabilities, dtype=np.float64)
     square = np.square(q).sum(axis=-1)
@@ -141,9 +135,7 @@ def nll(
     return np.array([_mean(-np.log(np.maximum(_of_label(q, labels), floor))) for labels in raters])
 
 
-def nll_soft(
-    probabilities: Real[np.ndarray, "*space c"], mean: Real[np.ndarray, "*space c"], *, floor: float = 1e-12
-) -> float:
+def nll_soft(probabilities: Real[np.ndarray, "*space c"], mean: Real[np.ndarray, "*space c"], *, floor: float = 1e-12) -> float:
     """Cross-entropy against the rater mean, -Σ_k p̄_k ln q_k in nats; equal to the rater average of `nll`."""
     logs = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), floor))
     return _mean(-(logs * mean).sum(axis=-1))
@@ -167,10 +159,7 @@ def calibration_soft(
 ) -> dict[str, float]:
     """Every figure by name against the rater mean p̄: "correct" is p̄ of the predicted class."""
     confidence, label = top_label(probabilities)
-    figures = {
-        name: float(values[0])
-        for name, values in _binned(confidence, _of_label(mean, label)[None], bins).items()
-    }
+    figures = {name: float(values[0]) for name, values in _binned(confidence, _of_label(mean, label)[None], bins).items()}
     figures["classwise_ece"] = classwise_ece_soft(probabilities, mean, bins=bins)
     figures["brier"] = brier_soft(probabilities, mean)
     figures["nll"] = nll_soft(probabilities, mean)

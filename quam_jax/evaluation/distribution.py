@@ -175,9 +175,7 @@ def _shares(weights: np.ndarray | None, count: int) -> Float[np.ndarray, " n"]:
         return np.full(count, 1 / count)
     shares = np.asarray(weights, dtype=np.float64)
     if shares.shape != (count,) or not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() <= 0:
-        raise ValueError(
-            f"weights: expected {count} numbers >= 0 with a positive sum, got shape {shares.shape}"
-        )
+        raise ValueError(f"weights: expected {count} numbers >= 0 with a positive sum, got shape {shares.shape}")
     return shares / shares.sum()
 
 

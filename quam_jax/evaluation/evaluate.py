@@ -163,9 +163,7 @@ def _distribution(
         volumes, truth = _volumes(samples, label, voxel), _volumes(raters, label, voxel)
         centre = float(np.average(volumes, weights=weights))
         sd = float(np.sqrt(np.average(np.square(volumes - centre), weights=weights)))
-        empirical.append(
-            mean_of_known([volume.crps_empirical(one, volumes, weights=weights) for one in truth])
-        )
+        empirical.append(mean_of_known([volume.crps_empirical(one, volumes, weights=weights) for one in truth]))
         gaussian.append(mean_of_known([volume.crps_gaussian(one, mean=centre, sd=sd) for one in truth]))
         low, high = volume.volume_interval(volumes, weights=weights)
         covered.append(mean_of_known([float(low <= one <= high) for one in truth]))
@@ -199,12 +197,8 @@ def _agreement(values: np.ndarray, yardstick: _Yardstick) -> dict[str, float]:
     figures |= {f"{figure}_band": value for figure, value in inside.items()}
     figures["partial_pcc_distance"] = agree.partial_pcc(values, reference, distance[None])
     figures["partial_spearman_distance"] = agree.partial_pcc(ranks, reference_ranks, distance_ranks[None])
-    figures["partial_pcc_distance_band"] = agree.partial_pcc(
-        values[near], reference[near], distance[None, near]
-    )
-    figures["partial_spearman_distance_band"] = agree.partial_spearman(
-        values[near], reference[near], distance[None, near]
-    )
+    figures["partial_pcc_distance_band"] = agree.partial_pcc(values[near], reference[near], distance[None, near])
+    figures["partial_spearman_distance_band"] = agree.partial_spearman(values[near], reference[near], distance[None, near])
     return figures
 
 
@@ -231,9 +225,7 @@ def _failures(
     if np.isnan(scaled).any():
         figures["qu_brats_image"] = float("nan")
     else:
-        curves = [
-            ranking.filtered_dice(scaled, labels == label, truth == label) for label in range(1, classes)
-        ]
+        curves = [ranking.filtered_dice(scaled, labels == label, truth == label) for label in range(1, classes)]
         figures["qu_brats_image"] = mean_of_known([ranking.qu_brats_score(curve) for curve in curves])
     return figures
 
@@ -273,17 +265,11 @@ def _check(
     numbers = {f"map {name}": values for name, values in maps.items()}
     for name, values in (numbers if probabilities is None else {"probabilities": probabilities, **numbers}).items():
         if not np.isfinite(values).all():
-            raise ValueError(
-                f"{name}: expected finite numbers, got {np.count_nonzero(~np.isfinite(values))} that are not"
-            )
+            raise ValueError(f"{name}: expected finite numbers, got {np.count_nonzero(~np.isfinite(values))} that are not")
     if probabilities is not None:
         sums = probabilities.sum(axis=-1, dtype=np.float64)
         if probabilities.min() < 0 or np.abs(sums - 1).max() > 1e-3:
-            raise ValueError(
-                f"probabilities: expected >= 0 with sum 1 a pixel, got sums {sums.min():.4g}..{sums.max():.4g}"
-            )
+            raise ValueError(f"probabilities: expected >= 0 with sum 1 a pixel, got sums {sums.min():.4g}..{sums.max():.4g}")
     for name, labels in {"segmentation": segmentation, "samples": samples}.items():
         if labels is not None and np.size(labels) and (np.min(labels) < 0 or np.max(labels) >= classes):
-            raise ValueError(
-                f"{name}: expected labels 0..{classes - 1}, got {np.min(labels)}..{np.max(labels)}"
-            )
+            raise ValueError(f"{name}: expected labels 0..{classes - 1}, got {np.min(labels)}..{np.max(labels)}")

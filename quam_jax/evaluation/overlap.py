@@ -12,17 +12,13 @@ from jaxtyping import Float, Int, Integer, Shaped
 from .geometry import voxel_size
 
 
-def dice(
-    mask: Shaped[np.ndarray, "*space"], other: Shaped[np.ndarray, "*space"], *, empty: float = float("nan")
-) -> float:
+def dice(mask: Shaped[np.ndarray, "*space"], other: Shaped[np.ndarray, "*space"], *, empty: float = float("nan")) -> float:
     """Dice 2|A∩B| / (|A|+|B|) of the non-zero pixels; `empty` if both masks are empty."""
     both, first, second = _sizes(mask, other)
     return 2 * both / (first + second) if first + second else empty
 
 
-def iou(
-    mask: Shaped[np.ndarray, "*space"], other: Shaped[np.ndarray, "*space"], *, empty: float = float("nan")
-) -> float:
+def iou(mask: Shaped[np.ndarray, "*space"], other: Shaped[np.ndarray, "*space"], *, empty: float = float("nan")) -> float:
     """Intersection over union |A∩B| / |A∪B| of the non-zero pixels; `empty` if both masks are empty."""
     both, first, second = _sizes(mask, other)
     return both / (first + second - both) if first + second else empty
@@ -62,9 +58,7 @@ def confusion(
     Raises ValueError for different shapes or a label outside 0..classes-1.
     """
     if np.shape(labels) != np.shape(other):
-        raise ValueError(
-            f"labels: expected two maps of one shape, got {np.shape(labels)} and {np.shape(other)}"
-        )
+        raise ValueError(f"labels: expected two maps of one shape, got {np.shape(labels)} and {np.shape(other)}")
     first, second = np.asarray(labels).ravel().astype(np.int64), np.asarray(other).ravel().astype(np.int64)
     for one in (first, second):
         if one.size and (one.min() < 0 or one.max() >= classes):

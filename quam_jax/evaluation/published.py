@@ -51,9 +51,7 @@ class SampleUncertainty(NamedTuple):
     normalised_variance_fraction: float
 
 
-def smoothed_dice(
-    mask: Shaped[np.ndarray, "*space"], other: Shaped[np.ndarray, "*space"], *, smooth: float = 1e-6
-) -> float:
+def smoothed_dice(mask: Shaped[np.ndarray, "*space"], other: Shaped[np.ndarray, "*space"], *, smooth: float = 1e-6) -> float:
     """(2|A∩B| + s) / (|A| + |B| + s): 1 for two empty masks, nearly 0 for one."""
     first, second = np.asarray(mask) != 0, np.asarray(other) != 0
     both = np.count_nonzero(first & second)
@@ -68,9 +66,7 @@ def class_smoothed_dice(
     smooth: float = 1e-6,
 ) -> Float[np.ndarray, " c"]:
     """Smoothed Dice of every class, background included."""
-    return np.array(
-        [smoothed_dice(labels == label, other == label, smooth=smooth) for label in range(classes)]
-    )
+    return np.array([smoothed_dice(labels == label, other == label, smooth=smooth) for label in range(classes)])
 
 
 def border_hausdorff(mask: Shaped[np.ndarray, "*space"], other: Shaped[np.ndarray, "*space"]) -> float:
@@ -79,9 +75,7 @@ def border_hausdorff(mask: Shaped[np.ndarray, "*space"], other: Shaped[np.ndarra
     return hausdorff(surface_distances(mask, other), both_empty=0.0, one_empty=diagonal)
 
 
-def macro_border_hausdorff(
-    labels: Integer[np.ndarray, "*space"], other: Integer[np.ndarray, "*space"], *, classes: int
-) -> float:
+def macro_border_hausdorff(labels: Integer[np.ndarray, "*space"], other: Integer[np.ndarray, "*space"], *, classes: int) -> float:
     """Mean over all classes, background included, of `border_hausdorff`."""
     return float(np.mean([border_hausdorff(labels == label, other == label) for label in range(classes)]))
 
@@ -139,9 +133,7 @@ def sample_statistics(values: Real[np.ndarray, " s"]) -> SampleStatistics:
     return SampleStatistics(*(float(f(v)) for f in (np.mean, np.median, np.std, np.var, np.min, np.max)))
 
 
-def sample_quality(
-    samples: Float[np.ndarray, "s *space c"], raters: Integer[np.ndarray, " a *space"]
-) -> SampleQuality:
+def sample_quality(samples: Float[np.ndarray, "s *space c"], raters: Integer[np.ndarray, " a *space"]) -> SampleQuality:
     """Macro Dice and border Hausdorff of each sample against the mean, and the Dice of that with the raters.
 
     The mean prediction is the argmax of the mean (ties: the first class); the consensus is the most
@@ -153,14 +145,10 @@ def sample_quality(
     dice = [class_smoothed_dice(label, mean, classes=classes).mean() for label in labels]
     distance = [macro_border_hausdorff(label, mean, classes=classes) for label in labels]
     final = class_smoothed_dice(mean, consensus_by_mode(raters), classes=classes).mean()
-    return SampleQuality(
-        sample_statistics(np.array(dice)), sample_statistics(np.array(distance)), mean, float(final)
-    )
+    return SampleQuality(sample_statistics(np.array(dice)), sample_statistics(np.array(distance)), mean, float(final))
 
 
-def sample_quality_binary(
-    samples: Float[np.ndarray, "s *space 2"], raters: Integer[np.ndarray, " a *space"]
-) -> SampleQuality:
+def sample_quality_binary(samples: Float[np.ndarray, "s *space 2"], raters: Integer[np.ndarray, " a *space"]) -> SampleQuality:
     """Foreground figures of the binary variant: Dice against the raters, Hausdorff against the mean.
 
     The consensus is foreground where at least half of the raters say so (ties: foreground); Dice is
@@ -172,9 +160,7 @@ def sample_quality_binary(
     dice = [smoothed_dice(label, truth, smooth=1e-7) for label in labels]
     distance = [border_hausdorff(label, mean) for label in labels]
     final = smoothed_dice(mean, truth, smooth=1e-7)
-    return SampleQuality(
-        sample_statistics(np.array(dice)), sample_statistics(np.array(distance)), mean, final
-    )
+    return SampleQuality(sample_statistics(np.array(dice)), sample_statistics(np.array(distance)), mean, final)
 
 
 def consensus_by_mode(raters: Integer[np.ndarray, " a *space"]) -> Int[np.ndarray, "*space"]:

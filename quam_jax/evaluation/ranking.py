@@ -38,15 +38,11 @@ def count_errors(uncertainty: Real[np.ndarray, "*space"], wrong: Bool[np.ndarray
     Raises ValueError for different shapes or a NaN, which has no rank.
     """
     if np.shape(uncertainty) != np.shape(wrong):
-        raise ValueError(
-            f"ranking: expected maps of one shape, got {np.shape(uncertainty)} and {np.shape(wrong)}"
-        )
+        raise ValueError(f"ranking: expected maps of one shape, got {np.shape(uncertainty)} and {np.shape(wrong)}")
     values = np.asarray(uncertainty, dtype=np.float64).ravel()
     bad = np.asarray(wrong, dtype=bool).ravel()
     if np.isnan(values).any():
-        raise ValueError(
-            f"ranking: expected numbers, got {np.count_nonzero(np.isnan(values))} NaN in the map"
-        )
+        raise ValueError(f"ranking: expected numbers, got {np.count_nonzero(np.isnan(values))} NaN in the map")
     order = np.argsort(values)
     return _grouped(values[order], np.ones(values.size, dtype=np.int64), bad[order].astype(np.int64))
 

@@ -65,8 +65,7 @@ def contour_distance(
     for number, box in enumerate(ndimage.find_objects(index + 1)):
         # One pixel of margin is enough: what lies further out has a nearer pixel of another label in it.
         wide = tuple(
-            slice(max(part.start - 1, 0), min(part.stop + 1, length))
-            for part, length in zip(box, labels.shape, strict=True)
+            slice(max(part.start - 1, 0), min(part.stop + 1, length)) for part, length in zip(box, labels.shape, strict=True)
         )
         distance[wide] += ndimage.distance_transform_edt(index[wide] == number, sampling=size)
     return distance

@@ -59,10 +59,7 @@ def compare_labels(
     voxel = voxel_size(spacing, np.ndim(labels)).prod()
     excess = (counts.sum(axis=1) - counts.sum(axis=0))[1:].astype(np.float64)
     size = counts.sum(axis=0)[1:]
-    distances = [
-        surface.surface_distances(labels == label, reference == label, spacing=spacing)
-        for label in range(1, classes)
-    ]
+    distances = [surface.surface_distances(labels == label, reference == label, spacing=spacing) for label in range(1, classes)]
     return {
         "dice": overlap.class_dice(counts, empty=empty)[1:],
         "iou": overlap.class_iou(counts, empty=empty)[1:],
@@ -71,9 +68,7 @@ def compare_labels(
         "hd": np.array([surface.hausdorff(one, both_empty=empty) for one in distances]),
         "hd95": np.array([surface.hausdorff95(one, both_empty=empty) for one in distances]),
         "hd95_pooled": np.array([surface.hausdorff95_pooled(one, both_empty=empty) for one in distances]),
-        "nsd": np.array(
-            [surface.surface_dice(one, tolerance=tolerance, both_empty=empty) for one in distances]
-        ),
+        "nsd": np.array([surface.surface_dice(one, tolerance=tolerance, both_empty=empty) for one in distances]),
     }
 
 

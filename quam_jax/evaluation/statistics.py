@@ -49,8 +49,12 @@ def bootstrap_interval(
     # Sorting makes the interval depend on the values only, not on the order of the cases.
     ordered, rng = np.sort(values), np.random.default_rng(seed)
     some = max(1, DRAWN // values.size)
-    means = np.concatenate([ordered[rng.integers(0, values.size, (min(some, resamples - first), values.size))].mean(axis=1)
-                            for first in range(0, resamples, some)])
+    means = np.concatenate(
+        [
+            ordered[rng.integers(0, values.size, (min(some, resamples - first), values.size))].mean(axis=1)
+            for first in range(0, resamples, some)
+        ]
+    )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -67,9 +71,7 @@ def summarise_column(values: Real[np.ndarray, " n"], *, level: float = 0.95, see
     return Summary(mean, sd, low, high, int(used.size), int(values.size - used.size))
 
 
-def summarise(
-    rows: Sequence[Mapping[str, float | str]], *, level: float = 0.95, seed: int = 0
-) -> dict[str, dict[str, float]]:
+def summarise(rows: Sequence[Mapping[str, float | str]], *, level: float = 0.95, seed: int = 0) -> dict[str, dict[str, float]]:
     """Mean, sd, low, high, n and n_nan of every numeric column of a table of cases, ready for a JSON file.
 
     Columns keep the order of their first appearance; text (notes, case names) is left out. A row that lacks
@@ -80,10 +82,7 @@ def summarise(
         for name, value in row.items():
             if not isinstance(value, str):
                 columns.setdefault(name, []).append(float(value))
-    return {
-        name: summarise_column(np.array(values), level=level, seed=seed)._asdict()
-        for name, values in columns.items()
-    }
+    return {name: summarise_column(np.array(values), level=level, seed=seed)._asdict() for name, values in columns.items()}
 
 
 def holm(p_values: Real[np.ndarray, " h"]) -> Float[np.ndarray, " h"]:
@@ -121,9 +120,7 @@ def compare(
     results = {}
     for name, before, after in zip(names, p, holm(p), strict=True):
         column = summarise_column(differences[name], level=level, seed=seed)
-        results[name] = Comparison(
-            column.mean, column.low, column.high, float(before), float(after), column.n, column.n_nan
-        )
+        results[name] = Comparison(column.mean, column.low, column.high, float(before), float(after), column.n, column.n_nan)
     return results
 
 

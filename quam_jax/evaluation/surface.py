@@ -47,16 +47,12 @@ def surface_distances(
     return SurfaceDistances(_nearest(first, second), _nearest(second, first))
 
 
-def hausdorff(
-    distances: SurfaceDistances, *, both_empty: float = float("nan"), one_empty: float = float("nan")
-) -> float:
+def hausdorff(distances: SurfaceDistances, *, both_empty: float = float("nan"), one_empty: float = float("nan")) -> float:
     """Hausdorff distance of the borders: the larger of the two directed maxima (Huttenlocher 1993)."""
     return _larger(distances, 100.0, both_empty, one_empty)
 
 
-def hausdorff95(
-    distances: SurfaceDistances, *, both_empty: float = float("nan"), one_empty: float = float("nan")
-) -> float:
+def hausdorff95(distances: SurfaceDistances, *, both_empty: float = float("nan"), one_empty: float = float("nan")) -> float:
     """HD95 as the larger of the two directed 95th percentiles (Metrics Reloaded 2024)."""
     return _larger(distances, 95.0, both_empty, one_empty)
 
@@ -86,9 +82,7 @@ def surface_dice(distances: SurfaceDistances, *, tolerance: float, both_empty: f
 def _border_points(mask: np.ndarray) -> Float[np.ndarray, "f d"]:
     box = bounding_box(mask)
     # Cropping changes no border pixel: beyond the box there is no mask, as there is none beyond the image.
-    return np.argwhere(border(np.asarray(mask)[box])) + np.array(
-        [part.start for part in box], dtype=np.float64
-    )
+    return np.argwhere(border(np.asarray(mask)[box])) + np.array([part.start for part in box], dtype=np.float64)
 
 
 def _nearest(points: np.ndarray, targets: np.ndarray) -> Float[np.ndarray, " f"]:

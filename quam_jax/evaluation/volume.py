@@ -54,16 +54,12 @@ def crps_empirical(
     return float(np.dot(shares, np.abs(values - observation)) - spread)
 
 
-def _distribution(
-    volumes: np.ndarray, weights: np.ndarray | None
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+def _distribution(volumes: np.ndarray, weights: np.ndarray | None) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     values = np.asarray(volumes, dtype=np.float64)
     if values.ndim != 1 or not values.size:
         raise ValueError(f"volumes: expected a non-empty list, got shape {values.shape}")
     shares = np.ones(values.size) if weights is None else np.asarray(weights, dtype=np.float64)
     if shares.shape != values.shape or not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() <= 0:
-        raise ValueError(
-            f"weights: expected {values.size} numbers >= 0 with a positive sum, got shape {shares.shape}"
-        )
+        raise ValueError(f"weights: expected {values.size} numbers >= 0 with a positive sum, got shape {shares.shape}")
     order = np.argsort(values, kind="stable")
     return values[order], shares[order] / shares.sum()

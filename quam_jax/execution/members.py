@@ -39,8 +39,17 @@ Job = tuple[int, ...]  # what tells a member apart: image, target and member
 _COMPILED: set[Hashable] = set()  # kinds of groups that have run in this process
 
 
-def run_members(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]], Target], jobs: list[Job], steps: StepPlan, *,
-                config: SearchConfig, plan: Plan, draw: Callable[[Job, int], Any]) -> Record:
+def run_members(
+    setup: Setup,
+    frozen: Frozen,
+    targets_of: Callable[[list[Job]], Target],
+    jobs: list[Job],
+    steps: StepPlan,
+    *,
+    config: SearchConfig,
+    plan: Plan,
+    draw: Callable[[Job, int], Any],
+) -> Record:
     """The records `[members s ...]` of all jobs in order, a chunk at a time; the chunk halves when memory runs out.
 
     A mapped chunk that is not full repeats its last job, so that all chunks share one compilation. `targets_of` lays out the
@@ -49,7 +58,7 @@ def run_members(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]], 
     parts: list[Record] = []
     start, chunk = 0, plan.chunk or _fitting_chunk(setup, frozen, targets_of, jobs, plan=plan, draw=draw)
     while start < len(jobs):
-        part = jobs[start:start + chunk]
+        part = jobs[start : start + chunk]
         count = len(part)
         if plan.members == "vmap":
             part = part + part[-1:] * (chunk - count)
@@ -65,15 +74,25 @@ def run_members(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]], 
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
-def _fitting_chunk(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]], Target], jobs: list[Job], *, plan: Plan,
-                   draw: Callable[[Job, int], Any]) -> int:
+def _fitting_chunk(
+    setup: Setup,
+    frozen: Frozen,
+    targets_of: Callable[[list[Job]], Target],
+    jobs: list[Job],
+    *,
+    plan: Plan,
+    draw: Callable[[Job, int], Any],
+) -> int:
     """How many members' temporary arrays the memory takes, by the compiled step of a few, each device with its share."""
     count = min(len(jobs), PROBE)
     if count == len(jobs):
         return count
     inputs = StepInputs(jnp.asarray(0), jnp.float32(0), jnp.float32(0), _stack([draw(job, 0) for job in jobs[:count]]))
-    compiled = jax.jit(functools.partial(_mapped, step), static_argnums=0).lower(
-        setup, frozen, targets_of(jobs[:count]), _begin(setup, frozen, count, True), inputs).compile()
+    compiled = (
+        jax.jit(functools.partial(_mapped, step), static_argnums=0)
+        .lower(setup, frozen, targets_of(jobs[:count]), _begin(setup, frozen, count, True), inputs)
+        .compile()
+    )
     analysis = compiled.memory_analysis()
     each = max(1, (analysis.temp_size_in_bytes + analysis.output_size_in_bytes) // count)  # type: ignore[union-attr]
     chunk = max(1, memory_budget() // each) * plan.devices
@@ -81,8 +100,17 @@ def _fitting_chunk(setup: Setup, frozen: Frozen, targets_of: Callable[[list[Job]
     return -(-len(jobs) // chunks)  # chunks of equal size
 
 
-def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], steps: StepPlan, *, config: SearchConfig,
-               plan: Plan, draw: Callable[[Job, int], Any]) -> Record:
+def _run_chunk(
+    setup: Setup,
+    frozen: Frozen,
+    targets: Target,
+    jobs: list[Job],
+    steps: StepPlan,
+    *,
+    config: SearchConfig,
+    plan: Plan,
+    draw: Callable[[Job, int], Any],
+) -> Record:
     total = len(steps.batch)
     measured = not setup.procedure.record_after  # then one more evaluation gives the last iterate its record
     batches = frozen.bound.shape[0]
@@ -137,8 +165,10 @@ def _run_chunk(setup: Setup, frozen: Frozen, targets: Target, jobs: list[Job], s
             recorded[g] = [jax.tree.map(lambda x, s=s: x[s], records) for s in range(total)]
             measure_last(g)
     first = 1 if measured else 0
-    rows = [_rows(tuple(steps[first:])) if mapped else _stack([_stack([r[i] for r in steps[first:]]) for i in range(len(group))])
-            for group, steps in zip(groups, recorded, strict=True)]
+    rows = [
+        _rows(tuple(steps[first:])) if mapped else _stack([_stack([r[i] for r in steps[first:]]) for i in range(len(group))])
+        for group, steps in zip(groups, recorded, strict=True)
+    ]
     return rows[0] if len(rows) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
 
 
@@ -201,8 +231,9 @@ def _step(setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any, 
 
 
 @jit(static_argnames=("setup", "advance", "scanned"), donate_argnames="states")
-def _steps(setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any, advance: Any,
-           scanned: bool) -> tuple[State, Record]:
+def _steps(
+    setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any, advance: Any, scanned: bool
+) -> tuple[State, Record]:
     def one(carry: Any, row: Any) -> tuple[Any, Any]:
         return advance(step, setup, frozen, targets, carry, row)
 

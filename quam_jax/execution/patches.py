@@ -62,11 +62,18 @@ def receptive_radius(network: Network, cut: str, features: int) -> int | None:
     return radius
 
 
-def patch_radius(space: Space, network: Network, config: SearchConfig, targets: Targets,
-                 activation: Float[Array, "1 *padded f"]) -> int | None:
+def patch_radius(
+    space: Space, network: Network, config: SearchConfig, targets: Targets, activation: Float[Array, "1 *padded f"]
+) -> int | None:
     """The radius of a search on patches, or None where this search needs whole images."""
-    if not (isinstance(space, TailSpace) and space.cut != "head" and targets.points.shape[1] == 1
-            and targets.points.shape[0] > 1 and config.mode == "eval" and config.record == "same"):
+    if not (
+        isinstance(space, TailSpace)
+        and space.cut != "head"
+        and targets.points.shape[1] == 1
+        and targets.points.shape[0] > 1
+        and config.mode == "eval"
+        and config.record == "same"
+    ):
         return None
     if not isinstance(activation, jax.Array):
         return None
@@ -74,8 +81,9 @@ def patch_radius(space: Space, network: Network, config: SearchConfig, targets: 
     return radius if radius is not None and min(activation.shape[1:-1]) >= 2 * radius + CROP else None
 
 
-def _windows(images: Float[Array, "n *space f"], image: Int[Array, " t"], place: Int[Array, "t rank"], *, before: int,
-             side: int) -> tuple[Float[Array, "t *window f"], Int[Array, "t rank"]]:
+def _windows(
+    images: Float[Array, "n *space f"], image: Int[Array, " t"], place: Int[Array, "t rank"], *, before: int, side: int
+) -> tuple[Float[Array, "t *window f"], Int[Array, "t rank"]]:
     """Windows of `side` pixels that begin `before` pixels in front of each place, moved inside the image, and their corners."""
     window = (side,) * place.shape[1]
     corner = jnp.clip(place - before, 0, jnp.asarray(images.shape[1:-1]) - side)
@@ -86,14 +94,20 @@ def _windows(images: Float[Array, "n *space f"], image: Int[Array, " t"], place:
     return jax.vmap(cut)(image, corner), corner
 
 
-def fit_patches(fit: FitData, batch: Int[np.ndarray, " s"], *, radius: int, count: int,
-                key: Key[Array, ""]) -> tuple[Float[Array, "s b *window f"], Int[Array, "s b *crop"]]:
+def fit_patches(
+    fit: FitData, batch: Int[np.ndarray, " s"], *, radius: int, count: int, key: Key[Array, ""]
+) -> tuple[Float[Array, "s b *window f"], Int[Array, "s b *crop"]]:
     """Windows around drawn fit points of every step's batch, and the labels of the CROP pixels a side that they explain."""
     labels = np.asarray(fit.labels)
     flat = fit_points(labels, batch, count=count, key=key)
     image, *place = np.unravel_index(flat.reshape(-1), (labels.shape[0] * labels.shape[1], *labels.shape[2:]))
-    windows, corners = _windows(fit.images.reshape(-1, *fit.images.shape[2:]), jnp.asarray(image),
-                                jnp.asarray(np.stack(place, -1)), before=radius + CROP // 2, side=2 * radius + CROP)
+    windows, corners = _windows(
+        fit.images.reshape(-1, *fit.images.shape[2:]),
+        jnp.asarray(image),
+        jnp.asarray(np.stack(place, -1)),
+        before=radius + CROP // 2,
+        side=2 * radius + CROP,
+    )
     grid = np.indices((CROP,) * len(place))
     explained = [np.asarray(corners)[:, a].reshape(-1, *(1,) * len(place)) + radius + grid[a] for a in range(len(place))]
     crops = labels.reshape(-1, *labels.shape[2:])[(image.reshape(-1, *(1,) * len(place)), *explained)]
@@ -109,17 +123,33 @@ def _patch_loss(network: Network, space: Space, params: Parameters, stats: Param
         return cross_entropy(space.logits(network, z, params, stats, patches)[0], labels)
 
 
-def search_patches(setup: Setup, frozen: Frozen, fit: FitData, targets: Targets, *, radius: int, config: SearchConfig,
-                   steps: StepPlan, key: Key[Array, ""], execution: ExecutionConfig) -> Record:
+def search_patches(
+    setup: Setup,
+    frozen: Frozen,
+    fit: FitData,
+    targets: Targets,
+    *,
+    radius: int,
+    config: SearchConfig,
+    steps: StepPlan,
+    key: Key[Array, ""],
+    execution: ExecutionConfig,
+) -> Record:
     """The records of every (target, member) in order."""
     batch = np.append(steps.batch, (steps.batch[-1] + 1) % len(fit.reference_loss))
     patches, labels = fit_patches(fit, batch, radius=radius, count=config.fit_patches, key=key)
-    reference_loss = jnp.stack([_patch_loss(setup.network, setup.space, frozen.params, frozen.stats, x, y)
-                                for x, y in zip(patches, labels, strict=True)])
+    reference_loss = jnp.stack(
+        [_patch_loss(setup.network, setup.space, frozen.params, frozen.stats, x, y) for x, y in zip(patches, labels, strict=True)]
+    )
     image, wanted = frozen.image, np.asarray(targets.labels)
     place = np.stack(np.unravel_index(np.asarray(targets.points)[:, 0], setup.shape), -1)
-    frozen = frozen._replace(image=image[:, :1], fit=patches, fit_labels=labels, reference_loss=reference_loss,
-                             bound=slack_bound(reference_loss, config))
+    frozen = frozen._replace(
+        image=image[:, :1],
+        fit=patches,
+        fit_labels=labels,
+        reference_loss=reference_loss,
+        bound=slack_bound(reference_loss, config),
+    )
     jobs = [(t, m) for t in range(wanted.shape[0]) for m in range(wanted.shape[1])]
     at_border = np.any((place < radius) | (place >= np.array(image.shape[1:-1]) - radius), 1)
     # step s draws fit patches of its own, so its batch is s
@@ -127,8 +157,9 @@ def search_patches(setup: Setup, frozen: Frozen, fit: FitData, targets: Targets,
 
     def targets_of(part: list[Job], shape: tuple[int, ...]) -> Target:
         rows, members = np.array(part).T
-        windows, corners = _windows(image, jnp.zeros(len(rows), int), jnp.asarray(place[rows]), before=radius,
-                                    side=2 * radius + 1)
+        windows, corners = _windows(
+            image, jnp.zeros(len(rows), int), jnp.asarray(place[rows]), before=radius, side=2 * radius + 1
+        )
         inside = place[rows] - np.asarray(corners)
         points = np.zeros(len(rows), int) if math.prod(shape) == 1 else np.ravel_multi_index(inside.T, shape)
         return Target(points[:, None], wanted[rows, members], np.ones((len(rows), 1), np.float32), windows[:, None])
@@ -138,14 +169,23 @@ def search_patches(setup: Setup, frozen: Frozen, fit: FitData, targets: Targets,
         devices = min(execution.devices or jax.local_device_count(), len(part))
         if execution.member_plan == "auto":
             plan = plan._replace(members="vmap", devices=devices, chunk=min(execution.chunk or CHUNK * devices, len(part)))
-        return run_members(setup, frozen, lambda some: targets_of(some, setup.shape), part, own_steps, config=config, plan=plan,
-                           draw=lambda job, s: None)
+        return run_members(
+            setup,
+            frozen,
+            lambda some: targets_of(some, setup.shape),
+            part,
+            own_steps,
+            config=config,
+            plan=plan,
+            draw=lambda job, s: None,
+        )
 
     rank = len(setup.shape)
     inner = setup._replace(shape=(1,) * rank, patches="inner")
     border = setup._replace(shape=(2 * radius + 1,) * rank, patches="border")
-    groups = [(kind, [n for n, job in enumerate(jobs) if at_border[job[0]] == edge])
-              for kind, edge in ((inner, False), (border, True))]
+    groups = [
+        (kind, [n for n, job in enumerate(jobs) if at_border[job[0]] == edge]) for kind, edge in ((inner, False), (border, True))
+    ]
     records = [run([jobs[n] for n in numbers], kind) for kind, numbers in groups if numbers]
     order = np.argsort(np.concatenate([numbers for _, numbers in groups]))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *records)

@@ -58,12 +58,28 @@ def prepare(model: SegmentationModel, fit: FitData, config: SearchConfig) -> Pre
     if images.shape[2:-1] != fit.labels.shape[2:]:
         raise ValueError(f"fit data: expected sides that the network can take, got {fit.labels.shape[2:]} (use fit_data)")
     activations = [_activations(model.network, space, model.params, model.stats, batch) for batch in images]
-    return Prepared(model, config, space, jax.tree.map(lambda *leaves: jnp.stack(leaves), *activations), fit.labels,
-                    fit.reference_loss, slack_bound(fit.reference_loss, config), plan_steps(config, images.shape[0]))
+    return Prepared(
+        model,
+        config,
+        space,
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *activations),
+        fit.labels,
+        fit.reference_loss,
+        slack_bound(fit.reference_loss, config),
+        plan_steps(config, images.shape[0]),
+    )
 
 
-def search(model: SegmentationModel, image: Float[Array | np.ndarray, "*space i"], fit: FitData, *, targets: Targets,
-           config: SearchConfig, key: Key[Array, ""], execution: ExecutionConfig | None = None) -> Trajectory:
+def search(
+    model: SegmentationModel,
+    image: Float[Array | np.ndarray, "*space i"],
+    fit: FitData,
+    *,
+    targets: Targets,
+    config: SearchConfig,
+    key: Key[Array, ""],
+    execution: ExecutionConfig | None = None,
+) -> Trajectory:
     """Search adversarial models for every target of one image.
 
     Returns the recorded steps, one axis of `steps`; the iterates exclude the reference itself. With many images, call
@@ -72,8 +88,15 @@ def search(model: SegmentationModel, image: Float[Array | np.ndarray, "*space i"
     return search_prepared(prepare(model, fit, config), image, targets, key=key, execution=execution)
 
 
-def search_prepared(prepared: Prepared, image: Float[Array | np.ndarray, "*space i"], targets: Targets, *,
-                    key: Key[Array, ""], execution: ExecutionConfig | None = None, noise: Any = None) -> Trajectory:
+def search_prepared(
+    prepared: Prepared,
+    image: Float[Array | np.ndarray, "*space i"],
+    targets: Targets,
+    *,
+    key: Key[Array, ""],
+    execution: ExecutionConfig | None = None,
+    noise: Any = None,
+) -> Trajectory:
     """`search` with the shared part already prepared.
 
     Pixels and regions in the space `head` run as linear heads side by side, pixels in `last_block` on patches, where the
@@ -84,8 +107,14 @@ def search_prepared(prepared: Prepared, image: Float[Array | np.ndarray, "*space
     return _search(prepared, [image], [targets], keys=[key], execution=execution, noise=noise)[0]
 
 
-def search_images(prepared: Prepared, images: Sequence[Float[Array | np.ndarray, "*space i"]], targets: Sequence[Targets], *,
-                  keys: Sequence[Key[Array, ""]], execution: ExecutionConfig | None = None) -> list[Trajectory]:
+def search_images(
+    prepared: Prepared,
+    images: Sequence[Float[Array | np.ndarray, "*space i"]],
+    targets: Sequence[Targets],
+    *,
+    keys: Sequence[Key[Array, ""]],
+    execution: ExecutionConfig | None = None,
+) -> list[Trajectory]:
     """`search_prepared` for several images of one shape with as many targets each: members of all of them run together.
 
     ValueError as there, and for images of several shapes.
@@ -96,38 +125,77 @@ def search_images(prepared: Prepared, images: Sequence[Float[Array | np.ndarray,
     return _search(prepared, images, targets, keys=keys, execution=execution)
 
 
-def _search(prepared: Prepared, images: Sequence[Array | np.ndarray], targets: Sequence[Targets], *,
-            keys: Sequence[Key[Array, ""]], execution: ExecutionConfig | None, noise: Any = None) -> list[Trajectory]:
+def _search(
+    prepared: Prepared,
+    images: Sequence[Array | np.ndarray],
+    targets: Sequence[Targets],
+    *,
+    keys: Sequence[Key[Array, ""]],
+    execution: ExecutionConfig | None,
+    noise: Any = None,
+) -> list[Trajectory]:
     model, config = prepared.model, prepared.config
     execution = execution or ExecutionConfig()
     shape = tuple(images[0].shape[:-1])
     with jax.default_matmul_precision(execution.precision):
-        activations = [_activations(model.network, prepared.space, model.params, model.stats,
-                                    pad_to_multiple(jnp.asarray(image, image.dtype)[None], model.network, leading=1))
-                       for image in images]
+        activations = [
+            _activations(
+                model.network,
+                prepared.space,
+                model.params,
+                model.stats,
+                pad_to_multiple(jnp.asarray(image, image.dtype)[None], model.network, leading=1),
+            )
+            for image in images
+        ]
         fit = FitData(prepared.fit, prepared.fit_labels, prepared.reference_loss)
         if is_for_heads(prepared.space, model.network, config, targets[0]):
-            return [search_head_targets(model, activation, fit, asked, shape=shape, config=config, steps=prepared.steps,
-                                        key=key, execution=execution)
-                    for activation, asked, key in zip(activations, targets, keys, strict=True)]
+            return [
+                search_head_targets(
+                    model, activation, fit, asked, shape=shape, config=config, steps=prepared.steps, key=key, execution=execution
+                )
+                for activation, asked, key in zip(activations, targets, keys, strict=True)
+            ]
         if config.solver == "line_search":
-            raise ValueError("solver: line_search is for pixels and regions in the space head of a network that ends in a "
-                             f"1x1 convolution; got space {config.space} and {targets[0].points.shape[0]} targets")
+            raise ValueError(
+                "solver: line_search is for pixels and regions in the space head of a network that ends in a "
+                f"1x1 convolution; got space {config.space} and {targets[0].points.shape[0]} targets"
+            )
         frozen = Frozen(model.params, model.stats, activations[0], *fit, prepared.bound)
         setup = Setup(model.network, prepared.space, Procedure.of(config, compute=execution.compute), shape)
         radius = patch_radius(prepared.space, model.network, config, targets[0], activations[0])
         if radius is not None:
-            records = [search_patches(setup, frozen._replace(image=activation), fit, asked, radius=radius, config=config,
-                                      steps=prepared.steps, key=key, execution=execution)
-                       for activation, asked, key in zip(activations, targets, keys, strict=True)]
+            records = [
+                search_patches(
+                    setup,
+                    frozen._replace(image=activation),
+                    fit,
+                    asked,
+                    radius=radius,
+                    config=config,
+                    steps=prepared.steps,
+                    key=key,
+                    execution=execution,
+                )
+                for activation, asked, key in zip(activations, targets, keys, strict=True)
+            ]
         else:
             records = _search_networks(setup, frozen, activations, targets, prepared, keys=keys, execution=execution, noise=noise)
     leading = targets[0].labels.shape[:2]
     return [Trajectory(*(leaf.reshape(*leading, *leaf.shape[1:]) for leaf in record)) for record in records]
 
 
-def _search_networks(setup: Setup, frozen: Frozen, activations: Sequence[Any], targets: Sequence[Targets], prepared: Prepared, *,
-                     keys: Sequence[Key[Array, ""]], execution: ExecutionConfig, noise: Any) -> list[Record]:
+def _search_networks(
+    setup: Setup,
+    frozen: Frozen,
+    activations: Sequence[Any],
+    targets: Sequence[Targets],
+    prepared: Prepared,
+    *,
+    keys: Sequence[Key[Array, ""]],
+    execution: ExecutionConfig,
+    noise: Any,
+) -> list[Record]:
     """The records of every image, each of the (target, member) in order."""
     count, members = targets[0].labels.shape[:2]
     alone = len(activations) == 1
@@ -149,4 +217,4 @@ def _search_networks(setup: Setup, frozen: Frozen, activations: Sequence[Any], t
     plan = choose_plan(execution, members=len(jobs))
     record = run_members(setup, frozen, targets_of, jobs, prepared.steps, config=prepared.config, plan=plan, draw=draw)
     each = count * members
-    return [jax.tree.map(lambda leaf, i=i: leaf[i * each:(i + 1) * each], record) for i in range(len(activations))]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i * each : (i + 1) * each], record) for i in range(len(activations))]

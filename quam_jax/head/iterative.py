@@ -56,8 +56,9 @@ def _move(state: _State, gradient: Array, rate: Array, *, procedure: Procedure) 
     return state._replace(theta=state.theta - step * direction, first=first, second=second, count=count)
 
 
-def _step(state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *, procedure: Procedure,
-          first: bool) -> tuple[_State, HeadRecord]:
+def _step(
+    state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *, procedure: Procedure, first: bool
+) -> tuple[_State, HeadRecord]:
     bound, coefficient, rate = numbers
     # before the first step all heads are the given one
     theta = problem.theta[..., None] if first else state.theta
@@ -71,8 +72,11 @@ def _step(state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *, 
     feasible = violation <= 0
     if procedure.solver == "penalty":
         # half of a step's operations, which nobody needs where all heads of the chunk keep the bound
-        gradient = lax.cond(jnp.any(active), lambda: gradient + jnp.where(active, coefficient, 0.0) * fit_gradient(
-            problem.transposed, problem.wanted, probs), lambda: gradient)
+        gradient = lax.cond(
+            jnp.any(active),
+            lambda: gradient + jnp.where(active, coefficient, 0.0) * fit_gradient(problem.transposed, problem.wanted, probs),
+            lambda: gradient,
+        )
         after = _move(state, gradient, rate, procedure=procedure)
     else:
         moved = _move(state, gradient, rate, procedure=procedure)
@@ -94,8 +98,15 @@ def _has_all(logits: Float[Array, "p k t"], asked: Asked) -> Bool[Array, " t"]:
     return jnp.all(right | (asked.weights == 0), 0)
 
 
-def search_heads(problem: HeadProblem, asked: Asked, *, bound: Float[Array, " s"], coefficient: Float[Array, " s"],
-                 rate: Float[Array, ""], procedure: Procedure) -> HeadRecord:
+def search_heads(
+    problem: HeadProblem,
+    asked: Asked,
+    *,
+    bound: Float[Array, " s"],
+    coefficient: Float[Array, " s"],
+    rate: Float[Array, ""],
+    procedure: Procedure,
+) -> HeadRecord:
     """Search all heads of a chunk; the records belong to the weights after steps 1, 2, ..., s - 1.
 
     `problem` has one set of fit points a record: the first is that of the reference, which is not recorded, so that its
@@ -109,8 +120,9 @@ def search_heads(problem: HeadProblem, asked: Asked, *, bound: Float[Array, " s"
     numbers = (bound, coefficient, jnp.broadcast_to(rate, bound.shape))
 
     def step(state: _State, s: Any, first: bool = False) -> tuple[_State, HeadRecord]:
-        here = HeadProblem(problem.features[s], problem.transposed[s], problem.wanted[s], problem.theta,
-                           problem.reference_loss[s])
+        here = HeadProblem(
+            problem.features[s], problem.transposed[s], problem.wanted[s], problem.theta, problem.reference_loss[s]
+        )
         return _step(state, asked, here, tuple(number[s] for number in numbers), procedure=procedure, first=first)
 
     state, _ = step(state, 0, first=True)

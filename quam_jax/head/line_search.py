@@ -44,8 +44,7 @@ def fisher(problem: HeadProblem, *, damping: float) -> Factor:
     return Factor(cho_factor(matrix, lower=True)[0])
 
 
-def directions(factor: Factor, asked: Asked,
-               against: Float[Array, "p k t"]) -> tuple[Float[Array, "f k t"], Float[Array, " t"]]:
+def directions(factor: Factor, asked: Asked, against: Float[Array, "p k t"]) -> tuple[Float[Array, "f k t"], Float[Array, " t"]]:
     """u = H^-1 grad m for every target, and grad m^T u; m is the mean margin of the wanted class over the one `against`."""
     turned = asked.labels - against
     wanted = jnp.einsum("fpt,pkt->kft", asked.features, asked.weights[:, None] * turned)
@@ -55,8 +54,9 @@ def directions(factor: Factor, asked: Asked,
     return jnp.swapaxes(solved.reshape(columns, length, targets), 0, 1), jnp.sum(flat * solved, 0)
 
 
-def line_search(problem: HeadProblem, factor: Factor, asked: Asked, against: Float[Array, "p k t"], *,
-                bound: Float[Array, ""]) -> HeadRecord:
+def line_search(
+    problem: HeadProblem, factor: Factor, asked: Asked, against: Float[Array, "p k t"], *, bound: Float[Array, ""]
+) -> HeadRecord:
     """The head at the bound, along the direction of every target: one record a target.
 
     The step returned is the largest one evaluated whose true fit loss is within the bound (0 where even the reference
@@ -98,8 +98,10 @@ def line_search(problem: HeadProblem, factor: Factor, asked: Asked, against: Flo
     first = jnp.minimum(jnp.sqrt(2 * slack / gain), furthest)
     zeros = jnp.zeros_like(gain)
     (_, step, loss, _), _ = jax.lax.while_loop(
-        open_yet, lambda state: (narrow(state[0]), state[1] + 1),
-        ((first, zeros, zeros + problem.reference_loss[0], zeros + jnp.inf), 0))
+        open_yet,
+        lambda state: (narrow(state[0]), state[1] + 1),
+        ((first, zeros, zeros + problem.reference_loss[0], zeros + jnp.inf), 0),
+    )
     logits, objective, _ = point_loss(*asked, theta[..., None] + step * direction)
     record = HeadRecord(class_probabilities(logits), objective, loss, zeros)
     return HeadRecord(*(leaf[None] for leaf in record))

@@ -34,8 +34,9 @@ def probabilities(logits: Float[Array, "q k t"]) -> tuple[Float[Array, "q k t"],
     return exps / total, jnp.sum(top[:, 0], 0) + jnp.sum(jnp.log(total[:, 0]), 0)
 
 
-def fit_loss(features: Float[Array, "q f"], wanted: Float[Array, "f k"],
-             theta: Float[Array, "f k t"]) -> tuple[Float[Array, " t"], Float[Array, "q k t"]]:
+def fit_loss(
+    features: Float[Array, "q f"], wanted: Float[Array, "f k"], theta: Float[Array, "f k t"]
+) -> tuple[Float[Array, " t"], Float[Array, "q k t"]]:
     """Mean cross-entropy of every head on the fit points, in nats, and the probabilities of the kept columns.
 
     `wanted` is the mean over the points of feature times one-hot label: the part that is linear in theta.
@@ -46,8 +47,9 @@ def fit_loss(features: Float[Array, "q f"], wanted: Float[Array, "f k"],
     return partition / count - jnp.einsum("fk,fkt->t", wanted, theta), probs
 
 
-def fit_gradient(transposed: Float[Array, "f q"], wanted: Float[Array, "f k"],
-                 probs: Float[Array, "q k t"]) -> Float[Array, "f k t"]:
+def fit_gradient(
+    transposed: Float[Array, "f q"], wanted: Float[Array, "f k"], probs: Float[Array, "q k t"]
+) -> Float[Array, "f k t"]:
     """The gradient of `fit_loss` in theta, from its probabilities.
 
     The features come transposed because a product with them is a third faster than one that transposes.
@@ -56,8 +58,9 @@ def fit_gradient(transposed: Float[Array, "f q"], wanted: Float[Array, "f k"],
     return (transposed @ probs.reshape(count, -1)).reshape(-1, columns, targets) / count - wanted[..., None]
 
 
-def point_loss(features: Float[Array, "f p t"], labels: Float[Array, "p k t"], weights: Float[Array, "p t"],
-               theta: Float[Array, "f k t"]) -> tuple[Float[Array, "p k t"], Float[Array, " t"], Float[Array, "f k t"]]:
+def point_loss(
+    features: Float[Array, "f p t"], labels: Float[Array, "p k t"], weights: Float[Array, "p t"], theta: Float[Array, "f k t"]
+) -> tuple[Float[Array, "p k t"], Float[Array, " t"], Float[Array, "f k t"]]:
     """Logits of the target's own points, their weighted cross-entropy towards the wanted one-hot labels, its gradient."""
     logits = jnp.einsum("fpt,fkt->pkt", features, theta)
     if theta.shape[1] == 1:

@@ -34,8 +34,12 @@ def is_linear_head(network: Network) -> bool:
     names = network.tail_names("head")
     shapes = network.shapes()[0]
     weights = [shapes[n] for n in names if n.endswith("weight")]
-    return (len(weights) == 1 and len(names) - 1 == sum(n.endswith("bias") for n in names) <= 1
-            and math.prod(weights[0][:-2]) == 1 and weights[0][-1] == network.classes)
+    return (
+        len(weights) == 1
+        and len(names) - 1 == sum(n.endswith("bias") for n in names) <= 1
+        and math.prod(weights[0][:-2]) == 1
+        and weights[0][-1] == network.classes
+    )
 
 
 def head_matrix(network: Network, params: Parameters) -> Float[Array, "f k"]:
@@ -53,8 +57,9 @@ def with_one(features: Float[Array, "*points f"]) -> Float[Array, "*points g"]:
     return jnp.concatenate([features, jnp.ones((*features.shape[:-1], 1), features.dtype)], -1)
 
 
-def fit_points(labels: Int[np.ndarray, "k b *space"], batch: Int[np.ndarray, " s"], *, count: int,
-               key: Key[Array, ""]) -> Int[np.ndarray, "s q"]:
+def fit_points(
+    labels: Int[np.ndarray, "k b *space"], batch: Int[np.ndarray, " s"], *, count: int, key: Key[Array, ""]
+) -> Int[np.ndarray, "s q"]:
     """The labelled points of every step as flat indices into all fit points: `count` drawn, or all of its batch with 0.
 
     Points are drawn with replacement from the labelled ones of the step's batch, so that the loss over them is an unbiased
@@ -74,8 +79,16 @@ def fit_points(labels: Int[np.ndarray, "k b *space"], batch: Int[np.ndarray, " s
     return np.stack(rows)
 
 
-def head_problem(network: Network, params: Parameters, fit: Float[Array, "k b *space f"], labels: Int[Array, "k b *space"], *,
-                 batch: Int[np.ndarray, " s"], count: int, key: Key[Array, ""]) -> HeadProblem:
+def head_problem(
+    network: Network,
+    params: Parameters,
+    fit: Float[Array, "k b *space f"],
+    labels: Int[Array, "k b *space"],
+    *,
+    batch: Int[np.ndarray, " s"],
+    count: int,
+    key: Key[Array, ""],
+) -> HeadProblem:
     """Lay out the fit points of every step (`batch` names its fit batch) with the given head's loss on them."""
     flat = np.asarray(labels)
     points = fit_points(flat, batch, count=count, key=key)

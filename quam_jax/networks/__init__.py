@@ -38,5 +38,20 @@ NETWORKS: dict[str, Any] = {
     "wnet": WNet,
 }
 
-__all__ = ["NETWORKS", "AttUNet", "GraphNetwork", "PlainConvUNet", "PlainUNet", "ProbUNet", "ResidualEncoderUNet", "SegNet",
-           "SwinUNet", "SwinUNetWrapper", "UNet", "UNetDropout", "UNetpp", "UNetppp", "WNet"]
+__all__ = [
+    "NETWORKS",
+    "AttUNet",
+    "GraphNetwork",
+    "PlainConvUNet",
+    "PlainUNet",
+    "ProbUNet",
+    "ResidualEncoderUNet",
+    "SegNet",
+    "SwinUNet",
+    "SwinUNetWrapper",
+    "UNet",
+    "UNetDropout",
+    "UNetpp",
+    "UNetppp",
+    "WNet",
+]

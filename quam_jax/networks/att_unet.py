@@ -21,8 +21,7 @@ class AttentionGate(nnx.Module):
         self.W_x = nnx.List([Conv(inputs, inner, 1, rngs=rngs), BatchNorm(inner)])
         self.psi = nnx.List([Conv(inner, 1, 1, rngs=rngs), BatchNorm(1)])
 
-    def __call__(self, gate: Float[Array, "b h w g"], x: Float[Array, "b h w c"],
-                 mode: Mode) -> Float[Array, "b h w c"]:
+    def __call__(self, gate: Float[Array, "b h w g"], x: Float[Array, "b h w c"], mode: Mode) -> Float[Array, "b h w c"]:
         inner = jax.nn.relu(conv_norm(self.W_g, gate, mode) + conv_norm(self.W_x, x, mode))
         return x * jax.nn.sigmoid(conv_norm(self.psi, inner, mode))
 
@@ -33,8 +32,18 @@ class AttUNet(nnx.Module):
     size_multiple = 8
     cuts = {"head": ("Conv",), "last_block": ("Up_conv2", "Conv")}
 
-    def __init__(self, in_channels: int, n_classes: int, channels: int = 64, *, is_deconv: bool = True,
-                 is_batchnorm: bool = True, drop: float = 0.3, decoder_drop: float = 0.3, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        channels: int = 64,
+        *,
+        is_deconv: bool = True,
+        is_batchnorm: bool = True,
+        drop: float = 0.3,
+        decoder_drop: float = 0.3,
+        rngs: nnx.Rngs,
+    ):
         def triple(inputs: int) -> TripleBlock:
             return TripleBlock(inputs, channels, batchnorm=is_batchnorm, drop=drop, rngs=rngs)
 

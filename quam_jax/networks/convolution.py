@@ -26,8 +26,15 @@ _ON_PATCHES: ContextVar[bool] = ContextVar("on_patches", default=False)
 SMALL_MAP = 500  # pixels of a map below which XLA's own weight gradient is as fast
 
 
-def convolution(x: Float[Array, "b *space i"], weight: Float[Array, "*kernel j o"], *, stride: Sequence[int],
-                padding: Sequence[int], dilation: Sequence[int], groups: int = 1) -> Float[Array, "b *out o"]:
+def convolution(
+    x: Float[Array, "b *space i"],
+    weight: Float[Array, "*kernel j o"],
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+) -> Float[Array, "b *out o"]:
     """Convolution with zero padding, over one, two or three axes."""
     settings = (tuple(stride), tuple(padding), tuple(dilation))
     if _ON_PATCHES.get():
@@ -39,16 +46,22 @@ def convolution(x: Float[Array, "b *space i"], weight: Float[Array, "*kernel j o
     return _striped(x, weight, *settings)
 
 
-def _plain(x: Array, weight: Array, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-           groups: int = 1) -> Array:
-    space = "DHW"[-len(stride):]
-    return lax.conv_general_dilated(x, weight, stride, [(p, p) for p in padding], rhs_dilation=dilation,
-                                    dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
-                                    feature_group_count=groups)
+def _plain(
+    x: Array, weight: Array, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int = 1
+) -> Array:
+    space = "DHW"[-len(stride) :]
+    return lax.conv_general_dilated(
+        x,
+        weight,
+        stride,
+        [(p, p) for p in padding],
+        rhs_dilation=dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=groups,
+    )
 
 
-def _by_slices(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...],
-               dilation: tuple[int, ...]) -> Array:
+def _by_slices(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
     """A convolution over three axes as one over two: slices of the first axis are images, its taps stand on channels."""
     taps, (s, p, d) = weight.shape[0], (stride[0], padding[0], dilation[0])
     count = (x.shape[1] + 2 * p - d * (taps - 1) - 1) // s + 1
@@ -60,14 +73,14 @@ def _by_slices(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
-def _striped(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...],
-             dilation: tuple[int, ...]) -> Array:
+def _striped(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
     return _plain(x, weight, stride, padding, dilation)
 
 
 @functools.partial(_striped.defjvp, symbolic_zeros=True)
-def _striped_jvp(stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], primals: tuple,
-                 tangents: tuple) -> tuple[Array, Array]:
+def _striped_jvp(
+    stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
     x, weight = primals
     y = _striped(x, weight, stride, padding, dilation)
     terms = []
@@ -78,8 +91,7 @@ def _striped_jvp(stride: tuple[int, ...], padding: tuple[int, ...], dilation: tu
     return y, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(y)
 
 
-def _for_weight(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...],
-                dilation: tuple[int, ...]) -> Array:
+def _for_weight(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
     """The convolution in a form whose transpose in the weight is fast."""
     taps, channels = sum(weight.shape[:2]), min(weight.shape[2:])
     if len(stride) == 2 and set(stride) == {1} and channels >= 8 and x.shape[1] * x.shape[2] >= SMALL_MAP:
@@ -102,17 +114,16 @@ def _by_shifts(x: Array, weight: Array, padding: tuple[int, ...], dilation: tupl
     across, down = dilation[1], dilation[0] * width
     half = -(-size // 2)  # halves side by side: XLA gives each product of a batch to a core, and splits a long one badly
     flat = jnp.pad(flat, [(0, across * (columns - 1) + 2 * half - size), (0, 0)])
-    shifted = jnp.concatenate([flat[across * t:across * t + 2 * half] for t in range(columns)], 1)
+    shifted = jnp.concatenate([flat[across * t : across * t + 2 * half] for t in range(columns)], 1)
     matrix = weight.transpose(1, 2, 0, 3).reshape(columns * channels, rows * outputs)
     product = jnp.matmul(shifted.reshape(2, half, -1), jnp.broadcast_to(matrix, (2, *matrix.shape)))
     product = jnp.pad(product.reshape(2 * half, -1), [(0, down * (rows - 1)), (0, 0)])
-    pieces = [product[down * t:down * t + size, outputs * t:outputs * (t + 1)] for t in range(rows)]
+    pieces = [product[down * t : down * t + size, outputs * t : outputs * (t + 1)] for t in range(rows)]
     y = sum(pieces[1:], pieces[0]).reshape(count, height, width, outputs)
-    return y[:, :height - dilation[0] * (rows - 1), :width - across * (columns - 1)]
+    return y[:, : height - dilation[0] * (rows - 1), : width - across * (columns - 1)]
 
 
-def _in_strips(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...],
-               dilation: tuple[int, ...]) -> Array:
+def _in_strips(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
     """The convolution as several, each for some rows of the output."""
     reach = dilation[0] * (weight.shape[0] - 1) + 1
     rows = (x.shape[1] + 2 * padding[0] - reach) // stride[0] + 1
@@ -144,8 +155,9 @@ def on_patches() -> Iterator[None]:
         _ON_PATCHES.reset(token)
 
 
-def _on_patches(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...],
-                groups: int) -> Array:
+def _on_patches(
+    x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], groups: int
+) -> Array:
     taps = weight.shape[:-2]
     if set(stride) != {1} or groups > 1 or any(2 * p != d * (k - 1) for p, d, k in zip(padding, dilation, taps, strict=True)):
         raise ValueError("on patches: expected convolutions that keep the size")

@@ -68,8 +68,12 @@ def _published(first: str, up: str | None, head: str) -> Callable[[_Named], dict
 
     def infer(shapes: _Named) -> dict[str, Any]:
         channels, in_channels = shapes[f"{first}.conv1.0.weight"][:2]
-        found = {"in_channels": in_channels, "n_classes": shapes[f"{head}.weight"][0], "channels": channels,
-                 "is_batchnorm": f"{first}.conv1.1.weight" in shapes}
+        found = {
+            "in_channels": in_channels,
+            "n_classes": shapes[f"{head}.weight"][0],
+            "channels": channels,
+            "is_batchnorm": f"{first}.conv1.1.weight" in shapes,
+        }
         return found if up is None else {**found, "is_deconv": f"{up}.up.weight" in shapes}
 
     return infer
@@ -82,8 +86,7 @@ def _segnet(shapes: _Named) -> dict[str, Any]:
 
 def _wnet(shapes: _Named) -> dict[str, Any]:
     first = shapes["unet1.first.block.0.weight"]
-    down = [shapes[f"unet1.down_path.{n}.block.0.weight"][0]
-            for n in range(shapes.count("unet1.down_path.{}.block.0.weight"))]
+    down = [shapes[f"unet1.down_path.{n}.block.0.weight"][0] for n in range(shapes.count("unet1.down_path.{}.block.0.weight"))]
     return {"in_channels": first[1], "n_classes": shapes["unet2.final.weight"][0], "widths": (first[0], *down)}
 
 
@@ -101,12 +104,18 @@ def _swin(prefix: str) -> Callable[[_Named], dict[str, Any]]:
         depths = tuple(shapes.count(block.replace("{}", str(level), 1) + "norm1.weight") for level in range(4))
         tables = [shapes[block.format(level, 0) + "attn.relative_position_bias_table"] for level in range(4)]
         windows = [(math.isqrt(rows) + 1) // 2 for rows, _ in tables]
-        found = {"in_channels": in_channels, "n_classes": shapes[f"{prefix}output.weight"][0], "embed_dim": embed_dim,
-                 "depths": depths, "num_heads": tuple(heads for _, heads in tables), "window_size": max(windows),
-                 "mlp_ratio": shapes[block.format(0, 0) + "mlp.fc1.weight"][0] / embed_dim,
-                 "qkv_bias": block.format(0, 0) + "attn.qkv.bias" in shapes,
-                 "ape": f"{prefix}absolute_pos_embed" in shapes,
-                 "patch_norm": f"{prefix}patch_embed.norm.weight" in shapes}
+        found = {
+            "in_channels": in_channels,
+            "n_classes": shapes[f"{prefix}output.weight"][0],
+            "embed_dim": embed_dim,
+            "depths": depths,
+            "num_heads": tuple(heads for _, heads in tables),
+            "window_size": max(windows),
+            "mlp_ratio": shapes[block.format(0, 0) + "mlp.fc1.weight"][0] / embed_dim,
+            "qkv_bias": block.format(0, 0) + "attn.qkv.bias" in shapes,
+            "ape": f"{prefix}absolute_pos_embed" in shapes,
+            "patch_norm": f"{prefix}patch_embed.norm.weight" in shapes,
+        }
         size = _swin_image_side(shapes, prefix, windows)
         return found if size is None else {**found, "img_size": size}
 
@@ -138,11 +147,12 @@ def _nnunet(shapes: _Named) -> dict[str, Any]:
     stem = shapes["encoder.stem.convs.0.conv.weight" if residual else block.format(0, 0) + "weight"]
     counts = tuple(shapes.count(block.replace("{}", str(stage), 1) + "weight") for stage in range(up + 1))
     return {
-        "in_channels": stem[1], "n_classes": shapes[f"decoder.seg_layers.{up - 1}.weight"][0], "rank": rank,
+        "in_channels": stem[1],
+        "n_classes": shapes[f"decoder.seg_layers.{up - 1}.weight"][0],
+        "rank": rank,
         "features_per_stage": tuple(weight[0] for weight in first),
         "n_blocks_per_stage" if residual else "n_conv_per_stage": counts,
-        "n_conv_per_stage_decoder": tuple(shapes.count(f"decoder.stages.{n}.convs.{{}}.conv.weight")
-                                          for n in range(up)),
+        "n_conv_per_stage_decoder": tuple(shapes.count(f"decoder.stages.{n}.convs.{{}}.conv.weight") for n in range(up)),
         "kernel_sizes": tuple(weight[2:] for weight in first),
         "strides": ((1,) * rank, *(shapes[f"decoder.transpconvs.{n}.weight"][2:] for n in reversed(range(up)))),
         "conv_bias": block.format(0, 0) + "bias" in shapes,

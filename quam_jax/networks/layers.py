@@ -93,9 +93,20 @@ class Conv(Layer):
 
     layout = "conv"
 
-    def __init__(self, inputs: int, outputs: int, kernel: int | Sequence[int], *, rngs: nnx.Rngs, rank: int = 2,
-                 stride: int | Sequence[int] = 1, padding: int | Sequence[int] | None = None,
-                 dilation: int | Sequence[int] = 1, groups: int = 1, bias: bool = True):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | Sequence[int],
+        *,
+        rngs: nnx.Rngs,
+        rank: int = 2,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | None = None,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ):
         self.kernel, self.stride, self.dilation = _each(kernel, rank), _each(stride, rank), _each(dilation, rank)
         same = tuple(d * (k - 1) // 2 for k, d in zip(self.kernel, self.dilation, strict=True))
         self.padding = same if padding is None else _each(padding, rank)
@@ -107,15 +118,15 @@ class Conv(Layer):
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         return self.apply(x, self.weight[...], None if self.bias is None else self.bias[...])
 
-    def apply(self, x: Float[Array, "b *space i"], weight: Float[Array, "*kernel j o"],
-              bias: Float[Array, " o"] | None) -> Float[Array, "b *out o"]:
+    def apply(
+        self, x: Float[Array, "b *space i"], weight: Float[Array, "*kernel j o"], bias: Float[Array, " o"] | None
+    ) -> Float[Array, "b *out o"]:
         """The convolution with other numbers in place of its own."""
         pointwise = all(n == 1 for n in (*self.kernel, *self.stride, self.groups)) and not any(self.padding)
         if pointwise:
             y = x @ weight.reshape(weight.shape[-2:])
         else:
-            y = convolution(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation,
-                            groups=self.groups)
+            y = convolution(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
         return y if bias is None else y + bias
 
 
@@ -140,9 +151,19 @@ class ConvTranspose(Layer):
 
     layout = "transposed"
 
-    def __init__(self, inputs: int, outputs: int, kernel: int | Sequence[int], *, rngs: nnx.Rngs, rank: int = 2,
-                 stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0,
-                 output_padding: int | Sequence[int] = 0, bias: bool = True):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | Sequence[int],
+        *,
+        rngs: nnx.Rngs,
+        rank: int = 2,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        bias: bool = True,
+    ):
         self.kernel, self.stride = _each(kernel, rank), _each(stride, rank)
         self.padding, self.output_padding = _each(padding, rank), _each(output_padding, rank)
         fan_in = outputs * math.prod(self.kernel)
@@ -150,14 +171,20 @@ class ConvTranspose(Layer):
         self.bias = nnx.Param(_uniform(rngs, (outputs,), fan_in)) if bias else None
 
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
-        y = transposed_convolution(x, self.weight[...], stride=self.stride, padding=self.padding,
-                                   output_padding=self.output_padding)
+        y = transposed_convolution(
+            x, self.weight[...], stride=self.stride, padding=self.padding, output_padding=self.output_padding
+        )
         return y if self.bias is None else y + self.bias[...]
 
 
-def transposed_convolution(x: Float[Array, "b *space i"], weight: Float[Array, "*kernel i o"], *,
-                           stride: Sequence[int], padding: Sequence[int],
-                           output_padding: Sequence[int]) -> Float[Array, "b *out o"]:
+def transposed_convolution(
+    x: Float[Array, "b *space i"],
+    weight: Float[Array, "*kernel i o"],
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+) -> Float[Array, "b *out o"]:
     """Transposed convolution by phases (see ConvTranspose)."""
     rank = len(stride)
     kernel, (inputs, outputs) = weight.shape[:rank], weight.shape[rank:]
@@ -169,14 +196,15 @@ def transposed_convolution(x: Float[Array, "b *space i"], weight: Float[Array, "
     weight = lax.rev(weight, tuple(range(rank))).reshape(math.prod(taps) * inputs, math.prod(stride) * outputs)
     size = tuple(n + t - 1 for n, t in zip(x.shape[1:-1], taps, strict=True))
     padded = jnp.pad(x, [(0, 0), *((t - 1, t - 1) for t in taps), (0, 0)])
-    shifted = [lax.slice(padded, (0, *place, 0), (x.shape[0], *(p + n for p, n in zip(place, size, strict=True)), inputs))
-               for place in itertools.product(*map(range, taps))]
+    shifted = [
+        lax.slice(padded, (0, *place, 0), (x.shape[0], *(p + n for p, n in zip(place, size, strict=True)), inputs))
+        for place in itertools.product(*map(range, taps))
+    ]
     y = jnp.concatenate(shifted, -1) @ weight
     y = y.reshape(y.shape[0], *size, *stride, outputs)
     y = y.transpose([0, *itertools.chain(*((1 + a, 1 + rank + a) for a in range(rank))), 2 * rank + 1])
     y = y.reshape(y.shape[0], *(n * s for n, s in zip(size, stride, strict=True)), outputs)
-    for axis, (n, k, s, p, extra) in enumerate(zip(x.shape[1:-1], kernel, stride, padding, output_padding,
-                                                   strict=True), start=1):
+    for axis, (n, k, s, p, extra) in enumerate(zip(x.shape[1:-1], kernel, stride, padding, output_padding, strict=True), start=1):
         length = (n - 1) * s - 2 * p + k + extra
         if p + length > y.shape[axis]:  # only with output padding: positions that no kernel tap reaches
             y = jnp.pad(y, [(0, p + length - y.shape[axis] if a == axis else 0) for a in range(y.ndim)])
@@ -313,7 +341,7 @@ def max_pool(x: Float[Array, "b *space c"], window: int, *, ceil_mode: bool = Fa
             x = jnp.pad(x, padding, constant_values=-jnp.inf)
         else:
             x = lax.slice_in_dim(x, 0, size // window * window, axis=axis)
-        x = x.reshape(*x.shape[:axis], x.shape[axis] // window, window, *x.shape[axis + 1:])
+        x = x.reshape(*x.shape[:axis], x.shape[axis] // window, window, *x.shape[axis + 1 :])
         entries = [lax.index_in_dim(x, k, axis + 1, keepdims=False) for k in range(window)]
         x = functools.reduce(_first_maximum, entries)
     return x
@@ -342,8 +370,7 @@ def interpolation_matrix(size: int, out: int, *, align_corners: bool) -> Float[n
     return matrix
 
 
-def resize_linear(x: Float[Array, "b *space c"], size: Sequence[int], *,
-                  align_corners: bool) -> Float[Array, "b *size c"]:
+def resize_linear(x: Float[Array, "b *space c"], size: Sequence[int], *, align_corners: bool) -> Float[Array, "b *size c"]:
     """Linear, bilinear or trilinear interpolation to `size`, as torch.nn.functional.interpolate computes it."""
     for axis, out in enumerate(size, start=1):
         if x.shape[axis] != out:

@@ -24,8 +24,17 @@ Sizes = tuple[tuple[int, ...], ...]
 class ConvUnit(nnx.Module):
     """Convolution, instance normalisation and, unless `linear`, LeakyReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int] | int = 1,
-                 bias: bool, linear: bool = False, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        *,
+        stride: Sequence[int] | int = 1,
+        bias: bool,
+        linear: bool = False,
+        rngs: nnx.Rngs,
+    ):
         self.conv = Conv(inputs, outputs, kernel, rank=len(kernel), stride=stride, bias=bias, rngs=rngs)
         self.norm = InstanceNorm(outputs)
         self.linear = linear
@@ -38,10 +47,23 @@ class ConvUnit(nnx.Module):
 class Stack(nnx.Module):
     """Convolution units in a row; the first one changes the width and has the stride."""
 
-    def __init__(self, count: int, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int] | int = 1,
-                 bias: bool, rngs: nnx.Rngs):
-        self.convs = nnx.List([ConvUnit(outputs if n else inputs, outputs, kernel, stride=1 if n else stride, bias=bias,
-                                        rngs=rngs) for n in range(count)])
+    def __init__(
+        self,
+        count: int,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        *,
+        stride: Sequence[int] | int = 1,
+        bias: bool,
+        rngs: nnx.Rngs,
+    ):
+        self.convs = nnx.List(
+            [
+                ConvUnit(outputs if n else inputs, outputs, kernel, stride=1 if n else stride, bias=bias, rngs=rngs)
+                for n in range(count)
+            ]
+        )
 
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         for conv in self.convs:
@@ -52,15 +74,17 @@ class Stack(nnx.Module):
 class ResidualBlock(nnx.Module):
     """LeakyReLU(two convolution units, the second linear, + the input); the skip is averaged and projected as needed."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int], bias: bool,
-                 rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int], bias: bool, rngs: nnx.Rngs):
         self.stride = tuple(stride)
         self.conv1 = ConvUnit(inputs, outputs, kernel, stride=stride, bias=bias, rngs=rngs)
         self.conv2 = ConvUnit(outputs, outputs, kernel, bias=bias, linear=True, rngs=rngs)
         pooled = math.prod(stride) > 1
         # the place in the published sequence [average pool, projection], where each is there only if needed
-        self.skip = nnx.Dict({str(int(pooled)): ConvUnit(inputs, outputs, (1,) * len(kernel), bias=False, linear=True,
-                                                         rngs=rngs)}) if inputs != outputs else None
+        self.skip = (
+            nnx.Dict({str(int(pooled)): ConvUnit(inputs, outputs, (1,) * len(kernel), bias=False, linear=True, rngs=rngs)})
+            if inputs != outputs
+            else None
+        )
 
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         y = self.conv2(self.conv1(x))
@@ -73,11 +97,16 @@ class ResidualBlock(nnx.Module):
 class ResidualStage(nnx.Module):
     """Residual blocks in a row; the first one changes the width and has the stride."""
 
-    def __init__(self, count: int, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int],
-                 bias: bool, rngs: nnx.Rngs):
+    def __init__(
+        self, count: int, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int], bias: bool, rngs: nnx.Rngs
+    ):
         ones = (1,) * len(kernel)
-        self.blocks = nnx.List([ResidualBlock(outputs if n else inputs, outputs, kernel, stride=ones if n else stride,
-                                              bias=bias, rngs=rngs) for n in range(count)])
+        self.blocks = nnx.List(
+            [
+                ResidualBlock(outputs if n else inputs, outputs, kernel, stride=ones if n else stride, bias=bias, rngs=rngs)
+                for n in range(count)
+            ]
+        )
 
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         for block in self.blocks:
@@ -88,12 +117,24 @@ class ResidualStage(nnx.Module):
 class PlainEncoder(nnx.Module):
     """Stages of plain convolution units."""
 
-    def __init__(self, in_channels: int, features: Sequence[int], counts: Sequence[int], *, kernels: Sizes,
-                 strides: Sizes, bias: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        features: Sequence[int],
+        counts: Sequence[int],
+        *,
+        kernels: Sizes,
+        strides: Sizes,
+        bias: bool,
+        rngs: nnx.Rngs,
+    ):
         inputs = (in_channels, *features)
-        self.stages = nnx.List([
-            nnx.List([Stack(counts[s], inputs[s], features[s], kernels[s], stride=strides[s], bias=bias, rngs=rngs)])
-            for s in range(len(features))])
+        self.stages = nnx.List(
+            [
+                nnx.List([Stack(counts[s], inputs[s], features[s], kernels[s], stride=strides[s], bias=bias, rngs=rngs)])
+                for s in range(len(features))
+            ]
+        )
 
     def __call__(self, x: Float[Array, "b *space i"]) -> list[Float[Array, "b *out f"]]:
         skips = []
@@ -106,13 +147,25 @@ class PlainEncoder(nnx.Module):
 class ResidualEncoder(nnx.Module):
     """A stem of one convolution unit, then stages of residual blocks."""
 
-    def __init__(self, in_channels: int, features: Sequence[int], counts: Sequence[int], *, kernels: Sizes,
-                 strides: Sizes, bias: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        features: Sequence[int],
+        counts: Sequence[int],
+        *,
+        kernels: Sizes,
+        strides: Sizes,
+        bias: bool,
+        rngs: nnx.Rngs,
+    ):
         self.stem = Stack(1, in_channels, features[0], kernels[0], bias=bias, rngs=rngs)
         inputs = (features[0], *features)
-        self.stages = nnx.List([
-            ResidualStage(counts[s], inputs[s], features[s], kernels[s], stride=strides[s], bias=bias, rngs=rngs)
-            for s in range(len(features))])
+        self.stages = nnx.List(
+            [
+                ResidualStage(counts[s], inputs[s], features[s], kernels[s], stride=strides[s], bias=bias, rngs=rngs)
+                for s in range(len(features))
+            ]
+        )
 
     def __call__(self, x: Float[Array, "b *space i"]) -> list[Float[Array, "b *out f"]]:
         x = self.stem(x)
@@ -126,15 +179,33 @@ class ResidualEncoder(nnx.Module):
 class Decoder(nnx.Module):
     """Transposed convolution, [up-sampled, skip], plain convolution units, from the deepest stage up; a 1x1 head."""
 
-    def __init__(self, n_classes: int, features: Sequence[int], counts: Sequence[int], *, kernels: Sizes,
-                 strides: Sizes, bias: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        n_classes: int,
+        features: Sequence[int],
+        counts: Sequence[int],
+        *,
+        kernels: Sizes,
+        strides: Sizes,
+        bias: bool,
+        rngs: nnx.Rngs,
+    ):
         levels = range(len(features) - 2, -1, -1)
         rank = len(kernels[0])
-        self.transpconvs = nnx.List([
-            ConvTranspose(features[s + 1], features[s], strides[s + 1], rank=rank, stride=strides[s + 1], bias=bias,
-                          rngs=rngs) for s in levels])
-        self.stages = nnx.List([Stack(count, 2 * features[s], features[s], kernels[s], bias=bias, rngs=rngs)
-                                for count, s in zip(counts, levels, strict=True)])
+        self.transpconvs = nnx.List(
+            [
+                ConvTranspose(
+                    features[s + 1], features[s], strides[s + 1], rank=rank, stride=strides[s + 1], bias=bias, rngs=rngs
+                )
+                for s in levels
+            ]
+        )
+        self.stages = nnx.List(
+            [
+                Stack(count, 2 * features[s], features[s], kernels[s], bias=bias, rngs=rngs)
+                for count, s in zip(counts, levels, strict=True)
+            ]
+        )
         self.seg_layers = nnx.Dict({str(len(features) - 2): Conv(features[0], n_classes, 1, rank=rank, rngs=rngs)})
 
     def last_input(self, skips: list[Float[Array, "b *out f"]]) -> Float[Array, "b *space f"]:
@@ -189,35 +260,55 @@ class PlainConvUNet(_EncoderDecoder):
     An image side must be a multiple of the product of its strides. Kernels default to 3, strides to 2 (1 in stage 0).
     """
 
-    def __init__(self, in_channels: int, n_classes: int, features_per_stage: tuple[int, ...], *, rank: int,
-                 n_conv_per_stage: int | tuple[int, ...] = 2, n_conv_per_stage_decoder: int | tuple[int, ...] = 2,
-                 kernel_sizes: Sizes | None = None, strides: Sizes | None = None, conv_bias: bool = True,
-                 rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        features_per_stage: tuple[int, ...],
+        *,
+        rank: int,
+        n_conv_per_stage: int | tuple[int, ...] = 2,
+        n_conv_per_stage_decoder: int | tuple[int, ...] = 2,
+        kernel_sizes: Sizes | None = None,
+        strides: Sizes | None = None,
+        conv_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
         kernels, steps = _plan(len(features_per_stage), rank, kernel_sizes, strides)
         counts = _counts(n_conv_per_stage, len(features_per_stage), name="n_conv_per_stage")
         self.size_multiple = _multiple(steps)
-        self.encoder = PlainEncoder(in_channels, features_per_stage, counts, kernels=kernels, strides=steps,
-                                    bias=conv_bias, rngs=rngs)
+        self.encoder = PlainEncoder(
+            in_channels, features_per_stage, counts, kernels=kernels, strides=steps, bias=conv_bias, rngs=rngs
+        )
         counts = _counts(n_conv_per_stage_decoder, len(features_per_stage) - 1, name="n_conv_per_stage_decoder")
-        self.decoder = Decoder(n_classes, features_per_stage, counts, kernels=kernels, strides=steps, bias=conv_bias,
-                               rngs=rngs)
+        self.decoder = Decoder(n_classes, features_per_stage, counts, kernels=kernels, strides=steps, bias=conv_bias, rngs=rngs)
 
 
 class ResidualEncoderUNet(_EncoderDecoder):
     """nnU-Net's network with a residual encoder; arguments as for PlainConvUNet, with blocks instead of convolutions."""
 
-    def __init__(self, in_channels: int, n_classes: int, features_per_stage: tuple[int, ...], *, rank: int,
-                 n_blocks_per_stage: int | tuple[int, ...] = 2, n_conv_per_stage_decoder: int | tuple[int, ...] = 1,
-                 kernel_sizes: Sizes | None = None, strides: Sizes | None = None, conv_bias: bool = True,
-                 rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        features_per_stage: tuple[int, ...],
+        *,
+        rank: int,
+        n_blocks_per_stage: int | tuple[int, ...] = 2,
+        n_conv_per_stage_decoder: int | tuple[int, ...] = 1,
+        kernel_sizes: Sizes | None = None,
+        strides: Sizes | None = None,
+        conv_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
         kernels, steps = _plan(len(features_per_stage), rank, kernel_sizes, strides)
         counts = _counts(n_blocks_per_stage, len(features_per_stage), name="n_blocks_per_stage")
         self.size_multiple = _multiple(steps)
-        self.encoder = ResidualEncoder(in_channels, features_per_stage, counts, kernels=kernels, strides=steps,
-                                       bias=conv_bias, rngs=rngs)
+        self.encoder = ResidualEncoder(
+            in_channels, features_per_stage, counts, kernels=kernels, strides=steps, bias=conv_bias, rngs=rngs
+        )
         counts = _counts(n_conv_per_stage_decoder, len(features_per_stage) - 1, name="n_conv_per_stage_decoder")
-        self.decoder = Decoder(n_classes, features_per_stage, counts, kernels=kernels, strides=steps, bias=conv_bias,
-                               rngs=rngs)
+        self.decoder = Decoder(n_classes, features_per_stage, counts, kernels=kernels, strides=steps, bias=conv_bias, rngs=rngs)
 
 
 def _plan(stages: int, rank: int, kernels: Sizes | None, strides: Sizes | None) -> tuple[Sizes, Sizes]:
@@ -251,5 +342,5 @@ def _multiple(strides: Sizes) -> tuple[int, ...]:
 def _average_pool(x: Float[Array, "b *space c"], window: Sequence[int]) -> Float[Array, "b *out c"]:
     for axis, size in enumerate(window, start=1):
         if size > 1:
-            x = x.reshape(*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1:]).mean(axis + 1)
+            x = x.reshape(*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1 :]).mean(axis + 1)
     return x

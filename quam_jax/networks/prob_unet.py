@@ -36,16 +36,17 @@ class ProbUNet(nnx.Module):
 
     cuts = {"head": ("combine.2",), "last_block": ("combine.0", "combine.1", "combine.2")}
 
-    def __init__(self, in_channels: int, n_classes: int, features: tuple[int, ...] = (8, 16, 32), *, latent: int = 6,
-                 rngs: nnx.Rngs):
+    def __init__(
+        self, in_channels: int, n_classes: int, features: tuple[int, ...] = (8, 16, 32), *, latent: int = 6, rngs: nnx.Rngs
+    ):
         width = features[0]
-        self.body = PlainConvUNet(in_channels, width, features, rank=2, n_conv_per_stage=1, n_conv_per_stage_decoder=1,
-                                  rngs=rngs)
+        self.body = PlainConvUNet(in_channels, width, features, rank=2, n_conv_per_stage=1, n_conv_per_stage_decoder=1, rngs=rngs)
         self.size_multiple = self.body.size_multiple
         self.prior = GaussianEncoder(in_channels, features, latent, rngs=rngs)
         self.posterior = GaussianEncoder(in_channels + n_classes, features, latent, rngs=rngs)
-        self.combine = nnx.List([Conv(width + latent, width, 1, rngs=rngs), Conv(width, width, 1, rngs=rngs),
-                                 Conv(width, n_classes, 1, rngs=rngs)])
+        self.combine = nnx.List(
+            [Conv(width + latent, width, 1, rngs=rngs), Conv(width, width, 1, rngs=rngs), Conv(width, n_classes, 1, rngs=rngs)]
+        )
         self.latent = latent
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode = EVAL) -> Float[Array, "b h w c"]:
@@ -65,7 +66,7 @@ class ProbUNet(nnx.Module):
         return self.combine[2](self._combined(activation) if cut == "last_block" else activation)
 
     def _combined(self, both: Float[Array, "b h w f"]) -> Float[Array, "b h w g"]:
-        x = both[..., :both.shape[-1] - self.latent]
+        x = both[..., : both.shape[-1] - self.latent]
         for conv in self.combine[:2]:
             x = jax.nn.relu(conv(x))
         return x

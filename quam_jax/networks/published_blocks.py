@@ -38,8 +38,9 @@ class UpBlock(nnx.Module):
         self.up = ConvTranspose(inputs, inputs, 4, stride=2, padding=1, rngs=rngs) if deconv else None
         self.conv = TripleBlock(inputs + skips * outputs, outputs, batchnorm=False, drop=drop, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w i"], skips: Sequence[Float[Array, "b u v o"]],
-                 mode: Mode) -> Float[Array, "b u v o"]:
+    def __call__(
+        self, x: Float[Array, "b h w i"], skips: Sequence[Float[Array, "b u v o"]], mode: Mode
+    ) -> Float[Array, "b u v o"]:
         return self.conv(self.join(x, skips), mode)
 
     def join(self, x: Float[Array, "b h w i"], skips: Sequence[Float[Array, "b u v o"]]) -> Float[Array, "b u v j"]:

@@ -18,8 +18,9 @@ class ConvStack(nnx.Module):
     """3x3 convolution, BatchNorm and ReLU, once for every pair of neighbours in `widths`."""
 
     def __init__(self, widths: tuple[int, ...], *, rngs: nnx.Rngs):
-        self.layers = nnx.List([nnx.List([Conv(i, o, 3, rngs=rngs), BatchNorm(o)])
-                                for i, o in zip(widths[:-1], widths[1:], strict=True)])
+        self.layers = nnx.List(
+            [nnx.List([Conv(i, o, 3, rngs=rngs), BatchNorm(o)]) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+        )
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
         for pair in self.layers:
@@ -34,8 +35,7 @@ class SegNet(nnx.Module):
     cuts = {"head": ("conv",), "last_block": ("decoder0", "conv")}
     decoder0: ConvStack
 
-    def __init__(self, in_channels: int, n_classes: int, widths: tuple[int, ...] = (64, 128, 256, 512), *,
-                 rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, n_classes: int, widths: tuple[int, ...] = (64, 128, 256, 512), *, rngs: nnx.Rngs):
         a, b, c, d = widths
         encoders = ((in_channels, a, a), (a, b, b), (b, c, c, c), (c, d, d, d), (d, d, d, d))
         decoders = ((a, a), (b, b, a), (c, c, c, b), (d, d, d, c), (d, d, d, d))
@@ -49,7 +49,7 @@ class SegNet(nnx.Module):
 
     def trunk(self, x: Float[Array, "b h w i"], mode: Mode, *, cut: str) -> Float[Array, "b h w f"]:
         """The activation in front of the cut: the head's input, or the last level's un-pooled one."""
-        smallest = 2 ** DEPTH
+        smallest = 2**DEPTH
         if min(x.shape[1:-1]) < smallest:
             raise ValueError(f"segnet: expected image sides of {smallest} or more, got {tuple(x.shape[1:-1])}")
         places: list[tuple[tuple[int, int], Int[Array, "b u v f"]]] = []

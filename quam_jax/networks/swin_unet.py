@@ -30,13 +30,14 @@ class WindowAttention(nnx.Module):
         self.proj = Linear(channels, channels, rngs=rngs)
         self.dropout = ValueDropout(drop)
 
-    def __call__(self, x: Float[Array, "b n t c"], allowed: Bool[np.ndarray, "n t t"] | None,
-                 mode: Mode) -> Float[Array, "b n t c"]:
+    def __call__(
+        self, x: Float[Array, "b n t c"], allowed: Bool[np.ndarray, "n t t"] | None, mode: Mode
+    ) -> Float[Array, "b n t c"]:
         *batch, tokens, channels = x.shape
         width = channels // self.heads
         q, k, v = jnp.moveaxis(self.qkv(x).reshape(*batch, tokens, 3, self.heads, width), -3, 0)
         bias = self.relative_position_bias_table[...][relative_position(self.window)]
-        scores = jnp.einsum("bnqhw,bnkhw->bnhqk", q * width ** -0.5, k) + bias.transpose(2, 0, 1)
+        scores = jnp.einsum("bnqhw,bnkhw->bnhqk", q * width**-0.5, k) + bias.transpose(2, 0, 1)
         if allowed is not None:
             scores = scores + jnp.where(allowed, 0.0, MASKED)[:, None]
         y = jnp.einsum("bnhqk,bnkhw->bnqhw", jax.nn.softmax(scores, -1), v).reshape(x.shape)
@@ -74,8 +75,20 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """x + attention(norm x), then x + mlp(norm x)."""
 
-    def __init__(self, channels: int, grid: int, *, heads: int, window: int, shifted: bool, mlp_ratio: float,
-                 qkv_bias: bool, drop: float, drop_path: float, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: int,
+        grid: int,
+        *,
+        heads: int,
+        window: int,
+        shifted: bool,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop: float,
+        drop_path: float,
+        rngs: nnx.Rngs,
+    ):
         self.window = min(window, grid)
         self.shift = self.window // 2 if shifted and grid > window else 0
         self.norm1, self.norm2 = LayerNorm(channels), LayerNorm(channels)
@@ -137,12 +150,39 @@ class PatchExpand(nnx.Module):
 class Stage(nnx.Module):
     """Blocks of one grid size, every second one shifted, then a change of grid: `downsample`, `upsample` or none."""
 
-    def __init__(self, channels: int, grid: int, *, depth: int, drop_path: tuple[float, ...], down: bool = False,
-                 up: bool = False, heads: int, window: int, mlp_ratio: float, qkv_bias: bool, drop: float,
-                 rngs: nnx.Rngs):
-        self.blocks = nnx.List([
-            Block(channels, grid, heads=heads, window=window, shifted=index % 2 == 1, mlp_ratio=mlp_ratio,
-                  qkv_bias=qkv_bias, drop=drop, drop_path=drop_path[index], rngs=rngs) for index in range(depth)])
+    def __init__(
+        self,
+        channels: int,
+        grid: int,
+        *,
+        depth: int,
+        drop_path: tuple[float, ...],
+        down: bool = False,
+        up: bool = False,
+        heads: int,
+        window: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop: float,
+        rngs: nnx.Rngs,
+    ):
+        self.blocks = nnx.List(
+            [
+                Block(
+                    channels,
+                    grid,
+                    heads=heads,
+                    window=window,
+                    shifted=index % 2 == 1,
+                    mlp_ratio=mlp_ratio,
+                    qkv_bias=qkv_bias,
+                    drop=drop,
+                    drop_path=drop_path[index],
+                    rngs=rngs,
+                )
+                for index in range(depth)
+            ]
+        )
         self.downsample = PatchMerging(channels, rngs=rngs) if down else None
         self.upsample = PatchExpand(channels, 2, channels // 2, rngs=rngs) if up else None
 
@@ -158,39 +198,71 @@ class SwinUNet(nnx.Module):
 
     cuts = {"head": ("output",), "last_block": ("layers_up.3", "norm_up", "up", "output")}
 
-    def __init__(self, in_channels: int, n_classes: int, img_size: int, *, embed_dim: int = 96,
-                 depths: tuple[int, ...] = (2, 2, 2, 2), num_heads: tuple[int, ...] = (3, 6, 12, 24),
-                 window_size: int = 7, mlp_ratio: float = 4.0, qkv_bias: bool = True, ape: bool = False,
-                 patch_norm: bool = True, drop: float = 0.0, drop_path: float = 0.1, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        img_size: int,
+        *,
+        embed_dim: int = 96,
+        depths: tuple[int, ...] = (2, 2, 2, 2),
+        num_heads: tuple[int, ...] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        ape: bool = False,
+        patch_norm: bool = True,
+        drop: float = 0.0,
+        drop_path: float = 0.1,
+        rngs: nnx.Rngs,
+    ):
         if len(depths) != 4 or len(num_heads) != 4:
             raise ValueError(f"swin_unet: expected depths and num_heads of 4 stages, got {depths} and {num_heads}")
-        for name, value, most in (("depths", max(depths), DEEPEST), ("window_size", window_size, LARGEST_WINDOW),
-                                  ("img_size", img_size, LARGEST_IMAGE)):
+        for name, value, most in (
+            ("depths", max(depths), DEEPEST),
+            ("window_size", window_size, LARGEST_WINDOW),
+            ("img_size", img_size, LARGEST_IMAGE),
+        ):
             if not 1 <= value <= most:
                 raise ValueError(f"swin_unet {name}: expected numbers from 1 to {most}, got {value}")
         grids, widths = [img_size // (PATCH << i) for i in range(4)], [embed_dim << i for i in range(4)]
         wrong = [g for g in grids if g > window_size and g % window_size]
         if img_size % (PATCH << 3) or wrong:
-            raise ValueError(f"swin_unet img_size: expected a multiple of 32 whose grids (1/4 to 1/32) are multiples of "
-                             f"window_size {window_size} or not larger, got {img_size} with grids {grids}")
+            raise ValueError(
+                f"swin_unet img_size: expected a multiple of 32 whose grids (1/4 to 1/32) are multiples of "
+                f"window_size {window_size} or not larger, got {img_size} with grids {grids}"
+            )
         self.size_multiple, self.img_size = img_size, img_size
         rates = np.linspace(0, drop_path, sum(depths)).tolist()
 
         def stage(level: int, *, down: bool = False, up: bool = False) -> Stage:
             first = sum(depths[:level])
-            return Stage(widths[level], grids[level], depth=depths[level], down=down, up=up, heads=num_heads[level],
-                         drop_path=tuple(rates[first:first + depths[level]]), window=window_size,
-                         mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, drop=drop, rngs=rngs)
+            return Stage(
+                widths[level],
+                grids[level],
+                depth=depths[level],
+                down=down,
+                up=up,
+                heads=num_heads[level],
+                drop_path=tuple(rates[first : first + depths[level]]),
+                window=window_size,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=qkv_bias,
+                drop=drop,
+                rngs=rngs,
+            )
 
         self.patch_embed = PatchEmbed(in_channels, embed_dim, normed=patch_norm, rngs=rngs)
         self.absolute_pos_embed = nnx.Param(jnp.zeros((1, grids[0] ** 2, embed_dim))) if ape else None
         self.pos_drop = ValueDropout(drop)
         self.layers = nnx.List([stage(level, down=level < 3) for level in range(4)])
         self.norm = LayerNorm(widths[3])
-        self.layers_up = nnx.List([PatchExpand(widths[3], 2, widths[2], rngs=rngs),
-                                   *(stage(level, up=level > 0) for level in (2, 1, 0))])
-        self.concat_back_dim = nnx.Dict({str(3 - level): Linear(2 * widths[level], widths[level], rngs=rngs)
-                                         for level in (2, 1, 0)})
+        self.layers_up = nnx.List(
+            [PatchExpand(widths[3], 2, widths[2], rngs=rngs), *(stage(level, up=level > 0) for level in (2, 1, 0))]
+        )
+        self.concat_back_dim = nnx.Dict(
+            {str(3 - level): Linear(2 * widths[level], widths[level], rngs=rngs) for level in (2, 1, 0)}
+        )
         self.norm_up = LayerNorm(embed_dim)
         self.up = PatchExpand(embed_dim, PATCH, embed_dim, rngs=rngs)
         self.output = Conv(embed_dim, n_classes, 1, bias=False, rngs=rngs)
@@ -230,14 +302,41 @@ class SwinUNetWrapper(nnx.Module):
 
     cuts = {cut: tuple(f"swin_unet.{name}" for name in names) for cut, names in SwinUNet.cuts.items()}
 
-    def __init__(self, in_channels: int, n_classes: int, img_size: int, *, embed_dim: int = 96,
-                 depths: tuple[int, ...] = (2, 2, 2, 2), num_heads: tuple[int, ...] = (3, 6, 12, 24),
-                 window_size: int = 7, mlp_ratio: float = 4.0, qkv_bias: bool = True, ape: bool = False,
-                 patch_norm: bool = True, drop: float = 0.0, drop_path: float = 0.1, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        img_size: int,
+        *,
+        embed_dim: int = 96,
+        depths: tuple[int, ...] = (2, 2, 2, 2),
+        num_heads: tuple[int, ...] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        ape: bool = False,
+        patch_norm: bool = True,
+        drop: float = 0.0,
+        drop_path: float = 0.1,
+        rngs: nnx.Rngs,
+    ):
         self.channels = 3 if in_channels == 1 else in_channels
-        self.swin_unet = SwinUNet(self.channels, n_classes, img_size, embed_dim=embed_dim, depths=depths,
-                                  num_heads=num_heads, window_size=window_size, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
-                                  ape=ape, patch_norm=patch_norm, drop=drop, drop_path=drop_path, rngs=rngs)
+        self.swin_unet = SwinUNet(
+            self.channels,
+            n_classes,
+            img_size,
+            embed_dim=embed_dim,
+            depths=depths,
+            num_heads=num_heads,
+            window_size=window_size,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            ape=ape,
+            patch_norm=patch_norm,
+            drop=drop,
+            drop_path=drop_path,
+            rngs=rngs,
+        )
         self.size_multiple = self.swin_unet.size_multiple
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode = EVAL) -> Float[Array, "b h w c"]:

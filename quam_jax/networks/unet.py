@@ -17,8 +17,18 @@ class UNet(nnx.Module):
     size_multiple = 16
     cuts = {"head": ("outconv1",), "last_block": ("up_concat1.conv", "outconv1")}
 
-    def __init__(self, in_channels: int, n_classes: int, channels: int = 64, *, is_deconv: bool = True,
-                 is_batchnorm: bool = True, drop: float = 0.0, decoder_drop: float = 0.0, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        channels: int = 64,
+        *,
+        is_deconv: bool = True,
+        is_batchnorm: bool = True,
+        drop: float = 0.0,
+        decoder_drop: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
         def triple(inputs: int) -> TripleBlock:
             return TripleBlock(inputs, channels, batchnorm=is_batchnorm, drop=drop, rngs=rngs)
 

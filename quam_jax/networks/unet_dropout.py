@@ -11,7 +11,25 @@ from .unet import UNet
 class UNetDropout(UNet):
     """The U-Net with the published dropout rates as defaults; image sides must be multiples of 16."""
 
-    def __init__(self, in_channels: int, n_classes: int, channels: int = 64, *, is_deconv: bool = True,
-                 is_batchnorm: bool = True, drop: float = 0.3, decoder_drop: float = 0.3, rngs: nnx.Rngs):
-        super().__init__(in_channels, n_classes, channels, is_deconv=is_deconv, is_batchnorm=is_batchnorm, drop=drop,
-                         decoder_drop=decoder_drop, rngs=rngs)
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        channels: int = 64,
+        *,
+        is_deconv: bool = True,
+        is_batchnorm: bool = True,
+        drop: float = 0.3,
+        decoder_drop: float = 0.3,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            in_channels,
+            n_classes,
+            channels,
+            is_deconv=is_deconv,
+            is_batchnorm=is_batchnorm,
+            drop=drop,
+            decoder_drop=decoder_drop,
+            rngs=rngs,
+        )

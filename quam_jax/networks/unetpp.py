@@ -24,15 +24,29 @@ class UNetpp(nnx.Module):
     conv00: TripleBlock
     up_concat04: UpBlock
 
-    def __init__(self, in_channels: int, n_classes: int, channels: int = 64, *, is_deconv: bool = True,
-                 is_batchnorm: bool = True, drop: float = 0.3, decoder_drop: float = 0.3, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        channels: int = 64,
+        *,
+        is_deconv: bool = True,
+        is_batchnorm: bool = True,
+        drop: float = 0.3,
+        decoder_drop: float = 0.3,
+        rngs: nnx.Rngs,
+    ):
         for i in range(DEPTH + 1):
-            setattr(self, f"conv{i}0", TripleBlock(channels if i else in_channels, channels, batchnorm=is_batchnorm,
-                                                   drop=drop, rngs=rngs))
+            setattr(
+                self,
+                f"conv{i}0",
+                TripleBlock(channels if i else in_channels, channels, batchnorm=is_batchnorm, drop=drop, rngs=rngs),
+            )
         for j in range(1, DEPTH + 1):
             for i in range(DEPTH + 1 - j):
-                setattr(self, f"up_concat{i}{j}", UpBlock(channels, channels, skips=j, deconv=is_deconv,
-                                                          drop=decoder_drop, rngs=rngs))
+                setattr(
+                    self, f"up_concat{i}{j}", UpBlock(channels, channels, skips=j, deconv=is_deconv, drop=decoder_drop, rngs=rngs)
+                )
             setattr(self, f"final_{j}", Conv(channels, n_classes, 1, rngs=rngs))
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode = EVAL) -> Float[Array, "b h w c"]:
@@ -60,4 +74,4 @@ class UNetpp(nnx.Module):
 
     def _features(self, last: Float[Array, "b h w f"], mode: Mode) -> Float[Array, "b h w g"]:
         channels = last.shape[-1] // (DEPTH + 1)
-        return jnp.concatenate([last[..., 2 * channels:], self.up_concat04.conv(last, mode)], -1)
+        return jnp.concatenate([last[..., 2 * channels :], self.up_concat04.conv(last, mode)], -1)

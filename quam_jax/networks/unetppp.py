@@ -29,8 +29,16 @@ class UNetppp(nnx.Module):
     size_multiple = 8
     cuts = {"head": ("outconv1",), "last_block": ("conv1d_1", "outconv1")}
 
-    def __init__(self, in_channels: int, n_classes: int, channels: int = 64, *, is_batchnorm: bool = True,
-                 drop: float = 0.3, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        channels: int = 64,
+        *,
+        is_batchnorm: bool = True,
+        drop: float = 0.3,
+        rngs: nnx.Rngs,
+    ):
         wide = LEVELS * channels
         for level in range(1, LEVELS + 1):
             inputs = in_channels if level == 1 else channels
@@ -67,8 +75,9 @@ class UNetppp(nnx.Module):
                 return max_pool(value, 2 ** (level - source), ceil_mode=True)
             return resize_linear(value, size, align_corners=False)
 
-        return jnp.concatenate([jax.nn.relu(getattr(self, _branch(source, level))(resized(source)))
-                                for source in range(1, LEVELS + 1)], -1)
+        return jnp.concatenate(
+            [jax.nn.relu(getattr(self, _branch(source, level))(resized(source))) for source in range(1, LEVELS + 1)], -1
+        )
 
     def _merge(self, level: int, branches: Float[Array, "b h w f"]) -> Float[Array, "b h w f"]:
         return jax.nn.relu(getattr(self, f"conv{level}d_1")(branches))

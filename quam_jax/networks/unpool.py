@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 def max_pool_place(x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b u v c"], Int[Array, "b u v c"]]:
     """2x2 maximum and its place 0..3 in the window (row by row), the first on ties; an odd last row or column is dropped."""
     u, v = x.shape[1] // 2, x.shape[2] // 2
-    windows = x[:, :2 * u, :2 * v].reshape(x.shape[0], u, 2, v, 2, x.shape[-1])
+    windows = x[:, : 2 * u, : 2 * v].reshape(x.shape[0], u, 2, v, 2, x.shape[-1])
     corners = [windows[:, :, dy, :, dx] for dy in (0, 1) for dx in (0, 1)]
     best, place = corners[0], jnp.zeros(corners[0].shape, jnp.int8)
     for index, corner in enumerate(corners[1:], start=1):

@@ -17,8 +17,14 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         # the keys are the places in the published sequence; the ReLUs at 1 and 4 have no parameters
-        self.block = nnx.Dict({"0": Conv(inputs, outputs, 3, rngs=rngs), "2": BatchNorm(outputs),
-                               "3": Conv(outputs, outputs, 3, rngs=rngs), "5": BatchNorm(outputs)})
+        self.block = nnx.Dict(
+            {
+                "0": Conv(inputs, outputs, 3, rngs=rngs),
+                "2": BatchNorm(outputs),
+                "3": Conv(outputs, outputs, 3, rngs=rngs),
+                "5": BatchNorm(outputs),
+            }
+        )
         self.shortcut = nnx.List([Conv(inputs, outputs, 1, bias=False, rngs=rngs), BatchNorm(outputs)])
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:

@@ -47,9 +47,7 @@ def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
     if "segmentation" not in arrays:
         return None
     models = [("prediction", arrays["segmentation"])]
-    models += [
-        (f"adversarial: {name}", arrays["adversarial"][i]) for i, name in enumerate(layers.adversarial)
-    ]
+    models += [(f"adversarial: {name}", arrays["adversarial"][i]) for i, name in enumerate(layers.adversarial)]
     raters = [(f"rater: {name}", arrays["raters"][i]) for i, name in enumerate(layers.raters)]
     counts = {name: np.bincount(np.maximum(mask, 0).ravel()) for name, mask in models + raters}
     present = sorted({k for seen in counts.values() for k in np.flatnonzero(seen).tolist() if k > 0})

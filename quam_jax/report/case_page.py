@@ -187,9 +187,7 @@ def _extreme(values: np.ndarray, scale: figures.Scale) -> str:
     return text
 
 
-def _plots(
-    layers: Layers, audit: list[dict[str, Any]], slices: tuple[int, ...] | None
-) -> list[dict[str, Any]]:
+def _plots(layers: Layers, audit: list[dict[str, Any]], slices: tuple[int, ...] | None) -> list[dict[str, Any]]:
     """Objective and fit loss of every member: one plot, or one a slice (or search) for volumes."""
     arrays, found = layers.arrays, []
     asked = [str(entry["wanted"]) for entry in audit if entry.get("wanted")]

@@ -39,9 +39,7 @@ def choose_planes(case: Case, layers: Layers, scales: Scales) -> list[Plane]:
     return planes
 
 
-def draw_plane(
-    plane: Plane, layers: Layers, scales: Scales, *, limits: tuple[float, float]
-) -> dict[str, Any]:
+def draw_plane(plane: Plane, layers: Layers, scales: Scales, *, limits: tuple[float, float]) -> dict[str, Any]:
     """Pictures, outlines and geometry of a plane, as the script of the page reads them."""
     tall, wide = layers.space[plane.down], layers.space[plane.across]
     columns, rows = figures.sheet_layout(len(plane.slices))

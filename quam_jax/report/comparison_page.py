@@ -22,44 +22,82 @@ border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child,td.t
 .yes{color:#b3263c;font-weight:600}.note{background:#fff6e0;padding:.4rem .7rem}small{color:#555}"""
 
 
-def comparison_page(record: Mapping[str, Any], compared: Any, *, images: tuple[np.ndarray | None, np.ndarray | None],
-                    labels: tuple[Int[np.ndarray, "*space"], Int[np.ndarray, "*space"]], spacing: Sequence[float],
-                    orientation: str | None) -> str:
+def comparison_page(
+    record: Mapping[str, Any],
+    compared: Any,
+    *,
+    images: tuple[np.ndarray | None, np.ndarray | None],
+    labels: tuple[Int[np.ndarray, "*space"], Int[np.ndarray, "*space"]],
+    spacing: Sequence[float],
+    orientation: str | None,
+) -> str:
     """The page as text. `record` is what comparison.json holds, `compared` the maps; images may be missing."""
     names = [record[which]["case"] for which in ("baseline", "followup")]
     more = [row for row in record["changes"] if row["exceeds"] == "yes"]
-    verdict = (f"{len(more)} of {len(record['changes'])} connected changes exceed what uncertainty explains."
-               if record["changes"] else "No voxel changed its label.")
-    parts = [f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-             f"<title>{escape(' and '.join(names))}</title><style>{STYLE}</style></head><body>",
-             f"<h1>{escape(names[0])} (baseline) and {escape(names[1])} (follow-up)</h1>",
-             f"<p class='{'yes' if more else ''}'>{verdict}</p>",
-             *(f"<p class='note'>Note: {escape(note)}.</p>" for note in record["notes"]),
-             _picture(compared, images=images, labels=labels, spacing=spacing, orientation=orientation),
-             "<h2>Volumes</h2>", _volumes(record["structures"]), "<h2>Connected changes, largest first</h2>",
-             _changes(record["changes"]),
-             f"<h2>Rule</h2><p><small>{escape(record['rule'])}. Level {record['level']:g}, least change of probability "
-             f"{record['least']:g}. Intervals of volumes are those of the adversarial models.</small></p></body></html>"]
+    verdict = (
+        f"{len(more)} of {len(record['changes'])} connected changes exceed what uncertainty explains."
+        if record["changes"]
+        else "No voxel changed its label."
+    )
+    parts = [
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>{escape(' and '.join(names))}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{escape(names[0])} (baseline) and {escape(names[1])} (follow-up)</h1>",
+        f"<p class='{'yes' if more else ''}'>{verdict}</p>",
+        *(f"<p class='note'>Note: {escape(note)}.</p>" for note in record["notes"]),
+        _picture(compared, images=images, labels=labels, spacing=spacing, orientation=orientation),
+        "<h2>Volumes</h2>",
+        _volumes(record["structures"]),
+        "<h2>Connected changes, largest first</h2>",
+        _changes(record["changes"]),
+        f"<h2>Rule</h2><p><small>{escape(record['rule'])}. Level {record['level']:g}, least change of probability "
+        f"{record['least']:g}. Intervals of volumes are those of the adversarial models.</small></p></body></html>",
+    ]
     return "\n".join(parts)
 
 
 def _volumes(structures: Mapping[str, Mapping[str, Any]]) -> str:
     if not structures:
         return "<p>No volumes: the images are not volumes.</p>"
-    rows = [[escape(name), *(f"{r[d + '_ml']:.3f} [{r[d + '_low_ml']:.3f}, {r[d + '_high_ml']:.3f}]"
-                             for d in ("baseline", "followup", "change")), _yes(r["exceeds"])] for name, r in structures.items()]
+    rows = [
+        [
+            escape(name),
+            *(
+                f"{r[d + '_ml']:.3f} [{r[d + '_low_ml']:.3f}, {r[d + '_high_ml']:.3f}]"
+                for d in ("baseline", "followup", "change")
+            ),
+            _yes(r["exceeds"]),
+        ]
+        for name, r in structures.items()
+    ]
     return _table(["structure", "baseline, ml", "follow-up, ml", "change, ml", "exceeds uncertainty"], rows)
 
 
 def _changes(changes: Sequence[Mapping[str, Any]]) -> str:
     if not changes:
         return "<p>None.</p>"
-    rows = [[str(r["change"]), f"{escape(r['before'])} to {escape(r['after'])}", f"{r['volume_ml']:.3f}", f"{r['shift']:.3f}",
-             f"{r['spread']:.3f}", f"{r['probability']:.4f}", escape(r["peak"]), _yes(r["exceeds"])] for r in changes[:MOST_ROWS]]
+    rows = [
+        [
+            str(r["change"]),
+            f"{escape(r['before'])} to {escape(r['after'])}",
+            f"{r['volume_ml']:.3f}",
+            f"{r['shift']:.3f}",
+            f"{r['spread']:.3f}",
+            f"{r['probability']:.4f}",
+            escape(r["peak"]),
+            _yes(r["exceeds"]),
+        ]
+        for r in changes[:MOST_ROWS]
+    ]
     rest = len(changes) - len(rows)
     tail = f"<p><small>and {rest} smaller ones in changes.csv</small></p>" if rest else ""
-    return _table(["change", "from, to", "ml", "change of probability", "spread", "probability", "at voxel",
-                   "exceeds uncertainty"], rows) + tail
+    return (
+        _table(
+            ["change", "from, to", "ml", "change of probability", "spread", "probability", "at voxel", "exceeds uncertainty"],
+            rows,
+        )
+        + tail
+    )
 
 
 def _yes(value: str) -> str:
@@ -71,9 +109,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{cells}</table>"
 
 
-def _picture(compared: Any, *, images: tuple[np.ndarray | None, np.ndarray | None],
-             labels: tuple[Int[np.ndarray, "*space"], Int[np.ndarray, "*space"]], spacing: Sequence[float],
-             orientation: str | None) -> str:
+def _picture(
+    compared: Any,
+    *,
+    images: tuple[np.ndarray | None, np.ndarray | None],
+    labels: tuple[Int[np.ndarray, "*space"], Int[np.ndarray, "*space"]],
+    spacing: Sequence[float],
+    orientation: str | None,
+) -> str:
     """Baseline, follow-up and verdict side by side on every plane through the change that is most sure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing it takes long
     from matplotlib.colors import ListedColormap
@@ -100,8 +143,9 @@ def _picture(compared: Any, *, images: tuple[np.ndarray | None, np.ndarray | Non
                 panel.imshow(np.zeros(plane.tiles(labels[which])[0].shape), cmap="gray", vmin=0, vmax=1, aspect=aspect)
             shown = plane.tiles(verdict)[0]
             if column == 2:
-                panel.imshow(np.ma.masked_equal(shown, 0), cmap=colours, vmin=1, vmax=2, alpha=0.75, aspect=aspect,
-                             interpolation="nearest")
+                panel.imshow(
+                    np.ma.masked_equal(shown, 0), cmap=colours, vmin=1, vmax=2, alpha=0.75, aspect=aspect, interpolation="nearest"
+                )
             else:
                 _outline(panel, plane.tiles(labels[which])[0])
             panel.set_title(title if plane is planes[0] else "", fontsize=9)
@@ -117,8 +161,9 @@ def _picture(compared: Any, *, images: tuple[np.ndarray | None, np.ndarray | Non
 
 
 def _outline(panel: Any, labels: Int[np.ndarray, "h w"]) -> None:
-    for label, colour in zip(np.unique(labels[labels > 0]), ("#ffd166", "#06d6a0", "#4cc9f0", "#f78c6b", "#c77dff") * 60,
-                             strict=False):
+    for label, colour in zip(
+        np.unique(labels[labels > 0]), ("#ffd166", "#06d6a0", "#4cc9f0", "#f78c6b", "#c77dff") * 60, strict=False
+    ):
         panel.contour(labels == label, levels=[0.5], colors=[colour], linewidths=1)
 
 

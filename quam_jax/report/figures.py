@@ -56,17 +56,13 @@ def map_levels(values: Float[np.ndarray, "..."], high: float) -> UInt8[np.ndarra
     """Levels 0 to LEVELS-1 for values 0 to `high`, clipped at both ends; LEVELS for NaN."""
     with np.errstate(invalid="ignore"):
         place = np.clip(values / high if high > 0 else np.zeros_like(values), 0, 1)
-        return np.where(np.isnan(values), LEVELS, np.rint(np.nan_to_num(place) * (LEVELS - 1))).astype(
-            np.uint8
-        )
+        return np.where(np.isnan(values), LEVELS, np.rint(np.nan_to_num(place) * (LEVELS - 1))).astype(np.uint8)
 
 
 def encode_levels(levels: UInt8[np.ndarray, "h w"], colours: str) -> str:
     """Data URI of a palette PNG of levels."""
     table = colour_table(colours)
-    picture = PillowImage.frombytes(
-        "P", (levels.shape[1], levels.shape[0]), np.ascontiguousarray(levels).tobytes()
-    )
+    picture = PillowImage.frombytes("P", (levels.shape[1], levels.shape[0]), np.ascontiguousarray(levels).tobytes())
     picture.putpalette(table[:, :3].tobytes())
     return _data_uri(picture, "PNG", transparency=table[:, 3].tobytes())
 
@@ -74,9 +70,7 @@ def encode_levels(levels: UInt8[np.ndarray, "h w"], colours: str) -> str:
 def encode_image(values: UInt8[np.ndarray, "h w *c"]) -> str:
     """Data URI of a PNG, or of a JPEG (quality 85) where that saves a third and the picture is not tiny."""
     size = (values.shape[1], values.shape[0])
-    picture = PillowImage.frombytes(
-        "L" if values.ndim == 2 else "RGB", size, np.ascontiguousarray(values).tobytes()
-    )
+    picture = PillowImage.frombytes("L" if values.ndim == 2 else "RGB", size, np.ascontiguousarray(values).tobytes())
     exact = _data_uri(picture, "PNG")
     if max(size) < TINY:
         return exact
@@ -92,11 +86,7 @@ def display_range(image: Num[np.ndarray, "..."], *, colour: bool) -> tuple[float
     if colour and finite.min() >= 0 and finite.max() <= 255:
         return 0.0, 1.0 if finite.max() <= 1 else 255.0
     low, high = (float(v) for v in np.percentile(finite, [0.5, 99.5]))
-    return (
-        (low, high)
-        if high > low
-        else (float(finite.min()), max(float(finite.max()), float(finite.min()) + 1e-6))
-    )
+    return (low, high) if high > low else (float(finite.min()), max(float(finite.max()), float(finite.min()) + 1e-6))
 
 
 def to_bytes(image: Num[np.ndarray, "..."], limits: tuple[float, float]) -> UInt8[np.ndarray, "..."]:
@@ -205,9 +195,7 @@ def thumbnail(
     padded = np.pad(mask, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     mixed[mask & ~inside] = 255
-    picture = PillowImage.frombytes(
-        "RGB", (grey.shape[1], grey.shape[0]), np.rint(mixed).astype(np.uint8).tobytes()
-    )
+    picture = PillowImage.frombytes("RGB", (grey.shape[1], grey.shape[0]), np.rint(mixed).astype(np.uint8).tobytes())
     return _data_uri(picture.quantize(64), "PNG")
 
 

@@ -54,9 +54,7 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a run folder; ValueError if the folder holds neither run.json nor results.csv."""
     if not folder.is_dir():
-        raise ValueError(
-            f"{folder}: expected the folder of a run, got {'a file' if folder.exists() else 'nothing'}"
-        )
+        raise ValueError(f"{folder}: expected the folder of a run, got {'a file' if folder.exists() else 'nothing'}")
     if not (folder / "run.json").is_file() and not (folder / "results.csv").is_file():
         raise ValueError(f"{folder}: not a run folder: expected run.json or results.csv in it, found neither")
     notes: list[str] = []
@@ -69,9 +67,7 @@ def read_run(folder: Path) -> Run:
     planned = [str(name) for name in info.get("cases") or []] if isinstance(info.get("cases"), list) else []
     names = list(dict.fromkeys([*planned, *failures, *rows]))
     known = NOT_CASES | set(names)
-    names += [
-        p.stem for p in sorted(folder.glob("*.json")) if p.stem not in known and "case" in _read_json(p, [])
-    ]
+    names += [p.stem for p in sorted(folder.glob("*.json")) if p.stem not in known and "case" in _read_json(p, [])]
     cases = tuple(_read_case(folder, name, rows.get(name), failures.get(name)) for name in names)
     notes += _describe_run(info, planned, cases)
     return Run(folder, info, columns, summary, cases, tuple(notes))
@@ -174,32 +170,17 @@ def _describe_run(info: Mapping[str, Any], planned: list[str], cases: tuple[Case
         notes.append(f"The run has format {info.get('format')!r}; this report is made for format {FORMAT}.")
     if info and info.get("status") != "finished":
         done = sum(bool(c.row) and c.failed is None for c in cases)
-        notes.append(
-            f"The run is not finished (status {info.get('status')!r}): {done} of {len(cases)} cases are here."
-        )
+        notes.append(f"The run is not finished (status {info.get('status')!r}): {done} of {len(cases)} cases are here.")
     if info.get("units") not in (None, "nats"):
-        notes.append(
-            f"run.json gives the units {info['units']!r}; the colour scales of this page assume nats."
-        )
+        notes.append(f"run.json gives the units {info['units']!r}; the colour scales of this page assume nats.")
     strangers = [c.name for c in cases if planned and c.name not in planned and c.failed is None]
     if strangers:
-        notes.append(
-            f"In the folder but not in the run's list: {', '.join(strangers)}. Two runs may be mixed."
-        )
-    made = {
-        c.name: str(c.record[key])
-        for key in ("run_digest", "config_hash")
-        for c in cases
-        if c.record.get(key)
-    }
+        notes.append(f"In the folder but not in the run's list: {', '.join(strangers)}. Two runs may be mixed.")
+    made = {c.name: str(c.record[key]) for key in ("run_digest", "config_hash") for c in cases if c.record.get(key)}
     if len(set(made.values())) > 1:
-        usual = str(
-            info.get("digest") or info.get("config_hash") or Counter(made.values()).most_common(1)[0][0]
-        )
+        usual = str(info.get("digest") or info.get("config_hash") or Counter(made.values()).most_common(1)[0][0])
         others = [name for name, value in made.items() if value != usual]
-        notes.append(
-            f"Computed with another configuration than the rest: {', '.join(others)}. Do not compare these."
-        )
+        notes.append(f"Computed with another configuration than the rest: {', '.join(others)}. Do not compare these.")
     return notes
 
 
@@ -234,10 +215,7 @@ def _read_rows(path: Path, notes: list[str]) -> tuple[tuple[str, ...], dict[str,
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = [
-                {k: v or "" for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)}
-                for row in reader
-            ]
+            rows = [{k: v or "" for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)} for row in reader]
             columns = tuple(name for name in reader.fieldnames or ())
     except FileNotFoundError:
         notes.append("results.csv is missing: no table of figures.")

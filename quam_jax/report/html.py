@@ -50,9 +50,7 @@ def write_report(run_folder: Path) -> Path:
     environment.globals.update(show=tables.show, plain=plain, to_json=to_json)
     page = environment.get_template("report.html.j2")
     tables_of_colours = {name: figures.colour_table(name).tolist() for name in COLOURS.values()}
-    stream = page.stream(
-        cases=_cases(run, scales, environment), colours=tables_of_colours, **build_overview(run, scales)
-    )
+    stream = page.stream(cases=_cases(run, scales, environment), colours=tables_of_colours, **build_overview(run, scales))
     stream.enable_buffering(64)
     target = run.folder / NAME
     temporary = run.folder / f".{NAME}.{os.getpid()}"

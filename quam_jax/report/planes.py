@@ -44,9 +44,7 @@ def choose_slices(mass: Float[np.ndarray, " z"], limit: int) -> tuple[int, ...]:
     return tuple(sorted({int(i) for i in chosen}))
 
 
-def orthogonal_planes(
-    mass: Float[np.ndarray, "x y z"], *, orientation: str | None, limit: int, slices: int
-) -> list[Plane]:
+def orthogonal_planes(mass: Float[np.ndarray, "x y z"], *, orientation: str | None, limit: int, slices: int) -> list[Plane]:
     """The planes across the last, middle and first axis of a volume.
 
     With an orientation such as "RAS" (the patient direction in which each index grows) planes are drawn as in

@@ -54,11 +54,7 @@ def trajectory_plot(
     positive and span more than a factor of 50.
     """
     steps = values.shape[1]
-    shown = (
-        np.unique(np.linspace(0, steps - 1, min(steps, MOST_STEPS)).round().astype(int))
-        if steps
-        else np.array([], int)
-    )
+    shown = np.unique(np.linspace(0, steps - 1, min(steps, MOST_STEPS)).round().astype(int)) if steps else np.array([], int)
     seen = [values[:, shown]] + ([bound[:, shown]] if bound is not None else [])
     everything = np.concatenate([v.ravel() for v in seen]) if steps else np.array([])
     finite = everything[np.isfinite(everything)]
@@ -87,26 +83,17 @@ def trajectory_plot(
             known = [step for step in shown.tolist() if np.isfinite(line[step])]
             kept = [step for step in known if feasible is None or feasible[index, step]]
             missed = [step for step in known if step not in kept]
-            parts.append(
-                _dots("yes", kept, line, x, y)
-                + _dots("no", missed, line, x, y)
-                + _dots("hole", missed, line, x, y)
-            )
+            parts.append(_dots("yes", kept, line, x, y) + _dots("no", missed, line, x, y) + _dots("hole", missed, line, x, y))
         parts.append("</g>")
     label = escape(f"{name} per recorded step, {len(values)} adversarial models")
     turned = f'transform="translate(13 {(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)"'
     parts.append(f'<text class="label" {turned}>{escape(unit)}</text>')
-    return Markup(
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg>"
-    )
+    return Markup(f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>')
 
 
 def strip_plot(strips: Sequence[Strip], *, name: str) -> Markup:
     """One row a map: a dot per case, the mean as a diamond and its interval as a bar."""
-    values = np.array(
-        [v for strip in strips for v in (*strip.values, strip.mean, strip.low, strip.high)], float
-    )
+    values = np.array([v for strip in strips for v in (*strip.values, strip.mean, strip.low, strip.high)], float)
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return Markup('<p class="absent">{}: no value.</p>').format(name)
@@ -127,8 +114,7 @@ def strip_plot(strips: Sequence[Strip], *, name: str) -> Markup:
         middle = 4 + row * (index + 0.5)
         kind = "strip control" if strip.control else "strip"
         parts.append(
-            f'<g class="{kind}">'
-            f'<text x="{left - 10}" y="{middle + 4:.1f}" text-anchor="end">{escape(strip.label)}</text>'
+            f'<g class="{kind}"><text x="{left - 10}" y="{middle + 4:.1f}" text-anchor="end">{escape(strip.label)}</text>'
         )
         known = [v for v in strip.values if np.isfinite(v)]
         for place, value in enumerate(known):
@@ -142,10 +128,7 @@ def strip_plot(strips: Sequence[Strip], *, name: str) -> Markup:
         parts.append("</g>")
     spoken = "; ".join(f"{s.label} mean {s.mean:.3f}" for s in strips if np.isfinite(s.mean))
     label = escape(f"{name} of every case by map: {spoken}")
-    return Markup(
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg>"
-    )
+    return Markup(f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>')
 
 
 def nice_ticks(low: float, high: float, *, logarithmic: bool = False) -> list[float]:
@@ -172,13 +155,10 @@ def _frame(ticks: Sequence[float], y: Callable[[float], float]) -> str:
 def _step_axis(steps: int, x: Callable[[int], float]) -> str:
     stride = max(1, -(-steps // 8))
     marks = "".join(
-        f'<text x="{x(s):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{s + 1}</text>'
-        for s in range(0, steps, stride)
+        f'<text x="{x(s):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{s + 1}</text>' for s in range(0, steps, stride)
     )
     middle = (LEFT + WIDTH - RIGHT) / 2
-    return (
-        f'<g class="axis">{marks}</g><text class="label" x="{middle}" y="{HEIGHT - 4}">recorded step</text>'
-    )
+    return f'<g class="axis">{marks}</g><text class="label" x="{middle}" y="{HEIGHT - 4}">recorded step</text>'
 
 
 def _dots(
@@ -189,16 +169,10 @@ def _dots(
     y: Callable[[float], float],
 ) -> str:
     """One path for all marks of a kind: strokes of no length with round ends are dots."""
-    return (
-        f'<path class="{kind}" d="{"".join(f"M{x(s):.1f} {y(values[s]):.1f}h0" for s in steps)}"/>'
-        if steps
-        else ""
-    )
+    return f'<path class="{kind}" d="{"".join(f"M{x(s):.1f} {y(values[s]):.1f}h0" for s in steps)}"/>' if steps else ""
 
 
-def _line(
-    shown: np.ndarray, values: np.ndarray, x: Callable[[int], float], y: Callable[[float], float]
-) -> str:
+def _line(shown: np.ndarray, values: np.ndarray, x: Callable[[int], float], y: Callable[[float], float]) -> str:
     path, pen = [], "M"
     for step in shown.tolist():
         if not np.isfinite(values[step]):

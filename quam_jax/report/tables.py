@@ -186,9 +186,7 @@ def overview(
     return header, rows
 
 
-def method_table(
-    summary: Mapping[str, object], *, metrics: Sequence[str] | None = None
-) -> tuple[list[str], list[list[str]]]:
+def method_table(summary: Mapping[str, object], *, metrics: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
     """A row a map and a column a metric: means over the cases with their intervals, from summary.json."""
     stored = summary.get("columns")
     columns: Mapping[str, Mapping[str, object]] = stored if isinstance(stored, Mapping) else {}
@@ -215,10 +213,7 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for index, row in enumerate(rows):
         if len(row) != len(columns):
             raise ValueError(f"row {index} of the table: expected {len(columns)} cells, got {len(row)}")
-    widths = [
-        max(len(column), *(len(row[i]) for row in rows)) if rows else len(column)
-        for i, column in enumerate(columns)
-    ]
+    widths = [max(len(column), *(len(row[i]) for row in rows)) if rows else len(column) for i, column in enumerate(columns)]
     right = [bool(rows) and all(_is_figure(row[i]) for row in rows) for i in range(len(columns))]
 
     def line(cells: Sequence[str]) -> str:

@@ -75,33 +75,60 @@ def evaluate_case(searched: Searched, method: Method, request: RunRequest, run_d
     notes = list(loaded.notes)
     if not quantified.segmentation.any():
         notes.append(f"{case.name}: the reference segmentation is empty, so dilation and erosion have nothing to move")
-    spacing = image.geometry.spacing[:quantified.segmentation.ndim]
+    spacing = image.geometry.spacing[: quantified.segmentation.ndim]
     distance = contour_distance(quantified.segmentation, spacing=spacing)
     maps = {**quantified.maps, "boundary": boundary_map(distance, sigma=BOUNDARY_SIGMA)}
     held, searched_models = models_held(quantified.audit)
     row: dict[str, Any] = {"case": case.name, "status": "ok", "members": searched_models, "held": held}
     metrics = {}
     if raters:
-        metrics = evaluate(maps, np.stack(list(raters.values())), probabilities=quantified.reference,
-                           segmentation=quantified.segmentation, spacing=spacing)
+        metrics = evaluate(
+            maps,
+            np.stack(list(raters.values())),
+            probabilities=quantified.reference,
+            segmentation=quantified.segmentation,
+            spacing=spacing,
+        )
         row |= {"dice": metrics["dice_consensus"], **metrics}
     for name, values in quantified.maps.items():
         row[f"{name}/mean"] = float(values.mean())
     volumes: dict[str, dict[str, Any]] = {}
     if image.geometry.kind == "nifti" and quantified.segmentation.ndim == 3:
         samples = {} if volume is None else {"sample_ml": volume.sample_ml, "sample_weights": volume.sample_weights}
-        volumes = structure_volumes(quantified.segmentation, quantified.reference, quantified.adversarial, names=method.labels,
-                                    spacing=spacing, raters=raters, **samples)
+        volumes = structure_volumes(
+            quantified.segmentation,
+            quantified.reference,
+            quantified.adversarial,
+            names=method.labels,
+            spacing=spacing,
+            raters=raters,
+            **samples,
+        )
         row |= volume_columns(volumes)
     return {
-        "case": case.name, "digest": loaded.digest, "units": "nats",
-        "image": {"path": str(case.image), "sha256": image.sha256, "shape": list(quantified.segmentation.shape),
-                  "spacing": [float(s) for s in spacing], "orientation": image.geometry.orientation},
+        "case": case.name,
+        "digest": loaded.digest,
+        "units": "nats",
+        "image": {
+            "path": str(case.image),
+            "sha256": image.sha256,
+            "shape": list(quantified.segmentation.shape),
+            "spacing": [float(s) for s in spacing],
+            "orientation": image.geometry.orientation,
+        },
         "raters": {name: str(path) for name, path in case.raters.items()},
-        "method": "adversarial-model search (QUAM-SM)", "setting": request.config.setting,
-        "config": to_dict(request.config), "seed": request.config.seed, "run_digest": run_digest,
-        "audit": audit_rows(quantified), "metrics": metrics, "volumes": volumes, "row": row, "notes": notes,
-        **({} if volume is None else {"patches": volume.tiles, "patches_searched": volume.searched})}
+        "method": "adversarial-model search (QUAM-SM)",
+        "setting": request.config.setting,
+        "config": to_dict(request.config),
+        "seed": request.config.seed,
+        "run_digest": run_digest,
+        "audit": audit_rows(quantified),
+        "metrics": metrics,
+        "volumes": volumes,
+        "row": row,
+        "notes": notes,
+        **({} if volume is None else {"patches": volume.tiles, "patches_searched": volume.searched}),
+    }
 
 
 def stage_case(searched: Searched, folder: Path) -> dict[str, str]:
@@ -113,38 +140,44 @@ def stage_case(searched: Searched, folder: Path) -> dict[str, str]:
     return outputs
 
 
-def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image,
-                volume: VolumeResult | None) -> dict[str, str]:
+def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image, volume: VolumeResult | None) -> dict[str, str]:
     """The map files, named as in docs/files.md; returns what each is called."""
     geometry, highest = image.geometry, math.log(quantified.reference.shape[-1])
     files = {
         "segmentation": write_map(folder / f"{name}_seg", quantified.segmentation, geometry, kind="label"),
-        "reference": write_map(folder / f"{name}_desc-reference_probseg", quantified.reference, geometry,
-                               kind="probability"),
+        "reference": write_map(folder / f"{name}_desc-reference_probseg", quantified.reference, geometry, kind="probability"),
     }
     if volume is not None and volume.regions:
         files["regions"] = write_map(folder / f"{name}_desc-regions_probseg", volume.channels, geometry, kind="probability")
         highest = volume.channels.shape[-1] * math.log(2)
     for kind in ("total", "aleatoric", "epistemic"):
-        files[kind] = write_map(folder / f"{name}_desc-{kind}_uncertainty", getattr(quantified, kind), geometry,
-                                kind="uncertainty", vmax=highest)
+        files[kind] = write_map(
+            folder / f"{name}_desc-{kind}_uncertainty", getattr(quantified, kind), geometry, kind="uncertainty", vmax=highest
+        )
     if "slack" in quantified.fragility:
         cost = quantified.fragility["slack"]
         highest = float(np.max(cost, where=np.isfinite(cost), initial=0.0)) or 1.0
-        files["flipcost"] = write_map(folder / f"{name}_desc-flipcost_uncertainty", cost, geometry, kind="uncertainty",
-                                      vmax=highest)
-    return {key if i == 0 else f"{key}_picture" + (f"_{i}" if i > 1 else ""): path.name
-            for key, paths in files.items() for i, path in enumerate(paths)}
+        files["flipcost"] = write_map(
+            folder / f"{name}_desc-flipcost_uncertainty", cost, geometry, kind="uncertainty", vmax=highest
+        )
+    return {
+        key if i == 0 else f"{key}_picture" + (f"_{i}" if i > 1 else ""): path.name
+        for key, paths in files.items()
+        for i, path in enumerate(paths)
+    }
 
 
 def _report_data(quantified: Quantified, image: Image, raters: dict[str, np.ndarray]) -> bytes:
     """What the report draws: the image as read, the maps, the label maps and the trajectories."""
     picture = image.array[..., :3] if image.array.shape[-1] == 3 else image.array[..., 0]
     arrays: dict[str, Any] = dict(
-        image=picture.astype(np.float32), segmentation=quantified.segmentation.astype(np.int16),
+        image=picture.astype(np.float32),
+        segmentation=quantified.segmentation.astype(np.int16),
         **{name: values.astype(np.float32) for name, values in quantified.maps.items()},
-        adversarial=quantified.adversarial.astype(np.int8), adversarial_names=np.array(quantified.adversarial_names),
-        **{name: getattr(quantified, name) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")})
+        adversarial=quantified.adversarial.astype(np.int8),
+        adversarial_names=np.array(quantified.adversarial_names),
+        **{name: getattr(quantified, name) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")},
+    )
     if "slack" in quantified.fragility:
         arrays["flipcost"] = quantified.fragility["slack"]
     if raters:

@@ -34,8 +34,13 @@ class Outcome(NamedTuple):
     began: float
 
 
-def read_outcome(journals: Mapping[str, Sequence[Mapping[str, Any]]], ended: Mapping[str, Mapping[str, Any]],
-                 out: Path, *, present: Sequence[str]) -> Outcome:
+def read_outcome(
+    journals: Mapping[str, Sequence[Mapping[str, Any]]],
+    ended: Mapping[str, Mapping[str, Any]],
+    out: Path,
+    *,
+    present: Sequence[str],
+) -> Outcome:
     """Put journals together; `ended` is the line that ended each case, `present` are the workers that are there now."""
     failed = {name: str(line["reason"]) for name, line in ended.items() if line["event"] == "failed"}
     timing = _read_timing(out / "timing.csv")
@@ -66,16 +71,27 @@ def merge(out: Path, names: Sequence[str], outcome: Outcome, info: dict[str, Any
     rows, notes = read_rows(out, names, outcome.failed)
     done = [row for row in rows if row["status"] == "ok"]
     run_folder.write_table(out / "results.csv", rows)
-    run_folder.write_json(out / "summary.json", {
-        "columns": summarise([{k: v for k, v in row.items() if isinstance(v, float)} for row in done]),
-        "cases": len(done), "failed": len(rows) - len(done)})
+    run_folder.write_json(
+        out / "summary.json",
+        {
+            "columns": summarise([{k: v for k, v in row.items() if isinstance(v, float)} for row in done]),
+            "cases": len(done),
+            "failed": len(rows) - len(done),
+        },
+    )
     known = [outcome.timing[name] for name in names if name in outcome.timing]
     run_folder.write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
     notes = notes + [f"{name}: done again, because {why}" for name, why in outcome.redone.items() if name not in outcome.failed]
     seconds = time.time() - outcome.began
-    info = info | {"status": "finished", "failed": outcome.failed, "redone": outcome.redone, "notes": notes,
-                   "seconds": seconds, "workers": outcome.workers,
-                   "throughput": throughput(outcome, done, members=info["config"]["search"]["members"], seconds=seconds)}
+    info = info | {
+        "status": "finished",
+        "failed": outcome.failed,
+        "redone": outcome.redone,
+        "notes": notes,
+        "seconds": seconds,
+        "workers": outcome.workers,
+        "throughput": throughput(outcome, done, members=info["config"]["search"]["members"], seconds=seconds),
+    }
     if len(names) > REPORTED:
         info["notes"] = [*notes, f"report.html was not made of {len(names):,} cases; `quam-jax report` makes one all the same"]
         (out / "report.html").unlink(missing_ok=True)
@@ -98,9 +114,15 @@ def throughput(outcome: Outcome, rows: Sequence[Mapping[str, Any]], *, members: 
     parts = {name: sum(worker.get(name, 0.0) for worker in workers) for name in ("worked", "starved", "blocked")}
     total = sum(parts.values()) or math.nan
     fresh = sum(worker["done"] for worker in workers)
-    return {"cases": fresh, "cases_a_second": fresh / seconds, "targets_a_second": models / members / seconds,
-            "models_a_second": models / seconds, "device_busy": parts["worked"] / total,
-            "device_waits_for_input": parts["starved"] / total, "device_waits_for_output": parts["blocked"] / total}
+    return {
+        "cases": fresh,
+        "cases_a_second": fresh / seconds,
+        "targets_a_second": models / members / seconds,
+        "models_a_second": models / seconds,
+        "device_busy": parts["worked"] / total,
+        "device_waits_for_input": parts["starved"] / total,
+        "device_waits_for_output": parts["blocked"] / total,
+    }
 
 
 def read_rows(out: Path, names: Sequence[str], failed: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -123,8 +145,9 @@ def read_result(out: Path, names: Sequence[str]) -> RunResult:
     rows, _ = read_rows(out, names, failed)
     timing = _read_timing(out / "timing.csv")
     rows = [row | ({"seconds": float(timing[row["case"]]["seconds"])} if row["case"] in timing else {}) for row in rows]
-    return RunResult(rows, failed, notes if isinstance(notes, list) else [], run_folder.read_json(out / "summary.json"),
-                     out / "report.html")
+    return RunResult(
+        rows, failed, notes if isinstance(notes, list) else [], run_folder.read_json(out / "summary.json"), out / "report.html"
+    )
 
 
 def _read_timing(path: Path) -> dict[str, dict[str, Any]]:

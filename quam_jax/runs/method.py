@@ -68,8 +68,10 @@ def find_method(models: Sequence[SegmentationModel], request: RunRequest) -> Met
 
 def on_device(models: Sequence[SegmentationModel], request: RunRequest, device: Any) -> Method:
     """The same method with everything it holds on `device`, and with searches that stay there."""
-    placed = [dataclasses.replace(model, params=jax.device_put(model.params, device), stats=jax.device_put(model.stats, device))
-              for model in models]
+    placed = [
+        dataclasses.replace(model, params=jax.device_put(model.params, device), stats=jax.device_put(model.stats, device))
+        for model in models
+    ]
     alone = dataclasses.replace(request.config.execution, devices=1)
     request = dataclasses.replace(request, config=dataclasses.replace(request.config, execution=alone))
     with jax.default_device(device):
@@ -96,8 +98,7 @@ def preprocessing_of(model: SegmentationModel) -> Preprocessing:
     return Preprocessing.from_dict({"normalise": "zscore", "channels": model.network.in_channels, **said})
 
 
-def load_fit(model: SegmentationModel, images: Path, masks: Path, *, preprocessing: Preprocessing,
-             config: Config) -> Known:
+def load_fit(model: SegmentationModel, images: Path, masks: Path, *, preprocessing: Preprocessing, config: Config) -> Known:
     """The data that an adversarial model must still explain, evenly chosen over the sorted cases.
 
     Several raters of a case count by their majority. A volume gives a two-dimensional network its slices, those without
@@ -151,9 +152,18 @@ def _whole_images(models: Sequence[SegmentationModel], request: RunRequest) -> M
             return 1.0
         return 1 / choose_group(config.execution, members=config.search.members, pixels=math.prod(prepared.shape[:-1]))
 
-    return Method(cases, model, tuple(names), lambda image: preprocessing.apply(image.array), share,
-                  lambda images, prepared: [(found, None) for found in quantify_images(shared, prepared, config=config)],
-                  known.names, known.hashes, preprocessing.to_dict(), 1)
+    return Method(
+        cases,
+        model,
+        tuple(names),
+        lambda image: preprocessing.apply(image.array),
+        share,
+        lambda images, prepared: [(found, None) for found in quantify_images(shared, prepared, config=config)],
+        known.names,
+        known.hashes,
+        preprocessing.to_dict(),
+        1,
+    )
 
 
 def _by_plan(models: Sequence[SegmentationModel], request: RunRequest) -> Method:
@@ -161,8 +171,9 @@ def _by_plan(models: Sequence[SegmentationModel], request: RunRequest) -> Method
         raise ValueError(f"{request.model}: its nnU-Net plan says how images are prepared; expected no --preprocessing")
     record = models[0].manifest["nnunet"]
     cases = find_planned_cases(request.images, request.masks, channels=len(record["channel_names"]))
-    study, names, hashes = load_study(models, request.fit_images, request.fit_masks, config=request.config,
-                                      where=str(request.model))
+    study, names, hashes = load_study(
+        models, request.fit_images, request.fit_masks, config=request.config, where=str(request.model)
+    )
 
     def quantify(images: Sequence[Image], prepared: Sequence[np.ndarray]) -> list[tuple[Quantified, VolumeResult | None]]:
         results = []
@@ -173,8 +184,18 @@ def _by_plan(models: Sequence[SegmentationModel], request: RunRequest) -> Method
                 raise ValueError(f"{image.path}: {error}") from None
         return [(result.quantified, result) for result in results]
 
-    return Method(cases, models[0], label_names(models[0], study.coding), lambda image: image.array, lambda prepared: 1.0,
-                  quantify, names, hashes, {"nnunet": record}, len(models))
+    return Method(
+        cases,
+        models[0],
+        label_names(models[0], study.coding),
+        lambda image: image.array,
+        lambda prepared: 1.0,
+        quantify,
+        names,
+        hashes,
+        {"nnunet": record},
+        len(models),
+    )
 
 
 def _read_fit_case(case: Case, classes: int) -> tuple[Image, np.ndarray]:
@@ -186,7 +207,9 @@ def _read_fit_case(case: Case, classes: int) -> tuple[Image, np.ndarray]:
 def _model_digest(model: SegmentationModel, path: Path) -> str:
     bad = [n for n, v in {**model.params, **model.stats}.items() if not bool(np.isfinite(np.asarray(v)).all())]
     if bad:
-        raise ValueError(f"{path}: expected finite weights, got NaN or infinity in {', '.join(bad[:3])}"
-                         + (f" and {len(bad) - 3} more" if len(bad) > 3 else ""))
+        raise ValueError(
+            f"{path}: expected finite weights, got NaN or infinity in {', '.join(bad[:3])}"
+            + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+        )
     description = run_folder.digest(model.network.architecture, dict(model.network.arguments))
     return run_folder.digest(description, run_folder.digest_arrays({**model.params, **model.stats}))

@@ -57,9 +57,17 @@ class Times:
         return self.worked / total if total > 0 else 1.0
 
 
-def run_stages(items: Iterator[Any], *, read: Callable[[Any], Any], lanes: Sequence[Callable[[list[Any]], list[Any]]],
-               write: Callable[[Any], None], size: Callable[[Any], float] = lambda item: 1.0, ahead: int = 2,
-               stall: float = 600.0, times: Times | None = None) -> Times:
+def run_stages(
+    items: Iterator[Any],
+    *,
+    read: Callable[[Any], Any],
+    lanes: Sequence[Callable[[list[Any]], list[Any]]],
+    write: Callable[[Any], None],
+    size: Callable[[Any], float] = lambda item: 1.0,
+    ahead: int = 2,
+    stall: float = 600.0,
+    times: Times | None = None,
+) -> Times:
     """Take every item through `read`, one of the `lanes` and `write`, which gets what came of it: a result, Passed or Failed.
 
     A lane gets items until their sizes reach 1 or there are no more, and returns a result for each; where it fails, each of
@@ -116,8 +124,16 @@ class _Room:
 
 
 class _Pipe:
-    def __init__(self, items: Iterator[Any], read: Callable[[Any], Any], write: Callable[[Any], None],
-                 size: Callable[[Any], float], ahead: int, stall: float, times: Times) -> None:
+    def __init__(
+        self,
+        items: Iterator[Any],
+        read: Callable[[Any], Any],
+        write: Callable[[Any], None],
+        size: Callable[[Any], float],
+        ahead: int,
+        stall: float,
+        times: Times,
+    ) -> None:
         self.items, self.read, self.write, self.size_of, self.stall, self.times = items, read, write, size, stall, times
         self.loaded: queue.Queue[Any] = queue.Queue()
         self.results: queue.Queue[Any] = queue.Queue()

@@ -126,8 +126,7 @@ class Worker:
 
     def owns(self, case: str) -> bool:
         """Whether nobody has taken the case over, for instance because this process stood still for too long."""
-        return (case in self._mine and self.claims.is_dir()
-                and not (self.claims / f"{case}.{self._generation[case] + 1}").exists())
+        return case in self._mine and self.claims.is_dir() and not (self.claims / f"{case}.{self._generation[case] + 1}").exists()
 
     def refresh(self) -> None:
         """Look at the claims and journals of the others anew. SessionOver if all is over."""
@@ -250,7 +249,7 @@ class _Journal:
                 new = file.read()
         except OSError:
             return
-        whole = new[:new.rfind(b"\n") + 1]
+        whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
         for text in whole.splitlines():
             try:

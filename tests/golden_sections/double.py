@@ -22,6 +22,7 @@ def double_precision() -> Iterator[None]:
 
 def as_double(tree: Any) -> Any:
     """The floating leaves of a tree in float64."""
+
     def converted(leaf: Any) -> Any:
         value = np.asarray(leaf)
         return jnp.asarray(value.astype(np.float64) if np.issubdtype(value.dtype, np.floating) else value)

@@ -17,9 +17,17 @@ from quam_jax.model import Network, SegmentationModel
 from quam_jax.networks.inference import guess_architecture, infer_arguments
 
 FOLDER = "A_forward"
-ARCHITECTURES = {"AttUNet": "att_unet", "UNet": "unet", "UNetDropout": "unet_dropout", "UNetpp": "unetpp",
-                 "UNetppp": "unetppp", "SegNet": "segnet", "SegNetNarrow": "segnet",
-                 "SwinTransformerSys": "swin_unet", "SwinUnet": "swin_unet_wrapper"}
+ARCHITECTURES = {
+    "AttUNet": "att_unet",
+    "UNet": "unet",
+    "UNetDropout": "unet_dropout",
+    "UNetpp": "unetpp",
+    "UNetppp": "unetppp",
+    "SegNet": "segnet",
+    "SegNetNarrow": "segnet",
+    "SwinTransformerSys": "swin_unet",
+    "SwinUnet": "swin_unet_wrapper",
+}
 BUFFERS = ("num_batches_tracked", "relative_position_index", "attn_mask")
 # how often the reference's own float32 error an error may be, and its floor relative to the largest output
 TIMES, FLOOR = 4.0, 1e-5
@@ -45,8 +53,7 @@ def check(golden: Path, case: str) -> None:
     guess = guess_architecture(shapes)
     assert guess == ("unet" if architecture == "unet_dropout" else architecture)
     inferred = infer_arguments(architecture, shapes)
-    network = Network.create(architecture, **{**inferred, "in_channels": meta["input_shape"][1],
-                                              **_unseen(meta["kwargs"])})
+    network = Network.create(architecture, **{**inferred, "in_channels": meta["input_shape"][1], **_unseen(meta["kwargs"])})
     expected = _renamed(meta["kwargs"])
     for name in inferred.keys() & expected.keys():
         assert inferred[name] == expected[name], f"{name}: expected {expected[name]}, inferred {inferred[name]}"
@@ -98,8 +105,7 @@ def _weights(folder: Path) -> dict[str, np.ndarray]:
         with np.load(folder / "weights.npz") as weights:
             return {name: weights[name] for name in weights.files}
     meta = json.loads((folder / "meta.json").read_text())
-    weights = {name: _recipe(name, tuple(shape), meta["recipe_base"])
-               for name, (shape, _, _) in meta["tensor_checks"].items()}
+    weights = {name: _recipe(name, tuple(shape), meta["recipe_base"]) for name, (shape, _, _) in meta["tensor_checks"].items()}
     for name, (_, total, absolute) in meta["tensor_checks"].items():
         value = weights[name].astype(np.float64)
         np.testing.assert_allclose([value.sum(), np.abs(value).sum()], [total, absolute], rtol=1e-6, atol=1e-6 * absolute)
@@ -108,7 +114,7 @@ def _weights(folder: Path) -> dict[str, np.ndarray]:
 
 def _recipe(name: str, shape: tuple[int, ...], base: int) -> np.ndarray:
     """The tensor that the golden set's recipe gives for a name."""
-    rng = np.random.RandomState((zlib.crc32(name.encode("ascii")) + base) % 2 ** 32)
+    rng = np.random.RandomState((zlib.crc32(name.encode("ascii")) + base) % 2**32)
     if name.endswith("num_batches_tracked"):
         value: Any = np.zeros(shape)
     elif name.endswith("running_var"):
@@ -131,9 +137,17 @@ def _unseen(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _renamed(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The reference's constructor arguments under our names."""
-    names = {"cin": "in_channels", "cout": "n_classes", "out_channels": "n_classes", "num_classes": "n_classes",
-             "w": "widths", "in_chans": "in_channels", "img": "img_size", "emb": "embed_dim", "heads": "num_heads",
-             "win": "window_size"}
+    names = {
+        "cin": "in_channels",
+        "cout": "n_classes",
+        "out_channels": "n_classes",
+        "num_classes": "n_classes",
+        "w": "widths",
+        "in_chans": "in_channels",
+        "img": "img_size",
+        "emb": "embed_dim",
+        "heads": "num_heads",
+        "win": "window_size",
+    }
     flat = {**kwargs, **kwargs.get("cfg", {})}
     return {names.get(n, n): tuple(v) if isinstance(v, list) else v for n, v in flat.items()}
-

@@ -25,12 +25,7 @@ Pair = Callable[[np.ndarray, np.ndarray], float]
 def cases(golden: Path) -> list[str]:
     """Ids `file:case` of everything in the index that is covered here; none where the folder is absent."""
     names = {COVERED[0]: _sample_cases, COVERED[1]: _pair_columns, COVERED[2]: lambda arrays: ["all"]}
-    return [
-        f"{entry}:{name}"
-        for entry in _index(golden)
-        if entry in COVERED
-        for name in names[entry](_load(golden, entry))
-    ]
+    return [f"{entry}:{name}" for entry in _index(golden) if entry in COVERED for name in names[entry](_load(golden, entry))]
 
 
 def not_covered(golden: Path) -> list[str]:
@@ -64,9 +59,7 @@ def _pair_columns(arrays: dict[str, np.ndarray]) -> list[str]:
     return [key for key in arrays if key not in ("A", "B")]
 
 
-def _close(
-    got: object, expected: object, what: str, *, relative: float = RELATIVE, floor: float = FLOOR
-) -> None:
+def _close(got: object, expected: object, what: str, *, relative: float = RELATIVE, floor: float = FLOOR) -> None:
     np.testing.assert_allclose(
         np.asarray(got, np.float64), np.asarray(expected, np.float64), rtol=relative, atol=floor, err_msg=what
     )
@@ -77,9 +70,7 @@ def _check_samples(arrays: dict[str, np.ndarray], name: str) -> None:
     raters = arrays[f"{name}/gt"]
     raters = raters[None] if raters.ndim == 2 else raters
     classes = samples.shape[-1]
-    values = {
-        key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")
-    }
+    values = {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
     truth = published.consensus_by_mode(raters)
     left = set(values) - {"pred", "gt"}
 
@@ -140,9 +131,7 @@ def _pair_function(column: str) -> Pair:
 def _check_pairs(arrays: dict[str, np.ndarray], column: str) -> None:
     function = _pair_function(column)
     got = [function(a, b) for a, b in zip(arrays["A"], arrays["B"], strict=True)]
-    _close(
-        got, arrays[column], column, relative=RELATIVE if column.startswith("chamfer") else 1e-9, floor=1e-12
-    )
+    _close(got, arrays[column], column, relative=RELATIVE if column.startswith("chamfer") else 1e-9, floor=1e-12)
 
 
 def _check_uncertainty(arrays: dict[str, np.ndarray], name: str) -> None:

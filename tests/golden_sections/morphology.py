@@ -41,8 +41,7 @@ def check(golden: Path, case: str) -> None:
         np.testing.assert_array_equal(found, expected[0], err_msg=f"published {key}")
         if binary:
             radius = kernel // 2 * iterations
-            ours = dilate(mask, radius=radius) if change == "dilate" else erode(
-                mask, radius=radius, outside="background")
+            ours = dilate(mask, radius=radius) if change == "dilate" else erode(mask, radius=radius, outside="background")
             np.testing.assert_array_equal(ours, expected[0], err_msg=key)
         compared += 1
     assert compared, f"{case}: no outputs"

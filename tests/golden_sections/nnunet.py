@@ -33,8 +33,12 @@ class _Configuration(NamedTuple):
 
 def cases(golden: Path) -> list[str]:
     """One case for each configuration, with and without mirroring, and input."""
-    return [f"{name}-{mirror}-{path.name.removesuffix('.npz')}" for name in _configurations(golden)
-            for mirror in ("tta", "notta") for path in sorted(_expected(golden, name, mirror).glob("*.npz"))]
+    return [
+        f"{name}-{mirror}-{path.name.removesuffix('.npz')}"
+        for name in _configurations(golden)
+        for mirror in ("tta", "notta")
+        for path in sorted(_expected(golden, name, mirror).glob("*.npz"))
+    ]
 
 
 def not_covered(golden: Path) -> list[str]:

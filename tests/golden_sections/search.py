@@ -59,10 +59,16 @@ class Case(NamedTuple):
         """The published procedure with the case's numbers."""
         meta, schedule = self.meta, self.meta["schedule"]
         return SearchConfig.published(
-            members=meta["num_models"], epochs=meta["num_epochs"],
-            batch_stride=meta["penalties_per_optimisation_step"], learning_rate=meta["lr"],
-            coefficient=meta["initial_c"], slack=meta["gamma"], schedule=SCHEDULES[schedule["type"]],
-            schedule_start=schedule["c0"], schedule_rate=schedule["eta"], schedule_every=schedule["update_c_every"],
+            members=meta["num_models"],
+            epochs=meta["num_epochs"],
+            batch_stride=meta["penalties_per_optimisation_step"],
+            learning_rate=meta["lr"],
+            coefficient=meta["initial_c"],
+            slack=meta["gamma"],
+            schedule=SCHEDULES[schedule["type"]],
+            schedule_start=schedule["c0"],
+            schedule_rate=schedule["eta"],
+            schedule_every=schedule["update_c_every"],
         )
 
 
@@ -124,7 +130,7 @@ def _check_plan(given: Case) -> None:
     np.testing.assert_array_equal(plan.batch, data["sched_step_arg"] % batches)
     np.testing.assert_allclose(plan.coefficient, data["c_used"], rtol=1e-12)
     longer = dataclasses.replace(given.config, epochs=given.config.epochs + 1)
-    after = plan_steps(longer, batches).coefficient[1:len(plan.batch) + 1]
+    after = plan_steps(longer, batches).coefficient[1 : len(plan.batch) + 1]
     np.testing.assert_allclose(after, data["sched_value"], rtol=1e-12)
 
 
@@ -138,17 +144,18 @@ def _search(given: Case, *, double: bool) -> Result:
     np.testing.assert_allclose(logits, data["ref_logits"], rtol=0, atol=2e-5 * np.abs(data["ref_logits"]).max())
     mask = jnp.argmax(logits[0], -1)
     np.testing.assert_array_equal(mask, data["first_mask"][0])
-    targets = mask_targets([dilate(mask, radius=RADIUS), erode(mask, radius=RADIUS, outside="background")],
-                           members=config.members)
+    targets = mask_targets(
+        [dilate(mask, radius=RADIUS), erode(mask, radius=RADIUS, outside="background")], members=config.members
+    )
     wanted = np.asarray(targets.labels).reshape(data["target_masks"].shape)
     np.testing.assert_array_equal(wanted, data["target_masks"])
-    trajectory = search_prepared(prepare(model, fit, config), image[0], targets, key=jax.random.key(0),
-                                 noise=_noise(given))
+    trajectory = search_prepared(prepare(model, fit, config), image[0], targets, key=jax.random.key(0), noise=_noise(given))
     return _as_published(trajectory, fit.reference_loss, jax.nn.softmax(logits), mask.shape)
 
 
 def _as_published(trajectory: Trajectory, reference_loss: Any, probs: Any, shape: tuple[int, ...]) -> Result:
     """[t m s ...] with pixels and classes last -> [1 s m ...] with classes first and each loss twice."""
+
     def maps(value: Any) -> np.ndarray:
         value = np.asarray(value)
         return np.moveaxis(value.reshape(*value.shape[:-2], *shape, value.shape[-1]), -1, -1 - len(shape))
@@ -156,9 +163,15 @@ def _as_published(trajectory: Trajectory, reference_loss: Any, probs: Any, shape
     def twice(value: Any) -> np.ndarray:
         return np.repeat(np.asarray(value).swapaxes(1, 2)[..., None], 2, -1)
 
-    return Result(maps(trajectory.probs).swapaxes(1, 2), twice(trajectory.fit_loss), twice(trajectory.penalty),
-                  twice(trajectory.objective), np.asarray(reference_loss)[:, None],
-                  np.moveaxis(np.asarray(probs), -1, 1), maps(best_prediction(trajectory)))
+    return Result(
+        maps(trajectory.probs).swapaxes(1, 2),
+        twice(trajectory.fit_loss),
+        twice(trajectory.penalty),
+        twice(trajectory.objective),
+        np.asarray(reference_loss)[:, None],
+        np.moveaxis(np.asarray(probs), -1, 1),
+        maps(best_prediction(trajectory)),
+    )
 
 
 def _check_states(given: Case) -> None:
@@ -172,21 +185,22 @@ def _check_states(given: Case) -> None:
     fit = fit_data(model, jnp.asarray(data["images"], jnp.float64), jnp.asarray(data["masks"], jnp.int32))
     prepared = prepare(model, fit, config)
     image = jnp.asarray(data["test_image"], jnp.float64)
-    frozen = Frozen(model.params, model.stats, image, prepared.fit, prepared.fit_labels, prepared.reference_loss,
-                    prepared.bound)
+    frozen = Frozen(model.params, model.stats, image, prepared.fit, prepared.fit_labels, prepared.reference_loss, prepared.bound)
     setup = Setup(model.network, prepared.space, Procedure.of(config), image.shape[1:-1])
     advance = jax.jit(step, static_argnums=0)
     points = jnp.arange(data["first_mask"].size)
     names = sorted({name.split("/")[0] for name in given.states})
     for name in names:
         member = int(name.removeprefix("model"))
-        target = Target(points, jnp.asarray(data["target_masks"][member].reshape(-1), jnp.int32),
-                        jnp.full(points.shape, 1 / points.size))
+        target = Target(
+            points, jnp.asarray(data["target_masks"][member].reshape(-1), jnp.int32), jnp.full(points.shape, 1 / points.size)
+        )
         state = begin(setup, frozen)
         for s, (batch, coefficient) in enumerate(zip(*prepared.steps, strict=True)):
             noise = jax.tree.map(lambda masks, s=s, m=member: masks[0, m, s], _noise(given))
-            inputs = StepInputs(jnp.asarray(batch), jnp.asarray(coefficient, jnp.float32),
-                                jnp.asarray(config.learning_rate, jnp.float32), noise)
+            inputs = StepInputs(
+                jnp.asarray(batch), jnp.asarray(coefficient, jnp.float32), jnp.asarray(config.learning_rate, jnp.float32), noise
+            )
             state, _ = advance(setup, frozen, target, state, inputs)
             moments = ["after_step1"] * (s == 0) + ["final"] * (s + 1 == len(prepared.steps.batch))
             for moment in moments:
@@ -206,8 +220,7 @@ def _assert_state(given: Case, state: Any, prefix: str) -> None:
         if name in expected and name not in left_out:
             reference = np.asarray(value)
             deviation = float(np.abs(np.asarray(moved[name]) - reference).mean())
-            limit = (WEIGHTS * given.config.learning_rate if name in params
-                     else STATISTICS * float(np.abs(reference).mean()))
+            limit = WEIGHTS * given.config.learning_rate if name in params else STATISTICS * float(np.abs(reference).mean())
             assert deviation <= limit, f"{prefix}{name}: mean deviation {deviation:.2e}, allowed {limit:.2e}"
 
 
@@ -227,8 +240,10 @@ def _noise(given: Case) -> Any:
     """Recorded masks `[t m s b channels]`, one a layer, for each of the three passes of a step."""
     if given.noise is None:
         return None
-    return tuple(tuple(jnp.asarray(given.noise[p][None, :, :, layer], jnp.float32)
-                       for layer in range(given.noise[p].shape[2])) for p in PASSES)
+    return tuple(
+        tuple(jnp.asarray(given.noise[p][None, :, :, layer], jnp.float32) for layer in range(given.noise[p].shape[2]))
+        for p in PASSES
+    )
 
 
 def _read(golden: Path, case: str) -> Case:
@@ -239,8 +254,16 @@ def _read(golden: Path, case: str) -> Case:
     data = _arrays(folder / "data.npz")
     last = {n: np.moveaxis(data[n], -3, -1) for n in ("images", "test_image", "ref_logits")}
     double = {n.removesuffix("_f64"): v for n, v in _arrays(folder / "result_f64.npz").items()}
-    return Case(meta, network, _arrays(folder / "weights.npz"), data | last, _arrays(folder / "result.npz"),
-                double or None, noise, _arrays(folder / "adv_states.npz"))
+    return Case(
+        meta,
+        network,
+        _arrays(folder / "weights.npz"),
+        data | last,
+        _arrays(folder / "result.npz"),
+        double or None,
+        noise,
+        _arrays(folder / "adv_states.npz"),
+    )
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

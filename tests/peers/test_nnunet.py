@@ -22,11 +22,23 @@ def test_its_own_classes(tmp_path: Path, rank: int, residual: bool) -> None:
     strides = [(1,) * rank, (2,) * rank, (1, *(2,) * (rank - 1))]
     counts = {"n_blocks_per_stage" if residual else "n_conv_per_stage": [1, 2, 1]}
     cls = unet.ResidualEncoderUNet if residual else unet.PlainConvUNet
-    module = cls(input_channels=2, n_stages=3, features_per_stage=[4, 6, 8], conv_op=[nn.Conv2d, nn.Conv3d][rank - 2],
-                 kernel_sizes=[(3,) * rank] * 3, strides=strides, **counts, num_classes=3, n_conv_per_stage_decoder=[1, 2],
-                 conv_bias=True, norm_op=[nn.InstanceNorm2d, nn.InstanceNorm3d][rank - 2],
-                 norm_op_kwargs={"eps": 1e-5, "affine": True}, nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
-                 deep_supervision=False).eval()
+    module = cls(
+        input_channels=2,
+        n_stages=3,
+        features_per_stage=[4, 6, 8],
+        conv_op=[nn.Conv2d, nn.Conv3d][rank - 2],
+        kernel_sizes=[(3,) * rank] * 3,
+        strides=strides,
+        **counts,
+        num_classes=3,
+        n_conv_per_stage_decoder=[1, 2],
+        conv_bias=True,
+        norm_op=[nn.InstanceNorm2d, nn.InstanceNorm3d][rank - 2],
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=False,
+    ).eval()
     with torch.no_grad():
         for value in module.parameters():
             if value.ndim == 1:

@@ -27,7 +27,8 @@ CASES = {
     "2d": ("Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlansSag__2d", "thick", (0,)),
     "regions": ("Dataset005_HippoRegions/nnUNetTrainer__nnUNetPlansSmall__2d", "hippocampus_049", (0,)),
     "3d, two folds": ("Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlansSmall__3d_fullres", "oblique", (0, 1)),
-    "residual": ("Dataset004_Hippocampus/nnUNetTrainer_onlyMirror01__nnUNetResEncUNetSmallPlans__3d_fullres", "thick", (0,))}
+    "residual": ("Dataset004_Hippocampus/nnUNetTrainer_onlyMirror01__nnUNetResEncUNetSmallPlans__3d_fullres", "thick", (0,)),
+}
 WITHIN, LABELS = 1e-3, 0.9999
 
 
@@ -66,5 +67,7 @@ def predict(folder: Path, file: Path, folds: tuple[int, ...]) -> tuple[np.ndarra
     volume, grid = to_grid(image.array, image.geometry, plan)
     logits = predict_logits(models, volume, tile(grid.shape, plan.patch), mirror_axes=plan.mirror_axes)
     outside = [1.0] + [0.0] * (logits.shape[-1] - 1) if coding.regions is None else 0.0
-    return (from_grid(logits, grid, coding.channel_probs, outside=outside),
-            from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32))
+    return (
+        from_grid(logits, grid, coding.channel_probs, outside=outside),
+        from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32),
+    )

@@ -27,8 +27,19 @@ class GraphNetwork(nnx.Module):
     `cuts` (cut, node, pixels an activation's entry on each axis; empty where the tail does not ask for the image's size).
     """
 
-    def __init__(self, in_channels: int, n_classes: int, rank: int, program: Sequence[str], weights: Sequence[Any],
-                 statistics: Sequence[Any], size_multiple: Sequence[int], cuts: Sequence[Any], *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        rank: int,
+        program: Sequence[str],
+        weights: Sequence[Any],
+        statistics: Sequence[Any],
+        size_multiple: Sequence[int],
+        cuts: Sequence[Any],
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.program = tuple(program)
         self.size_multiple = tuple(size_multiple)
         self.places = tuple((cut, node, tuple(scale)) for cut, node, scale in cuts)
@@ -50,9 +61,17 @@ class GraphNetwork(nnx.Module):
     def cuts(self) -> dict[str, tuple[str, ...]]:
         """The weights behind every cut."""
         moving = {name for name, _ in self.kinds}
-        return {cut: tuple(dict.fromkeys(
-            r.name for node in split_at(self.program, place).behind for r in references([*node.args, node.kwargs])
-            if isinstance(r, Weight) and r.name in moving)) for cut, place, _ in self.places}
+        return {
+            cut: tuple(
+                dict.fromkeys(
+                    r.name
+                    for node in split_at(self.program, place).behind
+                    for r in references([*node.args, node.kwargs])
+                    if isinstance(r, Weight) and r.name in moving
+                )
+            )
+            for cut, place, _ in self.places
+        }
 
     def __call__(self, x: Float[Array, "b *space i"], mode: Mode = EVAL) -> Float[Array, "b *space c"]:
         program = self._checked(x, mode)
@@ -64,8 +83,10 @@ class GraphNetwork(nnx.Module):
         node, scale = self._place(cut)
         value = run(program, self._weights(), {program.image: Last(x)}, split_at(self.program, node).front)[node]
         if scale and x.shape[1:-1] != tuple(n * s for n, s in zip(shape(value)[2:], scale, strict=True)):
-            raise ValueError(f"graph: the cut {cut} needs image sides that are multiples of {', '.join(map(str, scale))}, "
-                             f"got {', '.join(map(str, x.shape[1:-1]))}")
+            raise ValueError(
+                f"graph: the cut {cut} needs image sides that are multiples of {', '.join(map(str, scale))}, "
+                f"got {', '.join(map(str, x.shape[1:-1]))}"
+            )
         return last(value) if rank(value) == x.ndim else plain(value)
 
     def tail(self, activation: Float[Array, "b ..."], mode: Mode, *, cut: str) -> Float[Array, "b *space c"]:
@@ -76,8 +97,9 @@ class GraphNetwork(nnx.Module):
         _, behind = split_at(self.program, node)
         known = {node: Last(activation) if activation.ndim == len(program.sizes) else activation}
         if scale:
-            image = Blank((activation.shape[0], program.sizes[1],
-                           *(n * s for n, s in zip(activation.shape[1:-1], scale, strict=True))))
+            image = Blank(
+                (activation.shape[0], program.sizes[1], *(n * s for n, s in zip(activation.shape[1:-1], scale, strict=True)))
+            )
             sizes = abstract_sizes(program, weights, image, program.nodes)
             known = {n.name: sizes[n.name] for n in behind if n.op in SIZES} | known
         return last(run(program, weights, known, behind)[program.output])

@@ -32,8 +32,9 @@ def _numbers(count: int) -> tuple[str, str, str]:
 
 
 @register("conv1d", "conv2d", "conv3d")
-def convolve(x: Any, weight: Any, bias: Any = None, stride: Sizes = 1, padding: Sizes | str = 0, dilation: Sizes = 1,
-             groups: int = 1) -> Last:
+def convolve(
+    x: Any, weight: Any, bias: Any = None, stride: Sizes = 1, padding: Sizes | str = 0, dilation: Sizes = 1, groups: int = 1
+) -> Last:
     """Convolution; a pointwise one is a matrix product, a depthwise one a sum of shifted products."""
     x, weight = last(x), kernel(weight, "conv")
     count = x.ndim - 2
@@ -55,8 +56,14 @@ def convolve(x: Any, weight: Any, bias: Any = None, stride: Sizes = 1, padding: 
     return Last(y if bias is None else y + plain(bias))
 
 
-def _depthwise(x: Float[Array, "b *space c"], weight: Float[Array, "*kernel 1 c"], *, stride: Sequence[int],
-               pairs: Sequence[tuple[int, int]], dilation: Sequence[int]) -> Float[Array, "b *out c"]:
+def _depthwise(
+    x: Float[Array, "b *space c"],
+    weight: Float[Array, "*kernel 1 c"],
+    *,
+    stride: Sequence[int],
+    pairs: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> Float[Array, "b *out c"]:
     taps = weight.shape[:-2]
     x = jnp.pad(x, [(0, 0), *pairs, (0, 0)])
     sizes = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[1:-1], taps, stride, dilation, strict=True)]
@@ -70,15 +77,24 @@ def _depthwise(x: Float[Array, "b *space c"], weight: Float[Array, "*kernel 1 c"
 
 
 @register("conv1d.padding", "conv2d.padding", "conv3d.padding")
-def convolve_padded(x: Any, weight: Any, bias: Any = None, stride: Sizes = 1, padding: Sizes | str = "valid",
-                    dilation: Sizes = 1, groups: int = 1) -> Last:
+def convolve_padded(
+    x: Any, weight: Any, bias: Any = None, stride: Sizes = 1, padding: Sizes | str = "valid", dilation: Sizes = 1, groups: int = 1
+) -> Last:
     """Convolution with padding given by name."""
     return convolve(x, weight, bias, stride, padding, dilation, groups)
 
 
 @register("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def convolve_transposed(x: Any, weight: Any, bias: Any = None, stride: Sizes = 1, padding: Sizes = 0,
-                        output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1) -> Last:
+def convolve_transposed(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Last:
     """Transposed convolution; by phases, or with groups or dilation by a convolution of the dilated input."""
     x, weight = last(x), kernel(weight, "transposed")
     count = x.ndim - 2
@@ -92,22 +108,45 @@ def convolve_transposed(x: Any, weight: Any, bias: Any = None, stride: Sizes = 1
         weight = jnp.moveaxis(weight, count, -2).reshape(*taps, inputs // groups, groups * outputs)
         reach = [d * (k - 1) - p for d, k, p in zip(dilation, taps, padding, strict=True)]
         pairs = [(r, r + o) for r, o in zip(reach, output_padding, strict=True)]
-        y = lax.conv_general_dilated(x, weight, (1,) * count, pairs, lhs_dilation=stride, rhs_dilation=dilation,
-                                     dimension_numbers=_numbers(count), feature_group_count=groups)
+        y = lax.conv_general_dilated(
+            x,
+            weight,
+            (1,) * count,
+            pairs,
+            lhs_dilation=stride,
+            rhs_dilation=dilation,
+            dimension_numbers=_numbers(count),
+            feature_group_count=groups,
+        )
     return Last(y if bias is None else y + plain(bias))
 
 
 @register("convolution")
-def convolve_any(x: Any, weight: Any, bias: Any, stride: Sizes, padding: Sizes, dilation: Sizes, transposed: bool,
-                 output_padding: Sizes, groups: int) -> Last:
+def convolve_any(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    transposed: bool,
+    output_padding: Sizes,
+    groups: int,
+) -> Last:
     """ATen's one operation for both kinds of convolution."""
     if transposed:
         return convolve_transposed(x, weight, bias, stride, padding, output_padding, groups, dilation)
     return convolve(x, weight, bias, stride, padding, dilation, groups)
 
 
-def _windows(size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-             dilation: Sequence[int], ceil_mode: bool) -> list[tuple[int, int]]:
+def _windows(
+    size: Sequence[int],
+    window: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> list[tuple[int, int]]:
     """How many windows an axis has, and how much padding its end needs for them."""
     result = []
     for n, k, s, p, d in zip(size, window, stride, padding, dilation, strict=True):
@@ -120,8 +159,9 @@ def _windows(size: Sequence[int], window: Sequence[int], stride: Sequence[int], 
 
 
 @register("max_pool1d", "max_pool2d", "max_pool3d")
-def pool_max(x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
-             ceil_mode: bool = False) -> Last:
+def pool_max(
+    x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1, ceil_mode: bool = False
+) -> Last:
     """Maximum over windows; the common non-overlapping ones by reshapes."""
     x = last(x)
     count = x.ndim - 2
@@ -133,9 +173,16 @@ def pool_max(x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding: S
     return Last(_fold_windows(jnp.maximum, x, -jnp.inf, window, stride, padding, dilation, layout))
 
 
-def _fold_windows(combine: Callable[[Array, Array], Array], x: Array, empty: float, window: Sequence[int],
-                  stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-                  layout: Sequence[tuple[int, int]]) -> Array:
+def _fold_windows(
+    combine: Callable[[Array, Array], Array],
+    x: Array,
+    empty: float,
+    window: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    layout: Sequence[tuple[int, int]],
+) -> Array:
     """Combine the entries of windows, one axis after the other; reduce_window differentiates slowly on CPU."""
     pairs = [(p, end) for p, (_, end) in zip(padding, layout, strict=True)]
     x = jnp.pad(x, [(0, 0), *pairs, (0, 0)], constant_values=empty)
@@ -148,8 +195,9 @@ def _fold_windows(combine: Callable[[Array, Array], Array], x: Array, empty: flo
 
 
 @register("max_pool2d_with_indices", "max_pool3d_with_indices")
-def pool_max_indices(x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
-                     ceil_mode: bool = False) -> tuple[Last, Last]:
+def pool_max_indices(
+    x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1, ceil_mode: bool = False
+) -> tuple[Last, Last]:
     """Maximum over windows and its place in the flattened space, the first on ties."""
     value = last(x)
     count = value.ndim - 2
@@ -164,8 +212,7 @@ def pool_max_indices(x: Any, kernel_size: Sizes, stride: Sizes | None = None, pa
     for tap in itertools.product(*map(range, window)):
         start = [t * d for t, d in zip(tap, dilation, strict=True)]
         limit = [b + (n - 1) * s + 1 for b, (n, _), s in zip(start, layout, stride, strict=True)]
-        part, where = (lax.slice(a, (0, *start, 0), (a.shape[0], *limit, a.shape[-1]), (1, *stride, 1))
-                       for a in (value, place))
+        part, where = (lax.slice(a, (0, *start, 0), (a.shape[0], *limit, a.shape[-1]), (1, *stride, 1)) for a in (value, place))
         if best is None:
             best = part, jnp.broadcast_to(where, part.shape)
         else:
@@ -182,13 +229,19 @@ def unpool_max(x: Any, indices: Any, output_size: Sequence[int], *_: Any) -> Arr
     batch, channels = x.shape[:2]
     flat = jnp.zeros((batch, channels, math.prod(output_size)), x.dtype)
     put = jax.vmap(jax.vmap(lambda f, i, v: f.at[i].set(v)))
-    return put(flat, indices.reshape(batch, channels, -1), x.reshape(batch, channels, -1)).reshape(
-        batch, channels, *output_size)
+    return put(flat, indices.reshape(batch, channels, -1), x.reshape(batch, channels, -1)).reshape(batch, channels, *output_size)
 
 
 @register("avg_pool1d", "avg_pool2d", "avg_pool3d")
-def pool_mean(x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
-              count_include_pad: bool = True, divisor_override: int | None = None) -> Last:
+def pool_mean(
+    x: Any,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Last:
     """Mean over windows."""
     x = last(x)
     count = x.ndim - 2
@@ -210,18 +263,19 @@ def pool_mean(x: Any, kernel_size: Sizes, stride: Sizes | None = None, padding: 
     return Last(total / number)
 
 
-@register("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d",
-          "_adaptive_avg_pool3d")
+@register("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d")
 def pool_mean_adaptive(x: Any, output_size: Sizes) -> Last:
     """Mean over as many nearly equal parts of each axis as asked: from floor(i n / m) to ceil((i + 1) n / m)."""
     x = last(x)
     for axis, out in enumerate(each(output_size, x.ndim - 2), start=1):
         size = x.shape[axis]
         if size % out == 0:
-            x = x.reshape(*x.shape[:axis], out, size // out, *x.shape[axis + 1:]).mean(axis + 1)
+            x = x.reshape(*x.shape[:axis], out, size // out, *x.shape[axis + 1 :]).mean(axis + 1)
         else:
-            parts = [lax.slice_in_dim(x, i * size // out, -(-(i + 1) * size // out), axis=axis).mean(axis, keepdims=True)
-                     for i in range(out)]
+            parts = [
+                lax.slice_in_dim(x, i * size // out, -(-(i + 1) * size // out), axis=axis).mean(axis, keepdims=True)
+                for i in range(out)
+            ]
             x = jnp.concatenate(parts, axis)
     return Last(x)
 
@@ -254,8 +308,16 @@ def sum_products(equation: str, operands: Sequence[Any], path: Any = None) -> Ar
 
 
 @register("scaled_dot_product_attention")
-def attend(query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
-           scale: float | None = None, enable_gqa: bool = False) -> Array:
+def attend(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Array:
     """softmax(query key^T * scale + mask) value, in eval mode; scale defaults to 1/sqrt(width)."""
     query, key, value, mask = plain(query), plain(key), plain(value), plain(attn_mask)
     if enable_gqa:

@@ -10,8 +10,7 @@ from .values import is_array, operation
 
 
 @operation("slice_scatter")
-def put_slice(x: Array, source: Array, dim: int = 0, start: int | None = None, end: int | None = None,
-              step: int = 1) -> Array:
+def put_slice(x: Array, source: Array, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Array:
     """A range of an axis replaced."""
     return x.at[(slice(None),) * (dim % x.ndim) + (slice(start, end, step),)].set(source)
 

@@ -19,10 +19,20 @@ def find_folds(program: Program, nodes: Sequence[Node], known: Mapping[str, Any]
         for part in references([*node.args, node.kwargs]):
             if isinstance(part, Ref):
                 uses[part.name] = uses.get(part.name, 0) + 1
-    convolutions = {n.name: n for n in nodes if n.op in CONVOLUTIONS and not n.kwargs and uses.get(n.name) == 1
-                    and n.name not in known and isinstance(n.args[1], Weight)}
-    return {n.name: convolutions[n.args[0].name] for n in nodes
-            if n.op == "batch_norm_inference" and isinstance(n.args[0], Ref) and n.args[0].name in convolutions}
+    convolutions = {
+        n.name: n
+        for n in nodes
+        if n.op in CONVOLUTIONS
+        and not n.kwargs
+        and uses.get(n.name) == 1
+        and n.name not in known
+        and isinstance(n.args[1], Weight)
+    }
+    return {
+        n.name: convolutions[n.args[0].name]
+        for n in nodes
+        if n.op == "batch_norm_inference" and isinstance(n.args[0], Ref) and n.args[0].name in convolutions
+    }
 
 
 def convolve_normalised(convolution: Sequence[Any], norm: Sequence[Any]) -> Last:

@@ -33,8 +33,9 @@ def normalise_batch(x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: fl
 
 
 @register("instance_norm")
-def normalise_instance(x: Any, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool, momentum: float,
-                       eps: float, *_: Any) -> Last:
+def normalise_instance(
+    x: Any, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool, momentum: float, eps: float, *_: Any
+) -> Last:
     """Each image and channel over space, or by running statistics where it was trained with them."""
     if not use_input_stats:
         return normalise_batch(x, weight, bias, mean, var, eps)
@@ -58,8 +59,7 @@ def normalise_group_native(x: Any, weight: Any, bias: Any, n: int, c: int, hw: i
 
 
 @register("layer_norm")
-def normalise_layer(x: Any, shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5,
-                    *_: Any) -> Array:
+def normalise_layer(x: Any, shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Array:
     """Over the last axes."""
     x = plain(x)
     return _affine(_normalise(x, tuple(range(-len(shape), 0)), eps), weight, bias)
@@ -227,6 +227,7 @@ def deviation_unbiased(x: Any, dim: Axes | bool = None, unbiased: bool = True, k
 @register("linalg_vector_norm", "norm.ScalarOpt_dim")
 def length(x: Any, ord: float | None = 2, dim: Axes = None, keepdim: bool = False, dtype: str | None = None) -> Any:
     """Vector norm over axes."""
+
     def norm(value: Array, *, axis: Axes, keepdims: bool) -> Array:
         if ord in (None, 2):
             return jnp.sqrt(jnp.sum(jnp.square(value), axis=axis, keepdims=keepdims))

@@ -17,13 +17,34 @@ from typing import Any, NamedTuple
 SPACE = ("d", "h", "w")
 WORDS = {"inf": math.inf, "nan": math.nan}
 _ARITHMETIC: dict[type, Callable[..., Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.truediv, ast.Mod: operator.mod, ast.Pow: operator.pow, ast.Eq: operator.eq, ast.NotEq: operator.ne,
-    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.USub: operator.neg,
-    ast.Not: operator.not_}
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.USub: operator.neg,
+    ast.Not: operator.not_,
+}
 _CALLS: dict[str, Callable[..., Any]] = {
-    "max": max, "min": min, "abs": abs, "int": int, "float": float, "round": round, "ceil": math.ceil, "floor": math.floor,
-    "trunc": math.trunc, "sqrt": math.sqrt}
+    "max": max,
+    "min": min,
+    "abs": abs,
+    "int": int,
+    "float": float,
+    "round": round,
+    "ceil": math.ceil,
+    "floor": math.floor,
+    "trunc": math.trunc,
+    "sqrt": math.sqrt,
+}
 
 
 class Ref(NamedTuple):
@@ -143,8 +164,7 @@ def bind_sizes(program: Program, shape: Sequence[int]) -> dict[str, int]:
     """The free sizes for an image shape `[b i *space]`; ValueError, with the sizes of the export, where it cannot be."""
     fixed = [f"{n}" for n in program.sizes]
     wanted = f"expected images [{' '.join(fixed)}] (batch, channels, space), as the network was exported"
-    if len(shape) != len(program.sizes) or any(isinstance(n, int) and n != m
-                                               for n, m in zip(program.sizes, shape, strict=True)):
+    if len(shape) != len(program.sizes) or any(isinstance(n, int) and n != m for n, m in zip(program.sizes, shape, strict=True)):
         raise ValueError(f"graph: {wanted}, got {list(shape)}")
     sizes = {n: m for n, m in zip(program.sizes, shape, strict=True) if isinstance(n, str)}
     for check in program.checks:

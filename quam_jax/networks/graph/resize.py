@@ -63,12 +63,18 @@ def _apply(x: Array, matrices: Sequence[np.ndarray]) -> Last:
 
 
 @register("upsample_linear1d.vec", "upsample_bilinear2d.vec", "upsample_trilinear3d.vec")
-def resize_linear_vec(x: Any, output_size: Sequence[int] | None, align_corners: bool,
-                      scale_factors: Sequence[float] | None = None) -> Last:
+def resize_linear_vec(
+    x: Any, output_size: Sequence[int] | None, align_corners: bool, scale_factors: Sequence[float] | None = None
+) -> Last:
     """Linear interpolation to a size, or by factors."""
     x = last(x)
-    return _apply(x, [linear_matrix(n, out, step, align_corners=align_corners) for n, (out, step)
-                      in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)])
+    return _apply(
+        x,
+        [
+            linear_matrix(n, out, step, align_corners=align_corners)
+            for n, (out, step) in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)
+        ],
+    )
 
 
 @register("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")
@@ -78,12 +84,18 @@ def resize_linear(x: Any, output_size: Sequence[int], align_corners: bool, *fact
 
 
 @register("upsample_bicubic2d.vec")
-def resize_cubic_vec(x: Any, output_size: Sequence[int] | None, align_corners: bool,
-                     scale_factors: Sequence[float] | None = None) -> Last:
+def resize_cubic_vec(
+    x: Any, output_size: Sequence[int] | None, align_corners: bool, scale_factors: Sequence[float] | None = None
+) -> Last:
     """Cubic interpolation to a size, or by factors."""
     x = last(x)
-    return _apply(x, [cubic_matrix(n, out, step, align_corners=align_corners) for n, (out, step)
-                      in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)])
+    return _apply(
+        x,
+        [
+            cubic_matrix(n, out, step, align_corners=align_corners)
+            for n, (out, step) in zip(x.shape[1:-1], _sizes(x, output_size, scale_factors), strict=True)
+        ],
+    )
 
 
 @register("upsample_bicubic2d")
@@ -122,8 +134,7 @@ def resize_nearest(x: Any, output_size: Sequence[int], *factors: float | None) -
 
 
 @register("_upsample_nearest_exact1d.vec", "_upsample_nearest_exact2d.vec", "_upsample_nearest_exact3d.vec")
-def resize_nearest_exact_vec(x: Any, output_size: Sequence[int] | None,
-                             scale_factors: Sequence[float] | None = None) -> Last:
+def resize_nearest_exact_vec(x: Any, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None = None) -> Last:
     """The sample at floor((i + 1/2) * step)."""
     x = last(x)
     sizes = _sizes(x, output_size, scale_factors)

@@ -93,8 +93,9 @@ def inputs(node: Node) -> list[Ref]:
     return [r for r in references([*node.args, *node.kwargs.values()]) if isinstance(r, Ref)]
 
 
-def run(program: Program, weights: Mapping[str, Any], values: dict[str, Any], nodes: Sequence[Node], *,
-        fold: bool = True) -> dict[str, Any]:
+def run(
+    program: Program, weights: Mapping[str, Any], values: dict[str, Any], nodes: Sequence[Node], *, fold: bool = True
+) -> dict[str, Any]:
     """Run nodes in order, adding their values to those that are given; ValueError names the node that fails.
 
     A convolution that only a normalisation needs has no value of its own unless `fold` is off.
@@ -107,15 +108,16 @@ def run(program: Program, weights: Mapping[str, Any], values: dict[str, Any], no
         function = OPERATIONS.get(node.op)
         if function is None:
             raise ValueError(f"graph: {node.name}: unknown operation {node.op}" + _where(node))
-        args, kwargs = _fill(list(node.args[node.name in folds:]), values, weights), _fill(node.kwargs, values, weights)
+        args, kwargs = _fill(list(node.args[node.name in folds :]), values, weights), _fill(node.kwargs, values, weights)
         if node.name in folds:
             function, args = convolve_normalised, [_fill(list(folds[node.name].args), values, weights), args]
         try:
             values[node.name] = function(*args, **kwargs)
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, zlib.error) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"graph: {node.name} = {node.op}(...){_where(node)} does not work on these images: {reason}"
-                             ) from error
+            raise ValueError(
+                f"graph: {node.name} = {node.op}(...){_where(node)} does not work on these images: {reason}"
+            ) from error
     return values
 
 
@@ -147,4 +149,3 @@ def abstract_sizes(program: Program, weights: Mapping[str, Any], image: Blank, n
 
     jax.eval_shape(trace, jax.ShapeDtypeStruct(image.shape, jnp.float32))
     return found
-

@@ -24,7 +24,7 @@ def reshape(x: Array, size: Sequence[int], *_: Any) -> Array:
 def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     """Join neighbouring axes."""
     start, end = start_dim % max(x.ndim, 1), end_dim % max(x.ndim, 1)
-    return x.reshape(*x.shape[:start], math.prod(x.shape[start:end + 1]), *x.shape[end + 1:])
+    return x.reshape(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :])
 
 
 @operation("unflatten")
@@ -33,7 +33,7 @@ def unflatten(x: Array, dim: int, sizes: Sequence[int]) -> Array:
     dim = dim % x.ndim
     known = -math.prod(sizes)
     sizes = [x.shape[dim] // known if n == -1 else n for n in sizes]
-    return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1:])
+    return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
 
 
 @register("permute", "permute_copy")
@@ -239,8 +239,7 @@ def columns(x: Array, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 
     taps, dilation, stride = each(kernel_size, 2), each(dilation, 2), each(stride, 2)
     x = jnp.pad(x, [(0, 0), (0, 0), *((p, p) for p in each(padding, 2, 0))])
     sizes = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], taps, stride, dilation, strict=True)]
-    rows, cols = (np.arange(k)[:, None] * d + np.arange(n) * s
-                  for k, d, n, s in zip(taps, dilation, sizes, stride, strict=True))
+    rows, cols = (np.arange(k)[:, None] * d + np.arange(n) * s for k, d, n, s in zip(taps, dilation, sizes, stride, strict=True))
     y = x[:, :, rows[:, None, :, None], cols[None, :, None, :]]
     return y.reshape(x.shape[0], x.shape[1] * math.prod(taps), math.prod(sizes))
 
@@ -309,7 +308,8 @@ def sample(x: Array, grid: Array, mode: int = 0, padding: int = 0, align_corners
         return jnp.clip(value, 0, size - 1) if padding == 1 else value
 
     def one(image: Array, columns: Array, rows: Array) -> Array:
-        return jax.vmap(lambda plane: jax.scipy.ndimage.map_coordinates(
-            plane, [rows, columns], order=1 - mode, mode="constant"))(image)
+        return jax.vmap(lambda plane: jax.scipy.ndimage.map_coordinates(plane, [rows, columns], order=1 - mode, mode="constant"))(
+            image
+        )
 
     return jax.vmap(one)(x, position(grid[..., 0], width), position(grid[..., 1], height))

@@ -17,7 +17,11 @@ OPERATIONS: dict[str, Callable[..., Any]] = {}
 
 # a PyTorch weight's axes in the order in which the network keeps them, by layout, and back
 _STORE: dict[str, Callable[[range], tuple[int, ...]]] = {
-    "plain": lambda k: (*k,), "conv": lambda k: (*k[2:], 1, 0), "transposed": lambda k: (*k[2:], 0, 1), "linear": lambda k: (1, 0)}  # noqa: E501
+    "plain": lambda k: (*k,),
+    "conv": lambda k: (*k[2:], 1, 0),
+    "transposed": lambda k: (*k[2:], 0, 1),
+    "linear": lambda k: (1, 0),
+}  # noqa: E501
 LAYOUTS = tuple(_STORE)
 
 
@@ -93,6 +97,7 @@ def physical(axis: int, count: int) -> int:
 
 def register(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function that takes values as they are."""
+
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         OPERATIONS.update(dict.fromkeys(names, function))
         return function
@@ -102,6 +107,7 @@ def register(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def operation(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function that takes arrays in ATen's axis order."""
+
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             return function(*plain(args), **{k: plain(v) for k, v in kwargs.items()})
@@ -114,11 +120,13 @@ def operation(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def elementwise(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function that broadcasts: where one argument has its channels last, the others follow."""
+
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             values = [*args, *kwargs.values()]
             count = max(map(rank, values), default=0)
             if any(isinstance(v, Last) and v.array.ndim == count for v in values):
+
                 def move(value: Any) -> Any:
                     if not is_array(value) or rank(value) == 0:
                         return plain(value)
