@@ -65,10 +65,10 @@ class Result(NamedTuple):
 
 def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarray) -> Result:
     """Search the image twice, unless it takes long; the second time, without compilation, is the time of the row."""
-    from quam_jax.audit import models_held
-    from quam_jax.case import quantify_prepared
+    from quam_jax.case.audit import models_held
+    from quam_jax.case.image import quantify_prepared
     from quam_jax.config import Config, change
-    from quam_jax.execution import prepare
+    from quam_jax.core.searching import prepare
 
     config = change(Config(), {"target": choice.target, "space": choice.space, "slack": SLACK, **choice.settings})
     prepared = prepare(known.model, known.fit, config.search)
@@ -243,8 +243,8 @@ def main() -> None:
     from quam_jax.config import Config
     from quam_jax.data.datasets import find_cases
     from quam_jax.data.volumes import read_channels, read_labels
-    from quam_jax.loading import load_model
-    from quam_jax.pipeline import load_fit, preprocessing_of
+    from quam_jax.models.loading import load_model
+    from quam_jax.runs.run import load_fit, preprocessing_of
 
     start_jax()
     data = Path(quam_jax.__file__).parent / "demo_data"

@@ -41,7 +41,7 @@ def _index(folder: Path, empty: Any) -> Any:
 def stored_differences(golden: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Architecture and parity of every checkpoint with stored logits."""
     from converters.parity import check_parity
-    from quam_jax.loading import load_model
+    from quam_jax.models.loading import load_model
 
     for checkpoint, logits, architecture, arguments in stored_cases(golden):
         model = load_model(checkpoint, architecture, **arguments)
@@ -85,7 +85,7 @@ def live_differences(weights: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     from converters.parity import live_parity
     from converters.readers import read_weights
-    from quam_jax.loading import load_model
+    from quam_jax.models.loading import load_model
 
     from .torch_unets import PlainUNet
 

@@ -30,7 +30,7 @@ def write_checkpoint(path: Path, features: tuple[int, ...] = FEATURES) -> float:
     """Write a checkpoint with nnU-Net's names; its size in megabytes."""
     from converters.export import WRITERS
     from converters.mapping import torch_shapes
-    from quam_jax.model import Network
+    from quam_jax.models.model import Network
 
     network = Network.create("nnunet_plain", in_channels=1, n_classes=3, rank=2, features_per_stage=features)
     rng = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def convert_here(source: Path | None, target: Path) -> dict[str, float]:
     import jax
 
     from converters.convert import convert
-    from quam_jax.checkpoint import save_model
+    from quam_jax.models.folder import save_model
 
     jax.devices()
     start = time.perf_counter()

@@ -1,7 +1,7 @@
 """One 3x3 convolution and its two gradients, as we run them, as XLA runs them by itself, and in PyTorch, on CPU in float32.
 
 It says where the seconds of `benchmarks.forward` go. "ours" is `quam_jax.networks.convolution` compiled with the options of
-`quam_jax.compilation`, "xla" a plain `lax.conv_general_dilated` without either. Times are medians of calls of one side after
+`quam_jax.core.compilation`, "xla" a plain `lax.conv_general_dilated` without either. Times are medians of calls of one side after
 another, with a pause between sides: PyTorch's threads stay busy for a while after a call, which short calls of others would feel.
 `python -m benchmarks.convolution` prints Gflop/s and writes benchmarks/results/convolution.json.
 """
@@ -26,7 +26,7 @@ def measure(count: int, side: int, channels: int, *, rounds: int) -> dict[str, A
     import torch
     from jax import lax
 
-    from quam_jax.compilation import compiler_options
+    from quam_jax.core.compilation import compiler_options
     from quam_jax.networks.convolution import convolution
 
     rng = np.random.default_rng(0)
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args()
-    from quam_jax.process import keep_freed_memory
+    from quam_jax.cli.process import keep_freed_memory
 
     keep_freed_memory()  # as the command line does; all sides gain
     import torch

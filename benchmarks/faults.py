@@ -93,7 +93,7 @@ def full_disk(options: list[str], root: Path, expected: dict[str, bytes]) -> Ite
 
 def damage(options: list[str], out: Path, expected: dict[str, bytes]) -> Iterator[dict[str, Any]]:
     """Flip, cut and remove every kind of file of a finished run, one at a time."""
-    from quam_jax.run_folder import verify
+    from quam_jax.runs.folder import verify
 
     rng = random.Random(1)
     kinds = {

@@ -79,8 +79,8 @@ def jax_sides(model: Any, x: Any, labels: Any) -> tuple[Callable[[], Any], Calla
     """A forward pass, a forward and backward pass, and the seconds that compiling both took."""
     import jax
 
-    from quam_jax.compilation import compiler_options
-    from quam_jax.search import cross_entropy
+    from quam_jax.core.compilation import compiler_options
+    from quam_jax.core.step import cross_entropy
 
     network = model.network
     options = {"compiler_options": compiler_options()}
@@ -112,7 +112,7 @@ def compile_sides(name: str, case: Case) -> Ready:
 
     from converters.exported import from_torch
     from converters.mapping import to_torch
-    from quam_jax.model import Network, SegmentationModel
+    from quam_jax.models.model import Network, SegmentationModel
 
     rng = np.random.default_rng(0)
     images = rng.standard_normal(case.shape).astype(np.float32)
@@ -178,7 +178,7 @@ def main() -> None:
     unknown = [name for name in options.names if name not in CASES]
     if unknown:
         parser.error(f"no network {', '.join(unknown)}; expected of {', '.join(CASES)}")
-    from quam_jax.process import keep_freed_memory
+    from quam_jax.cli.process import keep_freed_memory
 
     keep_freed_memory()  # as the command line does; both sides gain
     import jax

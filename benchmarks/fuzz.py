@@ -122,7 +122,7 @@ def plans(folder: Path, count: int) -> dict[str, Any]:
 
     from converters.nnunet import read_nnunet
     from converters.writers import write_state_dict
-    from quam_jax.model import Network
+    from quam_jax.models.model import Network
     from tests.test_converters_nnunet import DATASET, PLANS, torch_shapes
     from tests.test_readers_fuzz import mutate
 
@@ -159,8 +159,8 @@ def plans(folder: Path, count: int) -> dict[str, Any]:
 
 def manifests(folder: Path, count: int) -> dict[str, Any]:
     """manifest.json of a model folder, as far as a model is described by it: values and bytes changed."""
-    from quam_jax.checkpoint import restore_model, save_model
-    from quam_jax.pipeline import preprocessing_of
+    from quam_jax.models.folder import restore_model, save_model
+    from quam_jax.runs.run import preprocessing_of
     from tests.small_run import small_model
     from tests.test_readers_fuzz import mutate
 
@@ -177,8 +177,9 @@ def manifests(folder: Path, count: int) -> dict[str, Any]:
 
 def records(folder: Path, count: int) -> dict[str, Any]:
     """CASE.json, run.json, timing.csv and a worker's journal of a run folder, each read by all that read it."""
-    from quam_jax import run_folder
+    from quam_jax.data.records import digest
     from quam_jax.report.folder import load_arrays, read_run
+    from quam_jax.runs import folder as run_folder
     from quam_jax.runs.merge import read_outcome, read_result
     from quam_jax.runs.workers import Worker, others_at_work
     from tests.test_readers_fuzz import mutate
@@ -199,7 +200,7 @@ def records(folder: Path, count: int) -> dict[str, Any]:
         {"event": "left", "why": ""},
     ]
     sound = {
-        "a.json": json.dumps(case | {"sha256": run_folder.digest(case)}),
+        "a.json": json.dumps(case | {"sha256": digest(case)}),
         "run.json": json.dumps(run),
         "summary.json": json.dumps({"columns": {}, "cases": 1, "failed": 0}),
         "results.csv": "case,status,total/mean\na,ok,0.5\n",

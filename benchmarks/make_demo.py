@@ -140,8 +140,8 @@ def shipped_dice(out: Path) -> dict[str, float]:
     from quam_jax.data.datasets import find_cases
     from quam_jax.data.preprocess import Preprocessing, consensus
     from quam_jax.data.volumes import read_image, read_labels
-    from quam_jax.loading import load_model
-    from quam_jax.training import case_dice
+    from quam_jax.models.loading import load_model
+    from quam_jax.training.trainer import case_dice
 
     model = load_model(out / "model" / "att_unet.pth", "att_unet")
     prepare = Preprocessing.from_dict(model.manifest["preprocessing"]).apply
@@ -163,8 +163,8 @@ def main() -> None:
 
     from converters.export import export_weights
     from quam_jax.data.preprocess import Preprocessing
-    from quam_jax.model import Network
-    from quam_jax.training import TrainConfig, case_dice, train
+    from quam_jax.models.model import Network
+    from quam_jax.training.trainer import TrainConfig, case_dice, train
 
     parts = split(read_specimens(options.data))
     write_pictures(options.out, parts)

@@ -37,17 +37,17 @@ RESAMPLES, RANDOM_ORDERS = 2000, 2000
 
 def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cache: Path) -> list[dict[str, Any]]:
     """Criteria and errors of every case of a part under one setting, each case kept in `cache`."""
-    from quam_jax.audit import models_held
-    from quam_jax.benchmarking.cases import case_fit_data, parse_dataset, read_cases
-    from quam_jax.benchmarking.study import model_digest
-    from quam_jax.case import quantify_prepared
+    from quam_jax.case.audit import models_held
+    from quam_jax.case.image import quantify_prepared
     from quam_jax.config import Config, change, to_dict
+    from quam_jax.core.searching import prepare
     from quam_jax.data.preprocess import Preprocessing
+    from quam_jax.data.records import digest, read_json, write_json
     from quam_jax.evaluation.reference_maps import consensus, rater_mean
-    from quam_jax.execution import prepare
-    from quam_jax.loading import load_model
-    from quam_jax.ranking import case_criteria
-    from quam_jax.run_folder import digest, read_json, write_json
+    from quam_jax.models.loading import load_model
+    from quam_jax.results.ranking import case_criteria
+    from quam_jax.studies.cases import case_fit_data, parse_dataset, read_cases
+    from quam_jax.studies.study import model_digest
 
     model = load_model(model_path)
     config = change(Config(), {"slack": SLACK, **SETTINGS[setting]})
@@ -85,7 +85,7 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
 
 def curve_of(rows: Sequence[dict[str, Any]], by: str, *, error: str) -> np.ndarray:
     """The retention curve of an order; `oracle` orders by the error itself."""
-    from quam_jax.ranking import order_by, retention_curve
+    from quam_jax.results.ranking import order_by, retention_curve
 
     errors = np.array([row[error] for row in rows], float)
     order = np.argsort(-errors, kind="stable") if by == "oracle" else order_by(criteria_of(rows), by.split(","))[0]
@@ -99,7 +99,7 @@ def criteria_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 def figures(rows: Sequence[dict[str, Any]], by: str, *, error: str) -> dict[str, float]:
     """Share of the error found in the budget, and the area under the curve, up to the budget and in all."""
-    from quam_jax.ranking import retention_area
+    from quam_jax.results.ranking import retention_area
 
     curve = curve_of(rows, by, error=error)
     places = np.linspace(0, 1, len(curve))
@@ -112,7 +112,7 @@ def figures(rows: Sequence[dict[str, Any]], by: str, *, error: str) -> dict[str,
 
 def random_figures(rows: Sequence[dict[str, Any]], *, error: str) -> dict[str, float]:
     """Mean and the middle 95 % of random orders."""
-    from quam_jax.ranking import retention_area, retention_curve
+    from quam_jax.results.ranking import retention_area, retention_curve
 
     rng, errors = np.random.default_rng(0), np.array([row[error] for row in rows], float)
     curves = [retention_curve(errors, rng.permutation(len(errors))) for _ in range(RANDOM_ORDERS)]
@@ -182,7 +182,7 @@ def draw(panels: dict[str, dict[str, np.ndarray]], bands: dict[str, tuple[np.nda
 
 def random_band(rows: Sequence[dict[str, Any]], *, error: str) -> tuple[np.ndarray, np.ndarray]:
     """The middle 95 % of random orders, place by place."""
-    from quam_jax.ranking import retention_curve
+    from quam_jax.results.ranking import retention_curve
 
     rng, errors = np.random.default_rng(0), np.array([row[error] for row in rows], float)
     low, high = np.quantile(
@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for finished cases, so that the command can go on")
     parser.add_argument("--validation-only", action="store_true", help="stop before the test cases are touched")
     options = parser.parse_args()
-    from quam_jax.process import keep_freed_memory
+    from quam_jax.cli.process import keep_freed_memory
 
     keep_freed_memory()
     settings = [s.strip() for s in options.settings.split(";")]

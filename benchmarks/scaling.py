@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, nargs="+", default=[256, 1024, 4096])
     options = parser.parse_args()
 
-    from quam_jax.process import keep_freed_memory
+    from quam_jax.cli.process import keep_freed_memory
 
     keep_freed_memory()
     import jax
@@ -27,10 +27,10 @@ def main() -> None:
     import numpy as np
 
     from quam_jax.config import ExecutionConfig, SearchConfig
-    from quam_jax.execution import heads
-    from quam_jax.model import Network, SegmentationModel
-    from quam_jax.search import plan_steps
-    from quam_jax.types import FitData, Targets
+    from quam_jax.core.layout import heads
+    from quam_jax.core.step import plan_steps
+    from quam_jax.core.types import FitData, Targets
+    from quam_jax.models.model import Network, SegmentationModel
 
     rng = np.random.default_rng(0)
     network = Network.create("att_unet", in_channels=1, n_classes=2, channels=FEATURES, is_batchnorm=False)

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--name", default="search_masks", help="of the result file")
     options = parser.parse_args()
 
-    from quam_jax.process import keep_freed_memory
+    from quam_jax.cli.process import keep_freed_memory
 
     keep_freed_memory()  # as the command line does; all sides gain
     import jax
@@ -42,10 +42,10 @@ def main() -> None:
 
     from converters.mapping import to_torch
     from quam_jax.config import ExecutionConfig, SearchConfig
-    from quam_jax.execution import prepare, search_prepared
-    from quam_jax.model import Network, SegmentationModel
-    from quam_jax.predict import fit_data
-    from quam_jax.targets import dilate, erode, mask_targets
+    from quam_jax.core.searching import prepare, search_prepared
+    from quam_jax.models.model import Network, SegmentationModel
+    from quam_jax.models.predict import fit_data
+    from quam_jax.targets.masks import dilate, erode, mask_targets
 
     from .torch_att_unet import AttUNet
 
@@ -238,8 +238,8 @@ def _cost(prepared: Any, image: Any, targets: Any, *, whole: float) -> dict[str,
     import jax.numpy as jnp
     import numpy as np
 
-    from quam_jax.compilation import compiler_options
-    from quam_jax.search import Frozen, Procedure, Setup, StepInputs, Target, begin, fit_loss_of, step
+    from quam_jax.core.compilation import compiler_options
+    from quam_jax.core.step import Frozen, Procedure, Setup, StepInputs, Target, begin, fit_loss_of, step
 
     model = prepared.model
     frozen = Frozen(

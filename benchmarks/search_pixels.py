@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--name", default="search_pixels", help="of the result file")
     options = parser.parse_args()
 
-    from quam_jax.process import keep_freed_memory
+    from quam_jax.cli.process import keep_freed_memory
 
     keep_freed_memory()  # as the command line does; all sides gain
     import torch
@@ -45,11 +45,11 @@ def head_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     import numpy as np
 
     from quam_jax.config import ExecutionConfig, SearchConfig
-    from quam_jax.execution import heads
-    from quam_jax.model import Network, SegmentationModel
-    from quam_jax.pixels import all_pixels, pixel_targets
-    from quam_jax.search import plan_steps
-    from quam_jax.types import FitData
+    from quam_jax.core.layout import heads
+    from quam_jax.core.step import plan_steps
+    from quam_jax.core.types import FitData
+    from quam_jax.models.model import Network, SegmentationModel
+    from quam_jax.targets.pixels import all_pixels, pixel_targets
 
     size = options.size
     rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def pulled(found: Any) -> float:
     import jax
     import numpy as np
 
-    from quam_jax.execution import heads
+    from quam_jax.core.layout import heads
 
     chunk = min(heads.LARGEST, heads.NUMBERS["cpu" if jax.default_backend() == "cpu" else "other"] // FIT_POINTS)
     rows = (found.fit_loss > found.bound).reshape(len(found.fit_loss), -1)
@@ -198,10 +198,11 @@ def last_block_row(options: argparse.Namespace) -> dict[str, Any]:
 
     from converters.mapping import to_torch
     from quam_jax.config import SearchConfig
-    from quam_jax.execution import members, prepare, search_prepared
-    from quam_jax.model import Network, SegmentationModel
-    from quam_jax.pixels import pixel_targets
-    from quam_jax.predict import fit_data, predict
+    from quam_jax.core.layout import members
+    from quam_jax.core.searching import prepare, search_prepared
+    from quam_jax.models.model import Network, SegmentationModel
+    from quam_jax.models.predict import fit_data, predict
+    from quam_jax.targets.pixels import pixel_targets
 
     size, steps, radius = 96, 6, 3
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
 
-    from quam_jax.process import keep_freed_memory
+    from quam_jax.cli.process import keep_freed_memory
 
     keep_freed_memory()  # as the command line does; both sides gain
     import jax
@@ -31,10 +31,10 @@ def main() -> None:
 
     from converters.mapping import to_torch
     from quam_jax.config import SearchConfig
-    from quam_jax.execution import prepare, search_prepared
-    from quam_jax.model import Network, SegmentationModel
-    from quam_jax.predict import fit_data
-    from quam_jax.targets import mask_targets
+    from quam_jax.core.searching import prepare, search_prepared
+    from quam_jax.models.model import Network, SegmentationModel
+    from quam_jax.models.predict import fit_data
+    from quam_jax.targets.masks import mask_targets
 
     from .torch_att_unet import AttUNet
 

@@ -18,13 +18,13 @@ from unittest.mock import patch
 from .processes import build
 
 BOOKKEEPING = {
-    "digest": ("quam_jax.pipeline.models_digest", "quam_jax.run_folder.digest", "quam_jax.run_folder.digest_arrays"),
-    "verify": ("quam_jax.run_folder.verify",),
-    "publish": ("quam_jax.run_folder.publish",),
+    "digest": ("quam_jax.runs.run.models_digest", "quam_jax.data.records.digest", "quam_jax.data.records.digest_arrays"),
+    "verify": ("quam_jax.runs.folder.verify",),
+    "publish": ("quam_jax.runs.folder.publish",),
     "claim": tuple(
         f"quam_jax.runs.workers.Worker.{name}" for name in ("claim", "owns", "refresh", "write", "outcome", "journals")
     ),
-    "audit": ("quam_jax.case.audit_members", "quam_jax.runs.cases.models_held", "quam_jax.runs.cases.audit_rows"),
+    "audit": ("quam_jax.case.image.audit_members", "quam_jax.runs.cases.models_held", "quam_jax.runs.cases.audit_rows"),
 }
 
 
@@ -62,7 +62,7 @@ def demo(root: Path) -> Iterator[dict[str, Any]]:
     in a rerun that finds everything finished."""
     import quam_jax
     from quam_jax.cli.common import start_jax
-    from quam_jax.pipeline import RunRequest, run
+    from quam_jax.runs.run import RunRequest, run
 
     start_jax()
     data = Path(quam_jax.__file__).parent / "demo_data"
@@ -118,7 +118,7 @@ def many(root: Path, *, cases: int, size: tuple[int, int] = (32, 32)) -> dict[st
     """Many small cases in one process: cases a second, and memory along the way, from after the first hundred on."""
     from quam_jax.cli.common import start_jax
     from quam_jax.config import Config, SearchConfig
-    from quam_jax.pipeline import RunRequest, run
+    from quam_jax.runs.run import RunRequest, run
     from tests.tiny import tiny_network
 
     start_jax()

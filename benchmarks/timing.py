@@ -56,7 +56,7 @@ def temporary_bytes(module: Any, name: str, call: Callable[[], object], **static
     """
     import jax
 
-    from quam_jax.compilation import compiler_options
+    from quam_jax.core.compilation import compiler_options
 
     function, shapes = getattr(module, name), {}
 

@@ -73,10 +73,10 @@ def scene(options: argparse.Namespace, config: Any) -> tuple[Any, Any, Any]:
     """The study of the model, and the volume as an image with its geometry."""
     import numpy as np
 
+    from quam_jax.case.volume.study import load_study
     from quam_jax.data.itk import nifti_geometry
     from quam_jax.data.volumes import read_image
-    from quam_jax.loading import load_models
-    from quam_jax.volume_study import load_study
+    from quam_jax.models.loading import load_models
 
     study, _, _ = load_study(load_models(options.model), options.images, options.labels, config=config, where=str(options.model))
     scan = read_image(sorted(options.images.iterdir())[0]).array
@@ -97,11 +97,11 @@ def against_torch(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from converters.export import state_dict
+    from quam_jax.case.volume.sliding_window import mirrorings, predict_logits, weight_sum
+    from quam_jax.cli.process import keep_freed_memory
     from quam_jax.config import Config, FitConfig
     from quam_jax.data.plans import to_grid
     from quam_jax.data.tiles import cut, importance, tile
-    from quam_jax.process import keep_freed_memory
-    from quam_jax.sliding_window import mirrorings, predict_logits, weight_sum
 
     from .torch_nnunet import NNUNet
 
@@ -181,17 +181,17 @@ def _each(value: Any, count: int) -> list[int]:
 
 def one_part(options: argparse.Namespace) -> dict[str, Any]:
     """One part in a process of its own, with the peak of its memory."""
-    from quam_jax.process import keep_freed_memory
+    from quam_jax.cli.process import keep_freed_memory
 
     keep_freed_memory()
     import jax
     import numpy as np
 
+    from quam_jax.case.volume.points import search_points
+    from quam_jax.case.volume.sliding_window import predict_logits
     from quam_jax.config import Config, SearchConfig, TargetConfig
     from quam_jax.data.plans import to_grid
     from quam_jax.data.tiles import tile
-    from quam_jax.sliding_window import predict_logits
-    from quam_jax.volume_points import search_points
 
     solver = "line_search" if options.child == "line_search" else "penalty"
     config = Config(

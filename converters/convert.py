@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks import NETWORKS
 from quam_jax.networks.inference import guess_architecture, infer_arguments
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quam_jax.model import SegmentationModel
+from quam_jax.models.model import SegmentationModel
 
 from .mapping import to_torch, unpack
 from .writers import write_safetensors, write_state_dict

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from quam_jax.model import Network, Parameters
+from quam_jax.models.model import Network, Parameters
 from quam_jax.networks.swin_unet import MASKED, relative_position, shifted_windows_allow
 
 # Buffers that a checkpoint holds but that the network computes itself, or does not need.

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quam_jax.model import SegmentationModel
+from quam_jax.models.model import SegmentationModel
 
 from .convert import assemble
 from .mapping import shorten

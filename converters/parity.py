@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
-from quam_jax.model import SegmentationModel
+from quam_jax.models.model import SegmentationModel
 from quam_jax.networks import NETWORKS
 from quam_jax.networks.layers import Mode
 

@@ -42,43 +42,44 @@ Examples:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from .case import Quantified as Quantified
-    from .case import quantify as quantify
-    from .checkpoint import save_model as save_model
+    from .case.image import Quantified as Quantified
+    from .case.image import quantify as quantify
     from .config import Config as Config
     from .config import SearchConfig as SearchConfig
+    from .core.types import FitData as FitData
     from .data.preprocess import Preprocessing as Preprocessing
     from .data.volumes import read_image as read_image
     from .data.volumes import read_labels as read_labels
     from .evaluation.evaluate import evaluate as evaluate
-    from .loading import load_model as load_model
-    from .model import Network as Network
-    from .model import SegmentationModel as SegmentationModel
-    from .predict import fit_data as fit_data
-    from .review import rank_run as rank_run
+    from .models.folder import save_model as save_model
+    from .models.loading import load_model as load_model
+    from .models.model import Network as Network
+    from .models.model import SegmentationModel as SegmentationModel
+    from .models.predict import fit_data as fit_data
+    from .results.review import rank_run as rank_run
     from .runs.method import preprocessing_of as preprocessing_of
-    from .types import FitData as FitData
 
-__version__ = "0.1.0"
 
 _PLACES = {
-    "save_model": "checkpoint",
+    "save_model": "models.folder",
     "Config": "config",
     "SearchConfig": "config",
     "Preprocessing": "data.preprocess",
     "evaluate": "evaluation.evaluate",
-    "load_model": "loading",
-    "Network": "model",
-    "SegmentationModel": "model",
-    "fit_data": "predict",
-    "quantify": "case",
-    "Quantified": "case",
+    "load_model": "models.loading",
+    "Network": "models.model",
+    "SegmentationModel": "models.model",
+    "fit_data": "models.predict",
+    "quantify": "case.image",
+    "Quantified": "case.image",
     "read_image": "data.volumes",
     "read_labels": "data.volumes",
-    "rank_run": "review",
+    "rank_run": "results.review",
     "preprocessing_of": "runs.method",
-    "FitData": "types",
+    "FitData": "core.types",
 }
 
 __all__ = [*_PLACES, "__version__"]

@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from quam_jax.checkpoint import save_model
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.folder import save_model
+from quam_jax.models.model import Network, SegmentationModel
 
 SIZE = (21, 26)  # no multiple of what the network takes
 ARGUMENTS = dict(in_channels=1, n_classes=2, channels=2, is_batchnorm=False, drop=0.0, decoder_drop=0.0)

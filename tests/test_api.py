@@ -14,7 +14,7 @@ import quam_jax
 from quam_jax.report.notebook import maps_html
 from tests.test_report import make_case
 
-EXAMPLES = ("quam_jax", "quam_jax.ranking")  # modules with examples in their docstrings
+EXAMPLES = ("quam_jax", "quam_jax.results.ranking")  # modules with examples in their docstrings
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -93,7 +93,7 @@ def test_nothing_to_show_is_shown() -> None:
 
 def test_figures_come_in_only_when_something_is_shown() -> None:
     code = (
-        "import sys, quam_jax, quam_jax.case; quam_jax.quantify; quam_jax.Quantified\n"
+        "import sys, quam_jax, quam_jax.case.image; quam_jax.quantify; quam_jax.Quantified\n"
         "assert not {'matplotlib', 'jinja2', 'PIL.Image'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

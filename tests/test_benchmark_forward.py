@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from converters.mapping import to_torch
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.core.step import cross_entropy
+from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks import NETWORKS
-from quam_jax.search import cross_entropy
 from tests.test_cli import call
 
 torch = pytest.importorskip("torch")

@@ -15,21 +15,21 @@ from benchmarks.methods import rows_of, write_rows
 from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
 from benchmarks.shrinking import rows_of as shrinking_rows
-from quam_jax.benchmarking import tables
-from quam_jax.benchmarking.cases import parse_dataset
-from quam_jax.benchmarking.ceiling import halves, pcc_halves, rater_figures
-from quam_jax.benchmarking.methods import Method, Outcome, Subject, memo_key, methods, rank_mean
-from quam_jax.benchmarking.shifts import parse_shift, shifted
-from quam_jax.benchmarking.splits import Identity, check_disjoint, patient_of
-from quam_jax.benchmarking.study import Cell, risk_curve
-from quam_jax.benchmarking.tuning import best
-from quam_jax.checkpoint import save_model
 from quam_jax.cli import main
 from quam_jax.cli.methods import parse_seeds, spread
 from quam_jax.cli.tune import search_grid
 from quam_jax.config import Config, change
 from quam_jax.data.rendered import nodule_opacity, render
 from quam_jax.evaluation.ranking import augrc, count_errors
+from quam_jax.models.folder import save_model
+from quam_jax.studies import tables
+from quam_jax.studies.cases import parse_dataset
+from quam_jax.studies.ceiling import halves, pcc_halves, rater_figures
+from quam_jax.studies.methods import Method, Outcome, Subject, memo_key, methods, rank_mean
+from quam_jax.studies.shifts import parse_shift, shifted
+from quam_jax.studies.splits import Identity, check_disjoint, patient_of
+from quam_jax.studies.study import Cell, risk_curve
+from quam_jax.studies.tuning import best
 from tests.small_run import disc, little_model, picture
 
 SIZE = (16, 16)

@@ -100,7 +100,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folders, tmp_path, monkeypatch, c
 
 
 def test_nan_in_the_weights_is_named(folders, tmp_path, monkeypatch, capsys) -> None:
-    from quam_jax.checkpoint import save_model
+    from quam_jax.models.folder import save_model
 
     model = small_model()
     model.params["Conv.bias"] = model.params["Conv.bias"] * np.nan
@@ -124,7 +124,7 @@ def test_convert_export_and_back(folders, tmp_path, monkeypatch, capsys) -> None
         json.dumps({"drop": 0.0, "decoder_drop": 0.0}),
     )
     assert code == 0, error
-    from quam_jax.checkpoint import restore_model
+    from quam_jax.models.folder import restore_model
 
     again, model = restore_model(tmp_path / "again"), small_model()
     assert dict(again.network.arguments)["channels"] == ARGUMENTS["channels"]

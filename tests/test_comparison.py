@@ -11,8 +11,8 @@ from scipy import ndimage
 from scipy.special import expit, ndtr, rel_entr
 
 from quam_jax.cli.commands import cli
-from quam_jax.compare_runs import CompareRequest, compare_runs
-from quam_jax.comparison import (
+from quam_jax.results.compare_runs import CompareRequest, compare_runs
+from quam_jax.results.comparison import (
     Date,
     compare,
     connected_changes,
@@ -163,9 +163,9 @@ def test_another_grid_is_read_in_its_own_place() -> None:
 
 def write_run(folder: Path, moment: Date, *, affine: np.ndarray, names: tuple[str, ...] = ("organ",), model: str = "m") -> Path:
     """A run folder with what a comparison reads of it."""
+    from quam_jax.case.structures import structure_volumes
+    from quam_jax.data.records import write_json
     from quam_jax.data.volumes import read_image, write_map
-    from quam_jax.run_folder import write_json
-    from quam_jax.structures import structure_volumes
 
     (folder / "report_data").mkdir(parents=True)
     image = nib.Nifti1Image(moment.probs[..., 1].astype(np.float32) * 100, affine)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from quam_jax import compilation
+from quam_jax.core import compilation
 
 
 @compilation.jit(static_argnames="times")

@@ -12,9 +12,9 @@ import pytest
 from converters.convert import convert
 from converters.mapping import to_torch
 from converters.parity import check_parity
-from quam_jax.checkpoint import save_model
-from quam_jax.loading import load_model
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.folder import save_model
+from quam_jax.models.loading import load_model
+from quam_jax.models.model import Network, SegmentationModel
 
 
 @pytest.fixture(scope="module")

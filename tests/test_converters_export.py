@@ -11,8 +11,8 @@ from converters.export import export_weights, state_dict
 from converters.mapping import to_torch
 from converters.readers import read_weights
 from converters.writers import write_safetensors, write_state_dict
-from quam_jax.checkpoint import restore_model, save_model
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.folder import restore_model, save_model
+from quam_jax.models.model import Network, SegmentationModel
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 
 from converters.convert import convert
 from converters.keras_names import LAYOUT, is_keras_1, rename_keras_1
-from quam_jax.loading import load_model
-from quam_jax.model import Network
+from quam_jax.models.loading import load_model
+from quam_jax.models.model import Network
 
 h5py = pytest.importorskip("h5py")
 NAMES = [f"conv{n}" for n in range(1, 12)]

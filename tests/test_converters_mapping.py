@@ -18,7 +18,7 @@ from converters.mapping import (
     torch_shapes,
     unpack,
 )
-from quam_jax.model import Network
+from quam_jax.models.model import Network
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from converters.mapping import torch_shapes
 from converters.nnunet import list_folds, network_arguments, read_nnunet
 from converters.parity import check_parity
 from converters.writers import write_state_dict
-from quam_jax.checkpoint import restore_model, save_model
-from quam_jax.loading import load_model
-from quam_jax.model import Network
+from quam_jax.models.folder import restore_model, save_model
+from quam_jax.models.loading import load_model
+from quam_jax.models.model import Network
 
 ARCHITECTURE = {
     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",

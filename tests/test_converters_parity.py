@@ -13,7 +13,7 @@ import pytest
 
 from converters.mapping import to_flax
 from converters.parity import check_parity, layer_differences, live_parity, record_parity
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.model import Network, SegmentationModel
 
 
 @pytest.fixture(scope="module")

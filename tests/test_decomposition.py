@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax import decomposition
-from quam_jax.decomposition import entropy
-from quam_jax.types import Samples
+from quam_jax.core import decomposition
+from quam_jax.core.decomposition import entropy
+from quam_jax.core.types import Samples
 
 # one compilation a shape; eager operations would be compiled one by one
 decompose = jax.jit(decomposition.decompose, static_argnames="setting")

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from quam_jax.cli.commands import cli
-from quam_jax.comparison import Date
 from quam_jax.data.dicom import read_series
+from quam_jax.results.comparison import Date
 from tests.test_comparison import write_run
 
 pydicom = pytest.importorskip("pydicom")
@@ -214,7 +214,7 @@ def test_another_grid_is_refused(tmp_path: Path) -> None:
     probs = np.zeros((6, 5, 4, 2), np.float32)
     probs[..., 0] = 1
     run = write_run(tmp_path / "run", Date(probs, labels, np.zeros(labels.shape)), affine=np.eye(4))
-    from quam_jax.dicom_export import export_case
+    from quam_jax.results.dicom_export import export_case
 
     with pytest.raises(ValueError, match="affine is not that of its image"):
         export_case(run, "p", series=tmp_path / "s", out=tmp_path / "o")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quam_jax.evaluation import published
+from quam_jax.published import figures as published
 from tests.golden_sections import metrics as golden_metrics
 
 NOTHING = np.zeros((3, 4), int)

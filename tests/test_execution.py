@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from quam_jax.config import ExecutionConfig, SearchConfig
-from quam_jax.decomposition import decompose
-from quam_jax.execution import choose_group, choose_plan, members, prepare, search, search_images, search_prepared
-from quam_jax.model import Network, SegmentationModel
-from quam_jax.predict import fit_data, predict
-from quam_jax.types import Targets, Trajectory
-from quam_jax.weighting import feasible, to_samples, trajectory_weights
+from quam_jax.core.decomposition import decompose
+from quam_jax.core.layout import members
+from quam_jax.core.layout.plan import choose_group, choose_plan
+from quam_jax.core.searching import prepare, search, search_images, search_prepared
+from quam_jax.core.types import Targets, Trajectory
+from quam_jax.core.weighting import feasible, to_samples, trajectory_weights
+from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.models.predict import fit_data, predict
 from tests.tiny import SIZE, TinyNet, numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
 
 EVAL = SearchConfig(members=3, steps=2, learning_rate=0.05, slack=0.05)

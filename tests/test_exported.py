@@ -18,11 +18,11 @@ from converters.export import state_dict
 from converters.exported import convert_exported, from_torch
 from converters.exported.capture import select_output
 from converters.mapping import to_flax
-from quam_jax.checkpoint import restore_model, save_model
-from quam_jax.loading import load_model
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.core.space import TailSpace, parse_space
+from quam_jax.models.folder import restore_model, save_model
+from quam_jax.models.loading import load_model
+from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks.layers import Mode
-from quam_jax.space import TailSpace, parse_space
 
 from .test_converters_parity import attention_unet
 
@@ -145,7 +145,7 @@ def test_saved_model_needs_no_torch(model: SegmentationModel, tmp_path: Path) ->
     np.save(tmp_path / "x.npy", x)
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import numpy as np; from quam_jax.loading import load_model\n"
+        "import numpy as np; from quam_jax.models.loading import load_model\n"
         f"m = load_model({str(tmp_path / 'model')!r})\n"
         f"np.save({str(tmp_path / 'y.npy')!r}, np.asarray(m(np.load({str(tmp_path / 'x.npy')!r}))))\n"
         "assert sys.modules['torch'] is None"

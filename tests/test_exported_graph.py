@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax.checkpoint import restore_model, save_model
-from quam_jax.loading import load_model
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.folder import restore_model, save_model
+from quam_jax.models.loading import load_model
+from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks.graph.fold import find_folds
 from quam_jax.networks.graph.program import Node, Ref, Weight, bind_sizes, evaluate_size, parse, write_node
 from quam_jax.networks.graph.run import run, split_at

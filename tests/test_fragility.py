@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from quam_jax.fragility import Fragility, flip_cost_head, fragility_maps, measure_fragility, scatter
-from quam_jax.regions import region_targets, tiles
-from quam_jax.types import Targets, Trajectory
+from quam_jax.core.fragility import Fragility, flip_cost_head, fragility_maps, measure_fragility, scatter
+from quam_jax.core.types import Targets, Trajectory
+from quam_jax.targets.regions import region_targets, tiles
 
 INF, NAN = np.inf, np.nan
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from quam_jax.config import ExecutionConfig, SearchConfig
-from quam_jax.execution import prepare, search_prepared, searching
-from quam_jax.head import head_problem, is_linear_head
-from quam_jax.head.loss import fit_gradient, fit_loss, log_sum, point_loss
-from quam_jax.head.problem import fit_points, head_matrix
-from quam_jax.model import SegmentationModel
-from quam_jax.pixels import pixel_targets
-from quam_jax.predict import predict
-from quam_jax.types import Targets, Trajectory
+from quam_jax.core import searching
+from quam_jax.core.head import head_problem, is_linear_head
+from quam_jax.core.head.loss import fit_gradient, fit_loss, log_sum, point_loss
+from quam_jax.core.head.problem import fit_points, head_matrix
+from quam_jax.core.searching import prepare, search_prepared
+from quam_jax.core.types import Targets, Trajectory
+from quam_jax.models.model import SegmentationModel
+from quam_jax.models.predict import predict
+from quam_jax.targets.pixels import pixel_targets
 from tests.tiny import SIZE, numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network
 
 CONFIG = SearchConfig(space="head", members=2, steps=4, learning_rate=0.05, slack=0.01, fit_points=0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks import NETWORKS
 from quam_jax.networks.inference import guess_architecture, infer_arguments
 from quam_jax.networks.layers import DrawnNoise, GivenNoise, Mode

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from quam_jax.config import ExecutionConfig, SearchConfig
-from quam_jax.execution import prepare, search, search_prepared, searching
-from quam_jax.execution.patches import CROP, fit_patches, receptive_radius
-from quam_jax.model import Network, SegmentationModel
-from quam_jax.pixels import pixel_targets
-from quam_jax.predict import fit_data, predict
-from quam_jax.types import FitData
+from quam_jax.core import searching
+from quam_jax.core.layout.patches import CROP, fit_patches, receptive_radius
+from quam_jax.core.searching import prepare, search, search_prepared
+from quam_jax.core.types import FitData
+from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.models.predict import fit_data, predict
+from quam_jax.targets.pixels import pixel_targets
 from tests.tiny import tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
 
 SIZE = (16, 24)

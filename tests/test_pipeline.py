@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from quam_jax.config import Config, ExecutionConfig, SearchConfig
-from quam_jax.pipeline import RunRequest, load_fit, preprocessing_of, run
+from quam_jax.runs.run import RunRequest, load_fit, preprocessing_of, run
 from tests.small_run import disc, picture, prepare_folders, write_cases, write_nifti
 from tests.tiny import picture_model, tiny_network
 
@@ -151,7 +151,7 @@ def test_a_volume_keeps_its_geometry(folders: dict[str, Path], tmp_path: Path) -
 
 
 def test_slices_equal_the_same_images_alone(folders: dict[str, Path]) -> None:
-    from quam_jax.case import quantify
+    from quam_jax.case.image import quantify
 
     model = picture_model()
     preparation = preprocessing_of(model)

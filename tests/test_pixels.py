@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from quam_jax.config import TargetConfig
-from quam_jax.pixels import (
+from quam_jax.targets.pixels import (
     all_pixels,
     boundary_band,
     boundary_distance,

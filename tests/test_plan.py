@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.processes import MAIN, build
 from quam_jax.config import Config, SearchConfig
-from quam_jax.execution import Plan
-from quam_jax.planning import Clock, Probe, Sizes, predict_run
+from quam_jax.core.layout.plan import Plan
+from quam_jax.runs.planning import Clock, Probe, Sizes, predict_run
 
 ROOT = Path(__file__).parent.parent
 PROBE = Probe(

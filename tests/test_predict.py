@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax.model import SegmentationModel
-from quam_jax.predict import fit_data, predict
-from quam_jax.search import cross_entropy
+from quam_jax.core.step import cross_entropy
+from quam_jax.models.model import SegmentationModel
+from quam_jax.models.predict import fit_data, predict
 from tests.tiny import SIZE, numpy_cross_entropy, tiny_image, tiny_model, tiny_network
 
 

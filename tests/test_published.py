@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax import published
-from quam_jax.decomposition import decompose
-from quam_jax.targets import dilate, erode
-from quam_jax.types import Samples, Trajectory
-from quam_jax.weighting import trajectory_weights
+from quam_jax.core.decomposition import decompose
+from quam_jax.core.types import Samples, Trajectory
+from quam_jax.core.weighting import trajectory_weights
+from quam_jax.published import combination as published
+from quam_jax.targets.masks import dilate, erode
 
 
 def random_preds(

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from quam_jax.collect import collect
 from quam_jax.config import Config, change
 from quam_jax.data.colour_tables import write_colour_tables
 from quam_jax.data.maps import read_map
 from quam_jax.data.volumes import read_image
-from quam_jax.pipeline import RunRequest
-from quam_jax.pipeline import run as run_pipeline
-from quam_jax.review import rank_run
+from quam_jax.results.collect import collect
+from quam_jax.results.review import rank_run
+from quam_jax.runs.run import RunRequest
+from quam_jax.runs.run import run as run_pipeline
 from tests.small_run import prepare_folders, write_nifti
 from tests.test_cli import call
 from tests.test_report import make_run

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quam_jax.ranking import (
+from quam_jax.results.ranking import (
     CASE_CRITERIA,
     REGION_CRITERIA,
     case_criteria,

@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from quam_jax.config import TargetConfig
-from quam_jax.pixels import boundary_band, boundary_distance
-from quam_jax.regions import (
+from quam_jax.targets.pixels import boundary_band, boundary_distance
+from quam_jax.targets.regions import (
     boundary_segments,
     components,
     pyramid,

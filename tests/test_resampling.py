@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from quam_jax.data.resampling import (
-    Scheme,
-    coarse_axis,
-    resample_image,
-    resample_labels,
-    resample_rows,
-    resampled_shape,
-)
+from quam_jax.data.resampling import Scheme, coarse_axis, resample_image, resample_labels, resample_rows, resampled_shape
 
 
 def test_half_voxels_round_to_even() -> None:

@@ -23,10 +23,10 @@ from PIL import Image
 
 from benchmarks.processes import build, contents, difference, finish, start
 from benchmarks.throughput import many
-from quam_jax import run_folder
 from quam_jax.config import Config, ExecutionConfig, SearchConfig
-from quam_jax.pipeline import RunRequest, RunResult, Sharing, run
+from quam_jax.runs import folder as run_folder
 from quam_jax.runs import method as method_room
+from quam_jax.runs.run import RunRequest, RunResult, Sharing, run
 from tests.small_run import picture
 from tests.tiny import tiny_network
 

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax.decomposition import decompose
-from quam_jax.running import add_samples, close_sums, decompose_sums, log_weights, mix, no_samples
-from quam_jax.types import Trajectory
-from quam_jax.weighting import Rule, to_samples, trajectory_weights
+from quam_jax.core.decomposition import decompose
+from quam_jax.core.streaming import add_samples, close_sums, decompose_sums, log_weights, mix, no_samples
+from quam_jax.core.types import Trajectory
+from quam_jax.core.weighting import Rule, to_samples, trajectory_weights
 
 MEMBERS, STEPS, POINTS, CLASSES = 3, 4, 7, 3
 

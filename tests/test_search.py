@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from quam_jax.config import SearchConfig
-from quam_jax.model import SegmentationModel
-from quam_jax.networks.layers import GivenNoise, Mode
-from quam_jax.search import (
+from quam_jax.core.space import FullSpace, InputSpace, parse_space
+from quam_jax.core.step import (
     Frozen,
     Procedure,
     Record,
@@ -27,7 +26,8 @@ from quam_jax.search import (
     slack_bound,
     step,
 )
-from quam_jax.space import FullSpace, InputSpace, parse_space
+from quam_jax.models.model import SegmentationModel
+from quam_jax.networks.layers import GivenNoise, Mode
 from tests.golden_sections.double import as_double, double_precision
 from tests.tiny import numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from quam_jax import targets as masks
-from quam_jax.targets import checkerboard, mask_targets, structuring_element, wanted_mask
+from quam_jax.targets import masks as masks
+from quam_jax.targets.masks import checkerboard, mask_targets, structuring_element, wanted_mask
 
 # one compilation a shape; eager operations would be compiled one by one
 SETTINGS = ("radius", "classes", "element")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from quam_jax.case.volume.sliding_window import mirrorings, predict_logits, weight_sum
 from quam_jax.data.tiles import cut, importance, tile
-from quam_jax.sliding_window import mirrorings, predict_logits, weight_sum
 from tests.tiny import tiny_model, tiny_network
 
 

@@ -17,8 +17,8 @@ from benchmarks.make_demo import OUT, read_specimens, shipped_dice, shipped_fit,
 from benchmarks.record import RESULTS
 from quam_jax.data.datasets import find_cases
 from quam_jax.evaluation.overlap import dice
-from quam_jax.model import Network, SegmentationModel
-from quam_jax.training import (
+from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.training.trainer import (
     Numbers,
     TrainConfig,
     augment,

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from quam_jax import types
-from quam_jax.types import FitData, Samples, Targets, Trajectory, Uncertainty
+from quam_jax.core import types
+from quam_jax.core.types import FitData, Samples, Targets, Trajectory, Uncertainty
 
 RECORDS = [Targets, FitData, Trajectory, Samples, Uncertainty]
 

@@ -14,23 +14,23 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from quam_jax.checkpoint import save_model
-from quam_jax.coding import Coding
+from quam_jax.case.structures import structure_volumes
+from quam_jax.case.volume.case import quantify_volume
+from quam_jax.case.volume.fit import FitVolume, fit_patches
+from quam_jax.case.volume.study import load_study
 from quam_jax.config import Config, FitConfig, SampleConfig, SearchConfig
+from quam_jax.core.decomposition import decompose
+from quam_jax.core.searching import search_prepared
+from quam_jax.core.weighting import to_samples, trajectory_weights
 from quam_jax.data.plans import Plan, from_grid, labels_to_grid, to_grid
 from quam_jax.data.volumes import read_image
-from quam_jax.decomposition import decompose
-from quam_jax.execution import search_prepared
-from quam_jax.model import Network, SegmentationModel
-from quam_jax.pipeline import RunRequest, run
-from quam_jax.predict import predict
-from quam_jax.structures import structure_volumes
-from quam_jax.targets import mask_targets
-from quam_jax.volume_case import quantify_volume
-from quam_jax.volume_fit import FitVolume, fit_patches
-from quam_jax.volume_study import load_study
-from quam_jax.volume_targets import dilate_mm, erode_mm
-from quam_jax.weighting import to_samples, trajectory_weights
+from quam_jax.models.coding import Coding
+from quam_jax.models.folder import save_model
+from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.models.predict import predict
+from quam_jax.runs.run import RunRequest, run
+from quam_jax.targets.masks import mask_targets
+from quam_jax.targets.millimetres import dilate_mm, erode_mm
 
 AFFINES = {
     "plain": np.diag([1.0, 1, 1, 1]),

@@ -8,20 +8,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from quam_jax.case import quantify_prepared
-from quam_jax.checkpoint import save_model
+from quam_jax.case.image import quantify_prepared
+from quam_jax.case.volume.case import VolumeResult, quantify_volume
+from quam_jax.case.volume.parts import Study
+from quam_jax.case.volume.points import owners, share_out
+from quam_jax.case.volume.sliding_window import predict_logits
+from quam_jax.case.volume.study import load_study
 from quam_jax.config import Config, ExecutionConfig, FitConfig, SearchConfig, TargetConfig
 from quam_jax.data.plans import points_on_grid, to_grid
 from quam_jax.data.tiles import importance, tile
 from quam_jax.data.volumes import read_image
-from quam_jax.pipeline import RunRequest, run
-from quam_jax.pixels import boundary_distance
-from quam_jax.predict import predict
-from quam_jax.sliding_window import predict_logits
-from quam_jax.volume_case import VolumeResult, quantify_volume
-from quam_jax.volume_parts import Study
-from quam_jax.volume_points import owners, share_out
-from quam_jax.volume_study import load_study
+from quam_jax.models.folder import save_model
+from quam_jax.models.predict import predict
+from quam_jax.runs.run import RunRequest, run
+from quam_jax.targets.pixels import boundary_distance
 from tests.test_volumes_planned import AFFINES, REGIONS, _folders, model_of, plan_of, write
 
 BASE = Config(

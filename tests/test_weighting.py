@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax import weighting
 from quam_jax.config import SampleConfig
-from quam_jax.types import Trajectory
-from quam_jax.weighting import feasible, finite
+from quam_jax.core import weighting
+from quam_jax.core.types import Trajectory
+from quam_jax.core.weighting import feasible, finite
 
 # one compilation a shape; eager operations would be compiled one by one
 trajectory_weights = jax.jit(weighting.trajectory_weights, static_argnames=("rule", "feasible_only"))

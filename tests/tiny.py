@@ -14,12 +14,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.core.types import FitData, Targets
+from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.models.predict import fit_data
 from quam_jax.networks import NETWORKS
 from quam_jax.networks.layers import EVAL, BatchNorm, ChannelDropout, Conv, Mode
-from quam_jax.predict import fit_data
-from quam_jax.targets import mask_targets
-from quam_jax.types import FitData, Targets
+from quam_jax.targets.masks import mask_targets
 
 SIZE = (8, 12)
 

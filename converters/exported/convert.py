@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks.graph.program import SPACE, Node, Ref, parse
 from quam_jax.networks.graph.run import Blank, abstract_sizes
 from quam_jax.networks.graph.values import Stored, stored_order

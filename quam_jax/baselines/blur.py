@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 from scipy import ndimage
 
-from ..model import SegmentationModel
-from ..types import Samples
+from ..core.types import Samples
+from ..models.model import SegmentationModel
 from .records import as_samples, check_image, predict_batch
 
 

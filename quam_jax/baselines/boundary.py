@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from ..evaluation.reference_maps import boundary_map, contour_distance
-from ..model import SegmentationModel
+from ..models.model import SegmentationModel
 from .records import check_image, predict_batch
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from ..model import SegmentationModel
-from ..types import Samples
+from ..core.types import Samples
+from ..models.model import SegmentationModel
 from .records import as_samples, check_image
 
 REGULARISATION = 0.1  # weight of the divergence from a flat Dirichlet, on the evidence of wrong classes

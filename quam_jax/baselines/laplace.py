@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from ..model import SegmentationModel
-from ..types import FitData, Samples
+from ..core.types import FitData, Samples
+from ..models.model import SegmentationModel
 from .records import as_samples, check_image, head_features
 
 LARGEST = 4096  # numbers of the head whose covariance is still factorised

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from ..compilation import jit
-from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
+from ..core.compilation import jit
+from ..core.types import Samples
+from ..models.model import Network, Parameters, SegmentationModel, pad_to_multiple
 from ..networks.layers import DrawnNoise, Mode
-from ..types import Samples
 from .records import as_samples, check_image, head_features, head_logits
 
 

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from ..compilation import jit
-from ..execution import Prepared
-from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
-from ..search import cross_entropy
-from ..space import Moving, Space
-from ..types import Samples
+from ..core.compilation import jit
+from ..core.searching import Prepared
+from ..core.space import Moving, Space
+from ..core.step import cross_entropy
+from ..core.types import Samples
+from ..models.model import Network, Parameters, SegmentationModel, pad_to_multiple
 from .records import as_samples, check_image
 
 BISECTIONS = 7  # the step is found to one part in 128 of its bracket

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from ..compilation import jit
-from ..model import Network, Parameters, SegmentationModel, pad_to_multiple
-from ..types import Samples
+from ..core.compilation import jit
+from ..core.types import Samples
+from ..models.model import Network, Parameters, SegmentationModel, pad_to_multiple
 
 
 class Compute(NamedTuple):

@@ -2,8 +2,8 @@
 
 from jaxtyping import ArrayLike, Float
 
-from ..model import SegmentationModel
-from ..types import Samples
+from ..core.types import Samples
+from ..models.model import SegmentationModel
 from .records import as_samples, check_image, predict_batch
 
 

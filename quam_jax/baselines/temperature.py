@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 from scipy import optimize, special
 
-from ..model import SegmentationModel
-from ..types import Samples
+from ..core.types import Samples
+from ..models.model import SegmentationModel
 from .records import as_samples, check_image
 
 RANGE = (0.05, 20.0)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from ..model import SegmentationModel
-from ..types import Samples
+from ..core.types import Samples
+from ..models.model import SegmentationModel
 from .records import as_samples, check_image, predict_batch
 
 GEOMETRIC = ("identity", "flip0", "flip1", "rotate1", "rotate2", "rotate3")

@@ -20,7 +20,7 @@ from .common import PATH, say
 @click.pass_context
 def collect(context: click.Context, run_folder: Path, style: str, link: bool, out: Path) -> None:
     """Copy the images of a run under the file names of nnU-Net or MONAI."""
-    from ..collect import collect as collect_files
+    from ..results.collect import collect as collect_files
 
     result = collect_files(run_folder, out, style=style, link=link)
     for name, reason in result.left_out.items():

@@ -31,8 +31,8 @@ def compare(context: click.Context, baseline: Path, followup: Path, **options: A
 
     BASELINE and FOLLOWUP are folders that `quam-jax run` wrote, or the CASE.json of one of their cases.
     """
-    from ..compare_runs import CompareRequest, compare_runs
     from ..report.tables import format_table
+    from ..results.compare_runs import CompareRequest, compare_runs
 
     result = compare_runs(CompareRequest(baseline, followup, command=shlex.join(["quam-jax", *sys.argv[1:]]), **options))
     for note in result.record["notes"]:

@@ -17,7 +17,7 @@ def dicom() -> None:
 @click.option("--out", required=True, type=PATH, help="NIfTI file to write.")
 def import_(series: Path, out: Path) -> None:
     """Turn the images of one DICOM series into a NIfTI file, in the units of its rescale (HU for CT)."""
-    from ..dicom_export import import_series
+    from ..results.dicom_export import import_series
 
     read = import_series(series, out)
     size = " x ".join(map(str, read.array.shape))
@@ -31,7 +31,7 @@ def import_(series: Path, out: Path) -> None:
 @click.option("--out", required=True, type=PATH, help="Folder for the DICOM objects.")
 def export(run: Path, case: str, series: Path, out: Path) -> None:
     """Write a case of a run as DICOM: its labels as Segmentation, its maps as Parametric Maps."""
-    from ..dicom_export import export_case
+    from ..results.dicom_export import export_case
 
     for path in export_case(run, case, series=series, out=out):
         click.echo(str(path))

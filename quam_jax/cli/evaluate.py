@@ -47,8 +47,8 @@ def evaluate(
     out: Path | None,
 ) -> int:
     """Hold uncertainty maps against several raters: agreement, calibration, failure detection, overlap, surfaces."""
+    from ..data.records import write_json, write_table
     from ..evaluation.statistics import summarise
-    from ..run_folder import write_json, write_table
 
     if (run is None) == (not maps):
         raise ValueError("evaluate: expected either a run folder or --map NAME=FOLDER")
@@ -112,7 +112,7 @@ def _row(item: Item, *, classes: int, band: float, tolerance: float) -> dict[str
 
 def _run_items(run: Path, masks: Path | None) -> Iterator[Item]:
     from ..data.files import natural_key
-    from ..run_folder import read_json
+    from ..data.records import read_json
 
     sidecars = (
         {

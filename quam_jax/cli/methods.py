@@ -81,13 +81,13 @@ def prepare_study(
 ) -> tuple[list[Any], dict[str, Any], list[Any], list[Any]]:
     """Networks, methods, validation and test cases, after the check that no two parts overlap."""
     from ..baselines.mc_dropout import dropout_layers
-    from ..benchmarking.cases import parse_dataset, read_cases
-    from ..benchmarking.methods import Subject, methods
-    from ..benchmarking.splits import check_disjoint
-    from ..benchmarking.study import Network, model_digest
     from ..config import load_config
-    from ..loading import load_model
-    from ..pipeline import preprocessing_of
+    from ..models.loading import load_model
+    from ..runs.run import preprocessing_of
+    from ..studies.cases import parse_dataset, read_cases
+    from ..studies.methods import Subject, methods
+    from ..studies.splits import check_disjoint
+    from ..studies.study import Network, model_digest
 
     numbers = parse_seeds(seeds)
     paths = [models[0].format(seed=n) for n in numbers] if len(models) == 1 and "{seed}" in models[0] else list(models)
@@ -193,12 +193,12 @@ def methods(
     start_jax()
     import numpy as np
 
-    from ..benchmarking import figures, tables
-    from ..benchmarking.shifts import parse_shift
-    from ..benchmarking.study import run_study
-    from ..benchmarking.tuning import best, tune
     from ..config import Config
-    from ..run_folder import write_json, write_table
+    from ..data.records import write_json, write_table
+    from ..studies import figures, tables
+    from ..studies.shifts import parse_shift
+    from ..studies.study import run_study
+    from ..studies.tuning import best, tune
 
     for shift in shifts:
         parse_shift(shift)

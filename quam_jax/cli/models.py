@@ -44,9 +44,9 @@ def convert_checkpoint(
     """Read, map, check and save a checkpoint; 1 if a reference was given and the logits differ from it."""
     from converters.parity import check_parity, record_parity
 
-    from ..checkpoint import save_model
     from ..data.preprocess import Preprocessing
-    from ..loading import load_model
+    from ..models.folder import save_model
+    from ..models.loading import load_model
 
     given = parse_json("--arguments", arguments) or {}
     model = load_model(source, arch, fold=fold, configuration=configuration, **given)
@@ -93,7 +93,7 @@ def export(model: Path, out: Path) -> None:
     start_jax()
     from converters.export import export_weights
 
-    from ..loading import load_model
+    from ..models.loading import load_model
 
     export_weights(load_model(model), out)
     click.echo(str(out))
@@ -109,7 +109,7 @@ def info(model: Path | None) -> None:
     import jax
 
     if model is not None:
-        from ..loading import load_model
+        from ..models.loading import load_model
 
         loaded = load_model(model)
         shown = {

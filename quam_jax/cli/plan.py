@@ -33,8 +33,8 @@ def plan(
 ) -> None:
     """Predict time, memory and cost of a large run, and say how it would be laid out."""
     start_jax()
-    from ..pipeline import RunRequest
-    from ..planning import describe_plan, predict_run, probe
+    from ..runs.planning import describe_plan, predict_run, probe
+    from ..runs.run import RunRequest
 
     request = RunRequest(out=Path("probe"), config=config, **paths)
     measured, size = probe(request, cases=probe_cases, imports=time.process_time())

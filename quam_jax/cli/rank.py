@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..ranking import CASE_CRITERIA, REGION_CRITERIA
+from ..results.ranking import CASE_CRITERIA, REGION_CRITERIA
 from .common import PATH, say
 
 SHOWN = 10  # rows printed
@@ -36,7 +36,7 @@ def rank(
 ) -> None:
     """Order the cases and regions of a run by the expected benefit of a look or a label."""
     from ..report.tables import format_table, show
-    from ..review import rank_run
+    from ..results.review import rank_run
 
     criteria, region_criteria = ([name.strip() for name in text.split(",") if name.strip()] for text in (by, regions_by))
     review = rank_run(

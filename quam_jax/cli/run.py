@@ -103,9 +103,9 @@ def demo(context: click.Context, out: Path, config: Config, overwrite: bool) -> 
 def _run(context: click.Context, *, config: Config, preprocessing: str | None, **paths: Any) -> int:
     start_jax()
     from ..data.preprocess import Preprocessing
-    from ..pipeline import RunRequest
-    from ..pipeline import run as run_cases
     from ..report.tables import format_table, method_table, overview
+    from ..runs.run import RunRequest
+    from ..runs.run import run as run_cases
 
     try:
         chosen = None if preprocessing is None else Preprocessing.from_dict(json.loads(preprocessing))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..training_config import TrainConfig
+from ..training.settings import TrainConfig
 from .common import PATH, option_of, progress_bar, say, start_jax
 
 
@@ -65,13 +65,13 @@ def train(
 
     from ..baselines.evidential import evidential_loss
     from ..baselines.prob_unet import prob_unet_loss
-    from ..checkpoint import save_model
     from ..data.datasets import find_cases
     from ..data.preprocess import Preprocessing, to_slices
     from ..data.volumes import read_channels, read_labels
     from ..evaluation.reference_maps import rater_mean
-    from ..model import Network
-    from ..training import train as train_network
+    from ..models.folder import save_model
+    from ..models.model import Network
+    from ..training.trainer import train as train_network
     from .models import parse_json
 
     cases = find_cases(images, masks)

@@ -42,11 +42,11 @@ def tune(
     start_jax()
     import numpy as np
 
-    from ..benchmarking import figures
-    from ..benchmarking.tuning import best
-    from ..benchmarking.tuning import tune as tune_method
     from ..config import Config, change, dump_config
-    from ..run_folder import write_json, write_table
+    from ..data.records import write_json, write_table
+    from ..studies import figures
+    from ..studies.tuning import best
+    from ..studies.tuning import tune as tune_method
 
     networks, chosen, validation, _ = prepare_study(dataset=None, limit=0, **options)
     given = {"radius": radius, "learning_rate": learning_rate, "slack": slack, "steps": steps, "weighting": weighting}

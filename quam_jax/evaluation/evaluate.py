@@ -20,15 +20,7 @@ from . import agreement as agree
 from . import calibration as calibrate
 from . import distribution, ranking, volume
 from .geometry import voxel_size
-from .reference_maps import (
-    boundary_band,
-    consensus,
-    contour_distance,
-    entropy_map,
-    rater_mean,
-    scale_to_unit,
-    variance_map,
-)
+from .reference_maps import boundary_band, consensus, contour_distance, entropy_map, rater_mean, scale_to_unit, variance_map
 from .segmentation import SegmentationSettings, mean_of_known, segmentation_figures
 
 Row = dict[str, float | str]

@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import run_folder
-from ..audit import models_held
-from ..case import Quantified, audit_rows
+from ..case.audit import models_held
+from ..case.image import Quantified, audit_rows
+from ..case.structures import structure_volumes, volume_columns
+from ..case.volume.case import VolumeResult
 from ..config import to_dict
 from ..data.datasets import Case
 from ..data.maps import pack_arrays
+from ..data.records import digest, digest_arrays
 from ..data.volumes import Image, read_channels, read_labels, write_map
 from ..evaluation.evaluate import evaluate
 from ..evaluation.reference_maps import boundary_map, contour_distance
-from ..structures import structure_volumes, volume_columns
-from ..volume_case import VolumeResult
+from . import folder as run_folder
 from .method import Method
 from .request import RunRequest
 
@@ -53,11 +54,11 @@ def read_case(case: Case, method: Method, request: RunRequest, run_digest: str) 
     start = time.perf_counter()
     image = read_channels(case.files)
     raters = {name: read_labels(path, classes=len(method.labels), like=image.geometry) for name, path in case.raters.items()}
-    digest = run_folder.digest(run_digest, image.sha256, run_folder.digest_arrays(raters))
+    case_digest = digest(run_digest, image.sha256, digest_arrays(raters))
     notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in method.fit_hashes else []
-    done, why = run_folder.verify(request.out, case.name, digest)
+    done, why = run_folder.verify(request.out, case.name, case_digest)
     prepared = method.prepare(image) if done is None else np.empty(0)
-    return Loaded(case, image, prepared, raters, digest, notes, done, why, time.perf_counter() - start)
+    return Loaded(case, image, prepared, raters, case_digest, notes, done, why, time.perf_counter() - start)
 
 
 def search_cases(loaded: Sequence[Loaded], method: Method) -> list[Searched]:

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import run_folder
+from ..data.records import read_json, write_json, write_table
 from ..evaluation.statistics import summarise
 from ..report.html import write_report
+from . import folder as run_folder
 from .request import RunResult
 
 REPORTED = 2000  # cases of a page that a browser still opens; a larger run gets none unasked
@@ -70,8 +71,8 @@ def merge(out: Path, names: Sequence[str], outcome: Outcome, info: dict[str, Any
     """Write everything that is about the whole run. OSError where that is not possible; then it can be done again."""
     rows, notes = read_rows(out, names, outcome.failed)
     done = [row for row in rows if row["status"] == "ok"]
-    run_folder.write_table(out / "results.csv", rows)
-    run_folder.write_json(
+    write_table(out / "results.csv", rows)
+    write_json(
         out / "summary.json",
         {
             "columns": summarise([{k: v for k, v in row.items() if isinstance(v, float)} for row in done]),
@@ -80,7 +81,7 @@ def merge(out: Path, names: Sequence[str], outcome: Outcome, info: dict[str, Any
         },
     )
     known = [outcome.timing[name] for name in names if name in outcome.timing]
-    run_folder.write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
+    write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
     notes = notes + [f"{name}: done again, because {why}" for name, why in outcome.redone.items() if name not in outcome.failed]
     seconds = time.time() - outcome.began
     info = info | {
@@ -95,7 +96,7 @@ def merge(out: Path, names: Sequence[str], outcome: Outcome, info: dict[str, Any
     if len(names) > REPORTED:
         info["notes"] = [*notes, f"report.html was not made of {len(names):,} cases; `quam-jax report` makes one all the same"]
         (out / "report.html").unlink(missing_ok=True)
-    run_folder.write_json(out / "run.json", info)
+    write_json(out / "run.json", info)
     if len(names) <= REPORTED:
         write_report(out)
     run_folder.clean(out)
@@ -129,7 +130,7 @@ def read_rows(out: Path, names: Sequence[str], failed: Mapping[str, str]) -> tup
     """The row of every case as its JSON has it (null is NaN), and the notes of all."""
     rows, notes = [], []
     for name in names:
-        record = {} if name in failed else run_folder.read_json(out / f"{name}.json")
+        record = {} if name in failed else read_json(out / f"{name}.json")
         row, own = record.get("row"), record.get("notes")
         row = row if isinstance(row, dict) and row.get("case") == name else {"case": name, "status": "failed"}
         rows.append({k: math.nan if v is None else v for k, v in row.items()})
@@ -139,15 +140,13 @@ def read_rows(out: Path, names: Sequence[str], failed: Mapping[str, str]) -> tup
 
 def read_result(out: Path, names: Sequence[str]) -> RunResult:
     """What came of a finished run, from its folder."""
-    info = run_folder.read_json(out / "run.json")
+    info = read_json(out / "run.json")
     told, notes = info.get("failed"), info.get("notes")
     failed = {name: str(told[name]) for name in names if name in told} if isinstance(told, dict) else {}
     rows, _ = read_rows(out, names, failed)
     timing = _read_timing(out / "timing.csv")
     rows = [row | ({"seconds": float(timing[row["case"]]["seconds"])} if row["case"] in timing else {}) for row in rows]
-    return RunResult(
-        rows, failed, notes if isinstance(notes, list) else [], run_folder.read_json(out / "summary.json"), out / "report.html"
-    )
+    return RunResult(rows, failed, notes if isinstance(notes, list) else [], read_json(out / "summary.json"), out / "report.html")
 
 
 def _read_timing(path: Path) -> dict[str, dict[str, Any]]:

@@ -14,18 +14,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .. import run_folder
-from ..case import Quantified, quantify_images
+from ..case.image import Quantified, quantify_images
+from ..case.volume.case import VolumeResult, quantify_volume
+from ..case.volume.study import find_planned_cases, has_plan, label_names, load_study
 from ..config import Config
+from ..core.layout.plan import choose_group
+from ..core.searching import prepare
+from ..core.types import FitData
 from ..data.datasets import Case, find_cases
 from ..data.preprocess import Preprocessing, consensus, stack_fit_batches, to_slices
+from ..data.records import digest, digest_arrays
 from ..data.volumes import Image, read_channels, read_labels
-from ..execution import choose_group, prepare
-from ..model import SegmentationModel
-from ..predict import fit_data
-from ..types import FitData
-from ..volume_case import VolumeResult, quantify_volume
-from ..volume_study import find_planned_cases, has_plan, label_names, load_study
+from ..models.model import SegmentationModel
+from ..models.predict import fit_data
 from .request import RunRequest
 
 
@@ -87,7 +88,7 @@ def on_device(models: Sequence[SegmentationModel], request: RunRequest, device: 
 def models_digest(models: Sequence[SegmentationModel], path: Path) -> str:
     """SHA-256 of the weights and architecture of a model, of all folds together; ValueError for NaN or infinity in them."""
     first, *others = (_model_digest(model, path) for model in models)
-    return run_folder.digest(first, *others) if others else first
+    return digest(first, *others) if others else first
 
 
 def preprocessing_of(model: SegmentationModel) -> Preprocessing:
@@ -211,5 +212,5 @@ def _model_digest(model: SegmentationModel, path: Path) -> str:
             f"{path}: expected finite weights, got NaN or infinity in {', '.join(bad[:3])}"
             + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
         )
-    description = run_folder.digest(model.network.architecture, dict(model.network.arguments))
-    return run_folder.digest(description, run_folder.digest_arrays({**model.params, **model.stats}))
+    description = digest(model.network.architecture, dict(model.network.arguments))
+    return digest(description, digest_arrays({**model.params, **model.stats}))

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ..run_folder import STAGING, WORKERS
+from .folder import STAGING, WORKERS
 
 BEAT = 2.0  # seconds between two signs of life
 SELDOM = 20  # looking at all claims takes at most this part of the time

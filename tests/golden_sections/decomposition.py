@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from quam_jax import published
+from quam_jax.published import combination as published
 
 FOLDER = "C_decomposition"
 ERRORS = "notes_errors_prints"  # of meta.json: unstored outputs, with the text of an exception where there was one

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks.inference import guess_architecture, infer_arguments
 
 FOLDER = "A_forward"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from quam_jax.evaluation import published, surface
+from quam_jax.evaluation import surface
+from quam_jax.published import figures as published
 
 INDEX = "E_metrics/index.json"
 COVERED = ("E_metrics/dice_hd.npz", "E_metrics/pairwise.npz", "E_metrics/sample_uncertainty.npz")

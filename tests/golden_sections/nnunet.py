@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from converters.nnunet import read_nnunet
-from quam_jax.coding import Coding
+from quam_jax.case.volume.sliding_window import predict_logits
 from quam_jax.data.plans import Plan, from_grid, to_grid
 from quam_jax.data.tiles import importance, tile
 from quam_jax.data.volumes import read_channels
-from quam_jax.model import SegmentationModel
-from quam_jax.sliding_window import predict_logits
+from quam_jax.models.coding import Coding
+from quam_jax.models.model import SegmentationModel
 
 FOLDER = "N_nnunet"
 INDEX = f"{FOLDER}/README.md"

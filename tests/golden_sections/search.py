@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from quam_jax.config import SearchConfig
-from quam_jax.execution import prepare, search_prepared
-from quam_jax.model import Network, SegmentationModel
-from quam_jax.predict import fit_data
-from quam_jax.published import best_prediction
-from quam_jax.search import Frozen, Procedure, Setup, StepInputs, Target, begin, plan_steps, step
-from quam_jax.targets import dilate, erode, mask_targets
-from quam_jax.types import Trajectory
+from quam_jax.core.searching import prepare, search_prepared
+from quam_jax.core.step import Frozen, Procedure, Setup, StepInputs, Target, begin, plan_steps, step
+from quam_jax.core.types import Trajectory
+from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.models.predict import fit_data
+from quam_jax.published.combination import best_prediction
+from quam_jax.targets.masks import dilate, erode, mask_targets
 
 from .double import as_double, double_precision
 from .forward import from_torch

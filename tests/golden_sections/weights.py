@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from converters.readers import read_weights
-from quam_jax.model import Network, SegmentationModel
+from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks import NETWORKS
 from quam_jax.networks.inference import guess_architecture, infer_arguments
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from converters.nnunet import read_nnunet
-from quam_jax.coding import Coding
+from quam_jax.case.volume.sliding_window import predict_logits
 from quam_jax.data.plans import Plan, from_grid, to_grid
 from quam_jax.data.tiles import tile
 from quam_jax.data.volumes import read_image
-from quam_jax.sliding_window import predict_logits
+from quam_jax.models.coding import Coding
 
 torch = pytest.importorskip("torch")
 live = pytest.importorskip("nnunetv2.inference.predict_from_raw_data", exc_type=(ImportError, RuntimeError))

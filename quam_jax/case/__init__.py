@@ -1,0 +1,1 @@
+"""One case in memory, an image or a volume: predict, choose targets, search, weigh, decompose, audit."""

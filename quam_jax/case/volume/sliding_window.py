@@ -1,0 +1,79 @@
+"""The given network's logits over a whole volume: patch by patch, mirrored, averaged over folds, as nnU-Net predicts.
+
+What is averaged are logits, over mirrorings and folds alike, and over patches with Gaussian weights.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from ...core.compilation import side_by_side
+from ...data.tiles import Tiling, cut, importance
+from ...models.model import SegmentationModel
+
+TOGETHER = 2**17  # voxels of the patches that go through the network together; two such batches are in flight
+
+
+def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """All subsets of the axes that may be flipped, the empty one first."""
+    return [subset for count in range(len(axes) + 1) for subset in itertools.combinations(axes, count)]
+
+
+def predict_logits(
+    models: Sequence[SegmentationModel],
+    volume: Float[np.ndarray, "*grid i"],
+    tiling: Tiling,
+    *,
+    mirror_axes: Sequence[int] = (),
+    precision: str = "highest",
+) -> Float[np.ndarray, "*grid c"]:
+    """Mean logits of the models over a prepared volume, float32; `mirror_axes` are axes of the patch.
+
+    Memory grows with the volume only by the logits themselves.
+    """
+    total = np.zeros((*tiling.shape, models[0].network.classes), np.float32)
+    flips = mirrorings(mirror_axes)
+    for index, logits in _logits_of_tiles(models, volume, tiling, flips=flips, precision=precision):
+        outer, inner = tiling.overlap(index)
+        total[outer] += logits[inner]
+    total /= weight_sum(tiling)[..., None] * np.float32(len(models) * len(flips))
+    return total
+
+
+def weight_sum(tiling: Tiling) -> Float[np.ndarray, "*grid"]:
+    """The sum of the weights of all patches at every voxel of the grid."""
+    weights, total = importance(tiling.patch), np.zeros(tiling.shape, np.float32)
+    for index in range(len(tiling.starts)):
+        outer, inner = tiling.overlap(index)
+        total[outer] += weights[inner]
+    return total
+
+
+def _logits_of_tiles(
+    models: Sequence[SegmentationModel], volume: np.ndarray, tiling: Tiling, *, flips: Sequence[tuple[int, ...]], precision: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Weighted logits `[*patch c]` of every model, patch and flip, with the patch's number."""
+    rank = models[0].network.rank
+    weights = importance(tiling.patch)[..., None]
+    jobs = list(itertools.product(range(len(tiling.starts)), flips))
+    together = min(max(1, TOGETHER // math.prod(tiling.patch)), len(jobs))
+
+    def run(what: tuple[SegmentationModel, int]) -> list[tuple[int, np.ndarray]]:
+        model, start = what
+        part = jobs[start : start + together]
+        images = np.zeros((together, *tiling.patch[3 - rank :], volume.shape[-1]), np.float32)
+        for image, (index, flip) in zip(images, part, strict=False):
+            image[...] = np.flip(cut(volume, tiling, index).reshape(image.shape), flip)
+        with jax.default_matmul_precision(precision):
+            logits = np.asarray(model(images))
+        return [
+            (index, np.flip(value, flip).reshape(*tiling.patch, -1) * weights)
+            for value, (index, flip) in zip(logits, part, strict=False)
+        ]
+
+    for found in side_by_side(run, itertools.product(models, range(0, len(jobs), together))):
+        yield from found

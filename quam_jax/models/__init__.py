@@ -1,0 +1,1 @@
+"""A network with its weights: in memory, in a folder, and what its output channels mean."""

@@ -1,0 +1,102 @@
+"""Any model that a person points at: a model folder, a PyTorch or Keras weight file, a torch.export graph, or an nnU-Net
+folder.
+
+A model folder is restored directly. The others go through `converters`, imported when the first of them is
+met, so that the package itself knows nothing of other frameworks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from .folder import is_model_folder, restore_model
+from .model import Network, SegmentationModel
+
+
+def load_model(
+    path: str | Path,
+    arch: str | None = None,
+    *,
+    fold: int | str | None = None,
+    configuration: str | None = None,
+    **arguments: Any,
+) -> SegmentationModel:
+    """The model at a path; `arch` and `arguments` name its architecture and constructor arguments.
+
+    For a model folder they are checked against its manifest, for a weight file they are guessed when left
+    out. `fold` and `configuration` choose among the models of an nnU-Net folder. Raises ValueError with one
+    line on a missing path, on something that is no model, and on a checkpoint of another architecture.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: expected a model folder or a weight file, got nothing at this path")
+    nnunet = path if path.is_dir() else path.parent.parent
+    if (nnunet / "plans.json").is_file() and (path.is_dir() or path.parent.name.startswith("fold_")):
+        if arch is not None or arguments:
+            raise ValueError(
+                f"{path}: the plans of nnU-Net name the architecture; expected neither arch nor arguments, "
+                f"got {', '.join(['arch'] * (arch is not None) + sorted(arguments))}"
+            )
+        return _load_nnunet(path, fold=fold, configuration=configuration)
+    if fold is not None or configuration is not None:
+        raise ValueError(f"{path}: fold and configuration choose among nnU-Net models; expected a folder with plans.json")
+    if path.is_file() and path.suffix == ".pt2":
+        if arch not in (None, "graph"):
+            raise ValueError(f"{path}: a torch.export file holds its own graph; expected no arch, got {arch!r}")
+        unknown = sorted(set(arguments) - {"output", "resize_logits"})
+        if unknown:
+            raise ValueError(f"{path}: expected the arguments output and resize_logits, got {', '.join(unknown)}")
+        from converters.exported import convert_exported
+
+        return convert_exported(path, **arguments)
+    if path.is_file():
+        from converters.convert import convert
+
+        return convert(path, arch=arch, arguments=arguments)
+    inside = sorted(plans.parent.name for plans in path.glob("*/plans.json"))
+    if inside:
+        raise ValueError(f"{path}: holds the nnU-Net folders {', '.join(inside)}; expected one of them")
+    if not is_model_folder(path):
+        raise ValueError(
+            f"{path}: expected a model folder (manifest.json and weights/), an nnU-Net folder (plans.json "
+            f"and fold_*/) or a weight file, got {'another folder' if path.is_dir() else 'something else'}"
+        )
+    return _check(path, restore_model(path), arch=arch, arguments=arguments)
+
+
+def load_models(path: str | Path, arch: str | None = None, **arguments: Any) -> list[SegmentationModel]:
+    """The models of a place that belong together: every fold of an nnU-Net folder, or the one model there is.
+
+    Arguments and errors are those of `load_model`.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "plans.json").is_file() and arch is None and not arguments:
+        from converters.nnunet import read_nnunet
+
+        return read_nnunet(path)
+    return [load_model(path, arch=arch, **arguments)]
+
+
+def _load_nnunet(path: Path, *, fold: int | str | None, configuration: str | None) -> SegmentationModel:
+    from converters.nnunet import list_folds, read_nnunet
+
+    if path.is_file():
+        own = path.parent.name.removeprefix("fold_")
+        if fold is not None and str(fold) != own:
+            raise ValueError(f"{path}: expected fold {own}, to which the file belongs, got fold={fold}")
+        return read_nnunet(path.parent.parent, configuration=configuration, checkpoint=path.name, folds=[own])[0]
+    folds = list_folds(path)
+    if fold is None and len(folds) > 1:
+        raise ValueError(f"{path}: holds the folds {', '.join(folds)}; expected a choice of one (fold=...), got none")
+    return read_nnunet(path, configuration=configuration, folds=folds if fold is None else [str(fold)])[0]
+
+
+def _check(path: Path, model: SegmentationModel, *, arch: str | None, arguments: dict[str, Any]) -> SegmentationModel:
+    if arch not in (None, model.network.architecture):
+        raise ValueError(f"{path}: expected a checkpoint of {arch}, got one of {model.network.architecture}")
+    if arguments:
+        own = dict(model.network.arguments)
+        asked = dict(Network.create(model.network.architecture, **{**own, **arguments}).arguments)
+        others = [f"{name}={asked[name]!r} (the checkpoint has {own[name]!r})" for name in own if asked[name] != own[name]]
+        if others:
+            raise ValueError(f"{path}: arguments contradict the checkpoint: {', '.join(others)}")
+    return model

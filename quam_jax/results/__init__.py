@@ -1,0 +1,1 @@
+"""What is done with finished runs: review lists, comparison of two dates, other file formats."""

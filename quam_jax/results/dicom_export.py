@@ -1,0 +1,60 @@
+"""A case of a run as DICOM: its segmentation and uncertainty maps, bound to the series that it was computed from."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..data.dicom import Series, read_series, write_parametric_map, write_segmentation
+from ..data.files import write_atomic
+from ..data.geometry import require_same_grid
+from ..data.maps import read_map
+from ..data.nifti import encode_nifti
+from ..data.records import read_json
+from ..data.volumes import read_image
+from ..version import __version__
+
+MAPS = ("total", "aleatoric", "epistemic")
+
+
+def import_series(folder: Path, out: Path) -> Series:
+    """A series as `out`, a NIfTI file in the units of its rescale; ValueError for a bad series or another suffix."""
+    if not out.name.endswith(".nii.gz"):
+        raise ValueError(f"{out}: expected a name that ends in .nii.gz")
+    series = read_series(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(
+        out,
+        encode_nifti(
+            series.array,
+            series.geometry,
+            intent="none",
+            description="from a DICOM series",
+            display=(float(series.array.min()), float(series.array.max())),
+        ),
+    )
+    return series
+
+
+def export_case(run: Path, case: str, *, series: Path, out: Path) -> list[Path]:
+    """Write `CASE_seg.dcm` and one `CASE_NAME.dcm` a map to `out`; the files written.
+
+    ValueError for a case that the run has not finished, and a series on another grid than the case.
+    """
+    record = read_json(run / f"{case}.json")
+    outputs = record.get("outputs", {})
+    if "segmentation" not in outputs:
+        raise ValueError(f"{run / case}.json: expected a finished case of a run, got none")
+    read = read_series(series)
+    stored = read_image(run / outputs["segmentation"])
+    require_same_grid(stored.geometry, read.geometry, where=str(run / outputs["segmentation"]))
+    labels = np.rint(stored.array[..., 0]).astype(np.int32)
+    known = list(record.get("volumes", {}))
+    names = known if len(known) >= labels.max() else [f"label {k}" for k in range(1, int(labels.max()) + 1)]
+    out.mkdir(parents=True, exist_ok=True)
+    written = [write_segmentation(out / f"{case}_seg.dcm", labels, read, names=names or ["foreground"], version=__version__)]
+    for number, name in enumerate(MAPS, start=2):
+        values = read_map(run / outputs[name].removesuffix(".nii.gz"))
+        written.append(
+            write_parametric_map(out / f"{case}_{name}.dcm", values, read, name=name, number=number, version=__version__)
+        )
+    return written

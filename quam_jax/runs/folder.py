@@ -1,0 +1,164 @@
+"""The folder of a run: who owns it, which cases in it are finished and sound, and how results get there whole or not at all.
+
+A run is identified by a digest of everything its numbers depend on (model, settings, fit data, preprocessing, version);
+a case by that digest and the hashes of its files. A case's files are moved into place together, its JSON last, so that a
+case is finished exactly when its JSON with the right digest is there. The JSON holds size and SHA-256 of every file and of
+itself, so that later damage is found.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..data.files import is_part, remove_parts
+from ..data.records import digest, plain, read_json, write_json
+
+FORMAT = 1
+STAGING = ".staging"
+WORKERS = ".workers"
+REPORT_DATA = "report_data"
+_OWN_FOLDERS = (STAGING, WORKERS, REPORT_DATA)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def claim(out: Path, run_digest: str, *, overwrite: bool, busy: bool = False) -> None:
+    """Take an output folder for a run; ValueError if it holds something else.
+
+    A folder of the same run is continued. `overwrite` empties a folder of another run, and nothing but such a folder; not
+    while others are at work in it (`busy`).
+    """
+    try:
+        if not out.exists():
+            out.mkdir(parents=True, exist_ok=True)  # another process may make it at the same moment
+        elif not out.is_dir():
+            raise ValueError(f"{out}: expected a folder to write to, got a file")
+        elif any(item.name not in _OWN_FOLDERS for item in out.iterdir()):
+            _require_own(out, run_digest, overwrite=overwrite, busy=busy)
+    except OSError as error:
+        raise output_error(out, error) from error
+    outside = [name for name in _OWN_FOLDERS if (out / name).is_symlink()]
+    if outside:
+        raise ValueError(f"{out / outside[0]}: expected a folder, got a link; nothing is written outside the folder of the run")
+    if not os.access(out, os.W_OK):
+        raise ValueError(f"{out}: expected a folder that can be written to")
+
+
+def _require_own(out: Path, run_digest: str, *, overwrite: bool, busy: bool) -> None:
+    found = read_json(out / "run.json")
+    if "digest" not in found:
+        if all(item.name in _OWN_FOLDERS or is_part(item) for item in out.iterdir()):
+            return  # another process has begun, or was interrupted, before the first run.json
+        raise ValueError(f"{out}: expected a new or empty folder, got one with other files in it")
+    if found["digest"] == run_digest:
+        return
+    if not overwrite:
+        raise ValueError(
+            f"{out}: holds another run (other model, data or settings); expected a new folder, or --overwrite to replace it"
+        )
+    if busy:
+        raise ValueError(f"{out}: another run is at work there; expected --overwrite after it has ended")
+    for item in out.iterdir():
+        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+
+
+def output_error(out: Path, error: OSError) -> OSError:
+    """An error of the output folder in words that say what to do; nothing written before is harmed."""
+    advice = "the same command goes on where it stopped"
+    if error.errno in _FULL:
+        reason = f"no space left to write to; free some, and {advice}"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        reason = f"expected a folder that can be written to; it is read-only ({error.strerror})"
+    elif error.errno in (errno.ENOENT, errno.ESTALE):
+        reason = f"the folder, or a part of it, vanished while it was written to ({error.strerror})"
+    else:
+        reason = f"cannot be written to ({error.strerror or error}); {advice} when it can"
+    return type(error)(error.errno, f"{out}: {reason}") if error.errno else OSError(f"{out}: {reason}")
+
+
+def staging_folder(out: Path, case: str, *, worker: str = "") -> Path:
+    """An empty place to write a case's files to, inside the output folder, for this worker alone."""
+    folder = out / STAGING / worker / case
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / REPORT_DATA).mkdir(parents=True)
+    return folder
+
+
+def publish(out: Path, case: str, sidecar: Mapping[str, Any], *, worker: str = "") -> None:
+    """Move a case's staged files into place and write its JSON last; files of an older result are removed first."""
+    folder = out / STAGING / worker / case
+    staged = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _file_digest(path)} for path in staged}
+    record = plain({**sidecar, "files": files})
+    remove_case(out, case)
+    (out / REPORT_DATA).mkdir(exist_ok=True)
+    for path in staged:
+        os.replace(path, out / path.relative_to(folder))
+    write_json(out / f"{case}.json", {**record, "sha256": digest(record)})
+    shutil.rmtree(folder)
+
+
+def discard(out: Path, case: str, *, worker: str = "") -> None:
+    """Remove what a failed case has staged."""
+    shutil.rmtree(out / STAGING / worker / case, ignore_errors=True)
+
+
+def remove_case(out: Path, case: str) -> None:
+    """Remove the published files of a case, its JSON first; nothing outside the folder, whatever the JSON says."""
+    sidecar = read_json(out / f"{case}.json")
+    (out / f"{case}.json").unlink(missing_ok=True)
+    listed = sidecar.get("files")
+    for name in listed if isinstance(listed, dict) else ():
+        if _is_of_case(name, case):
+            (out / name).unlink(missing_ok=True)
+
+
+def verify(out: Path, case: str, case_digest: str) -> tuple[dict[str, Any] | None, str]:
+    """The JSON of a case that is complete, sound and up to date; else None, and why it has to be done again.
+
+    The reason is empty where the case was never finished.
+    """
+    path = out / f"{case}.json"
+    sidecar = read_json(path)
+    if not sidecar:
+        return None, f"{path.name} is damaged" if path.exists() else ""
+    if sidecar.get("sha256") != digest({k: v for k, v in sidecar.items() if k != "sha256"}):
+        return None, f"{path.name} is damaged, or was written by an earlier version"
+    if sidecar.get("digest") != case_digest:
+        return None, "its image or masks, or the model or settings, have changed since"
+    for name, known in sidecar["files"].items():
+        file = out / name
+        if not file.is_file():
+            return None, f"{name} is missing"
+        size = file.stat().st_size
+        if size != known["bytes"]:
+            return None, f"{name} is damaged: {size:,} of {known['bytes']:,} bytes"
+        if _file_digest(file) != known["sha256"]:
+            return None, f"{name} is damaged: other bytes than were written"
+    return sidecar, ""
+
+
+def clean(out: Path) -> None:
+    """Remove what interrupted processes have left: staged files and halves of atomic writes."""
+    shutil.rmtree(out / STAGING, ignore_errors=True)
+    remove_parts(out)
+
+
+def remove_run(out: Path) -> None:
+    """Remove what a run without a single finished case has written, its workers apart; whatever else is there stays."""
+    for name in ("run.json", "results.csv", "summary.json", "timing.csv", "report.html"):
+        (out / name).unlink(missing_ok=True)
+    clean(out)
+    shutil.rmtree(out / REPORT_DATA, ignore_errors=True)
+
+
+def _is_of_case(name: str, case: str) -> bool:
+    return name == f"{REPORT_DATA}/{case}.npz" or ("/" not in name and "\\" not in name and name.startswith(f"{case}_"))
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,239 @@
+"""What a large run will take, from a short measured probe: seconds, memory and price.
+
+The probe is the run itself on a few of the cases and, where a search has many steps, with few of them. Passes over the same
+cases tell the parts apart: the first compiles, the second does not; two more take more steps, and the second of those is
+measured, since the number of steps is a shape of its own to the compiler. So a run of N cases on D devices in P processes takes
+
+    start + compile x sizes + ceil(N / D) x (case + step x steps) + merge_once + N x merge
+
+with every term measured but N, D, P and the price. What an earlier run left in the compilation cache is not compiled by the
+probe, nor what the probe leaves there by the run. Reading and writing overlap with the search as they do in a run; a process
+whose reading or writing is slower than its share of the devices is bound by that instead.
+"""
+
+import csv
+import dataclasses
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..config import Config
+from ..core.layout.plan import Plan, backend_name, choose_plan
+from ..data.records import read_json, write_json
+from ..data.volumes import read_channels
+from ..models.loading import load_models
+from ..report.html import write_report
+from .merge import REPORTED
+from .run import TURNS, RunRequest, find_method, run
+
+FEW_STEPS = (2, 4)  # of the short passes, where a search has more than the second of them
+
+
+class Clock(NamedTuple):
+    """Wall seconds and processor seconds of this process."""
+
+    wall: float
+    processor: float
+
+    @staticmethod
+    def now() -> "Clock":
+        """Both clocks."""
+        return Clock(time.monotonic(), time.process_time())
+
+    def __sub__(self, other: Any) -> "Clock":
+        return Clock(self.wall - other.wall, self.processor - other.processor)
+
+    def scaled(self, factor: float) -> "Clock":
+        """Both times a factor."""
+        return Clock(self.wall * factor, self.processor * factor)
+
+    def positive(self) -> "Clock":
+        """No less than 0: what the noise of a short measurement takes below."""
+        return Clock(max(0.0, self.wall), max(0.0, self.processor))
+
+    def plus(self, *others: "Clock") -> "Clock":
+        """Sums."""
+        return Clock(self.wall + sum(o.wall for o in others), self.processor + sum(o.processor for o in others))
+
+
+class Probe(NamedTuple):
+    """What was measured: seconds once a process (`start`), once an image size (`compile`), a case, a step of a case, and of
+    merging a case; the slowest of reading and writing a case on one thread; bytes of memory; adversarial models a case."""
+
+    start: Clock
+    compile: Clock
+    case: Clock
+    step: Clock
+    merge_once: Clock
+    merge: Clock
+    thread: float
+    memory: int
+    models: float
+    cases: int
+    sizes: int
+    lanes: int
+    plan: Plan
+
+
+class Estimate(NamedTuple):
+    """A prediction: wall seconds from start to report, processor seconds of all processes, bytes of the device or process,
+    bytes on disk, device hours, and their price (None without one)."""
+
+    seconds: float
+    processor_seconds: float
+    memory: int
+    disk: int
+    device_hours: float
+    price: float | None
+
+
+class Sizes(NamedTuple):
+    """Bytes on disk: of the files of a case with its rows in the tables, of the report without cases, and of a case in it."""
+
+    case: int
+    page: int = 0
+    page_case: int = 0
+
+
+class _Pass(NamedTuple):
+    first: Clock  # when the first case began
+    last: Clock  # when the last result was written
+    end: Clock
+    bytes: Sizes
+    models: int
+    sizes: int
+    thread: float
+
+    @property
+    def searching(self) -> Clock:
+        """From the first case to the last result."""
+        return self.last - self.first
+
+
+def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple[Probe, Sizes]:
+    """Measure a run on `cases` of its images, spread evenly; also the bytes that it leaves on disk.
+
+    `imports` are the processor seconds that a process takes before it can begin. `request.out` is not touched. ValueError as
+    for a run.
+    """
+    begin = Clock.now()
+    method = find_method(load_models(request.model, arch=request.arch), request)
+    found = method.cases
+    start = (Clock.now() - begin).plus(Clock(imports, imports))
+    lanes = min(jax.local_device_count(), len(found)) if request.config.targets.target == "mask" else 1
+    together = round(1 / method.share(method.prepare(read_channels(found[0].files))))
+    count = min(len(found), max(cases, lanes * max(3, TURNS * together)))  # so many that whole batches are searched
+    names = tuple(found[i].name for i in np.unique(np.linspace(0, len(found) - 1, count).round().astype(int)))
+    search = request.config.search
+    short = FEW_STEPS if not search.epochs and search.steps > FEW_STEPS[1] else (search.steps, search.steps)
+    cold, warm = (_measure(request, names, steps=short[0]) for _ in range(2))
+    longer = [_measure(request, names, steps=short[1]) for _ in range(2)][1] if short[1] > short[0] else warm
+    length = len(names)
+    step = (longer.searching - warm.searching).positive().scaled(1 / (length * max(1, short[1] - short[0])))
+    case = (longer.searching.scaled(1 / length) - step.scaled(short[1])).positive()
+    compilation = (cold.searching - warm.searching).positive().scaled(1 / cold.sizes)
+    merging = longer.end - longer.last
+    once = ((cold.end - cold.last) - (warm.end - warm.last)).positive()
+    models = longer.models / length
+    return Probe(
+        start,
+        compilation,
+        case,
+        step,
+        once,
+        merging.scaled(1 / length),
+        longer.thread,
+        _memory(),
+        models,
+        length,
+        cold.sizes,
+        lanes,
+        choose_plan(request.config.execution, members=max(1, round(models))),
+    ), longer.bytes
+
+
+def predict_run(
+    measured: Probe, sizes: Sizes, config: Config, *, cases: int, devices: int = 1, hosts: int = 1, price: float | None = None
+) -> Estimate:
+    """What `cases` cases take on `devices` devices like the probe's, in `hosts` processes; `price` is that of a device hour.
+
+    `devices` counts those of all processes together. Images come in `measured.sizes` sizes.
+    """
+    if not 1 <= hosts <= devices or cases < 1:
+        raise ValueError(f"expected cases >= 1 and devices >= hosts >= 1, got {cases} cases, {devices} devices, {hosts} hosts")
+    each = measured.case.plus(measured.step.scaled(config.search.steps if not config.search.epochs else 0))
+    lane = each.wall * measured.lanes  # seconds that one device spends on a case
+    rate = max(lane / devices, measured.thread / hosts)
+    compiling = measured.compile.scaled(measured.sizes)
+    # whoever is last merges, and waits for the slowest
+    rounds = -(-cases // devices) * devices
+    searching = rate * (rounds if lane / devices >= measured.thread / hosts else cases)
+    once = measured.start.plus(compiling)
+    merging = measured.merge_once.plus(measured.merge.scaled(cases))
+    seconds = once.wall + searching + merging.wall
+    processor = hosts * once.processor + each.processor * cases + merging.processor
+    hours = seconds * devices / 3600
+    disk = sizes.case * cases + (sizes.page + sizes.page_case * cases if cases <= REPORTED else 0)
+    return Estimate(seconds, processor, measured.memory, disk, hours, None if price is None else hours * price)
+
+
+def describe_plan(measured: Probe) -> str:
+    """The layout that would be taken, in words."""
+    plan = measured.plan
+    chunk = f"{plan.chunk} at a time" if plan.chunk else "as many at a time as the memory takes"
+    how = {"vmap": "mapped side by side", "unroll": "unrolled", "loop": "one by one"}[plan.members]
+    return (
+        f"{measured.models:.4g} adversarial models a case, {how}, {chunk}; steps by {plan.steps}; "
+        f"{measured.lanes} {'case' if measured.lanes == 1 else 'cases'} at a time on {backend_name()}"
+    )
+
+
+def _measure(request: RunRequest, names: tuple[str, ...], *, steps: int) -> _Pass:
+    search = request.config.search
+    config = dataclasses.replace(request.config, search=search if search.epochs else dataclasses.replace(search, steps=steps))
+    moments: list[Clock] = []
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "probe"
+        run(
+            dataclasses.replace(request, out=out, config=config, only=names, overwrite=False),
+            progress=lambda *_: moments.append(Clock.now()),
+        )
+        end = Clock.now()
+        records = [read_json(out / f"{name}.json") for name in names]
+        records = [record for record in records if record]
+        sizes = _sizes(out, len(names))
+        with (out / "timing.csv").open(newline="", encoding="utf-8") as file:
+            timing = list(csv.DictReader(file))
+    thread = max(sum(float(line[part]) for line in timing) / len(timing) for part in ("read", "write"))
+    return _Pass(
+        moments[0],
+        moments[-1],
+        end,
+        sizes,
+        sum(int(r["row"]["members"]) for r in records),
+        len({tuple(r["image"]["shape"]) for r in records}),
+        thread,
+    )
+
+
+def _sizes(out: Path, cases: int) -> Sizes:
+    page = (out / "report.html").stat().st_size
+    whole = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    with tempfile.TemporaryDirectory() as folder:  # the same page without cases
+        write_json(Path(folder) / "run.json", read_json(out / "run.json") | {"cases": []})
+        empty = min(page, write_report(Path(folder)).stat().st_size)
+    return Sizes((whole - page) // cases, empty, (page - empty) // cases)
+
+
+def _memory() -> int:
+    """Most bytes that the device held, or this process where the device is the processor."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if jax.default_backend() != "cpu" and "peak_bytes_in_use" in statistics:
+        return int(statistics["peak_bytes_in_use"])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

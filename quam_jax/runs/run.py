@@ -1,0 +1,329 @@
+"""A whole run, read top to bottom: load the model and the fit data once, share the cases out, search them, merge the results.
+
+A bad case is recorded with its reason and the others go on. A run that was interrupted goes on where it stopped, because a
+case counts as done when its JSON carries the digest of everything its numbers depend on and its files are as they were
+written. Any number of processes may run the same request into the same folder: each takes the cases that nobody has taken,
+and whoever is last merges (runs/workers.py). The parts of a run are in `runs`.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ..config import Config, to_dict
+from ..core.layout.plan import backend_name
+from ..data.colour_tables import write_colour_tables
+from ..data.datasets import Case
+from ..data.records import digest, read_json, write_json
+from ..models.loading import load_models
+from ..models.model import SegmentationModel
+from ..version import __version__
+from . import folder as run_folder
+from .cases import BOUNDARY_SIGMA, Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
+from .merge import merge, read_outcome, read_result
+from .method import Known, Method, find_method, load_fit, models_digest, on_device, preprocessing_of
+from .request import RunRequest, RunResult, Sharing
+from .stages import Failed, Passed, Times, run_stages
+from .workers import FINAL, SessionOver, Worker, others_at_work
+
+__all__ = ["Known", "Method", "RunRequest", "RunResult", "Sharing", "load_fit", "preprocessing_of", "run"]
+
+TURNS = 4  # batches of cases that a lane gets at least: so that reading and writing overlap, and all lanes get their part
+POLL = 0.2  # seconds between two looks at what the others do, at least
+Progress = Callable[[str, int, int], None]
+
+
+def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResult:
+    """Quantify every case of a folder and write the run folder (names in docs/files.md).
+
+    `progress(text, done, total)` is called before each case and once at the end. Raises ValueError, before anything is
+    written, for a model, fit data, settings or folders that cannot be used, and if every case failed; OSError, with what to
+    do about it, where the output folder cannot be written to.
+    """
+    began = datetime.datetime.now(datetime.UTC)
+    models = load_models(request.model, arch=request.arch)
+    model_digest = models_digest(models, request.model)
+    method = find_method(models, request)
+    settings = to_dict(dataclasses.replace(request.config, execution=Config().execution))
+    run_digest = digest(__version__, model_digest, settings, method.fit_hashes, method.preparation)
+    fresh = not request.out.exists()
+    run_folder.claim(
+        request.out, run_digest, overwrite=request.overwrite, busy=others_at_work(request.out, patience=request.sharing.patience)
+    )
+    lanes = _lanes(models, method, request)
+    info = _describe(method, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
+    try:
+        return _share(method, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
+    except OSError as error:
+        raise run_folder.output_error(request.out, error) from error
+
+
+def _share(
+    method: Method,
+    request: RunRequest,
+    run_digest: str,
+    *,
+    lanes: list[Method],
+    info: dict[str, Any],
+    fresh: bool,
+    progress: Progress,
+) -> RunResult:
+    """Take part in the run until all of its cases are done, by whomever, and the results are merged."""
+    out, names = request.out, [case.name for case in method.cases]
+    cases = {case.name: case for case in method.cases}
+    times = Times()
+    while True:
+        with Worker(out, patience=request.sharing.patience) as worker:
+            try:
+                _announce(out, info, alone=not worker.others())
+                while True:
+                    _work(worker, cases, lanes, request, run_digest, times=times, progress=progress)
+                    ended = _wait(worker, names)
+                    if ended is None:
+                        continue
+                    progress("", len(names), len(names))
+                    if worker.claim(FINAL):
+                        outcome = read_outcome(worker.journals(), ended, out, present=[worker.name, *worker.others()])
+                        if len(outcome.failed) == len(names):
+                            _remove(worker, fresh=fresh)
+                            raise _all_failed(outcome.failed)
+                        write_colour_tables(out, method.labels)
+                        merge(out, names, outcome, {**info, **_first_announced(out)})
+                        worker.close_session()
+                        return read_result(out, names)
+                    time.sleep(POLL)
+            except SessionOver:
+                # somebody merged the results, or removed a run that came to nothing
+                stored = read_json(out / "run.json")
+                if stored.get("status") == "finished" and stored.get("digest") == run_digest:
+                    return read_result(out, names)
+                if stored.get("digest", run_digest) != run_digest:
+                    raise ValueError(f"{out}: another run has replaced this one") from None
+                if not stored:
+                    raise ValueError(
+                        f"{out}: all cases failed, and another process of this run has removed its folder; that process tells why"
+                    ) from None
+
+
+def _work(
+    worker: Worker,
+    cases: dict[str, Case],
+    lanes: Sequence[Method],
+    request: RunRequest,
+    run_digest: str,
+    *,
+    times: Times,
+    progress: Progress,
+) -> None:
+    """Do every case that is free, or whose owner is dead."""
+    method = lanes[0]
+    worker.refresh()
+    sharing, names = request.sharing, list(cases)
+    begin = len(names) * sharing.index // sharing.hosts
+    if sharing.hosts == 1 and worker.others():
+        begin = int(worker.name[-6:], 16) % len(names)  # so that processes started by hand seldom meet either
+    queue = worker.deal(names, first=begin)
+    first = next(queue, None)
+    if first is None:
+        return
+    before = sum(worker.outcome(name) is not None for name in names) if len(names) <= 10_000 else 0
+    began, worked, done = time.monotonic(), times.worked, 0
+
+    def dealt() -> Iterator[Case]:
+        yield cases[first]
+        yield from (cases[name] for name in queue)
+
+    def read(case: Case) -> Loaded | Passed:
+        loaded = read_case(case, method, request, run_digest)
+        return Passed(loaded) if loaded.done is not None else loaded
+
+    def lane(of: Method) -> Callable[[list[Loaded]], list[Searched]]:
+        def search(loaded: list[Loaded]) -> list[Searched]:
+            first = loaded[0].case.name if len(loaded) == 1 else f"{loaded[0].case.name} and {len(loaded) - 1} more"
+            progress(_text(first, done, time.monotonic() - began, times.worked - worked, len(lanes)), before + done, len(names))
+            return search_cases(loaded, of)
+
+        return search
+
+    def size(loaded: Loaded) -> float:
+        return max(method.share(loaded.prepared), TURNS * len(lanes) * sharing.hosts / len(names))
+
+    def write(found: Searched | Passed | Failed) -> None:
+        nonlocal done
+        _settle(worker, found, method, request, run_digest)
+        done += 1
+
+    run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, size=size, stall=sharing.stall, times=times)
+    worker.write(
+        "figures",
+        lanes=len(lanes),
+        worked=times.worked,
+        starved=times.starved,
+        blocked=times.blocked,
+        first=times.first,
+        wall=times.wall,
+    )
+
+
+def _settle(worker: Worker, found: Searched | Passed | Failed, method: Method, request: RunRequest, run_digest: str) -> None:
+    """Publish what came of a case, and write it into the journal; errors of the case itself are recorded with it."""
+    out = request.out
+    if isinstance(found, Passed):
+        worker.write("kept", case=found.value.case.name)
+        return
+    if isinstance(found, Failed):
+        name = found.item.case.name if isinstance(found.item, Loaded) else found.item.name
+        _give_up(worker, out, name, found.reason)
+        return
+    loaded, name = found.loaded, found.loaded.case.name
+    start = time.perf_counter()
+    try:
+        record = evaluate_case(found, method, request, run_digest)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        _give_up(worker, out, name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+        return
+    try:
+        record["outputs"] = stage_case(found, run_folder.staging_folder(out, name, worker=worker.name))
+    except ValueError as error:  # numbers that the format of the image's maps cannot hold
+        _give_up(worker, out, name, str(error))
+        return
+    if not worker.owns(name):  # this process stood still, and another has taken the case over
+        run_folder.discard(out, name, worker=worker.name)
+        return
+    if loaded.why:
+        worker.write("redo", case=name, why=loaded.why)
+    run_folder.publish(out, name, record, worker=worker.name)
+    write = time.perf_counter() - start
+    worker.write(
+        "done",
+        case=name,
+        seconds=round(loaded.seconds + found.seconds + write, 3),
+        read=round(loaded.seconds, 3),
+        search=round(found.seconds, 3),
+        write=round(write, 3),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _give_up(worker: Worker, out: Path, name: str, reason: str) -> None:
+    run_folder.discard(out, name, worker=worker.name)
+    if worker.owns(name):
+        run_folder.remove_case(out, name)  # an older result would contradict the table
+        worker.write("failed", case=name, reason=reason)
+
+
+def _wait(worker: Worker, names: Sequence[str]) -> dict[str, dict[str, Any]] | None:
+    """How every case ended, once all have; None as soon as some case can be taken over."""
+    while True:
+        start = time.monotonic()
+        worker.refresh()
+        ended: dict[str, dict[str, Any]] = {}
+        for name in names:
+            outcome = worker.outcome(name)
+            if outcome is not None:
+                ended[name] = outcome
+            elif worker.is_free(name):
+                return None
+        if len(ended) == len(names):
+            return ended
+        time.sleep(max(POLL, 10 * (time.monotonic() - start)))
+
+
+def _lanes(models: Sequence[SegmentationModel], method: Method, request: RunRequest) -> list[Method]:
+    """One method a device where cases are dealt out to devices, else the one there is, whose members share the devices.
+
+    The members of a mask target are few, so that several devices take a case each; pixels and regions fill all devices with one.
+    """
+    devices = jax.local_devices()[: request.config.execution.devices or None]
+    count = min(len(devices), len(method.cases))
+    if count < 2 or request.config.targets.target != "mask":
+        return [method]
+    return [on_device(models, request, device) for device in devices[:count]]
+
+
+def _announce(out: Path, info: dict[str, Any], *, alone: bool) -> None:
+    """Write run.json, unless another process of this run has done so."""
+    stored = read_json(out / "run.json")
+    if alone or any(stored.get(key) != info[key] for key in ("status", "digest", "cases")):
+        write_json(out / "run.json", info)
+
+
+def _first_announced(out: Path) -> dict[str, Any]:
+    stored = read_json(out / "run.json")
+    return {key: stored[key] for key in ("started", "command") if key in stored}
+
+
+def _remove(worker: Worker, *, fresh: bool) -> None:
+    """Leave nothing of a run without a single result."""
+    out = worker.out
+    run_folder.remove_run(out)
+    worker.close_session()
+    if fresh:
+        shutil.rmtree(out)
+
+
+def _all_failed(failed: dict[str, str]) -> ValueError:
+    name, reason = next(iter(failed.items()))
+    return ValueError(reason if len(failed) == 1 else f"all {len(failed)} cases failed; the first, {name}: {reason}")
+
+
+def _text(name: str, done: int, seconds: float, worked: float, lanes: int) -> str:
+    if not done:
+        return name
+    return f"{name} ({done / seconds:.3g} cases/s, device {min(1.0, worked / seconds / lanes):.0%})"
+
+
+def _describe(
+    method: Method, request: RunRequest, *, run_digest: str, model_digest: str, began: datetime.datetime, lanes: int
+) -> dict[str, Any]:
+    """What run.json says from the first moment on."""
+    model = method.model
+    return {
+        "format": run_folder.FORMAT,
+        "status": "running",
+        "digest": run_digest,
+        "command": request.command,
+        "started": began.isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "device": backend_name(),
+        "devices": jax.local_device_count(),
+        "lanes": lanes,
+        "hosts": request.sharing.hosts,
+        "units": "nats",
+        "method": "adversarial-model search (QUAM-SM)",
+        "setting": request.config.setting,
+        "config": to_dict(request.config),
+        "seed": request.config.seed,
+        "model": {
+            "path": str(request.model),
+            "sha256": model_digest,
+            "architecture": model.network.architecture,
+            "classes": model.network.classes,
+            "parameters": model.parameter_count,
+            "folds": method.folds,
+        },
+        "preprocessing": method.preparation,
+        "fit_cases": method.fit_names,
+        "cases": [c.name for c in method.cases],
+        "controls": {
+            "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
+            "softmax": "entropy of the given network's prediction",
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "nibabel")
+    return {
+        "quam_jax": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,84 @@
+"""Cases of a study in memory: prepared images with the masks of their raters, read from a known folder layout."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..core.types import FitData
+from ..data.datasets import Case
+from ..data.layouts import LAYOUTS
+from ..data.preprocess import Preprocessing, consensus, stack_fit_batches
+from ..data.records import digest, digest_arrays
+from ..data.volumes import read_channels, read_labels
+from ..models.model import SegmentationModel
+from ..models.predict import fit_data
+from .splits import Identity, patient_of
+
+
+class StudyCase(NamedTuple):
+    """A case ready for a network; `picture` is the image as read, for figures, and `digest` covers image and masks."""
+
+    identity: Identity
+    image: Float[np.ndarray, "*space i"]
+    raters: Int[np.ndarray, " a *space"]
+    spacing: tuple[float, ...]
+    picture: Float[np.ndarray, "*space j"]
+    digest: str
+
+
+def parse_dataset(text: str) -> list[Case]:
+    """`LAYOUT:ROOT[,key=value...]` to cases, such as `qubiq:data/prostate,task=2`.
+
+    ValueError for an unknown layout or argument, or a root that does not look like its data set.
+    """
+    layout, colon, rest = text.partition(":")
+    root, *settings = rest.split(",")
+    if not colon or layout not in LAYOUTS or not root:
+        raise ValueError(f"dataset: expected LAYOUT:ROOT with one of {', '.join(LAYOUTS)}, got {text!r}")
+    known = {n: p.default for n, p in inspect.signature(LAYOUTS[layout]).parameters.items() if n != "root"}
+    arguments = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or name not in known:
+            raise ValueError(f"dataset: {layout}: expected settings among {', '.join(known) or 'none'}, got {setting!r}")
+        arguments[name] = type(known[name])(value)
+    return LAYOUTS[layout](Path(root), **arguments)
+
+
+def read_cases(
+    cases: Sequence[Case], *, preprocessing: Preprocessing, classes: int, patient: str | None = None, least_raters: int = 1
+) -> list[StudyCase]:
+    """Every case with all its raters; ValueError naming the case whose files are missing, damaged or of another size."""
+    return [
+        read_case(case, preprocessing=preprocessing, classes=classes, patient=patient, least_raters=least_raters)
+        for case in cases
+    ]
+
+
+def read_case(
+    case: Case, *, preprocessing: Preprocessing, classes: int, patient: str | None = None, least_raters: int = 1
+) -> StudyCase:
+    """One case (see read_cases)."""
+    if len(case.raters) < least_raters:
+        raise ValueError(f"{case.image}: case {case.name}: expected at least {least_raters} raters, got {len(case.raters)}")
+    image = read_channels(case.files)
+    raters = np.stack([read_labels(path, classes=classes, like=image.geometry) for path in case.raters.values()])
+    prepared = preprocessing.apply(image.array)
+    spacing = tuple(float(s) for s in image.geometry.spacing[: raters.ndim - 1])
+    identity = Identity(case.name, patient_of(case.name, patient), image.sha256)
+    whole = digest(image.sha256, digest_arrays({"raters": raters}), preprocessing.to_dict())
+    return StudyCase(identity, prepared, raters, spacing, image.array, whole)
+
+
+def case_fit_data(model: SegmentationModel, cases: Sequence[StudyCase], *, batch_size: int = 0) -> FitData:
+    """The fit data of a search from cases, their raters' majority as labels, in batches of `batch_size` (0: one batch)."""
+    classes = model.network.classes
+    labels = [consensus(case.raters, classes) for case in cases]
+    stacked = stack_fit_batches(
+        [case.image for case in cases], labels, batch_size=batch_size or len(cases), multiple=model.network.size_multiple
+    )
+    return fit_data(model, *stacked)

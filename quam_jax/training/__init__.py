@@ -1,0 +1,1 @@
+"""A small optax trainer and its settings."""
