@@ -676,6 +676,9 @@ def test_evaluate_reads_map_files_and_names_what_is_wrong(
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert written["columns"]["own/pcc"]["mean"] == pytest.approx(1.0)  # entropy is an affine map of these two values
     assert written["columns"]["own/pcc"]["n"] == 1
+    Image.fromarray(mask * 255).save(tmp_path / "masks" / "a_r0.bmp")
+    assert call(monkeypatch, *arguments) == 2
+    assert "case a has one of rater 'r0' already" in capsys.readouterr().err
     assert call(monkeypatch, "evaluate", "--map", "own", "--masks", str(tmp_path / "masks")) == 2
     assert "--map: expected NAME=FOLDER" in capsys.readouterr().err
     assert call(monkeypatch, "evaluate") == 2

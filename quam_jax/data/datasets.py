@@ -58,7 +58,7 @@ def find_cases(images: Path | str, masks: Path | str | None = None, *, channel_f
         name, image, _, channels = cases[0]
         rater = _split(image_stem(found[0]), {name})
         return [Case(name, image, {rater[1] if rater else ONLY_RATER: found[0]}, channels)]
-    raters = _match(found, [case.name for case in cases])
+    raters = match_masks(found, [case.name for case in cases])
     if not any(raters.values()):
         hint = ""
         if not channel_files and all(re.search(r"_\d{4}$", case.name) for case in cases):
@@ -132,10 +132,12 @@ def _mask_files(masks: Path | str, images: Path | str, files: list[Path]) -> lis
     return found
 
 
-def _match(masks: list[Path], names: list[str]) -> dict[str, dict[str, Path]]:
+def match_masks(masks: Iterable[Path], names: Iterable[str]) -> dict[str, dict[str, Path]]:
+    """The masks of every case by rater, going by their names (see find_cases); ValueError for two masks of one rater."""
     raters: dict[str, dict[str, Path]] = {name: {} for name in names}
+    known = set(raters)
     for mask in masks:
-        parts = _split(image_stem(mask), set(names))
+        parts = _split(image_stem(mask), known)
         if parts is None:
             continue
         name, rater = parts

@@ -3,15 +3,15 @@
 The figures are those of `evaluation.evaluate`; beside the maps stands `boundary`, the control that knows the contour alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data.datasets import ONLY_RATER, list_images
-from ..data.files import image_stem, natural_key
+from ..data.datasets import list_images, match_masks
+from ..data.files import natural_key
 from ..data.maps import read_map
 from ..data.records import read_json, write_json, write_table
 from ..data.volumes import read_image, read_labels
@@ -122,7 +122,7 @@ def _run_items(run: Path, masks: Path | None) -> Iterator[Item]:
     if not sidecars:
         raise ValueError(f"{run}: expected the folder of a run with finished cases, got none")
     drawn = (
-        _raters(masks, list(sidecars))
+        match_masks(list_images(masks, what="masks"), sidecars)
         if masks is not None
         else {name: {rater: Path(path) for rater, path in about.get("raters", {}).items()} for name, about in sidecars.items()}
     )
@@ -155,7 +155,7 @@ def _file_items(maps: tuple[str, ...], segmentation: Path | None, masks: Path | 
     names = sorted({_stem(name) for name in files if name.endswith((".nii.gz", ".npz"))})
     if not names:
         raise ValueError(f"{first}: expected maps CASE.nii.gz or CASE.npz, got none")
-    drawn = _raters(masks, names)
+    drawn = match_masks(list_images(masks, what="masks"), names)
     for name in names:
         yield Item(
             name,
@@ -164,18 +164,6 @@ def _file_items(maps: tuple[str, ...], segmentation: Path | None, masks: Path | 
             None,
             drawn[name],
         )
-
-
-def _raters(masks: Path, names: list[str]) -> Mapping[str, dict[str, Path]]:
-    """Masks by case and rater; where one case name begins another, a mask goes to the longest that fits."""
-    found: dict[str, dict[str, Path]] = {name: {} for name in names}
-    for path in list_images(masks, what="masks"):
-        stem = image_stem(path)
-        fits = [name for name in names if stem == name or stem.startswith(f"{name}_")]
-        if fits:
-            name = max(fits, key=len)
-            found[name][stem[len(name) + 1 :] or ONLY_RATER] = path
-    return found
 
 
 def _stem(name: str) -> str:
