@@ -18,11 +18,11 @@ from converters.export import state_dict
 from converters.exported import convert_exported, from_torch
 from converters.exported.capture import select_output
 from converters.mapping import to_flax
+from quam_jax.core.network import Mode
 from quam_jax.core.space import TailSpace, parse_space
 from quam_jax.models.folder import restore_model, save_model
 from quam_jax.models.loading import load_model
 from quam_jax.models.model import Network, SegmentationModel
-from quam_jax.networks.layers import Mode
 
 from .test_converters_parity import attention_unet
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from quam_jax.config import SearchConfig
+from quam_jax.core.network import GivenNoise, Mode
 from quam_jax.core.space import FullSpace, InputSpace, parse_space
 from quam_jax.core.step import (
     Frozen,
@@ -27,7 +28,6 @@ from quam_jax.core.step import (
     step,
 )
 from quam_jax.models.model import SegmentationModel
-from quam_jax.networks.layers import GivenNoise, Mode
 from tests.golden_sections.double import as_double, double_precision
 from tests.tiny import numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
 

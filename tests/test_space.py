@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from quam_jax.core.network import EVAL
 from quam_jax.core.space import FullSpace, InputSpace, LowRankSpace, Space, SubsetSpace, TailSpace, parse_space
 from quam_jax.models.model import SegmentationModel
-from quam_jax.networks.layers import EVAL
 from tests.tiny import tiny_image, tiny_model, tiny_network
 
 NAMES = ["full", "subset:last|head", "last_block", "head", "low_rank:2", "input:0.1"]

@@ -14,11 +14,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from quam_jax.core.network import EVAL, Mode
 from quam_jax.core.types import FitData, Targets
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data
 from quam_jax.networks import NETWORKS
-from quam_jax.networks.layers import EVAL, BatchNorm, ChannelDropout, Conv, Mode
+from quam_jax.networks.layers import BatchNorm, ChannelDropout, Conv
 from quam_jax.targets.masks import mask_targets
 
 SIZE = (8, 12)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..core.network import EVAL, Mode
 from ..models.model import Network, Parameters
-from ..networks.layers import EVAL, Mode
 
 Moving = Any  # a pytree of arrays
 

@@ -19,9 +19,9 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ..config import SearchConfig
+from ..core.network import EVAL, DrawnNoise, GivenNoise, Mode
 from ..models.model import Network, Parameters
 from ..networks.convolution import on_patches
-from ..networks.layers import EVAL, DrawnNoise, GivenNoise, Mode
 from .space import Moving, Space
 
 

@@ -19,8 +19,9 @@ from flax import nnx, traverse_util
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.compilation import jit
+from ..core.network import EVAL, Mode
 from ..networks import NETWORKS
-from ..networks.layers import EVAL, Layer, Mode
+from ..networks.layers import Layer
 
 Parameters = dict[str, Array]
 

@@ -28,10 +28,10 @@ import optax
 from jaxtyping import Array, Float, Key, Num
 
 from ..core.compilation import jit
+from ..core.network import DrawnNoise, Mode
 from ..data.preprocess import pad_to_shape
 from ..evaluation.overlap import class_dice, confusion
 from ..models.model import Network, Parameters, SegmentationModel
-from ..networks.layers import DrawnNoise, Mode
 from .settings import TrainConfig as TrainConfig
 
 Case = tuple[Float[np.ndarray, "*space i"], Num[np.ndarray, "..."]]

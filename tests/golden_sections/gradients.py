@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from quam_jax.core.network import Mode
 from quam_jax.core.step import cross_entropy
 from quam_jax.models.model import Network, Parameters
-from quam_jax.networks.layers import Mode
 
 from .double import as_double, double_precision
 from .forward import from_torch
