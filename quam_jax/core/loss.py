@@ -5,14 +5,17 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-PerPoint = Callable[[Float[Array, "*batch c"], Int[Array, "*batch"]], Float[Array, "*batch"]]
-Reduction = Callable[[Float[Array, "*batch"], Array], Float[Array, ""]]
+PerPoint = Callable[[Float[Array, "*batch c"], Int[ArrayLike, "*batch"]], Float[Array, "*batch"]]
+Reduction = Callable[[Float[Array, "*batch"], ArrayLike], Float[Array, ""]]
 
 
-def weighted_mean(losses: Float[Array, "*batch"], weights: Float[Array, "*batch"] | Bool[Array, "*batch"]) -> Float[Array, ""]:
+def weighted_mean(
+    losses: Float[Array, "*batch"], weights: Float[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"]
+) -> Float[Array, ""]:
     """The mean of the losses under weights >= 0; points of weight 0 take no part, whatever their loss."""
+    weights = jnp.asarray(weights)
     total = jnp.sum(weights)
     return jnp.sum(jnp.where(weights > 0, weights * losses, 0.0)) / jnp.where(total > 0, total, 1)
 
@@ -32,7 +35,9 @@ class Loss:
         labelled = labels >= 0
         return self.reduce(self.per_point(logits, jnp.where(labelled, labels, 0)), labelled)
 
-    def at_points(self, logits: Float[Array, "p c"], labels: Int[Array, " p"], weights: Float[Array, " p"]) -> Float[Array, ""]:
+    def at_points(
+        self, logits: Float[Array, "p c"], labels: Int[ArrayLike, " p"], weights: Float[ArrayLike, " p"]
+    ) -> Float[Array, ""]:
         """The loss over a target's points."""
         return self.reduce(self.per_point(logits, labels), weights)
 

@@ -25,19 +25,35 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Steps:
-    """So many steps, which take the fit batches in turn.
+    """So many steps, which take the fit batches in turn; or, with `epochs`, every `stride`-th batch of so many passes.
 
-    `coefficient` of the penalty: a number, or a function of the step such as an `optax.Schedule`.
+    `coefficient` of the penalty: a number, or a function of the count of batches so far, used or not, such as an
+    `optax.Schedule`. With `first`, the first step has that coefficient and every later one the value at the batch before it,
+    as the published procedure has it.
     """
 
     count: int = 6
     coefficient: float | Callable[[int], float] = 10.0
+    first: float | None = None
+    epochs: int = 0
+    stride: int = 1
 
     def plan(self, batches: int) -> StepPlan:
-        """The steps over so many fit batches."""
+        """The steps over so many fit batches; ValueError if there are fewer than the stride."""
+        counts = np.arange(self.count)
+        if self.epochs:
+            if batches < self.stride:
+                raise ValueError(
+                    f"fit data: expected at least batch_stride = {self.stride} fit batches, got "
+                    f"{batches}; lower --batch-stride or give more fit cases"
+                )
+            used = np.arange(self.stride - 1, batches, self.stride)
+            counts = np.concatenate([epoch * batches + used for epoch in range(self.epochs)])
         value = self.coefficient
-        steps = [value(step) if callable(value) else value for step in range(self.count)]
-        return StepPlan(np.arange(self.count) % batches, np.asarray(steps, np.float64))
+        values = [float(value(int(count)) if callable(value) else value) for count in counts]
+        if self.first is not None:
+            values = [self.first, *values[:-1]]
+        return StepPlan(counts % batches, np.asarray(values, np.float64))
 
 
 class Slack(NamedTuple):

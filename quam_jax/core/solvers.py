@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
-Moving = PyTree[Array]  # the numbers that a space lets move
+Moving = Any  # the numbers that a space lets move: a pytree of arrays
 
 ADAM = optax.scale_by_adam()  # one object, so that equal solvers share compiled functions
 DESCENT = optax.identity()

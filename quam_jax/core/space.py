@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from .network import EVAL, CutNetwork, Mode, Network, Parameters, named_leaves, with_leaves
 from .solvers import Moving
 
-Activation = PyTree[Array]
+Activation = Any  # a pytree of arrays
 
 
 class Space(Protocol):

@@ -60,7 +60,7 @@ def search_heads(
     numbers = (bound, coefficient, jnp.broadcast_to(rate, bound.shape))
 
     def step(state: _State, s: Any, first: bool = False) -> tuple[_State, HeadRecord]:
-        here = HeadProblem(*(leaf[s] for leaf in problem[:3]), problem.head, problem.reference_loss[s])
+        here = HeadProblem(problem.features[s], problem.transposed[s], problem.wanted[s], problem.head, problem.reference_loss[s])
         return _step(state, asked, here, tuple(number[s] for number in numbers), solver=solver, stop=stop, first=first)
 
     state, _ = step(state, 0, first=True)

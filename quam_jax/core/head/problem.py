@@ -49,7 +49,7 @@ def is_linear_head(network: Any, params: Parameters, stats: Parameters) -> bool:
     if len(kernels) != 1 or len(biases) > 1 or len(shapes) != 1 + len(biases) or math.prod(kernels[0][:-2]) != 1:
         return False
     kinds = [(jax.tree.structure(tree), tuple(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))) for tree in (params, stats)]
-    return _is_matrix(network, *kinds)
+    return _is_matrix(network, *kinds)  # type: ignore[arg-type]  # networks are hashable
 
 
 @functools.lru_cache(maxsize=64)

@@ -39,7 +39,7 @@ def receptive_radius(
     Read off the gradient of the middle logits in random activations under random weights; asked once of a network.
     """
     kinds = [(jax.tree.structure(tree), tuple(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))) for tree in (params, stats)]
-    return _radius(network, cut, features, rank, *kinds)
+    return _radius(network, cut, features, rank, *kinds)  # type: ignore[arg-type]  # networks are hashable
 
 
 @functools.lru_cache(maxsize=32)
