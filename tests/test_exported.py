@@ -18,8 +18,9 @@ from converters.export import state_dict
 from converters.exported import convert_exported, from_torch
 from converters.exported.capture import select_output
 from converters.mapping import to_flax
+from quam_jax.config.build import build_space
 from quam_jax.core.network import Mode
-from quam_jax.core.space import TailSpace, parse_space
+from quam_jax.core.space import TailSpace
 from quam_jax.models.folder import restore_model, save_model
 from quam_jax.models.loading import load_model
 from quam_jax.models.model import Network, SegmentationModel
@@ -127,8 +128,8 @@ def test_cuts(model: SegmentationModel) -> None:
         activation = network.trunk(model.params, model.stats, x, cut=cut)
         assert activation.shape == (2, 8, 10, channels)
         np.testing.assert_array_equal(network.tail(model.params, model.stats, activation, cut=cut)[0], whole)
-    assert parse_space("head", network) == TailSpace("head")
-    assert list(parse_space("subset:deep", network).start(network, model.params, x[0])) == ["deep.1.bias", "deep.1.weight"]
+    assert build_space("head", network) == TailSpace("head")
+    assert list(build_space("subset:deep", network).start(network, model.params, x[0])) == ["deep.1.bias", "deep.1.weight"]
 
 
 def test_saved_model_needs_no_torch(model: SegmentationModel, tmp_path: Path) -> None:
