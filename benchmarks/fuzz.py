@@ -120,10 +120,11 @@ def plans(folder: Path, count: int) -> dict[str, Any]:
     """plans.json and dataset.json of an nnU-Net folder: values and bytes changed."""
     import numpy as np
 
+    from converters.mapping import torch_shapes
     from converters.nnunet import read_nnunet
     from converters.writers import write_state_dict
     from quam_jax.models.model import Network
-    from tests.test_converters_nnunet import DATASET, PLANS, torch_shapes
+    from tests.nnunet_folder import DATASET, PLANS
     from tests.test_readers_fuzz import mutate
 
     tally = Tally("nnU-Net, plans.json and dataset.json")
