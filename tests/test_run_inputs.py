@@ -58,7 +58,7 @@ def test_settings_with_references_are_refused(tmp_path: Path) -> None:
 def test_mutated_settings_and_plans_are_read_or_refused(tmp_path: Path, traced: None) -> None:
     for part in ("settings", "plans"):
         (tmp_path / part).mkdir()
-        row = getattr(fuzz, part)(tmp_path / part, 40)
+        row = getattr(fuzz_records, part)(tmp_path / part, 40)
         assert row["files"] == 40 and row["wrong"] == 0 and row["refused"] > 10 and row["read"] > 0, row
 
 
