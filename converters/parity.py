@@ -18,9 +18,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
+from quam_jax.core.network import Mode
 from quam_jax.models.model import SegmentationModel
 from quam_jax.networks import NETWORKS
-from quam_jax.networks.layers import Mode
 
 TOLERANCE = 1e-4
 

@@ -18,11 +18,11 @@ from quam_jax.baselines.records import as_samples, head_features, head_logits, m
 from quam_jax.baselines.temperature import fit_temperature
 from quam_jax.baselines.tta import ALL, GEOMETRIC, transforms, tta
 from quam_jax.config import SearchConfig
-from quam_jax.core.searching import prepare
+from quam_jax.core.network import Mode
 from quam_jax.core.types import FitData
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data, predict
-from quam_jax.networks.layers import Mode
+from quam_jax.models.prepare import prepare
 from quam_jax.training.settings import TrainConfig
 from quam_jax.training.trainer import train
 from tests.small_run import disc, little_model, picture

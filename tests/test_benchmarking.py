@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import studies
-from benchmarks.evidence import choice, chosen, default_settings, glance, label, short_table, shrinking_table, verdict, verdicts
+from benchmarks import studies, study_plans
+from benchmarks.evidence_names import default_settings, label
+from benchmarks.evidence_tables import short_table, shrinking_table
+from benchmarks.evidence_tuning import choice, chosen
+from benchmarks.evidence_verdicts import glance, verdict, verdicts
 from benchmarks.methods import rows_of, write_rows
 from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
@@ -341,14 +344,14 @@ def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
 
 def test_studies_name_rows_and_networks_that_exist() -> None:
     known = methods(inject_dropout=0.3)
-    for name, study in studies.STUDIES.items():
-        words = studies.arguments_of(name, study)
+    for name, study in study_plans.STUDIES.items():
+        words = study_plans.arguments_of(name, study)
         rows = words[words.index("--methods") + 1].split(",")
         assert set(rows) <= set(known) and len(set(rows)) == len(rows), name
         assert all(set(known[row].parts) <= set(rows) for row in rows), name
         assert {row for row in rows if known[row].trained} == {kind for kind, _ in study.kinds}, name
-        assert {study.networks, *(networks for _, networks in study.kinds)} <= set(studies.TRAININGS), name
-    assert {networks for networks, _ in studies.SHARES.values()} <= set(studies.TRAININGS)
+        assert {study.networks, *(networks for _, networks in study.kinds)} <= set(study_plans.TRAININGS), name
+    assert {networks for networks, _ in study_plans.SHARES.values()} <= set(study_plans.TRAININGS)
 
 
 def test_cases_of_studies_are_written_once_and_asked_for(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from quam_jax.core.network import GivenNoise, Mode
 from quam_jax.networks import convolution as convolution_module
 from quam_jax.networks.convolution import convolution
 from quam_jax.networks.layers import (
@@ -17,12 +18,10 @@ from quam_jax.networks.layers import (
     ChannelDropout,
     Conv,
     ConvTranspose,
-    GivenNoise,
     GroupNorm,
     InstanceNorm,
     LayerNorm,
     Linear,
-    Mode,
     max_pool,
     resize_linear,
 )

@@ -19,8 +19,9 @@ from flax import nnx, traverse_util
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.compilation import jit
+from ..core.network import EVAL, Mode, pad_to_multiple
 from ..networks import NETWORKS
-from ..networks.layers import EVAL, Layer, Mode
+from ..networks.layers import Layer
 
 Parameters = dict[str, Array]
 
@@ -169,18 +170,6 @@ def _template(network: Network) -> _Template:
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def pad_to_multiple(images: Float[Array, "*shape"], network: Network, *, leading: int) -> Float[Array, "*shape"]:
-    """Pad the ends of the spatial axes, which follow `leading` batch axes, to what the network can take.
-
-    The edge is repeated. A network has one multiple for all axes, or one an axis.
-    """
-    multiple = network.size_multiple
-    sizes = images.shape[leading:-1]
-    multiples = (multiple,) * len(sizes) if isinstance(multiple, int) else multiple
-    padding = [(0, -n % m) for n, m in zip(sizes, multiples, strict=True)]
-    return jnp.pad(images, [*((0, 0),) * leading, *padding, (0, 0)], mode="edge")
 
 
 @jit(static_argnames="network")

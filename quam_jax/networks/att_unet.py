@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, BatchNorm, Conv, Mode, conv_norm, max_pool
+from ..core.network import EVAL, Mode
+from .layers import BatchNorm, Conv, conv_norm, max_pool
 from .published_blocks import TripleBlock, UpBlock
 
 

@@ -14,63 +14,17 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
+from ..core.network import EVAL, Mode
 from .convolution import convolution
-
-
-class Noise(Protocol):
-    """A source of dropout masks: one call a dropout layer, in the order in which a forward pass meets them."""
-
-    def keep(self, shape: tuple[int, ...], rate: float) -> Float[Array, "..."]:
-        """Ones where a value is kept and zeros where it is dropped."""
-        ...
-
-
-class DrawnNoise:
-    """Dropout masks drawn from a key; the n-th layer of a pass uses `fold_in(key, n)`."""
-
-    def __init__(self, key: Key[Array, ""]):
-        self.key, self.count = key, 0
-
-    def keep(self, shape: tuple[int, ...], rate: float) -> Float[Array, "..."]:
-        key = jax.random.fold_in(self.key, self.count)
-        self.count += 1
-        return jax.random.bernoulli(key, 1.0 - rate, shape).astype(jnp.float32)
-
-
-class GivenNoise:
-    """Recorded dropout masks, one array a layer: to repeat another implementation's pass exactly."""
-
-    def __init__(self, masks: Sequence[Float[Array, "..."]]):
-        self.masks = iter(masks)
-
-    def keep(self, shape: tuple[int, ...], rate: float) -> Float[Array, "..."]:
-        mask = next(self.masks)
-        if mask.shape != shape:
-            raise ValueError(f"dropout mask: expected shape {shape}, got {mask.shape}")
-        return mask
-
-
-class Mode(NamedTuple):
-    """How a forward pass runs: the default is PyTorch's eval(); batch statistics and noise together are its train().
-
-    Without `folded` every normalisation is a layer of its own, so that layers can be compared one by one.
-    """
-
-    batch_statistics: bool = False
-    noise: Noise | None = None
-    folded: bool = True
-
-
-EVAL = Mode()
 
 
 def _each(value: int | Sequence[int], rank: int) -> tuple[int, ...]:

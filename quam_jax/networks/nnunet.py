@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Conv, ConvTranspose, InstanceNorm, Mode
+from ..core.network import EVAL, Mode
+from .layers import Conv, ConvTranspose, InstanceNorm
 
 SLOPE = 0.01
 DEEPEST = 100  # convolutions or blocks of a stage; nnU-Net's planners take up to six, and a file may say anything

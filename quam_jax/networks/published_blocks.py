@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import BatchNorm, ChannelDropout, Conv, ConvTranspose, Mode, conv_norm, resize_linear, space_size
+from ..core.network import Mode
+from .layers import BatchNorm, ChannelDropout, Conv, ConvTranspose, conv_norm, resize_linear, space_size
 
 
 class TripleBlock(nnx.Module):

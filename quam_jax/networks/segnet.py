@@ -8,7 +8,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from .layers import EVAL, BatchNorm, Conv, Mode, conv_norm
+from ..core.network import EVAL, Mode
+from .layers import BatchNorm, Conv, conv_norm
 from .unpool import max_pool_place, unpool
 
 DEPTH = 5

@@ -11,7 +11,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from .layers import EVAL, Conv, LayerNorm, Linear, Mode
+from ..core.network import EVAL, Mode
+from .layers import Conv, LayerNorm, Linear
 from .value_dropout import BranchDropout, ValueDropout
 
 PATCH = 4

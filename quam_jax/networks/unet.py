@@ -7,7 +7,8 @@ at full resolution.
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Conv, Mode, max_pool
+from ..core.network import EVAL, Mode
+from .layers import Conv, max_pool
 from .published_blocks import TripleBlock, UpBlock
 
 

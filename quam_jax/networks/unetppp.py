@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Conv, Mode, max_pool, resize_linear, space_size
+from ..core.network import EVAL, Mode
+from .layers import Conv, max_pool, resize_linear, space_size
 from .published_blocks import TripleBlock
 
 LEVELS = 4

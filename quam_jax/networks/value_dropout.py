@@ -3,7 +3,7 @@
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Mode
+from ..core.network import EVAL, Mode
 
 
 class ValueDropout(nnx.Module):

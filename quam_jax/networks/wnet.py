@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, BatchNorm, Conv, ConvTranspose, Mode, conv_norm, max_pool
+from ..core.network import EVAL, Mode
+from .layers import BatchNorm, Conv, ConvTranspose, conv_norm, max_pool
 
 
 class ConvBlock(nnx.Module):

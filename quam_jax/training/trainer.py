@@ -20,9 +20,9 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from ..core.compilation import jit
+from ..core.network import DrawnNoise, Mode
 from ..evaluation.overlap import class_dice, confusion
 from ..models.model import Network, Parameters, SegmentationModel
-from ..networks.layers import DrawnNoise, Mode
 from .augmentation import Strengths, augment
 from .examples import Example, batch, batch_shape, check_examples
 from .losses import Loss, segmentation_loss

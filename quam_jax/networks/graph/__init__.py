@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ..layers import EVAL, Mode
+from ...core.network import EVAL, Mode
 from .program import Weight, bind_sizes, parse, references
 from .run import SIZES, Blank, abstract_sizes, run, split_at
 from .values import LAYOUTS, Last, Stored, last, plain, rank, shape
