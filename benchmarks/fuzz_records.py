@@ -50,8 +50,8 @@ def plans(folder: Path, count: int) -> dict[str, Any]:
 
 def manifests(folder: Path, count: int) -> dict[str, Any]:
     """manifest.json of a model folder, as far as a model is described by it: values and bytes changed."""
+    from quam_jax.models.description import preprocessing_of
     from quam_jax.models.folder import restore_model, save_model
-    from quam_jax.runs.run import preprocessing_of
     from tests.small_run import small_model
     from tests.test_readers_fuzz import mutate
 
@@ -71,7 +71,7 @@ def records(folder: Path, count: int) -> dict[str, Any]:
     from quam_jax.data.records import digest
     from quam_jax.report.folder import load_arrays, read_run
     from quam_jax.runs import folder as run_folder
-    from quam_jax.runs.merge import read_outcome, read_result
+    from quam_jax.runs.merge import read_ending, read_result
     from quam_jax.runs.workers import Worker, others_at_work
     from tests.test_readers_fuzz import mutate
 
@@ -111,7 +111,7 @@ def records(folder: Path, count: int) -> dict[str, Any]:
         with Worker(folder, patience=60) as worker:
             journals = worker.journals()
             worker.claim("a")
-            read_outcome(journals, {}, folder, present=[worker.name])
+            read_ending(journals, {}, folder, present=[worker.name])
         worker.journal.unlink()
         shutil.rmtree(worker.claims)
         read_result(folder, ["a"])

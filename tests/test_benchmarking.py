@@ -1,5 +1,6 @@
 """The study: splits, shifts, tuning, cache, tables by hand, and the three commands from files to files."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -19,20 +20,22 @@ from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
 from benchmarks.shrinking import rows_of as shrinking_rows
 from quam_jax.cli import main
-from quam_jax.cli.methods import parse_seeds, spread
-from quam_jax.cli.tune import search_grid
+from quam_jax.cli.methods import parse_seeds
+from quam_jax.cli.tune import parse_values
 from quam_jax.config import Config, change
 from quam_jax.data.rendered import nodule_opacity, render
 from quam_jax.evaluation.ranking import augrc, count_errors
 from quam_jax.models.folder import save_model
 from quam_jax.studies import tables
+from quam_jax.studies.benchmark import benchmark_methods
 from quam_jax.studies.cases import parse_dataset
 from quam_jax.studies.ceiling import halves, pcc_halves, rater_figures
 from quam_jax.studies.methods import Method, Outcome, Subject, memo_key, methods, rank_mean
+from quam_jax.studies.request import BenchmarkRequest, StudyRequest
 from quam_jax.studies.shifts import parse_shift, shifted
-from quam_jax.studies.splits import Identity, check_disjoint, patient_of
+from quam_jax.studies.splits import Identity, check_disjoint, patient_of, take_evenly
 from quam_jax.studies.study import Cell, risk_curve
-from quam_jax.studies.tuning import best
+from quam_jax.studies.tuning import best, combine
 from tests.small_run import disc, little_model, picture
 
 SIZE = (16, 16)
@@ -211,10 +214,11 @@ def test_the_best_setting_is_the_first_of_the_largest_score_or_the_smallest_risk
     rows = [{"settings": n, "score": s} for n, s in enumerate((0.2, float("nan"), 0.5, 0.5))]
     assert best(rows)["settings"] == 2
     assert best(rows, score="total/aurc_image")["settings"] == 0
-    assert search_grid({"radius": "1,2", "slack": "0.2"}) == ({"radius": 1, "slack": 0.2}, {"radius": 2, "slack": 0.2})
+    values = {name: parse_values(name, text) for name, text in {"radius": "1, 2", "slack": "0.2"}.items()}
+    assert combine(values) == ({"radius": 1, "slack": 0.2}, {"radius": 2, "slack": 0.2})
     with pytest.raises(ValueError, match="--learning-rate: expected a list of numbers"):
-        search_grid({"learning_rate": "fast"})
-    assert spread(list(range(10)), 3) == [0, 3, 6] and spread([1, 2], 0) == [1, 2]
+        parse_values("learning_rate", "fast")
+    assert take_evenly(range(10), 3) == [0, 3, 6] and take_evenly([1, 2], None) == take_evenly([1, 2], 5) == [1, 2]
     with pytest.raises(ValueError, match="--seeds"):
         parse_seeds("a")
 
@@ -489,6 +493,25 @@ def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(
     cached[0].unlink()
     assert call(monkeypatch, *arguments) == 0
     assert [p.stat().st_mtime_ns for p in cached[1:]] == times[1:] and cached[0].exists()  # only what was missing is done again
+
+
+def test_a_study_tells_how_far_it_is_and_takes_cases_evenly(study: Path) -> None:
+    told: list[tuple[str, str, int, int]] = []
+    request = BenchmarkRequest(
+        StudyRequest(
+            (str(study / "net_0"),), f"folders:{study / 'val'}", f"folders:{study / 'fit'}", methods=("softmax", "blur")
+        ),
+        f"folders:{study / 'test'}",
+        study / "told",
+        limit=1,
+    )
+    result = benchmark_methods(request, progress=lambda *values: told.append(values))
+    assert result.text == (study / "told" / "methods.md").read_text() and not result.failed
+    tuned = len(methods()["blur"].grid) * 2  # every width on both validation cases
+    assert [stage for stage, *_ in told] == ["tuning"] * tuned + ["cases"] * 2
+    assert told[-1] == ("cases", "net_0 blur p3-a", 2, 2)
+    with pytest.raises(ValueError, match="--baseline: expected one of softmax, blur, got 'tta'"):
+        benchmark_methods(dataclasses.replace(request, baseline="tta"))
 
 
 def test_networks_of_another_kind_are_trained_and_stand_in_the_table(
