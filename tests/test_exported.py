@@ -24,11 +24,7 @@ from quam_jax.core.space import TailSpace
 from quam_jax.models.folder import restore_model, save_model
 from quam_jax.models.loading import load_model
 from quam_jax.models.model import Network, SegmentationModel
-<<<<<<< HEAD
-=======
-from quam_jax.networks.layers import Mode
 from tests.exported_networks import Coarse, Small, images, last, seeded
->>>>>>> room-L
 
 from .test_converters_parity import attention_unet
 
