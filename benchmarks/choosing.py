@@ -65,7 +65,7 @@ def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarr
     from quam_jax.case.audit import models_held
     from quam_jax.case.image import quantify_prepared
     from quam_jax.config import Config, change
-    from quam_jax.core.searching import prepare
+    from quam_jax.models.prepare import prepare
 
     config = change(Config(), {"target": choice.target, "space": choice.space, "slack": SLACK, **choice.settings})
     prepared = prepare(known.model, known.fit, config.search)

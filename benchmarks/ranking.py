@@ -37,13 +37,13 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
     from quam_jax.case.audit import models_held
     from quam_jax.case.image import quantify_prepared
     from quam_jax.config import Config, change, to_dict
-    from quam_jax.core.searching import prepare
     from quam_jax.data.preprocess import Preprocessing
     from quam_jax.data.records import digest, read_json, write_json
     from quam_jax.evaluation.overlap import dice
     from quam_jax.evaluation.reference_maps import consensus
     from quam_jax.models.description import model_digest
     from quam_jax.models.loading import load_model
+    from quam_jax.models.prepare import prepare
     from quam_jax.results.ranking import case_criteria
     from quam_jax.studies.cases import case_fit_data, parse_dataset, read_cases
 
