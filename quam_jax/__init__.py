@@ -49,7 +49,14 @@ if TYPE_CHECKING:
     from .case.image import quantify as quantify
     from .config import Config as Config
     from .config import SearchConfig as SearchConfig
+    from .core.layout.choose import Layout as Layout
+    from .core.searching import search as search
+    from .core.space import Space as Space
+    from .core.step import Procedure as Procedure
     from .core.types import FitData as FitData
+    from .core.types import Samples as Samples
+    from .core.types import Targets as Targets
+    from .core.types import Trajectory as Trajectory
     from .data.preprocess import Preprocessing as Preprocessing
     from .data.volumes import read_image as read_image
     from .data.volumes import read_labels as read_labels
@@ -80,6 +87,13 @@ _PLACES = {
     "rank_run": "results.review",
     "preprocessing_of": "models.description",
     "FitData": "core.types",
+    "Targets": "core.types",
+    "Trajectory": "core.types",
+    "Samples": "core.types",
+    "Space": "core.space",
+    "Procedure": "core.step",
+    "Layout": "core.layout.choose",
+    "search": "core.searching",
 }
 
 __all__ = [*_PLACES, "__version__"]

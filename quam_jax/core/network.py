@@ -18,6 +18,7 @@ Parameters = Any  # a pytree of arrays
 Logits = Float[Array, "b *space c"]
 
 
+@runtime_checkable
 class Noise(Protocol):
     """A source of dropout masks: one call a dropout layer, in the order in which a forward pass meets them."""
 
@@ -65,6 +66,7 @@ class Mode(NamedTuple):
 EVAL = Mode()
 
 
+@runtime_checkable
 class Network(Protocol):
     """An architecture as a pure function; hashable. A `size_multiple` (a number, or one an axis; default 1) says what image
     sides it can take: images are padded to it and logits are cropped back."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -15,6 +15,7 @@ class StepPlan(NamedTuple):
     coefficient: Float[np.ndarray, " s"]
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """Anything that lays the steps of a search out over the fit batches."""
 

@@ -5,7 +5,7 @@ The learning rate comes in as a number, so that changing it (the control with 0)
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ ADAM = optax.scale_by_adam()  # one object, so that equal solvers share compiled
 DESCENT = optax.identity()
 
 
+@runtime_checkable
 class Solver(Protocol):
     """How a member moves. `objective + penalty(violation, coefficient)` is what is differentiated."""
 

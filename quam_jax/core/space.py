@@ -6,7 +6,7 @@ A space splits a network once: `prepare` computes what never changes (the trunk'
 
 import re
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from .solvers import Moving
 Activation = Any  # a pytree of arrays
 
 
+@runtime_checkable
 class Space(Protocol):
     """What a search may move; implementations are hashable descriptions without arrays."""
 
