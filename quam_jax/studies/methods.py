@@ -29,6 +29,7 @@ from ..baselines.temperature import fit_temperature, temperature
 from ..baselines.tta import ALL, GEOMETRIC, transforms, tta
 from ..case.image import quantify_prepared
 from ..config import Config, FitConfig, SampleConfig, SearchConfig, change, dump_config
+from ..config.build import build_layout
 from ..core.decomposition import decompose
 from ..core.searching import Prepared, search_prepared
 from ..core.types import FitData, Samples
