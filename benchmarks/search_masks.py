@@ -65,10 +65,10 @@ def main() -> None:
     model = SegmentationModel(network, *network.initialise(jax.random.key(0, impl="rbg")))
 
     # ours
-    config = SearchConfig(members=members, steps=steps, learning_rate=5e-4, mode="eval")
+    config = SearchConfig(members=members, steps=steps, learning_rate=5e-4, mode="eval", compute=options.compute)
     prepared = prepare(model, fit_data(model, fit_images, fit_labels), config)
     targets = mask_targets(wanted, members=members)
-    execution = ExecutionConfig(compute=options.compute, chunk=options.chunk)
+    execution = ExecutionConfig(chunk=options.chunk)
 
     def ours() -> None:
         for image in images:

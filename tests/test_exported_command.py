@@ -24,11 +24,11 @@ sys.modules["torch"] = None
 import json
 import jax, numpy as np
 from quam_jax.config import SearchConfig
-from quam_jax.execution import search
-from quam_jax.loading import load_model
-from quam_jax.predict import fit_data
-from quam_jax.space import parse_space
-from quam_jax.targets import mask_targets
+from quam_jax.core.searching import search
+from quam_jax.models.loading import load_model
+from quam_jax.models.predict import fit_data
+from quam_jax.core.space import parse_space
+from quam_jax.targets.masks import mask_targets
 
 model = load_model(sys.argv[1])
 images = np.load(sys.argv[2])

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ from quam_jax.core import searching
 from quam_jax.core.head import head_problem, is_linear_head
 from quam_jax.core.head.loss import fit_gradient, fit_loss, log_sum, point_loss
 from quam_jax.core.head.problem import fit_points, head_matrix
+from quam_jax.core.layout.heads import is_for_heads
 from quam_jax.core.searching import prepare, search_prepared
+from quam_jax.core.space import parse_space
 from quam_jax.core.types import Targets, Trajectory
 from quam_jax.models.model import SegmentationModel
 from quam_jax.models.predict import predict
@@ -40,6 +43,27 @@ def run(model: SegmentationModel, config: SearchConfig, targets: Targets, **exec
     return search_prepared(prepared, tiny_image(), targets, key=jax.random.key(5), execution=ExecutionConfig(**execution))
 
 
+def side_by_side(config: SearchConfig, model: SegmentationModel, targets: Targets) -> bool:
+    """Whether a search runs as linear heads rather than as whole networks."""
+    return is_for_heads(parse_space(config.space, model.network), model.network, config, targets)
+
+
+def test_the_page_says_which_searches_run_as_heads() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text()
+    (said,) = (part for part in page.split("\n\n") if part.startswith("Penalty and backtracking"))
+    model = tiny_model()
+    for changes, name, runs in (
+        ({"optimizer": "adam"}, "`adam`", True),
+        ({"optimizer": "sgd"}, "`sgd`", True),
+        ({"stop": "flipped"}, "`--stop flipped` included", True),
+        ({"record": "after"}, "`--record same`", False),
+        ({"mode": "train"}, "eval mode", False),
+        ({"optimizer": "lion"}, "with `--record same` and `adam` or `sgd`", False),
+    ):
+        assert side_by_side(dataclasses.replace(CONFIG, **changes), model, asked(model)) == runs, changes
+        assert name in said.replace("\n", " "), name
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(
     "changes",
@@ -57,6 +81,7 @@ def test_heads_equal_whole_networks(monkeypatch: pytest.MonkeyPatch, classes: in
     model = tiny_model(classes=classes)
     targets = asked(model)
     config = dataclasses.replace(CONFIG, **changes)
+    assert side_by_side(config, model, targets)
     found = run(model, config, targets)
     monkeypatch.setattr(searching, "is_for_heads", lambda *arguments: False)
     expected = run(model, config, targets)

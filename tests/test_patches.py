@@ -137,9 +137,9 @@ def test_a_target_rests_when_it_has_what_it_wants() -> None:
 def test_bfloat16_stays_near() -> None:
     model = tiny_model()
     config = dataclasses.replace(CONFIG, learning_rate=0.01, steps=3)
-    arguments = dict(targets=tiny_targets(), config=config, key=jax.random.key(0))
-    whole = search(model, tiny_image(), tiny_fit(model), **arguments)
-    half = search(model, tiny_image(), tiny_fit(model), **arguments, execution=ExecutionConfig(compute="bfloat16"))
+    arguments = dict(targets=tiny_targets(), key=jax.random.key(0))
+    whole = search(model, tiny_image(), tiny_fit(model), **arguments, config=config)
+    half = search(model, tiny_image(), tiny_fit(model), **arguments, config=dataclasses.replace(config, compute="bfloat16"))
     assert half.probs.dtype == np.float32
     assert 1e-5 < np.abs(half.probs - whole.probs).max() < 0.02
 
@@ -162,7 +162,7 @@ def test_an_unknown_optimiser_is_named() -> None:
 DEVICES = """
 import jax, numpy as np
 from quam_jax.config import ExecutionConfig, SearchConfig
-from quam_jax.execution import prepare, search, search_images
+from quam_jax.core.searching import prepare, search, search_images
 from tests.tiny import *
 with tiny_network():
     model = tiny_model()

@@ -137,7 +137,7 @@ def _search(
     model, config = prepared.model, prepared.config
     execution = execution or ExecutionConfig()
     shape = tuple(images[0].shape[:-1])
-    with jax.default_matmul_precision(execution.precision):
+    with jax.default_matmul_precision(config.precision):
         activations = [
             _activations(
                 model.network,
@@ -162,7 +162,7 @@ def _search(
                 f"1x1 convolution; got space {config.space} and {targets[0].points.shape[0]} targets"
             )
         frozen = Frozen(model.params, model.stats, activations[0], *fit, prepared.bound)
-        setup = Setup(model.network, prepared.space, Procedure.of(config, compute=execution.compute), shape)
+        setup = Setup(model.network, prepared.space, Procedure.of(config, compute=config.compute), shape)
         radius = patch_radius(prepared.space, model.network, config, targets[0], activations[0])
         if radius is not None:
             records = [

@@ -6,7 +6,6 @@ written. Any number of processes may run the same request into the same folder: 
 and whoever is last merges (runs/workers.py). The parts of a run are in `runs`.
 """
 
-import dataclasses
 import datetime
 import importlib.metadata
 import platform
@@ -18,7 +17,7 @@ from typing import Any
 
 import jax
 
-from ..config import Config, to_dict
+from ..config import to_dict
 from ..core.layout.plan import backend_name
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
@@ -52,7 +51,7 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResu
     models = load_models(request.model, arch=request.arch)
     model_digest = models_digest(models, request.model)
     method = find_method(models, request)
-    settings = to_dict(dataclasses.replace(request.config, execution=Config().execution))
+    settings = to_dict(request.config.without_layout())
     run_digest = digest(__version__, model_digest, settings, method.fit_hashes, method.preparation)
     fresh = not request.out.exists()
     run_folder.claim(

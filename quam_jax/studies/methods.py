@@ -99,7 +99,7 @@ class Method:
 
 def search_method(name: str, config: Config, *, grid: tuple[Settings, ...] = ({},), control: bool = False) -> Method:
     """QUAM-SM with some settings as a row."""
-    return Method(name, functools.partial(_quam, config), grid, control, dump_config(config))
+    return Method(name, functools.partial(_quam, config), grid, control, dump_config(config.without_layout()))
 
 
 _decompose = jax.jit(decompose)
