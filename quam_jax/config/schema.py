@@ -98,7 +98,7 @@ class SearchConfig:
     steps: int = setting(6, "optimiser steps, when epochs is 0")
     epochs: int = setting(0, "passes over the fit batches, instead of steps (published: 3)")
     batch_stride: int = setting(1, "with epochs: use every n-th fit batch (published: 50)")
-    optimizer: str = setting("adam", "adam, sgd, or the NAME of an optax.scale_by_NAME: lion, rms, adabelief, ...")
+    optimizer: str = setting("adam", "adam, sgd, or the NAME of an optax.scale_by_NAME: lion, rms, belief, ...")
     learning_rate: float = setting(1e-3, "learning rate; 0 is the control that shows what the search itself adds")
     mode: Literal["eval", "train"] = setting("eval", "eval: no dropout, running statistics; train: as published")
     penalty: Literal["hinge", "linear"] = setting("hinge", "hinge: max(0, violation); linear: rewards slack (published)")
