@@ -41,7 +41,7 @@ def main() -> None:
     from torch.func import functional_call, grad, stack_module_state, vmap
 
     from converters.mapping import to_torch
-    from quam_jax.config import ExecutionConfig, SearchConfig
+    from quam_jax.config import SearchConfig
     from quam_jax.core.layout.choose import Layout
     from quam_jax.core.searching import search_prepared
     from quam_jax.models.model import Network, SegmentationModel
@@ -67,8 +67,8 @@ def main() -> None:
     model = SegmentationModel(network, *network.initialise(jax.random.key(0, impl="rbg")))
 
     # ours
-    config = SearchConfig(members=members, steps=steps, learning_rate=5e-4, mode="eval")
-    prepared = prepare(model, fit_data(model, fit_images, fit_labels), config, execution=ExecutionConfig(compute=options.compute))
+    config = SearchConfig(members=members, steps=steps, learning_rate=5e-4, mode="eval", compute=options.compute)
+    prepared = prepare(model, fit_data(model, fit_images, fit_labels), config)
     targets = mask_targets(wanted, members=members)
     layout = Layout(chunk=options.chunk)
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from quam_jax.config import ExecutionConfig, SearchConfig
+from quam_jax.config import SearchConfig
 from quam_jax.core import searching
 from quam_jax.core.layout.choose import Layout
 from quam_jax.core.layout.patches import CROP, fit_patches, receptive_radius
@@ -138,9 +138,9 @@ def test_a_target_rests_when_it_has_what_it_wants() -> None:
 def test_bfloat16_stays_near() -> None:
     model = tiny_model()
     config = dataclasses.replace(CONFIG, learning_rate=0.01, steps=3)
-    arguments = dict(targets=tiny_targets(), config=config, key=jax.random.key(0))
-    whole = search(model, tiny_image(), tiny_fit(model), **arguments)
-    half = search(model, tiny_image(), tiny_fit(model), **arguments, execution=ExecutionConfig(compute="bfloat16"))
+    arguments = dict(targets=tiny_targets(), key=jax.random.key(0))
+    whole = search(model, tiny_image(), tiny_fit(model), **arguments, config=config)
+    half = search(model, tiny_image(), tiny_fit(model), **arguments, config=dataclasses.replace(config, compute="bfloat16"))
     assert half.probs.dtype == np.float32
     assert 1e-5 < np.abs(half.probs - whole.probs).max() < 0.02
 

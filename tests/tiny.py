@@ -128,5 +128,5 @@ def search(
 ) -> Trajectory:
     """A search under settings, from the model to the trajectory."""
     execution = execution or ExecutionConfig()
-    prepared = prepare(model, fit, config, execution=execution)
+    prepared = prepare(model, fit, config)
     return search_prepared(prepared, image, targets, key=key, layout=build_layout(execution))

@@ -86,7 +86,7 @@ def quantify(
     the network, values that are not finite, or settings that the network cannot serve.
     """
     config = config or Config()
-    return quantify_prepared(prepare(model, fit, config.search, execution=config.execution), image, config=config)
+    return quantify_prepared(prepare(model, fit, config.search), image, config=config)
 
 
 def quantify_prepared(prepared: Prepared, image: Float[np.ndarray, "*space i"], *, config: Config) -> Quantified:

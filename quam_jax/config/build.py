@@ -18,9 +18,8 @@ from ..core.step import Procedure
 from .schema import ExecutionConfig, SearchConfig
 
 
-def build_procedure(config: SearchConfig, network: Any, *, execution: ExecutionConfig | None = None) -> Procedure:
+def build_procedure(config: SearchConfig, network: Any) -> Procedure:
     """How the settings search a network; ValueError for a space or cut that it does not have, or an unknown optimiser."""
-    execution = execution or ExecutionConfig()
     return Procedure(
         space=build_space(config.space, network),
         solver=build_solver(config),
@@ -32,8 +31,8 @@ def build_procedure(config: SearchConfig, network: Any, *, execution: ExecutionC
         stop=config.stop == "flipped",
         fit_points=config.fit_points,
         fit_patches=config.fit_patches,
-        compute=execution.compute,
-        precision=execution.precision,
+        compute=config.compute,
+        precision=config.precision,
     )
 
 

@@ -59,17 +59,17 @@ def from_dict(values: Mapping[str, Any], *, where: str = "config", base: Config 
         base = PRESETS[preset]()
     config = base or Config()
     sections = {f.name for f in dataclasses.fields(config) if dataclasses.is_dataclass(getattr(config, f.name))}
+    homes = {leaf: section for leaf, (section, _) in fields_of(config).items()}
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if name not in sections:
             flat[name] = value
         elif isinstance(value, Mapping):
-            unknown = sorted(set(value) - {leaf for leaf, (s, _) in fields_of(config).items() if s == name})
-            if unknown:
-                raise ValueError(
-                    f"{where}: {name}.{unknown[0]}: unknown setting; expected one of "
-                    f"{', '.join(f.name for f in dataclasses.fields(getattr(config, name)))}"
-                )
+            strange = next((leaf for leaf in sorted(value, key=str) if homes.get(leaf) != name), None)
+            if strange is not None:
+                elsewhere = f"it belongs to {homes[strange]}" if homes.get(strange) else ""
+                known = ", ".join(f.name for f in dataclasses.fields(getattr(config, name)))
+                raise ValueError(f"{where}: {name}.{strange}: unknown setting; {elsewhere or f'expected one of {known}'}")
             flat |= value
         else:
             raise ValueError(f"{where}: {name}: expected a section of settings, got {value!r}")

@@ -91,14 +91,14 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How an adversarial model is searched for: what moves, how far, and what it must still explain."""
+    """How an adversarial model is searched for: what moves, how far, what it must still explain, and in which arithmetic."""
 
     space: str = setting("full", "what may move: full, subset:REGEX, last_block, head, low_rank:R or input:EPS")
     members: int = setting(2, "adversarial models a target; the wanted masks are dealt out in turn")
     steps: int = setting(6, "optimiser steps, when epochs is 0")
     epochs: int = setting(0, "passes over the fit batches, instead of steps (published: 3)")
     batch_stride: int = setting(1, "with epochs: use every n-th fit batch (published: 50)")
-    optimizer: str = setting("adam", "adam, sgd, or the NAME of an optax.scale_by_NAME: lion, rms, adabelief, ...")
+    optimizer: str = setting("adam", "adam, sgd, or the NAME of an optax.scale_by_NAME: lion, rms, belief, ...")
     learning_rate: float = setting(1e-3, "learning rate; 0 is the control that shows what the search itself adds")
     mode: Literal["eval", "train"] = setting("eval", "eval: no dropout, running statistics; train: as published")
     penalty: Literal["hinge", "linear"] = setting("hinge", "hinge: max(0, violation); linear: rewards slack (published)")
@@ -121,6 +121,12 @@ class SearchConfig:
     fit_points: int = setting(2048, "fit points drawn for each step of a head search of pixels or regions; 0: the whole batch")
     fit_patches: int = setting(4, "fit patches, of 4x4 pixels, drawn for each step of a last-block search of pixels")
     damping: float = setting(1e-3, "of the Fisher matrix of line_search, as a fraction of its mean diagonal")
+    precision: Literal["highest", "high", "default"] = setting(
+        "highest", "of matrix products; default allows TF32 or bfloat16 where the hardware has them"
+    )
+    compute: Literal["float32", "bfloat16"] = setting(
+        "float32", "type of weights and activations inside a search; losses, constraint and optimiser stay in float32"
+    )
 
     def __post_init__(self) -> None:
         require(self.members >= 1, "members", "a whole number >= 1", self.members)
@@ -207,17 +213,14 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """How members and steps are laid out on the hardware; the numbers do not depend on it."""
+    """How members and steps are laid out on the hardware.
+
+    Numbers do not depend on it, so a run goes on under another layout; what does change numbers belongs to another section.
+    """
 
     member_plan: Literal["auto", "vmap", "unroll", "loop"] = setting("auto", "how members run together")
     step_plan: Literal["auto", "scan", "unroll", "loop"] = setting("auto", "how steps follow each other")
     chunk: int = setting(0, "members that run together; 0: chosen from the memory")
-    precision: Literal["highest", "high", "default"] = setting(
-        "highest", "of matrix products; default allows TF32 or bfloat16 where the hardware has them"
-    )
-    compute: Literal["float32", "bfloat16"] = setting(
-        "float32", "type of weights and activations inside a search; losses, constraint and optimiser stay in float32"
-    )
     together: int = setting(
         0, "images of one size that are searched together; 0: mapped plans take small ones together, others one at a time"
     )
@@ -257,9 +260,13 @@ class Config:
     def setting(self) -> str:
         """`published` where search, samples, targets and fit are the published ones, `default`, or `custom`."""
         for name, base in (("default", Config()), ("published", Config.published())):
-            if dataclasses.replace(self, seed=0, execution=base.execution) == base:
+            if dataclasses.replace(self.without_layout(), seed=0) == base:
                 return name
         return "custom"
+
+    def without_layout(self) -> "Config":
+        """These settings in the default layout: all of them that numbers depend on."""
+        return dataclasses.replace(self, execution=ExecutionConfig())
 
 
 PRESETS: dict[str, Callable[[], Config]] = {"default": Config, "published": Config.published}

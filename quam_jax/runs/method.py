@@ -136,7 +136,7 @@ def _whole_images(models: Sequence[SegmentationModel], request: RunRequest) -> M
     cases = find_cases(request.images, request.masks)
     preprocessing = request.preprocessing or preprocessing_of(model)
     known = load_fit(model, request.fit_images, request.fit_masks, preprocessing=preprocessing, config=request.config)
-    shared = prepare(model, known.fit, request.config.search, execution=request.config.execution)
+    shared = prepare(model, known.fit, request.config.search)
     names = [str(name) for name in model.manifest.get("class_names") or ()]
     if len(names) != model.network.classes:
         names = [f"class {label}" for label in range(model.network.classes)]

@@ -6,10 +6,7 @@ written. Any number of processes may run the same request into the same folder: 
 and whoever is last merges (runs/workers.py). The parts of a run are in `runs`.
 """
 
-import dataclasses
 import datetime
-import importlib.metadata
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,16 +15,15 @@ from typing import Any
 
 import jax
 
-from ..config import Config, to_dict
-from ..core.layout.choose import backend_name
+from ..config import to_dict
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
-from ..data.records import digest, read_json, write_json
-from ..evaluation.reference_maps import BOUNDARY_SIGMA
+from ..data.records import digest, read_json
 from ..models.loading import load_models
 from ..models.model import SegmentationModel
 from ..version import __version__
 from . import folder as run_folder
+from .announcement import announce, describe, first_announced
 from .cases import Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
 from .merge import merge, read_ending, read_result
 from .method import Known, Method, find_method, load_fit, models_digest, on_device
@@ -53,14 +49,14 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResu
     models = load_models(request.model, arch=request.arch)
     model_digest = models_digest(models, request.model)
     method = find_method(models, request)
-    settings = to_dict(dataclasses.replace(request.config, execution=Config().execution))
+    settings = to_dict(request.config.without_layout())
     run_digest = digest(__version__, model_digest, settings, method.fit_hashes, method.preparation)
     fresh = not request.out.exists()
     run_folder.claim(
         request.out, run_digest, overwrite=request.overwrite, busy=others_at_work(request.out, patience=request.sharing.patience)
     )
     lanes = _lanes(models, method, request)
-    info = _describe(method, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
+    info = describe(method, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
     try:
         return _share(method, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
     except OSError as error:
@@ -84,7 +80,7 @@ def _share(
     while True:
         with Worker(out, patience=request.sharing.patience) as worker:
             try:
-                _announce(out, info, alone=not worker.others())
+                announce(out, info, alone=not worker.others())
                 while True:
                     _work(worker, cases, lanes, request, run_digest, times=times, progress=progress)
                     ended = _wait(worker, names)
@@ -97,7 +93,7 @@ def _share(
                             _remove(worker, fresh=fresh)
                             raise _all_failed(ending.failed)
                         write_colour_tables(out, method.labels)
-                        merge(out, names, ending, {**info, **_first_announced(out)})
+                        merge(out, names, ending, {**info, **first_announced(out)})
                         worker.close_session()
                         return read_result(out, names)
                     time.sleep(POLL)
@@ -250,18 +246,6 @@ def _lanes(models: Sequence[SegmentationModel], method: Method, request: RunRequ
     return [on_device(models, request, device) for device in devices[:count]]
 
 
-def _announce(out: Path, info: dict[str, Any], *, alone: bool) -> None:
-    """Write run.json, unless another process of this run has done so."""
-    stored = read_json(out / "run.json")
-    if alone or any(stored.get(key) != info[key] for key in ("status", "digest", "cases")):
-        write_json(out / "run.json", info)
-
-
-def _first_announced(out: Path) -> dict[str, Any]:
-    stored = read_json(out / "run.json")
-    return {key: stored[key] for key in ("started", "command") if key in stored}
-
-
 def _remove(worker: Worker, *, fresh: bool) -> None:
     """Leave nothing of a run without a single result."""
     out = worker.out
@@ -280,51 +264,3 @@ def _text(name: str, done: int, seconds: float, worked: float, lanes: int) -> st
     if not done:
         return name
     return f"{name} ({done / seconds:.3g} cases/s, device {min(1.0, worked / seconds / lanes):.0%})"
-
-
-def _describe(
-    method: Method, request: RunRequest, *, run_digest: str, model_digest: str, began: datetime.datetime, lanes: int
-) -> dict[str, Any]:
-    """What run.json says from the first moment on."""
-    model = method.model
-    return {
-        "format": run_folder.FORMAT,
-        "status": "running",
-        "digest": run_digest,
-        "command": request.command,
-        "started": began.isoformat(timespec="seconds"),
-        "versions": _versions(),
-        "device": backend_name(),
-        "devices": jax.local_device_count(),
-        "lanes": lanes,
-        "hosts": request.sharing.hosts,
-        "units": "nats",
-        "method": "adversarial-model search (QUAM-SM)",
-        "setting": request.config.setting,
-        "config": to_dict(request.config),
-        "seed": request.config.seed,
-        "model": {
-            "path": str(request.model),
-            "sha256": model_digest,
-            "architecture": model.network.architecture,
-            "classes": model.network.classes,
-            "parameters": model.parameter_count,
-            "folds": method.folds,
-        },
-        "preprocessing": method.preparation,
-        "fit_cases": method.fit_names,
-        "cases": [c.name for c in method.cases],
-        "controls": {
-            "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
-            "softmax": "entropy of the given network's prediction",
-        },
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "nibabel")
-    return {
-        "quam_jax": __version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }

@@ -101,7 +101,7 @@ class Method:
 
 def search_method(name: str, config: Config, *, grid: tuple[Settings, ...] = ({},), control: bool = False) -> Method:
     """QUAM-SM with some settings as a row."""
-    return Method(name, functools.partial(_quam, config), grid, control, dump_config(config))
+    return Method(name, functools.partial(_quam, config), grid, control, dump_config(config.without_layout()))
 
 
 _decompose = jax.jit(decompose)
@@ -249,7 +249,7 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     fit = fit_of(subject, config.fit)
     if config.search.epochs:  # the published stride of 50 uses 2 batches of 100 in an epoch; fewer batches give 2 as well
         config = change(config, {"batch_stride": min(config.search.batch_stride, max(1, fit.images.shape[0] // 2))})
-    prepared, whole = prepare(subject.model, fit, config.search, execution=config.execution), config.search.space == "full"
+    prepared, whole = prepare(subject.model, fit, config.search), config.search.space == "full"
     steps, members = len(prepared.steps.batch), config.search.members
     each = int(fit.images.shape[1]) + 1
     forward = (

@@ -53,7 +53,7 @@ def quantify_volume(study: Study, image: Float[np.ndarray, "*space i"], geometry
     plan, coding, key = study.plan, study.coding, jax.random.key(config.seed)
     volume, grid = to_grid(image, geometry, plan)
     tiling = tile(grid.shape, plan.patch)
-    logits = predict_logits(study.models, volume, tiling, mirror_axes=plan.mirror_axes, precision=config.execution.precision)
+    logits = predict_logits(study.models, volume, tiling, mirror_axes=plan.mirror_axes, precision=config.search.precision)
     labels = coding.segment(logits)
     channels = coding.channel_probs(logits)
     wanted = (

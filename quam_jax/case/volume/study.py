@@ -81,9 +81,6 @@ def load_study(
             raise ValueError(f"{case.image}: {error}") from None
         hashes.append(image.sha256)
     images_labels = batch_patches(patches[: config.fit.fit_cases or None], fit_batch=config.fit.fit_batch)
-    prepared = [
-        prepare(model, fit_data(model, *images_labels), config.search, execution=config.execution)
-        for model in map(coding.searchable, models)
-    ]
+    prepared = [prepare(model, fit_data(model, *images_labels), config.search) for model in map(coding.searchable, models)]
     folds = tuple(str(m.manifest["nnunet"].get("fold", i)) for i, m in enumerate(models))
     return Study(plan, coding, folds, tuple(models), tuple(prepared)), [c.name for c in chosen], hashes

@@ -1,8 +1,9 @@
 """Any other network: a graph that `torch.export` wrote down, run on JAX arrays without PyTorch.
 
-`program.py` reads the graph's text form, `values.py` says how values are stored, `convolution.py`, `resize.py`, `norms.py`,
-`elementwise.py`, `shapes.py`, `entries.py` and `creation.py` hold the operations and `run.py` runs them. `GraphNetwork` makes
-such a graph a network like the others. The graph is fixed as exported: there is no train mode.
+`program.py` reads the graph's text form, `arithmetic.py` computes with its sizes, `values.py` says how values are stored,
+`convolution.py`, `resize.py`, `norms.py`, `elementwise.py`, `shapes.py`, `entries.py` and `creation.py` hold the operations and
+`run.py` runs them. `GraphNetwork` makes such a graph a network like the others. The graph is fixed as exported: there is no
+train mode.
 """
 
 import math
@@ -41,6 +42,7 @@ class GraphNetwork(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.program = tuple(program)
+        parse(self.program)
         self.size_multiple = tuple(size_multiple)
         self.places = tuple((cut, node, tuple(scale)) for cut, node, scale in cuts)
         self.kinds = tuple((name, layout) for name, layout, _ in (*weights, *statistics))
