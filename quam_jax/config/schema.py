@@ -1,18 +1,13 @@
-"""Settings: frozen dataclasses that check themselves, and their way to and from YAML.
+"""Which settings there are: frozen dataclasses that check themselves.
 
 Every field carries a help text, from which the command line makes an option of the same name. Field names are unique
-over all sections, so `--learning-rate` needs no prefix. A wrong name or value is a ValueError that says what was expected.
+over all sections, so `--learning-rate` needs no prefix. A wrong value is a ValueError that says what was expected.
 """
 
 import dataclasses
-import types
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
-
-import yaml
 
 
 def setting(default: Any, text: str) -> Any:
@@ -20,7 +15,8 @@ def setting(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
 
-def _require(condition: bool, name: str, expected: str, got: Any) -> None:
+def require(condition: bool, name: str, expected: str, got: Any) -> None:
+    """ValueError, in the form of all settings, where the condition does not hold."""
     if not condition:
         raise ValueError(f"{name}: expected {expected}, got {got!r}")
 
@@ -65,18 +61,18 @@ class TargetConfig:
     def __post_init__(self) -> None:
         known = ("dilate", "erode", "all_one", "all_zero", "alternating", "random", "other_class")
         object.__setattr__(self, "shapes", tuple(self.shapes))
-        _require(
+        require(
             len(self.shapes) > 0 and all(s in known for s in self.shapes), "shapes", f"some of {', '.join(known)}", self.shapes
         )
-        _require(self.radius >= 1, "radius", "a whole number >= 1", self.radius)
-        _require(self.region_size >= 1, "region_size", "a whole number >= 1", self.region_size)
-        _require(1 <= self.pyramid_levels <= 16, "pyramid_levels", "a whole number from 1 to 16", self.pyramid_levels)
-        _require(0 < self.compactness < float("inf"), "compactness", "a number > 0", self.compactness)
-        _require(self.pixel_count >= 1, "pixel_count", "a whole number >= 1", self.pixel_count)
-        _require(self.band_width >= 1, "band_width", "a whole number >= 1", self.band_width)
+        require(self.radius >= 1, "radius", "a whole number >= 1", self.radius)
+        require(self.region_size >= 1, "region_size", "a whole number >= 1", self.region_size)
+        require(1 <= self.pyramid_levels <= 16, "pyramid_levels", "a whole number from 1 to 16", self.pyramid_levels)
+        require(0 < self.compactness < float("inf"), "compactness", "a number > 0", self.compactness)
+        require(self.pixel_count >= 1, "pixel_count", "a whole number >= 1", self.pixel_count)
+        require(self.band_width >= 1, "band_width", "a whole number >= 1", self.band_width)
         points = self.listed_points
-        _require(len({len(point) for point in points}) <= 1, "pixel_list", "as many numbers for every pixel", self.pixel_list)
-        _require(bool(points) or self.pixels != "list", "pixel_list", "at least one pixel for pixels list", self.pixel_list)
+        require(len({len(point) for point in points}) <= 1, "pixel_list", "as many numbers for every pixel", self.pixel_list)
+        require(bool(points) or self.pixels != "list", "pixel_list", "at least one pixel for pixels list", self.pixel_list)
 
     @property
     def listed_points(self) -> tuple[tuple[int, ...], ...]:
@@ -84,7 +80,7 @@ class TargetConfig:
         texts = [point.strip() for point in self.pixel_list.split(";") if point.strip()]
         for text in texts:
             numbers = text.split(",")
-            _require(
+            require(
                 len(numbers) in (2, 3) and all(n.strip().isascii() and n.strip().isdigit() for n in numbers),
                 "pixel_list",
                 "whole numbers >= 0 as row,column;row,column",
@@ -127,18 +123,18 @@ class SearchConfig:
     damping: float = setting(1e-3, "of the Fisher matrix of line_search, as a fraction of its mean diagonal")
 
     def __post_init__(self) -> None:
-        _require(self.members >= 1, "members", "a whole number >= 1", self.members)
-        _require(self.epochs >= 0, "epochs", "a whole number >= 0", self.epochs)
-        _require(self.steps >= 1 or self.epochs > 0, "steps", "a whole number >= 1", self.steps)
-        _require(self.batch_stride >= 1, "batch_stride", "a whole number >= 1", self.batch_stride)
-        _require(self.learning_rate >= 0, "learning_rate", "a number >= 0", self.learning_rate)
-        _require(self.coefficient >= 0, "coefficient", "a number >= 0", self.coefficient)
-        _require(self.schedule_every >= 1, "schedule_every", "a whole number >= 1", self.schedule_every)
-        _require(self.fit_points >= 0, "fit_points", "a whole number >= 0", self.fit_points)
-        _require(self.fit_patches >= 1, "fit_patches", "a whole number >= 1", self.fit_patches)
-        _require(0 < self.damping < float("inf"), "damping", "a number > 0", self.damping)
-        _require(self.solver == "penalty" or self.record == "same", "solver", "penalty with record after", self.solver)
-        _require(self.slack >= 0 or self.slack_unit == "nats", "slack", "a fraction >= 0, or nats", self.slack)
+        require(self.members >= 1, "members", "a whole number >= 1", self.members)
+        require(self.epochs >= 0, "epochs", "a whole number >= 0", self.epochs)
+        require(self.steps >= 1 or self.epochs > 0, "steps", "a whole number >= 1", self.steps)
+        require(self.batch_stride >= 1, "batch_stride", "a whole number >= 1", self.batch_stride)
+        require(self.learning_rate >= 0, "learning_rate", "a number >= 0", self.learning_rate)
+        require(self.coefficient >= 0, "coefficient", "a number >= 0", self.coefficient)
+        require(self.schedule_every >= 1, "schedule_every", "a whole number >= 1", self.schedule_every)
+        require(self.fit_points >= 0, "fit_points", "a whole number >= 0", self.fit_points)
+        require(self.fit_patches >= 1, "fit_patches", "a whole number >= 1", self.fit_patches)
+        require(0 < self.damping < float("inf"), "damping", "a number > 0", self.damping)
+        require(self.solver == "penalty" or self.record == "same", "solver", "penalty with record after", self.solver)
+        require(self.slack >= 0 or self.slack_unit == "nats", "slack", "a fraction >= 0, or nats", self.slack)
 
     @staticmethod
     def published(**changes: Any) -> "SearchConfig":
@@ -183,8 +179,8 @@ class SampleConfig:
     )
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0, "temperature", "a number > 0", self.temperature)
-        _require(self.effective_size > 0, "effective_size", "a number > 0", self.effective_size)
+        require(self.temperature > 0, "temperature", "a number > 0", self.temperature)
+        require(self.effective_size > 0, "effective_size", "a number > 0", self.effective_size)
 
     @staticmethod
     def published(**changes: Any) -> "SampleConfig":
@@ -200,8 +196,8 @@ class FitConfig:
     fit_batch: int = setting(0, "cases a fit batch; 0: all of them in one batch, so that the constraint is exact")
 
     def __post_init__(self) -> None:
-        _require(self.fit_cases >= 0, "fit_cases", "a whole number >= 0", self.fit_cases)
-        _require(self.fit_batch >= 0, "fit_batch", "a whole number >= 0", self.fit_batch)
+        require(self.fit_cases >= 0, "fit_cases", "a whole number >= 0", self.fit_cases)
+        require(self.fit_batch >= 0, "fit_batch", "a whole number >= 0", self.fit_batch)
 
     @staticmethod
     def published() -> "FitConfig":
@@ -228,9 +224,9 @@ class ExecutionConfig:
     devices: int = setting(0, "devices of this machine that share the members of a mapped plan; 0: all")
 
     def __post_init__(self) -> None:
-        _require(self.chunk >= 0, "chunk", "a whole number >= 0", self.chunk)
-        _require(self.together >= 0, "together", "a whole number >= 0", self.together)
-        _require(self.devices >= 0, "devices", "a whole number >= 0", self.devices)
+        require(self.chunk >= 0, "chunk", "a whole number >= 0", self.chunk)
+        require(self.together >= 0, "together", "a whole number >= 0", self.together)
+        require(self.devices >= 0, "devices", "a whole number >= 0", self.devices)
 
 
 @dataclass(frozen=True)
@@ -267,120 +263,3 @@ class Config:
 
 
 PRESETS: dict[str, Callable[[], Config]] = {"default": Config, "published": Config.published}
-
-
-def fields_of(config: Config) -> dict[str, tuple[str, dataclasses.Field]]:
-    """Every leaf field by its unique name, with the section that holds it ('' for the top level)."""
-    leaves: dict[str, tuple[str, dataclasses.Field]] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            leaves |= {leaf.name: (field.name, leaf) for leaf in dataclasses.fields(value)}
-        else:
-            leaves[field.name] = ("", field)
-    return leaves
-
-
-def change(config: Config, values: Mapping[str, Any]) -> Config:
-    """Replace leaf fields by name; ValueError on an unknown name or a value of the wrong kind."""
-    leaves = fields_of(config)
-    sections: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
-        if name not in leaves:
-            raise ValueError(f"{name}: unknown setting; expected one of {', '.join(sorted(leaves))}")
-        section, field = leaves[name]
-        sections.setdefault(section, {})[name] = _converted(name, value, field.type)
-    top = sections.pop("", {})
-    parts = {s: dataclasses.replace(getattr(config, s), **v) for s, v in sections.items()}
-    return dataclasses.replace(config, **parts, **top)
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Plain nested values, ready for JSON or YAML."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return list(value) if isinstance(value, tuple) else value
-
-    return plain(dataclasses.asdict(config))
-
-
-def from_dict(values: Mapping[str, Any], *, where: str = "config", base: Config | None = None) -> Config:
-    """Settings from nested or flat values on top of `base`; `preset: published` chooses another start."""
-    values = dict(values)
-    preset = values.pop("preset", None)
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(f"{where}: preset: expected {' or '.join(PRESETS)}, got {preset!r}")
-        base = PRESETS[preset]()
-    config = base or Config()
-    sections = {f.name for f in dataclasses.fields(config) if dataclasses.is_dataclass(getattr(config, f.name))}
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in sections:
-            flat[name] = value
-        elif isinstance(value, Mapping):
-            unknown = sorted(set(value) - {leaf for leaf, (s, _) in fields_of(config).items() if s == name})
-            if unknown:
-                raise ValueError(
-                    f"{where}: {name}.{unknown[0]}: unknown setting; expected one of "
-                    f"{', '.join(f.name for f in dataclasses.fields(getattr(config, name)))}"
-                )
-            flat |= value
-        else:
-            raise ValueError(f"{where}: {name}: expected a section of settings, got {value!r}")
-    try:
-        return change(config, flat)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def load_config(path: str | Path, *, base: Config | None = None) -> Config:
-    """Read a YAML file of settings; ValueError naming the file if it cannot be read or holds something unknown."""
-    try:
-        text = Path(path).read_text()
-        values = yaml.safe_load(text)
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise yaml.YAMLError("references (*name), which a small file could blow up with")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a YAML file of settings, got {str(error).splitlines()[0]}") from None
-    if values is None:
-        values = {}
-    if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
-        raise ValueError(f"{path}: expected a mapping of settings, got {type(values).__name__}")
-    return from_dict(values, where=str(path), base=base)
-
-
-def dump_config(config: Config) -> str:
-    """The settings as YAML; load_config gives the same settings back."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False)
-
-
-def _converted(name: str, value: Any, annotation: Any) -> Any:
-    origin, options = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        _require(value in options, name, "one of " + ", ".join(map(str, options)), value)
-        return value
-    if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        _require(isinstance(items, list | tuple) and all(isinstance(i, str) for i in items), name, "a list of names", value)
-        return tuple(i.strip() for i in items)
-    if origin is types.UnionType:
-        return None if value is None else _converted(name, value, options[0])
-    if annotation is bool:
-        _require(isinstance(value, bool), name, "true or false", value)
-        return value
-    if annotation is float:
-        if isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
-            try:
-                value = float(value)
-            except ValueError:
-                _require(False, name, "a number", value)
-        _require(isinstance(value, int | float) and not isinstance(value, bool) and value == value, name, "a number", value)
-        return float(value)
-    if annotation is int:
-        _require(isinstance(value, int) and not isinstance(value, bool), name, "a whole number", value)
-        return value
-    _require(isinstance(value, str), name, "text", value)
-    return value
