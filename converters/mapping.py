@@ -7,8 +7,6 @@ every shape is checked, and all mismatches are reported in one error, with shape
 """
 
 import base64
-import math
-import re
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,10 +16,11 @@ import ml_dtypes
 import numpy as np
 
 from quam_jax.models.model import Network, Parameters
-from quam_jax.networks.swin_unet import MASKED, relative_position, shifted_windows_allow
+from quam_jax.networks import NETWORKS
 
-# Buffers that a checkpoint holds but that the network computes itself, or does not need.
-DERIVED = re.compile(r"(^|\.)(num_batches_tracked|relative_position_index|attn_mask)$")
+# What checks a buffer that a checkpoint holds and that its network computes itself, by the last part of its name.
+CHECKS = {kind: check for known in NETWORKS.values() for kind, check in known.buffers.items()}
+COUNTER = "num_batches_tracked"  # which no network needs
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64), np.dtype(ml_dtypes.bfloat16))
 SHOWN = 4
 
@@ -34,7 +33,7 @@ def to_flax(network: Network, tensors: Mapping[str, np.ndarray], *, where: str) 
     that are not floating point and on values that are not finite in float32.
     """
     expected, layouts = torch_shapes(network), network.layouts()
-    given = {name: value for name, value in tensors.items() if name in expected or not DERIVED.search(name)}
+    given = {name: value for name, value in tensors.items() if name in expected or not is_derived(name)}
     _check_fit(network, expected, given, where=where)
     params, stats = network.shapes()
 
@@ -95,27 +94,23 @@ def torch_order(layout: str, rank: int) -> tuple[int, ...]:
 
 def split_derived(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Weights and derived buffers of a state_dict."""
-    derived = {name: value for name, value in tensors.items() if DERIVED.search(name)}
+    derived = {name: value for name, value in tensors.items() if is_derived(name)}
     return {name: value for name, value in tensors.items() if name not in derived}, derived
 
 
+def is_derived(name: str) -> bool:
+    """Whether a tensor of this name is a buffer that the network computes itself, or does not need."""
+    kind = name.rpartition(".")[2]
+    return kind == COUNTER or kind in CHECKS
+
+
 def check_derived(derived: Mapping[str, np.ndarray], *, where: str) -> None:
-    """ValueError if a Swin index table or mask of a checkpoint is not the one that the network computes."""
+    """ValueError if a buffer of a checkpoint is not the one that the network computes."""
     for name, value in derived.items():
-        kind = name.rsplit(".", 1)[-1]
-        if kind == "num_batches_tracked":
-            continue
-        window = math.isqrt(value.shape[-1]) if value.ndim else 0
-        if kind == "relative_position_index":
-            same = np.array_equal(relative_position(window), value)
-        else:
-            allowed = shifted_windows_allow(math.isqrt(len(value)) * window, window, window // 2) if window else np.empty(0)
-            same = allowed.shape == value.shape and bool(np.where(allowed, value == 0, value <= MASKED).all())
-        if not same:
-            raise ValueError(
-                f"{where}: {name} expected the table that {window}x{window} windows have, got another "
-                f"of shape {tuple(value.shape)}"
-            )
+        check = CHECKS.get(name.rpartition(".")[2])
+        expected = None if check is None else check(value)
+        if expected is not None:
+            raise ValueError(f"{where}: {name} expected {expected}, got another of shape {tuple(value.shape)}")
 
 
 def pack(value: np.ndarray) -> Any:

@@ -13,20 +13,11 @@ from flax import nnx
 from quam_jax.core.network import GivenNoise, Mode
 from quam_jax.networks import convolution as convolution_module
 from quam_jax.networks.convolution import convolution
-from quam_jax.networks.layers import (
-    BatchNorm,
-    ChannelDropout,
-    Conv,
-    ConvTranspose,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    Linear,
-    max_pool,
-    resize_linear,
-)
-from quam_jax.networks.unpool import max_pool_place, unpool
-from quam_jax.networks.value_dropout import BranchDropout, ValueDropout
+from quam_jax.networks.dropout import BranchDropout, ChannelDropout, ValueDropout
+from quam_jax.networks.layers import Conv, ConvTranspose, Linear
+from quam_jax.networks.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from quam_jax.networks.pooling import max_pool, max_pool_place, unpool
+from quam_jax.networks.resizing import resize_linear
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -11,8 +11,7 @@ import pytest
 
 from quam_jax.core.network import DrawnNoise, GivenNoise, Mode
 from quam_jax.models.model import Network, SegmentationModel
-from quam_jax.networks import NETWORKS
-from quam_jax.networks.inference import guess_architecture, infer_arguments
+from quam_jax.networks import NETWORKS, guess_architecture, infer_arguments
 
 NNUNET_2D = dict(rank=2, features_per_stage=(3, 4, 4))
 NNUNET_3D = dict(
