@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 from ..config import SearchConfig
 from ..core.network import EVAL, DrawnNoise, GivenNoise, Mode
 from ..models.model import Network, Parameters
-from ..networks.convolution import on_patches
+from .network import on_patches
 from .space import Moving, Space
 
 

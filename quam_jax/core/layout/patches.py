@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from ...config import ExecutionConfig, SearchConfig
 from ...models.model import Network, Parameters
-from ...networks.convolution import on_patches
 from ..compilation import jit
 from ..head.problem import fit_points
+from ..network import on_patches
 from ..space import Space, TailSpace
 from ..step import Frozen, Record, Setup, StepPlan, Target, cross_entropy, slack_bound
 from ..types import FitData, Targets
