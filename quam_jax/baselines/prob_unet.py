@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.compilation import jit
-from ..core.network import Mode
+from ..core.network import Mode, pad_to_multiple
 from ..core.types import Samples
-from ..models.model import Network, Parameters, SegmentationModel, pad_to_multiple
+from ..models.model import Network, Parameters, SegmentationModel
 from .records import as_samples, check_image
 
 BETA = 1.0  # weight of the divergence of the posterior from the prior, in nats an image

@@ -81,15 +81,14 @@ class TargetFacts(NamedTuple):
     reference_loss: Float[np.ndarray, "t m s"]
 
     @staticmethod
-    def of(trajectory: Trajectory, *, reference_loss: Float[np.ndarray, "t m s"]) -> "TargetFacts":
-        """The facts of a trajectory; `reference_loss` is the given network's beside each record."""
+    def of(trajectory: Trajectory) -> "TargetFacts":
+        """The facts of a trajectory."""
         counts = np.asarray(counted(trajectory))
-        losses = {n: np.asarray(getattr(trajectory, n)) for n in ("objective", "fit_loss", "bound", "penalty")}
+        losses = {n: np.asarray(getattr(trajectory, n)) for n in ("objective", "fit_loss", "bound", "penalty", "reference_loss")}
         return TargetFacts(
             counts,
             np.asarray(finite(trajectory)),
             kept_steps(trajectory, counts),
-            reference_loss=np.asarray(reference_loss),
             **losses,
         )
 
@@ -137,7 +136,6 @@ def audit_members(
     kind: type[Kind],
     trajectory: Trajectory,
     *,
-    reference_loss: Float[np.ndarray, " s"],
     names: Sequence[str],
     changed: Int[np.ndarray, " m"],
     first: int = 0,
@@ -145,13 +143,13 @@ def audit_members(
 ) -> list[Kind]:
     """One row a member of the trajectory's only target; `changed` pixels each, `place` what the kind adds.
 
-    `reference_loss` is the given network's on the batch of each record, `first` the number of the first member, where a
-    target's members are searched in parts.
+    `first` is the number of the first member, where a target's members are searched in parts.
     """
     counts = np.asarray(counted(trajectory))
     kept = kept_steps(trajectory, counts)[0]
     counts, usable = counts[0], np.asarray(finite(trajectory))[0]
     fit_loss, bound, objective = (np.asarray(getattr(trajectory, n))[0] for n in ("fit_loss", "bound", "objective"))
+    reference_loss = np.asarray(trajectory.reference_loss)[0]
     return [
         kind(
             target=0,
@@ -161,7 +159,7 @@ def audit_members(
             nan=not bool(usable[m].all()),
             fit_loss=float(fit_loss[m, k]),
             bound=float(bound[m, k]),
-            reference_loss=float(reference_loss[k]),
+            reference_loss=float(reference_loss[m, k]),
             steps=counts.shape[1],
             feasible_steps=int(counts[m].sum()),
             objective_first=float(objective[m, 0]),

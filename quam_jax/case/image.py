@@ -17,17 +17,19 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ..config import Config, SampleConfig, TargetConfig
+from ..config.build import build_layout
 from ..core.decomposition import entropy
-from ..core.layout.plan import choose_group
-from ..core.searching import Prepared, prepare, search_images
+from ..core.layout.choose import choose_group
+from ..core.searching import Prepared, search_images
 from ..core.types import FitData, Targets, Trajectory, Uncertainty
 from ..core.weighting import counted
 from ..models.model import SegmentationModel
 from ..models.predict import predict
+from ..models.prepare import model_of, prepare
 from ..published.combination import published_uncertainty
 from ..targets.masks import mask_targets, wanted_mask
 from .audit import MemberAudit, TargetFacts, audit_members, audit_targets, kept_probs, kept_steps, models_held
-from .many_targets import decompose_weighted, quantify_targets, reference_loss_of
+from .many_targets import decompose_weighted, quantify_targets
 
 
 class Quantified(NamedTuple):
@@ -84,7 +86,7 @@ def quantify(
     the network, values that are not finite, or settings that the network cannot serve.
     """
     config = config or Config()
-    return quantify_prepared(prepare(model, fit, config.search), image, config=config)
+    return quantify_prepared(prepare(model, fit, config.search, execution=config.execution), image, config=config)
 
 
 def quantify_prepared(prepared: Prepared, image: Float[np.ndarray, "*space i"], *, config: Config) -> Quantified:
@@ -94,7 +96,7 @@ def quantify_prepared(prepared: Prepared, image: Float[np.ndarray, "*space i"], 
 
 def quantify_images(prepared: Prepared, images: Sequence[Float[np.ndarray, "*space i"]], *, config: Config) -> list[Quantified]:
     """`quantify_prepared` for several images: small ones of one size are searched together, as are the slices of a volume."""
-    network, key = prepared.model.network, jax.random.key(config.seed)
+    network, key = prepared.network, jax.random.key(config.seed)
     pieces: list[_Piece] = []
     for image in images:
         image = np.asarray(image, np.float32)
@@ -129,24 +131,28 @@ def _quantify_pieces(prepared: Prepared, pieces: Sequence[_Piece], *, config: Co
     if config.targets.target != "mask":
         for piece in pieces:
             yield _quantify_many(
-                prepared, piece.image, predict(prepared.model, piece.image), config=config, key=piece.key, place=piece.place
+                prepared, piece.image, predict(model_of(prepared), piece.image), config=config, key=piece.key, place=piece.place
             )
         return
     for shape, alike in itertools.groupby(pieces, lambda piece: piece.image.shape):
-        group = choose_group(config.execution, members=config.search.members, pixels=math.prod(shape[:-1]))
+        group = choose_group(build_layout(config.execution), members=config.search.members, pixels=math.prod(shape[:-1]))
         while part := list(itertools.islice(alike, group)):
             yield from _quantify_group(prepared, part, config=config)
 
 
 def _quantify_group(prepared: Prepared, pieces: Sequence[_Piece], *, config: Config) -> Iterator[Quantified]:
-    references = [predict(prepared.model, piece.image) for piece in pieces]
+    references = [predict(model_of(prepared), piece.image) for piece in pieces]
     read = [_read_off(reference) for reference in references]
     targets = [
         case_targets(segmentation, reference, config=config, key=piece.key)
         for (segmentation, _), reference, piece in zip(read, references, pieces, strict=True)
     ]
     trajectories = search_images(
-        prepared, [piece.image for piece in pieces], targets, keys=[piece.key for piece in pieces], execution=config.execution
+        prepared,
+        [piece.image for piece in pieces],
+        targets,
+        keys=[piece.key for piece in pieces],
+        layout=build_layout(config.execution),
     )
     for piece, reference, (segmentation, softmax), trajectory in zip(pieces, references, read, trajectories, strict=True):
         yield _weigh(prepared, trajectory, reference, segmentation, softmax, config=config, place=piece.place)
@@ -183,7 +189,6 @@ def _weigh(
             audit_members(
                 MemberAudit,
                 trajectory,
-                reference_loss=prepared.recorded_loss,
                 names=wanted_names(config),
                 changed=(label_maps != labels.reshape(-1)).sum(-1),
                 slice=place,
@@ -212,7 +217,7 @@ def _quantify_many(
     found = quantify_targets(prepared, image, probabilities, segmentation, wanted=masks, config=config, key=key)
     trajectory, points = found.trajectory, np.asarray(found.targets.points)
     asked = np.asarray(found.targets.weights) > 0
-    facts = TargetFacts.of(trajectory, reference_loss=reference_loss_of(trajectory, config.search))
+    facts = TargetFacts.of(trajectory)
     label_maps = kept_probs(trajectory, facts.kept).argmax(-1)
     adversarial = []
     for m in range(config.search.members):

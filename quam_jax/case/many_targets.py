@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Key
 
-from ..config import Config, SampleConfig, SearchConfig
+from ..config import Config, SampleConfig
+from ..config.build import build_layout
 from ..core.decomposition import decompose, entropy
 from ..core.fragility import Fragility, fragility_maps, measure_fragility
 from ..core.searching import Prepared, search_prepared
@@ -70,7 +71,7 @@ def quantify_targets(
 ) -> ManyTargets:
     """Search every target of an image, decompose each, and put the results back on the grid."""
     targets, regions = choose_targets(image, reference, segmentation, wanted=wanted, config=config)
-    trajectory = search_prepared(prepared, image, targets, key=key, execution=config.execution)
+    trajectory = search_prepared(prepared, image, targets, key=key, layout=build_layout(config.execution))
     flat = reference.reshape(-1, reference.shape[-1])
     points = np.asarray(targets.points)
     given = flat[points]
@@ -85,15 +86,9 @@ def quantify_targets(
         .reshape(shape)
         for values, rest in zip(per_point, (base, base, np.zeros_like(base)), strict=True)
     ]
-    fragility = measure_fragility(trajectory, given, targets, reference_loss=reference_loss_of(trajectory, config.search))
+    fragility = measure_fragility(trajectory, given, targets)
     uncertainty = Uncertainty(*maps)  # type: ignore[arg-type]  # a record of NumPy maps
     return ManyTargets(targets, trajectory, uncertainty, fragility, fragility_maps(fragility, targets, shape), regions)
-
-
-def reference_loss_of(trajectory: Trajectory, config: SearchConfig) -> Float[np.ndarray, "t m s"]:
-    """The given network's fit loss beside each record: the bound less the slack."""
-    bound = np.asarray(trajectory.bound)
-    return bound / (1 + config.slack) if config.slack_unit == "relative" else bound - config.slack
 
 
 def decompose_targets(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-Parameters = PyTree[Array]
+Parameters = Any  # a pytree of arrays
 Logits = Float[Array, "b *space c"]
 
 

@@ -172,18 +172,6 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-def pad_to_multiple(images: Float[Array, "*shape"], network: Network, *, leading: int) -> Float[Array, "*shape"]:
-    """Pad the ends of the spatial axes, which follow `leading` batch axes, to what the network can take.
-
-    The edge is repeated. A network has one multiple for all axes, or one an axis.
-    """
-    multiple = network.size_multiple
-    sizes = images.shape[leading:-1]
-    multiples = (multiple,) * len(sizes) if isinstance(multiple, int) else multiple
-    padding = [(0, -n % m) for n, m in zip(sizes, multiples, strict=True)]
-    return jnp.pad(images, [*((0, 0),) * leading, *padding, (0, 0)], mode="edge")
-
-
 @jit(static_argnames="network")
 def _logits(network: Network, params: Parameters, stats: Parameters, x: Array) -> Array:
     return network.apply(params, stats, x)[0]

@@ -18,8 +18,8 @@ from ..case.image import Quantified, quantify_images
 from ..case.volume.case import VolumeResult, quantify_volume
 from ..case.volume.study import find_planned_cases, has_plan, label_names, load_study
 from ..config import Config
-from ..core.layout.plan import choose_group
-from ..core.searching import prepare
+from ..config.build import build_layout
+from ..core.layout.choose import choose_group
 from ..core.types import FitData
 from ..data.datasets import Case, find_cases
 from ..data.preprocess import Preprocessing, consensus, stack_fit_batches, to_slices
@@ -27,6 +27,7 @@ from ..data.records import digest, digest_arrays
 from ..data.volumes import Image, read_channels, read_labels
 from ..models.model import SegmentationModel
 from ..models.predict import fit_data
+from ..models.prepare import prepare
 from .request import RunRequest
 
 
@@ -142,7 +143,7 @@ def _whole_images(models: Sequence[SegmentationModel], request: RunRequest) -> M
     cases = find_cases(request.images, request.masks)
     preprocessing = request.preprocessing or preprocessing_of(model)
     known = load_fit(model, request.fit_images, request.fit_masks, preprocessing=preprocessing, config=request.config)
-    shared = prepare(model, known.fit, request.config.search)
+    shared = prepare(model, known.fit, request.config.search, execution=request.config.execution)
     names = [str(name) for name in model.manifest.get("class_names") or ()]
     if len(names) != model.network.classes:
         names = [f"class {label}" for label in range(model.network.classes)]
@@ -151,7 +152,9 @@ def _whole_images(models: Sequence[SegmentationModel], request: RunRequest) -> M
     def share(prepared: np.ndarray) -> float:
         if config.targets.target != "mask" or prepared.ndim - 1 != model.network.rank:
             return 1.0
-        return 1 / choose_group(config.execution, members=config.search.members, pixels=math.prod(prepared.shape[:-1]))
+        return 1 / choose_group(
+            build_layout(config.execution), members=config.search.members, pixels=math.prod(prepared.shape[:-1])
+        )
 
     return Method(
         cases,

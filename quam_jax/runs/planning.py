@@ -24,7 +24,8 @@ import jax
 import numpy as np
 
 from ..config import Config
-from ..core.layout.plan import Plan, backend_name, choose_plan
+from ..config.build import build_layout
+from ..core.layout.choose import Layout, backend_name, choose_layout
 from ..data.records import read_json, write_json
 from ..data.volumes import read_channels
 from ..models.loading import load_models
@@ -78,7 +79,7 @@ class Probe(NamedTuple):
     cases: int
     sizes: int
     lanes: int
-    plan: Plan
+    plan: Layout
 
 
 class Estimate(NamedTuple):
@@ -154,7 +155,7 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple
         length,
         cold.sizes,
         lanes,
-        choose_plan(request.config.execution, members=max(1, round(models))),
+        choose_layout(build_layout(request.config.execution), members=max(1, round(models))),
     ), longer.bytes
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from ..config import Config, to_dict
-from ..core.layout.plan import backend_name
+from ..core.layout.choose import backend_name
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
 from ..data.records import digest, read_json, write_json

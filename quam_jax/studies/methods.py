@@ -30,7 +30,7 @@ from ..baselines.tta import ALL, GEOMETRIC, transforms, tta
 from ..case.image import quantify_prepared
 from ..config import Config, FitConfig, SampleConfig, SearchConfig, change, dump_config
 from ..core.decomposition import decompose
-from ..core.searching import Prepared, prepare, search_prepared
+from ..core.searching import Prepared, search_prepared
 from ..core.types import FitData, Samples
 from ..core.weighting import to_samples, trajectory_weights
 from ..data.records import digest_arrays
@@ -38,6 +38,7 @@ from ..evaluation.agreement import average_ranks
 from ..evaluation.reference_maps import rater_mean
 from ..models.model import SegmentationModel
 from ..models.predict import predict
+from ..models.prepare import model_of, prepare
 from ..published.combination import published_uncertainty
 from ..targets.masks import mask_targets, wanted_mask
 from .cases import StudyCase, case_fit_data
@@ -207,7 +208,7 @@ def quam_samples(
 ) -> tuple[Samples, Any]:
     """Samples of the mask search on one image, and its trajectory."""
     x = jnp.asarray(image, jnp.float32)
-    reference = predict(prepared.model, x)
+    reference = predict(model_of(prepared), x)
     labels, settings = jnp.argmax(reference, -1), config.targets
     wanted = [
         wanted_mask(
@@ -223,7 +224,11 @@ def quam_samples(
         for n, shape in enumerate(settings.shapes)
     ]
     trajectory = search_prepared(
-        prepared, x, mask_targets(wanted, members=config.search.members), key=key, execution=config.execution
+        prepared,
+        x,
+        mask_targets(wanted, members=config.search.members),
+        key=key,
+        layout=build_layout(config.execution),
     )
     rule = config.samples
     weights = trajectory_weights(
@@ -243,7 +248,7 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     fit = fit_of(subject, config.fit)
     if config.search.epochs:  # the published stride of 50 uses 2 batches of 100 in an epoch; fewer batches give 2 as well
         config = change(config, {"batch_stride": min(config.search.batch_stride, max(1, fit.images.shape[0] // 2))})
-    prepared, whole = prepare(subject.model, fit, config.search), config.search.space == "full"
+    prepared, whole = prepare(subject.model, fit, config.search, execution=config.execution), config.search.space == "full"
     steps, members = len(prepared.steps.batch), config.search.members
     each = int(fit.images.shape[1]) + 1
     forward = (

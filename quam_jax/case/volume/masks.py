@@ -13,13 +13,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ...config import Config, SampleConfig
-from ...core.layout.plan import choose_plan
+from ...config.build import build_layout
+from ...core.layout.choose import choose_layout
 from ...core.searching import search_prepared
-from ...core.streaming import RunningSums, add_samples, close_sums, decompose_sums, log_weights, mix, no_samples
+from ...core.streaming import RunningSums, add_samples, close_sums, decompose_sums, mix, no_samples
 from ...core.types import Targets, Trajectory, Uncertainty
-from ...core.weighting import counted
+from ...core.weighting import counted, log_weights
 from ...data.tiles import Tiling, cut, importance
 from ...models.predict import predict
+from ...models.prepare import model_of
 from ...published.combination import published_uncertainty
 from ..audit import audit_members, kept_probs, kept_steps
 from ..image import wanted_names
@@ -51,7 +53,7 @@ def search_masks(
 ) -> Joined:
     """Search every patch that has something to move, and join all patches."""
     total, weights = weight_sum(tiling), importance(tiling.patch)
-    classes = study.prepared[0].model.network.classes
+    classes = study.prepared[0].network.classes
     maps = zeros((*tiling.shape, 3))
     kept = [zeros((*tiling.shape, classes)) for _ in range(len(study.folds) * config.search.members)]
     traces: list[list[Trajectory]] = []
@@ -106,14 +108,18 @@ def _search_tile(
     )
     rank = study.plan.rank
     image = jnp.asarray(patch.reshape(*tiling.patch[3 - rank :], -1))
-    references = [predict(p.model, image).reshape(inside.size, -1) for p in study.prepared]
+    references = [predict(model_of(p), image).reshape(inside.size, -1) for p in study.prepared]
     anchor = sum(references[1:], references[0]) / len(references)
     closed, kept, trajectories, audit = [], [], [], []
     for f, prepared in enumerate(study.prepared):
         sums, parts = no_samples(*references[f].shape), []
         for first, part in _chunks(targets, config):
             trajectory = search_prepared(
-                prepared, image, part, key=jax.random.fold_in(jax.random.fold_in(key, f), first), execution=config.execution
+                prepared,
+                image,
+                part,
+                key=jax.random.fold_in(jax.random.fold_in(key, f), first),
+                layout=build_layout(config.execution),
             )
             sums = _add(sums, trajectory, anchor, samples=config.samples)
             best = kept_probs(trajectory, kept_steps(trajectory, np.asarray(counted(trajectory))))[0]
@@ -123,7 +129,6 @@ def _search_tile(
             audit += audit_members(
                 TileAudit,
                 trajectory,
-                reference_loss=prepared.recorded_loss,
                 names=wanted_names(config)[first : first + len(best)],
                 first=first,
                 changed=(inside.reshape(-1) & (np.argmax(best, -1) != own)).sum(-1),
@@ -147,7 +152,7 @@ def _search_tile(
 def _chunks(targets: Targets, config: Config) -> Iterator[tuple[int, Targets]]:
     """The members that run together; all of them where the published combination needs all samples at once."""
     members = targets.labels.shape[1]
-    together = choose_plan(config.execution, members=members).chunk or members
+    together = choose_layout(build_layout(config.execution), members=members).chunk or members
     if config.samples == SampleConfig.published():
         together = members
     for first in range(0, members, together):

@@ -19,6 +19,7 @@ from ...data.tiles import Tiling
 from ...models.coding import Coding
 from ...models.model import SegmentationModel
 from ...models.predict import predict
+from ...models.prepare import model_of
 from ..audit import MemberAudit
 
 IN_MEMORY = 2**28  # bytes; a larger array over a volume lies in a temporary file
@@ -72,7 +73,7 @@ def leave_tile(study: Study, patch: Float[np.ndarray, "*patch i"], *, config: Co
     """A patch with the references of the folds as its only samples."""
     rank, shape = study.plan.rank, patch.shape[:-1]
     image = jnp.asarray(patch.reshape(*shape[3 - rank :], -1))
-    references = [predict(p.model, image).reshape(math.prod(shape), -1) for p in study.prepared]
+    references = [predict(model_of(p), image).reshape(math.prod(shape), -1) for p in study.prepared]
     anchor = sum(references[1:], references[0]) / len(references)
     closed = [close_sums(no_samples(*r.shape), r, anchor, include_reference=True) for r in references]
     maps = decompose_sums(mix(closed), anchor, setting=config.samples.decomposition)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ...config import Config
+from ...config.build import build_layout
 from ...core.fragility import measure_fragility
 from ...core.searching import search_prepared
 from ...core.types import Targets, Trajectory
@@ -25,7 +26,7 @@ from ...targets.masks import ranked_classes
 from ...targets.partition import region_maps, region_points
 from ...targets.pixels import chosen_pixels, pixel_targets
 from ..audit import TargetFacts, audit_targets, kept_probs
-from ..many_targets import decompose_folds, reference_loss_of
+from ..many_targets import decompose_folds
 from .parts import Joined, Left, Study, TileAudit, leave_tile, start_of, zeros
 from .sliding_window import weight_sum
 
@@ -185,7 +186,7 @@ def _ask_voxels(voxels: Int[np.ndarray, " t"], probs: Float[np.ndarray, "*grid c
 
 def _records(study: Study, config: Config) -> int:
     """Recorded probabilities of one point of one target."""
-    return config.search.members * len(study.prepared[0].steps.batch) * study.prepared[0].model.network.classes
+    return config.search.members * len(study.prepared[0].steps.batch) * study.prepared[0].network.classes
 
 
 def _ask_regions(
@@ -244,12 +245,11 @@ def _search(
     slack = np.full(asked.voxels.shape, np.inf, np.float32)
     inside = asked.weights > 0
     for f, prepared in enumerate(study.prepared):
-        found = search_prepared(prepared, image, targets, key=jax.random.fold_in(key, f), execution=config.execution)
-        losses = reference_loss_of(found, config.search)
-        cost = measure_fragility(found, given[f], targets, reference_loss=losses)
+        found = search_prepared(prepared, image, targets, key=jax.random.fold_in(key, f), layout=build_layout(config.execution))
+        cost = measure_fragility(found, given[f], targets)
         slack = np.minimum(slack, np.asarray(cost.slack)[:count])
         own = Trajectory(*(np.asarray(leaf)[:count] for leaf in found))  # type: ignore[arg-type]  # NumPy arrays
-        told = TargetFacts.of(own, reference_loss=losses[:count])
+        told = TargetFacts.of(own)
         kept += list(np.moveaxis(kept_probs(own, told.kept), 1, 0))
         moved = np.where(told.counts[..., None, None], own.probs - given[f][:count, None, None], 0)
         change.append(np.einsum("tmspc,tp->msc", moved, inside.astype(np.float32)))
@@ -282,7 +282,7 @@ def _tell(
             TileAudit, facts, names=names, changed=changed, tile=index, start=start_of(tiling, index), fold=fold
         )
         means = facts.means()
-        traces.append(Trajectory(None, *(means[n][None] for n in ("objective", "fit_loss", "bound", "penalty"))))  # type: ignore[arg-type]
+        traces.append(Trajectory(None, *(means[n][None] for n in ("objective", "fit_loss", "bound", "penalty")), None))  # type: ignore[arg-type, call-arg]
     return rows, traces
 
 

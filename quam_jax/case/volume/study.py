@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from ...config import Config
-from ...core.searching import prepare
 from ...data.datasets import Case, find_cases, list_images
 from ...data.files import image_stem
 from ...data.plans import Plan
@@ -19,6 +18,7 @@ from ...data.volumes import read_channels, read_labels
 from ...models.coding import Coding
 from ...models.model import SegmentationModel
 from ...models.predict import fit_data
+from ...models.prepare import prepare
 from .fit import FitVolume, batch_patches, fit_patches, patches_a_case
 from .parts import Study
 
@@ -81,6 +81,9 @@ def load_study(
             raise ValueError(f"{case.image}: {error}") from None
         hashes.append(image.sha256)
     images_labels = batch_patches(patches[: config.fit.fit_cases or None], fit_batch=config.fit.fit_batch)
-    prepared = [prepare(model, fit_data(model, *images_labels), config.search) for model in map(coding.searchable, models)]
+    prepared = [
+        prepare(model, fit_data(model, *images_labels), config.search, execution=config.execution)
+        for model in map(coding.searchable, models)
+    ]
     folds = tuple(str(m.manifest["nnunet"].get("fold", i)) for i, m in enumerate(models))
     return Study(plan, coding, folds, tuple(models), tuple(prepared)), [c.name for c in chosen], hashes
