@@ -243,8 +243,9 @@ def main() -> None:
     from quam_jax.config import Config
     from quam_jax.data.datasets import find_cases
     from quam_jax.data.volumes import read_channels, read_labels
+    from quam_jax.models.description import preprocessing_of
     from quam_jax.models.loading import load_model
-    from quam_jax.runs.run import load_fit, preprocessing_of
+    from quam_jax.runs.run import load_fit
 
     start_jax()
     data = Path(quam_jax.__file__).parent / "demo_data"

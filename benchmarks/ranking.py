@@ -43,11 +43,11 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
     from quam_jax.core.searching import prepare
     from quam_jax.data.preprocess import Preprocessing
     from quam_jax.data.records import digest, read_json, write_json
-    from quam_jax.evaluation.reference_maps import consensus, rater_mean
+    from quam_jax.evaluation.reference_maps import consensus
+    from quam_jax.models.description import model_digest
     from quam_jax.models.loading import load_model
     from quam_jax.results.ranking import case_criteria
     from quam_jax.studies.cases import case_fit_data, parse_dataset, read_cases
-    from quam_jax.studies.study import model_digest
 
     model = load_model(model_path)
     config = change(Config(), {"slack": SLACK, **SETTINGS[setting]})
@@ -65,7 +65,7 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
             prepared = prepared or prepare(model, case_fit_data(model, fit_cases), config.search)
             start = time.process_time()
             found = quantify_prepared(prepared, case.image, config=config)
-            truth = consensus(rater_mean(case.raters, classes=2))
+            truth = consensus(case.raters, classes=2, ties="smallest")
             arrays = {**found.maps, "segmentation": found.segmentation, "adversarial": found.adversarial}
             both, sizes = ((found.segmentation > 0) & (truth > 0)).sum(), (found.segmentation > 0).sum() + (truth > 0).sum()
             held, searched = models_held(found.audit)

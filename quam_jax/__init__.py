@@ -54,13 +54,13 @@ if TYPE_CHECKING:
     from .data.volumes import read_image as read_image
     from .data.volumes import read_labels as read_labels
     from .evaluation.evaluate import evaluate as evaluate
+    from .models.description import preprocessing_of as preprocessing_of
     from .models.folder import save_model as save_model
     from .models.loading import load_model as load_model
     from .models.model import Network as Network
     from .models.model import SegmentationModel as SegmentationModel
     from .models.predict import fit_data as fit_data
     from .results.review import rank_run as rank_run
-    from .runs.method import preprocessing_of as preprocessing_of
 
 
 _PLACES = {
@@ -78,7 +78,7 @@ _PLACES = {
     "read_image": "data.volumes",
     "read_labels": "data.volumes",
     "rank_run": "results.review",
-    "preprocessing_of": "runs.method",
+    "preprocessing_of": "models.description",
     "FitData": "core.types",
 }
 

@@ -23,7 +23,8 @@ from quam_jax.core.searching import prepare
 from quam_jax.core.types import FitData
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data, predict
-from quam_jax.training.trainer import TrainConfig, train
+from quam_jax.training.settings import TrainConfig
+from quam_jax.training.trainer import train
 from tests.small_run import disc, little_model, picture
 
 KEY = jax.random.key(3)

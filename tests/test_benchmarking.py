@@ -16,8 +16,8 @@ from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
 from benchmarks.shrinking import rows_of as shrinking_rows
 from quam_jax.cli import main
-from quam_jax.cli.methods import parse_seeds, spread
-from quam_jax.cli.tune import search_grid
+from quam_jax.cli.methods import parse_seeds
+from quam_jax.cli.tune import parse_values
 from quam_jax.config import Config, change
 from quam_jax.data.rendered import nodule_opacity, render
 from quam_jax.evaluation.ranking import augrc, count_errors
@@ -27,8 +27,9 @@ from quam_jax.studies.cases import parse_dataset
 from quam_jax.studies.ceiling import halves, pcc_halves, rater_figures
 from quam_jax.studies.methods import Method, Outcome, Subject, memo_key, methods, rank_mean
 from quam_jax.studies.shifts import parse_shift, shifted
-from quam_jax.studies.splits import Identity, check_disjoint, patient_of
+from quam_jax.studies.splits import Identity, check_disjoint, patient_of, take_evenly
 from quam_jax.studies.study import Cell, risk_curve
+from quam_jax.studies.tuned import combine
 from quam_jax.studies.tuning import best
 from tests.small_run import disc, little_model, picture
 
@@ -208,10 +209,11 @@ def test_the_best_setting_is_the_first_of_the_largest_score_or_the_smallest_risk
     rows = [{"settings": n, "score": s} for n, s in enumerate((0.2, float("nan"), 0.5, 0.5))]
     assert best(rows)["settings"] == 2
     assert best(rows, score="total/aurc_image")["settings"] == 0
-    assert search_grid({"radius": "1,2", "slack": "0.2"}) == ({"radius": 1, "slack": 0.2}, {"radius": 2, "slack": 0.2})
+    values = {name: parse_values(name, text) for name, text in {"radius": "1, 2", "slack": "0.2"}.items()}
+    assert combine(values) == ({"radius": 1, "slack": 0.2}, {"radius": 2, "slack": 0.2})
     with pytest.raises(ValueError, match="--learning-rate: expected a list of numbers"):
-        search_grid({"learning_rate": "fast"})
-    assert spread(list(range(10)), 3) == [0, 3, 6] and spread([1, 2], 0) == [1, 2]
+        parse_values("learning_rate", "fast")
+    assert take_evenly(range(10), 3) == [0, 3, 6] and take_evenly([1, 2], None) == take_evenly([1, 2], 5) == [1, 2]
     with pytest.raises(ValueError, match="--seeds"):
         parse_seeds("a")
 

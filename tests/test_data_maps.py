@@ -13,7 +13,8 @@ from PIL import Image as PillowImage
 
 from quam_jax.data import files
 from quam_jax.data.colours import lab_to_srgb, label_colours, sequential_colours
-from quam_jax.data.volumes import read_image, read_labels, read_map, write_map
+from quam_jax.data.maps import read_map, write_map
+from quam_jax.data.volumes import read_image, read_labels
 
 GEOMETRY_FIELDS = (
     *("sform_code", "qform_code", "srow_x", "srow_y", "srow_z"),

@@ -1,4 +1,4 @@
-"""Preprocessing, padding, fit batches, slices and consensus against values by hand or by brute force."""
+"""Preprocessing, padding, fit batches, and slices against values by hand or by brute force."""
 
 import itertools
 import json
@@ -8,7 +8,6 @@ import pytest
 
 from quam_jax.data.preprocess import (
     Preprocessing,
-    consensus,
     crop_back,
     from_slices,
     match_channels,
@@ -228,43 +227,3 @@ def test_slices_of_a_volume_and_back(axis, channels):
             call()
     with pytest.raises(ValueError, match="three spatial axes"):
         to_slices(np.zeros((3, 3)))
-
-
-def test_consensus_by_hand():
-    raters = np.array([[0, 1, 2, 2, 1], [0, 1, 1, 1, 2], [1, 1, 0, 2, 1], [1, 0, 0, 1, 2]])
-    # votes: 0011, 1110, 2100, 2121, 1212 -> tie 0/1, 1, 0, tie 1/2, tie 1/2
-    np.testing.assert_array_equal(consensus(raters, 3), [0, 1, 0, 1, 1])
-    binary = np.array([[0, 1, 1, 0], [0, 1, 0, 1]])
-    np.testing.assert_array_equal(consensus(binary, 2), [0, 1, 0, 0])
-    np.testing.assert_array_equal(consensus(binary, 2, ties="foreground"), [0, 1, 1, 1])
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("classes", [2, 3, 5])
-def test_consensus_against_counting_pixel_by_pixel(count, classes):
-    raters = np.random.default_rng(count * classes).integers(0, classes, (count, 6, 5, 4))
-    got = consensus(raters, classes)
-    assert got.dtype == np.int32
-    for place in np.ndindex(6, 5, 4):
-        drawn = raters[(slice(None), *place)].tolist()
-        assert got[place] == min(range(classes), key=lambda label, drawn=drawn: (-drawn.count(label), label))
-    order = np.random.default_rng(0).permutation(count)
-    np.testing.assert_array_equal(consensus(raters[order], classes), got)
-    if classes == 2:
-        share = raters.mean(axis=0)
-        np.testing.assert_array_equal(consensus(raters, 2, ties="foreground"), share >= 0.5)
-        np.testing.assert_array_equal(got, share > 0.5)
-
-
-def test_consensus_refusals():
-    good = np.zeros((2, 3), int)
-    for raters, classes, options, says in (
-        (good + 2, 2, {}, "labels 2 to 2; expected 0 to 1"),
-        (good - 1, 2, {}, "labels -1 to -1"),
-        (good[:0], 2, {}, "at least one rater"),
-        (good[0], 2, {}, "at least one rater"),
-        (good, 3, {"ties": "foreground"}, "needs two classes"),
-        (good, 2, {"ties": "largest"}, "expected smallest or foreground"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            consensus(raters, classes, **options)

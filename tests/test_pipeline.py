@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from quam_jax.config import Config, ExecutionConfig, SearchConfig
-from quam_jax.runs.run import RunRequest, load_fit, preprocessing_of, run
+from quam_jax.models.description import preprocessing_of
+from quam_jax.runs.run import RunRequest, load_fit, run
 from tests.small_run import disc, picture, prepare_folders, write_cases, write_nifti
 from tests.tiny import picture_model, tiny_network
 

@@ -1,4 +1,4 @@
-"""Raw intensities to what a network expects: preprocessing, padding, fit batches, slices, rater consensus.
+"""Raw intensities to what a network expects: preprocessing, padding, fit batches, slices.
 
 Everything here is NumPy on arrays that fit in memory; the settings are one frozen record that travels with
 the model.
@@ -202,34 +202,6 @@ def from_slices(slices: Num[np.ndarray, "s h w ..."], *, axis: int = 2) -> Num[n
     """The inverse of to_slices."""
     _require_axis(axis)
     return np.ascontiguousarray(np.moveaxis(slices, 0, axis))
-
-
-def consensus(
-    raters: Integer[np.ndarray, " a *space"],
-    classes: int,
-    *,
-    ties: Literal["smallest", "foreground"] = "smallest",
-) -> Int[np.ndarray, "*space"]:
-    """The label most raters gave to each pixel, int32.
-
-    A tie goes to the smallest of the labels that share it; with ties="foreground" (two classes) to 1, which
-    is the rule "mean of the raters >= 1/2". ValueError for labels outside 0..classes-1 or no rater.
-    """
-    if ties not in ("smallest", "foreground"):
-        raise ValueError(f"ties: expected smallest or foreground, got {ties!r}")
-    if ties == "foreground" and classes != 2:
-        raise ValueError(f"ties: foreground needs two classes, got {classes}")
-    if raters.ndim < 2 or raters.shape[0] < 1:
-        raise ValueError(f"raters: expected [a *space] with at least one rater, got shape {raters.shape}")
-    if raters.size and (raters.min() < 0 or raters.max() >= classes):
-        raise ValueError(f"raters: labels {raters.min()} to {raters.max()}; expected 0 to {classes - 1}")
-    most = np.zeros(raters.shape[1:], np.int32)
-    labels = np.zeros(raters.shape[1:], np.int32)
-    for label in range(classes):
-        votes = np.count_nonzero(raters == label, axis=0).astype(np.int32)
-        ahead = votes >= most if ties == "foreground" else votes > most
-        most, labels = np.maximum(most, votes), np.where(ahead, np.int32(label), labels)
-    return labels
 
 
 def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:

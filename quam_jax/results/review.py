@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.colour_tables import write_colour_tables
+from ..data.maps import write_map
 from ..data.records import write_json, write_table
-from ..data.volumes import read_image, write_map
+from ..data.volumes import read_image
 from ..report.case_page import REGION_SHARE
 from ..report.folder import Run, load_arrays, read_run
 from ..report.html import survey

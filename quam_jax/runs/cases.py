@@ -13,17 +13,16 @@ from ..case.image import Quantified, audit_rows
 from ..case.structures import structure_volumes, volume_columns
 from ..case.volume.case import VolumeResult
 from ..config import to_dict
+from ..data.cases import read_case_files
 from ..data.datasets import Case
-from ..data.maps import pack_arrays
+from ..data.maps import pack_arrays, write_map
 from ..data.records import digest, digest_arrays
-from ..data.volumes import Image, read_channels, read_labels, write_map
+from ..data.volumes import Image
 from ..evaluation.evaluate import evaluate
-from ..evaluation.reference_maps import boundary_map, contour_distance
+from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, contour_distance
 from . import folder as run_folder
 from .method import Method
 from .request import RunRequest
-
-BOUNDARY_SIGMA = 2.0  # pixels; the width of the `boundary` control, in mm for images with a spacing
 
 
 class Loaded(NamedTuple):
@@ -52,8 +51,7 @@ class Searched(NamedTuple):
 def read_case(case: Case, method: Method, request: RunRequest, run_digest: str) -> Loaded:
     """Read the files of a case, look whether its results are there and sound, and prepare the image if not."""
     start = time.perf_counter()
-    image = read_channels(case.files)
-    raters = {name: read_labels(path, classes=len(method.labels), like=image.geometry) for name, path in case.raters.items()}
+    image, raters = read_case_files(case, classes=len(method.labels))
     case_digest = digest(run_digest, image.sha256, digest_arrays(raters))
     notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in method.fit_hashes else []
     done, why = run_folder.verify(request.out, case.name, case_digest)

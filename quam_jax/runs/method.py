@@ -6,7 +6,6 @@ them on its grid, in patches. A method lives on one device; `on_device` makes th
 
 import dataclasses
 import math
-import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +21,11 @@ from ..config.build import build_layout
 from ..core.layout.choose import choose_group
 from ..core.types import FitData
 from ..data.datasets import Case, find_cases
-from ..data.preprocess import Preprocessing, consensus, stack_fit_batches, to_slices
-from ..data.records import digest, digest_arrays
+from ..data.preprocess import Preprocessing, stack_fit_batches, to_slices
+from ..data.records import digest
 from ..data.volumes import Image, read_channels, read_labels
+from ..evaluation.reference_maps import consensus
+from ..models.description import model_digest, preprocessing_of
 from ..models.model import SegmentationModel
 from ..models.predict import fit_data
 from ..models.prepare import prepare
@@ -90,14 +91,6 @@ def models_digest(models: Sequence[SegmentationModel], path: Path) -> str:
     """SHA-256 of the weights and architecture of a model, of all folds together; ValueError for NaN or infinity in them."""
     first, *others = (_model_digest(model, path) for model in models)
     return digest(first, *others) if others else first
-
-
-def preprocessing_of(model: SegmentationModel) -> Preprocessing:
-    """How a model's images are prepared, by its manifest; z-score where it does not say."""
-    said = model.manifest.get("preprocessing", {})
-    if not isinstance(said, dict):
-        raise ValueError(f"preprocessing of the model: expected an object, got {reprlib.repr(said)}")
-    return Preprocessing.from_dict({"normalise": "zscore", "channels": model.network.in_channels, **said})
 
 
 def load_fit(model: SegmentationModel, images: Path, masks: Path, *, preprocessing: Preprocessing, config: Config) -> Known:
@@ -205,7 +198,7 @@ def _by_plan(models: Sequence[SegmentationModel], request: RunRequest) -> Method
 def _read_fit_case(case: Case, classes: int) -> tuple[Image, np.ndarray]:
     image = read_channels(case.files)
     raters = [read_labels(path, classes=classes, like=image.geometry) for path in case.raters.values()]
-    return image, consensus(np.stack(raters), classes, ties="smallest")
+    return image, consensus(np.stack(raters), classes=classes, ties="smallest")
 
 
 def _model_digest(model: SegmentationModel, path: Path) -> str:
@@ -215,5 +208,4 @@ def _model_digest(model: SegmentationModel, path: Path) -> str:
             f"{path}: expected finite weights, got NaN or infinity in {', '.join(bad[:3])}"
             + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
         )
-    description = digest(model.network.architecture, dict(model.network.arguments))
-    return digest(description, digest_arrays({**model.params, **model.stats}))
+    return model_digest(model)

@@ -23,18 +23,19 @@ from ..core.layout.choose import backend_name
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
 from ..data.records import digest, read_json, write_json
+from ..evaluation.reference_maps import BOUNDARY_SIGMA
 from ..models.loading import load_models
 from ..models.model import SegmentationModel
 from ..version import __version__
 from . import folder as run_folder
-from .cases import BOUNDARY_SIGMA, Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
+from .cases import Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
 from .merge import merge, read_outcome, read_result
-from .method import Known, Method, find_method, load_fit, models_digest, on_device, preprocessing_of
+from .method import Known, Method, find_method, load_fit, models_digest, on_device
 from .request import RunRequest, RunResult, Sharing
 from .stages import Failed, Passed, Times, run_stages
 from .workers import FINAL, SessionOver, Worker, others_at_work
 
-__all__ = ["Known", "Method", "RunRequest", "RunResult", "Sharing", "load_fit", "preprocessing_of", "run"]
+__all__ = ["Known", "Method", "RunRequest", "RunResult", "Sharing", "load_fit", "run"]
 
 TURNS = 4  # batches of cases that a lane gets at least: so that reading and writing overlap, and all lanes get their part
 POLL = 0.2  # seconds between two looks at what the others do, at least

@@ -14,14 +14,14 @@ import numpy as np
 from ..data.records import digest, read_json, write_json
 from .cases import StudyCase
 from .methods import Method
-from .study import Network, run_case
+from .study import StudyNetwork, run_case
 
 SCORE = "total/pcc"
 LOWER_IS_BETTER = ("aurc_image", "e_aurc_image", "augrc_image", "ged_v", "ged_u")
 
 
 def tune(
-    network: Network,
+    network: StudyNetwork,
     method: Method,
     cases: Sequence[StudyCase],
     *,

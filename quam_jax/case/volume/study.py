@@ -13,8 +13,8 @@ from ...config import Config
 from ...data.datasets import Case, find_cases, list_images
 from ...data.files import image_stem
 from ...data.plans import Plan
-from ...data.preprocess import consensus
 from ...data.volumes import read_channels, read_labels
+from ...evaluation.reference_maps import consensus
 from ...models.coding import Coding
 from ...models.model import SegmentationModel
 from ...models.predict import fit_data
@@ -68,7 +68,7 @@ def load_study(
     for number, case in enumerate(chosen):
         image = read_channels(case.files)
         raters = np.stack([read_labels(path, classes=stored, like=image.geometry) for path in case.raters.values()])
-        labels = consensus(raters, stored, ties="smallest")
+        labels = consensus(raters, classes=stored, ties="smallest")
         try:
             patches += fit_patches(
                 FitVolume(image.array, labels, image.geometry),
