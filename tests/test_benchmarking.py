@@ -15,6 +15,7 @@ from benchmarks.methods import rows_of, write_rows
 from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
 from benchmarks.shrinking import rows_of as shrinking_rows
+from quam_jax.baselines.method import Method, Outcome, Subject
 from quam_jax.cli import main
 from quam_jax.cli.methods import parse_seeds
 from quam_jax.cli.tune import parse_values
@@ -25,7 +26,7 @@ from quam_jax.models.folder import save_model
 from quam_jax.studies import tables
 from quam_jax.studies.cases import parse_dataset
 from quam_jax.studies.ceiling import halves, pcc_halves, rater_figures
-from quam_jax.studies.methods import Method, Outcome, Subject, memo_key, methods, rank_mean
+from quam_jax.studies.methods import memo_key, methods, rank_mean
 from quam_jax.studies.shifts import parse_shift, shifted
 from quam_jax.studies.splits import Identity, check_disjoint, patient_of, take_evenly
 from quam_jax.studies.study import Cell, risk_curve

@@ -19,7 +19,7 @@ from flax import nnx, traverse_util
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.compilation import jit
-from ..core.network import EVAL, Mode
+from ..core.network import EVAL, Mode, pad_to_multiple
 from ..networks import NETWORKS
 from ..networks.layers import Layer
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ..baselines.method import Method
 from ..data.records import digest, read_json, write_json
 from .cases import StudyCase
-from .methods import Method
 from .study import StudyNetwork, run_case
 
 SCORE = "total/pcc"
