@@ -15,7 +15,7 @@ from benchmarks.methods import rows_of, write_rows
 from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
 from benchmarks.shrinking import rows_of as shrinking_rows
-from quam_jax.baselines.method import Method, Outcome, Subject
+from quam_jax.baselines.method import Method, MethodOptions, Outcome, Subject
 from quam_jax.cli import main
 from quam_jax.cli.methods import parse_seeds
 from quam_jax.cli.tune import parse_values
@@ -336,6 +336,29 @@ def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
         methods()[name].grid[0] == {"slack": default.search.slack}
         for name in ("random_directions", "quam_regions", "quam_pixels")
     )
+
+
+def test_rows_stand_in_the_order_of_the_tables() -> None:
+    known = methods(inject_dropout=0.2, configs={"own": Config()})
+    assert list(known) == (
+        "softmax temperature tta ensemble mc_dropout laplace evidential prob_unet quam quam_tuned quam_published quam_regions "
+        "quam_pixels boundary blur blurred_mask random_directions quam_no_search quam_published_no_search own tta_quam_ranks "
+        "tta_random_ranks raters_halves"
+    ).split()
+    controls = "boundary blur blurred_mask random_directions quam_no_search quam_published_no_search tta_random_ranks raters_halves"
+    assert {name for name, method in known.items() if method.control} == set(controls.split())
+    assert {name for name, method in known.items() if method.trained} == {"evidential", "prob_unet"}
+    assert {name for name, method in known.items() if method.ensemble} == {"ensemble"}
+    assert [row["inject"] for row in known["mc_dropout"].grid] == [0.2, 0.1, 0.3, 0.5, 0.7]
+    assert methods()["mc_dropout"].grid == ({},)
+    assert [row["width"] for row in known["blur"].grid] == [1.0, 0.25, 0.5, 0.75, 1.5, 2.0, 3.0]
+    assert [row["slack"] for row in known["random_directions"].grid] == [1.0, 0.2, 5.0, 20.0]
+
+
+def test_only_networks_with_dropout_serve_mc_dropout_unless_it_is_injected() -> None:
+    serves = methods()["mc_dropout"].serves
+    assert not serves(little_model(), MethodOptions()) and serves(little_model(), MethodOptions(inject_dropout=0.1))
+    assert methods()["softmax"].serves(little_model(), MethodOptions())
 
 
 def test_studies_name_rows_and_networks_that_exist() -> None:
