@@ -23,10 +23,10 @@ from quam_jax.baselines.temperature import temperature as scale_temperature
 from quam_jax.baselines.tta import ALL, GEOMETRIC, transforms, tta
 from quam_jax.config import SearchConfig
 from quam_jax.core.network import Mode
-from quam_jax.models.prepare import prepare
 from quam_jax.core.types import FitData
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data, predict
+from quam_jax.models.prepare import prepare
 from quam_jax.training.settings import TrainConfig
 from quam_jax.training.trainer import train
 from tests.small_run import disc, little_model, picture

@@ -340,12 +340,17 @@ def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
 
 def test_rows_stand_in_the_order_of_the_tables() -> None:
     known = methods(inject_dropout=0.2, configs={"own": Config()})
-    assert list(known) == (
-        "softmax temperature tta ensemble mc_dropout laplace evidential prob_unet quam quam_tuned quam_published quam_regions "
-        "quam_pixels boundary blur blurred_mask random_directions quam_no_search quam_published_no_search own tta_quam_ranks "
-        "tta_random_ranks raters_halves"
-    ).split()
-    controls = "boundary blur blurred_mask random_directions quam_no_search quam_published_no_search tta_random_ranks raters_halves"
+    assert (
+        list(known)
+        == (
+            "softmax temperature tta ensemble mc_dropout laplace evidential prob_unet quam quam_tuned quam_published quam_regions "
+            "quam_pixels boundary blur blurred_mask random_directions quam_no_search quam_published_no_search own tta_quam_ranks "
+            "tta_random_ranks raters_halves"
+        ).split()
+    )
+    controls = (
+        "boundary blur blurred_mask random_directions quam_no_search quam_published_no_search tta_random_ranks raters_halves"
+    )
     assert {name for name, method in known.items() if method.control} == set(controls.split())
     assert {name for name, method in known.items() if method.trained} == {"evidential", "prob_unet"}
     assert {name for name, method in known.items() if method.ensemble} == {"ensemble"}
