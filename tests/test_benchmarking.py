@@ -1,5 +1,6 @@
 """The study: splits, shifts, tuning, cache, tables by hand, and the three commands from files to files."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import studies
-from benchmarks.evidence import choice, chosen, default_settings, glance, label, short_table, shrinking_table, verdict, verdicts
+from benchmarks import studies, study_plans
+from benchmarks.evidence_names import default_settings, label
+from benchmarks.evidence_tables import short_table, shrinking_table
+from benchmarks.evidence_tuning import choice, chosen
+from benchmarks.evidence_verdicts import glance, verdict, verdicts
 from benchmarks.methods import rows_of, write_rows
 from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
@@ -24,14 +28,15 @@ from quam_jax.data.rendered import nodule_opacity, render
 from quam_jax.evaluation.ranking import augrc, count_errors
 from quam_jax.models.folder import save_model
 from quam_jax.studies import tables
+from quam_jax.studies.benchmark import benchmark_methods
 from quam_jax.studies.cases import parse_dataset
 from quam_jax.studies.ceiling import halves, pcc_halves, rater_figures
 from quam_jax.studies.methods import memo_key, methods, rank_mean
+from quam_jax.studies.request import BenchmarkRequest, StudyRequest
 from quam_jax.studies.shifts import parse_shift, shifted
 from quam_jax.studies.splits import Identity, check_disjoint, patient_of, take_evenly
 from quam_jax.studies.study import Cell, risk_curve
-from quam_jax.studies.tuned import combine
-from quam_jax.studies.tuning import best
+from quam_jax.studies.tuning import best, combine
 from tests.small_run import disc, little_model, picture
 
 SIZE = (16, 16)
@@ -340,18 +345,12 @@ def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
 
 def test_rows_stand_in_the_order_of_the_tables() -> None:
     known = methods(inject_dropout=0.2, configs={"own": Config()})
-    assert (
-        list(known)
-        == (
-            "softmax temperature tta ensemble mc_dropout laplace evidential prob_unet quam quam_tuned quam_published quam_regions "
-            "quam_pixels boundary blur blurred_mask random_directions quam_no_search quam_published_no_search own tta_quam_ranks "
-            "tta_random_ranks raters_halves"
-        ).split()
-    )
-    controls = (
-        "boundary blur blurred_mask random_directions quam_no_search quam_published_no_search tta_random_ranks raters_halves"
-    )
-    assert {name for name, method in known.items() if method.control} == set(controls.split())
+    first = "softmax temperature tta ensemble mc_dropout laplace evidential prob_unet"
+    searches = "quam quam_tuned quam_published quam_regions quam_pixels"
+    controls = "boundary blur blurred_mask random_directions quam_no_search quam_published_no_search"
+    ranks = "own tta_quam_ranks tta_random_ranks raters_halves"
+    assert list(known) == f"{first} {searches} {controls} {ranks}".split()
+    assert [n for n, row in known.items() if row.control] == [*controls.split(), "tta_random_ranks", "raters_halves"]
     assert {name for name, method in known.items() if method.trained} == {"evidential", "prob_unet"}
     assert {name for name, method in known.items() if method.ensemble} == {"ensemble"}
     assert [row["inject"] for row in known["mc_dropout"].grid] == [0.2, 0.1, 0.3, 0.5, 0.7]
@@ -368,14 +367,14 @@ def test_only_networks_with_dropout_serve_mc_dropout_unless_it_is_injected() -> 
 
 def test_studies_name_rows_and_networks_that_exist() -> None:
     known = methods(inject_dropout=0.3)
-    for name, study in studies.STUDIES.items():
-        words = studies.arguments_of(name, study)
+    for name, study in study_plans.STUDIES.items():
+        words = study_plans.arguments_of(name, study)
         rows = words[words.index("--methods") + 1].split(",")
         assert set(rows) <= set(known) and len(set(rows)) == len(rows), name
         assert all(set(known[row].parts) <= set(rows) for row in rows), name
         assert {row for row in rows if known[row].trained} == {kind for kind, _ in study.kinds}, name
-        assert {study.networks, *(networks for _, networks in study.kinds)} <= set(studies.TRAININGS), name
-    assert {networks for networks, _ in studies.SHARES.values()} <= set(studies.TRAININGS)
+        assert {study.networks, *(networks for _, networks in study.kinds)} <= set(study_plans.TRAININGS), name
+    assert {networks for networks, _ in study_plans.SHARES.values()} <= set(study_plans.TRAININGS)
 
 
 def test_cases_of_studies_are_written_once_and_asked_for(tmp_path: Path) -> None:
@@ -517,6 +516,25 @@ def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(
     cached[0].unlink()
     assert call(monkeypatch, *arguments) == 0
     assert [p.stat().st_mtime_ns for p in cached[1:]] == times[1:] and cached[0].exists()  # only what was missing is done again
+
+
+def test_a_study_tells_how_far_it_is_and_takes_cases_evenly(study: Path) -> None:
+    told: list[tuple[str, str, int, int]] = []
+    request = BenchmarkRequest(
+        StudyRequest(
+            (str(study / "net_0"),), f"folders:{study / 'val'}", f"folders:{study / 'fit'}", methods=("softmax", "blur")
+        ),
+        f"folders:{study / 'test'}",
+        study / "told",
+        limit=1,
+    )
+    result = benchmark_methods(request, progress=lambda *values: told.append(values))
+    assert result.text == (study / "told" / "methods.md").read_text() and not result.failed
+    tuned = len(methods()["blur"].grid) * 2  # every width on both validation cases
+    assert [stage for stage, *_ in told] == ["tuning"] * tuned + ["cases"] * 2
+    assert told[-1] == ("cases", "net_0 blur p3-a", 2, 2)
+    with pytest.raises(ValueError, match="--baseline: expected one of softmax, blur, got 'tta'"):
+        benchmark_methods(dataclasses.replace(request, baseline="tta"))
 
 
 def test_networks_of_another_kind_are_trained_and_stand_in_the_table(

@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax.config import ExecutionConfig, SearchConfig
+from quam_jax.config import SearchConfig
 from quam_jax.core import searching
 from quam_jax.core.head import head_problem, is_linear_head
 from quam_jax.core.head.loss import fit_gradient, fit_loss, log_sum, point_loss
-from quam_jax.core.head.problem import fit_points, head_matrix
-from quam_jax.core.searching import prepare, search_prepared
+from quam_jax.core.head.problem import columns_of, fit_points, head_of
+from quam_jax.core.layout.choose import Layout
+from quam_jax.core.searching import search_prepared
 from quam_jax.core.types import Targets, Trajectory
 from quam_jax.models.model import SegmentationModel
 from quam_jax.models.predict import predict
+from quam_jax.models.prepare import prepare
 from quam_jax.targets.pixels import pixel_targets
 from tests.tiny import SIZE, numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network
 
@@ -35,9 +37,9 @@ def asked(model: SegmentationModel, *, members: int = 2) -> Targets:
     return pixel_targets(POINTS, np.asarray(predict(model, tiny_image())), members=members)
 
 
-def run(model: SegmentationModel, config: SearchConfig, targets: Targets, **execution: Any) -> Trajectory:
+def run(model: SegmentationModel, config: SearchConfig, targets: Targets, **layout: Any) -> Trajectory:
     prepared = prepare(model, tiny_fit(model), config)
-    return search_prepared(prepared, tiny_image(), targets, key=jax.random.key(5), execution=ExecutionConfig(**execution))
+    return search_prepared(prepared, tiny_image(), targets, key=jax.random.key(5), layout=Layout(**layout))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -149,14 +151,14 @@ def test_line_search_needs_linear_heads() -> None:
 
 def test_the_problem_of_a_network() -> None:
     model = tiny_model(classes=3)
-    assert is_linear_head(model.network)
+    assert is_linear_head(model.network, model.params, model.stats)
     fit = tiny_fit(model)
     activation = jnp.stack([model.network.trunk(model.params, model.stats, x, cut="head") for x in fit.images])
     problem = head_problem(
         model.network, model.params, activation, fit.labels, batch=np.array([0, 1, 2]), count=0, key=jax.random.key(0)
     )
-    np.testing.assert_allclose(problem.reference_loss, fit.reference_loss, rtol=1e-5)
-    logits = np.asarray(problem.features[1] @ head_matrix(model.network, model.params))
+    np.testing.assert_allclose(problem.reference_loss, prepare(model, fit, CONFIG).reference_loss, rtol=1e-5)
+    logits = np.asarray(problem.features[1] @ columns_of(head_of(model.network, model.params)))
     np.testing.assert_allclose(logits.reshape(2, *SIZE, 3), model(fit.images[1]), atol=1e-5)
 
 

@@ -46,7 +46,7 @@ def test_all_subsets_of_the_mirrored_axes() -> None:
 
 @pytest.mark.parametrize("together", [1, 10**6])
 def test_one_patch_without_mirrors_is_the_network_itself(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
-    monkeypatch.setattr("quam_jax.sliding_window.TOGETHER", together)
+    monkeypatch.setattr("quam_jax.case.volume.sliding_window.TOGETHER", together)
     image = np.random.default_rng(0).standard_normal((2, 8, 12, 2)).astype(np.float32)
     with tiny_network():
         model = tiny_model()

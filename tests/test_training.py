@@ -17,13 +17,17 @@ from benchmarks.make_demo import OUT, read_specimens, shipped_dice, shipped_fit,
 from benchmarks.record import RESULTS
 from quam_jax.data.datasets import find_cases
 from quam_jax.evaluation.overlap import dice
+from quam_jax.models.folder import restore_model
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.training.augmentation import Strengths, augment
 from quam_jax.training.examples import batch, batch_shape, check_examples
+from quam_jax.training.files import train_from_files
 from quam_jax.training.losses import segmentation_loss
+from quam_jax.training.request import TrainRequest
 from quam_jax.training.settings import TrainConfig
 from quam_jax.training.state import begin, read_state, write_state
 from quam_jax.training.trainer import case_dice, learning_rate, train
+from tests.small_run import write_cases
 
 PLAIN = Network.create(
     "nnunet_plain",
@@ -88,6 +92,32 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(network:
     assert all(np.any(value != 0) for value in means) and bool(means) == (network.architecture == "wnet")
     again = train(network, cases, config=config, checkpoint=state, progress=lambda step, loss: pytest.fail("a step"))
     assert equal(whole, again)
+
+
+def test_a_training_from_files_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    write_cases(tmp_path / "data", ["a", "b"])
+    arguments = {"features_per_stage": (2, 3), "rank": 2, "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1}
+
+    def request(name: str) -> TrainRequest:
+        folders = (tmp_path / "data" / "images", tmp_path / "data" / "masks", tmp_path / name)
+        return TrainRequest(*folders, "nnunet_plain", arguments, config=TrainConfig(steps=4, batch_size=2, checkpoint_every=2))
+
+    def interrupt(step: int, loss: float) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    whole = train_from_files(request("whole"))
+    assert whole.examples == 2 and whole.model.manifest["training"]["loss"] == "segmentation"
+    with pytest.raises(KeyboardInterrupt):
+        train_from_files(request("parts"), progress=interrupt)
+    assert request("parts").state.is_file() and not (tmp_path / "parts").exists()
+    seen: list[int] = []
+    resumed = train_from_files(request("parts"), progress=lambda step, loss: seen.append(step))
+    assert seen == [3, 4] and equal(whole.model, resumed.model) and equal(whole.model, restore_model(tmp_path / "parts"))
+    (tmp_path / "data" / "masks" / "b_r0.png").unlink()
+    (tmp_path / "data" / "masks" / "b_r1.png").unlink()
+    with pytest.raises(ValueError, match="masks: expected a mask for every image, got none for b"):
+        train_from_files(request("parts"))
 
 
 def test_it_learns_squares() -> None:

@@ -13,10 +13,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from quam_jax.config import ExecutionConfig, SearchConfig
+from quam_jax.config.build import build_layout
 from quam_jax.core.network import EVAL, Mode
-from quam_jax.core.types import FitData, Targets
+from quam_jax.core.searching import search_prepared
+from quam_jax.core.types import FitData, Targets, Trajectory
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data
+from quam_jax.models.prepare import prepare
 from quam_jax.networks import Architecture, added
 from quam_jax.networks.dropout import ChannelDropout
 from quam_jax.networks.layers import Conv
@@ -107,3 +111,19 @@ def numpy_cross_entropy(logits: Any, labels: Any) -> float:
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     values = [-logp[index][labels[index]] for index in np.ndindex(labels.shape) if labels[index] >= 0]
     return float(np.mean(values))
+
+
+def search(
+    model: SegmentationModel,
+    image: Any,
+    fit: FitData,
+    *,
+    targets: Targets,
+    config: SearchConfig,
+    key: Any,
+    execution: ExecutionConfig | None = None,
+) -> Trajectory:
+    """A search under settings, from the model to the trajectory."""
+    execution = execution or ExecutionConfig()
+    prepared = prepare(model, fit, config, execution=execution)
+    return search_prepared(prepared, image, targets, key=key, layout=build_layout(execution))

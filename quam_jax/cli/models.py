@@ -73,11 +73,9 @@ def print_converted(context: click.Context, request: "ConvertRequest", result: "
 def export(model: Path, out: Path) -> None:
     """Write a model's weights back as a PyTorch (.pth) or safetensors file, with their original names."""
     start_jax()
-    from converters.export import export_weights
+    from ..models.conversion import export_model
 
-    from ..models.loading import load_model
-
-    export_weights(load_model(model), out)
+    export_model(model, out)
     click.echo(str(out))
 
 

@@ -105,7 +105,7 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
     start_jax()
     from ..data.preprocess import Preprocessing
     from ..report.tables import format_table, method_table, overview
-    from ..runs.run import RunRequest
+    from ..runs.request import RunRequest
     from ..runs.run import run as run_cases
 
     try:

@@ -32,7 +32,7 @@ def tune(context: click.Context, out: Path, **options: Any) -> None:
     """
     start_jax()
     from ..studies.request import TuneRequest
-    from ..studies.tuned import tune_study
+    from ..studies.tuning import tune_study
 
     given = {name: options.pop(name) for name in KINDS}
     grid = {name: parse_values(name, text) for name, text in given.items() if text}

@@ -87,7 +87,7 @@ def build_optimizer(name: str) -> optax.GradientTransformation:
 
 
 def _optimizer(name: str) -> optax.GradientTransformation | None:
-    """The transformation, or None where there is none that runs on gradients alone (some need values or line searches)."""
+    """The transformation, or None where there is none that runs on gradients alone; some need losses or a line search."""
     make = getattr(optax, f"scale_by_{name}", None)
     if make is None:
         return None

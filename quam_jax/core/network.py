@@ -5,6 +5,7 @@ Hashable because compiled functions take the network as a static argument: equal
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -125,17 +126,35 @@ def check_network(network: Any, params: Parameters, stats: Parameters, image: Fl
         raise ValueError(
             f"network: expected a hashable object, such as a frozen dataclass, got {type(network).__name__}"
         ) from None
-    batch = pad_to_multiple(jnp.asarray(image)[None], network, leading=1)
+    shape = jax.eval_shape(lambda x: pad_to_multiple(x[None], network, leading=1), image).shape
+    return _classes(network, described(params), described(stats), shape)
+
+
+def described(tree: Any) -> tuple[Any, tuple]:
+    """Structure, shapes and types of a tree of arrays: hashable, and the same for all trees that share compiled functions."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((tuple(leaf.shape), str(leaf.dtype)) for leaf in leaves)
+
+
+def like(description: tuple[Any, tuple]) -> Any:
+    """A tree of shapes and types from its description."""
+    structure, leaves = description
+    return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves])
+
+
+@functools.lru_cache(maxsize=64)
+def _classes(network: Any, params: tuple[Any, tuple], stats: tuple[Any, tuple], shape: tuple[int, ...]) -> int:
+    batch = jax.ShapeDtypeStruct(shape, jnp.float32)
     try:
-        found = jax.eval_shape(lambda p, s, x: network.apply(p, s, x, EVAL), params, stats, batch)
+        found = jax.eval_shape(lambda p, s, x: network.apply(p, s, x, EVAL), like(params), like(stats), batch)
     except (TypeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"network: cannot be applied to images of shape {tuple(batch.shape)}: {reason}") from error
+        raise ValueError(f"network: cannot be applied to images of shape {shape}: {reason}") from error
     if not (isinstance(found, tuple) and len(found) == 2):
         raise ValueError(f"network: expected apply to return (logits, stats), got {type(found).__name__}")
     logits = found[0]
-    if getattr(logits, "ndim", 0) != batch.ndim or logits.shape[:-1] != batch.shape[:-1] or logits.shape[-1] < 2:
-        expected = (*batch.shape[:-1], "c >= 2")
+    if getattr(logits, "ndim", 0) != len(shape) or logits.shape[:-1] != shape[:-1] or logits.shape[-1] < 2:
+        expected = (*shape[:-1], "c >= 2")
         raise ValueError(f"network: expected logits of shape {expected}, channels last, got {getattr(logits, 'shape', None)}")
     return int(logits.shape[-1])
 

@@ -45,7 +45,7 @@ def find_cases(images: Path | str, masks: Path | str | None = None, *, channel_f
     fits. Names are case-sensitive and `.nii.gz` is one suffix. With `channel_files` an image is stored as
     nnU-Net does, one file a channel: `CASE_0000.ext`, `CASE_0001.ext`, ... ValueError for a missing or empty
     folder, no image in it, two images of one name, a name unfit for output files, two masks of one rater, or
-    masks none of which fits a case; masks without a case are otherwise left to `unmatched`, images without
+    masks none of which fits a case; masks without a case are otherwise passed over, images without
     masks have no raters.
     """
     files = list_images(images, what="images")
@@ -68,14 +68,6 @@ def find_cases(images: Path | str, masks: Path | str | None = None, *, channel_f
             f"{cases[0].name}.png or {cases[0].name}_RATER.png, got {found[0].name}{hint}"
         )
     return [case._replace(raters=raters[case.name]) for case in cases]
-
-
-def unmatched(images: Path | str, masks: Path | str, *, channel_files: bool = False) -> list[Path]:
-    """The mask files that find_cases gives to no case, for a warning."""
-    cases = find_cases(images, masks, channel_files=channel_files)
-    used = {mask for case in cases for mask in case.raters.values()}
-    files = list_images(images, what="images")
-    return [mask for mask in _mask_files(masks, images, files) if mask not in used]
 
 
 def check_cases(cases: Iterable[Case]) -> list[Case]:

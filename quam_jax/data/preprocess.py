@@ -16,7 +16,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _LEAST_STD = 1e-8
 IGNORED = -1  # the label of pixels that carry no loss
 
-Padding = Literal["reflect", "edge", "constant"]
+Padding = Literal["edge", "constant"]
 
 
 @dataclass(frozen=True)
@@ -117,27 +117,16 @@ def match_channels(array: Num[np.ndarray, "*space i"], channels: int) -> Float[n
     raise ValueError(f"image: the network takes {channels} channels, got {got}")
 
 
-def pad_to_multiple(
-    array: Num[np.ndarray, "*space i"], multiple: int | Sequence[int], mode: Padding = "reflect"
+def pad_to_shape(
+    array: Num[np.ndarray, "*space i"], shape: Sequence[int], mode: Padding
 ) -> tuple[Num[np.ndarray, "*padded i"], tuple[slice, ...]]:
-    """Pad the spatial axes (all but the last) up to multiples, and the slices that crop the result back.
+    """Pad the spatial axes (all but the last) to a shape, and the slices that crop the result back.
 
-    The image is centred, an odd pixel of padding stands at the end. "reflect" mirrors without repeating the
-    border and goes back and forth where the padding exceeds the image; "constant" pads zeros.
+    The image is centred, an odd pixel of padding stands at the end. "edge" repeats the border, "constant" pads zeros.
     """
     space = array.shape[:-1]
-    steps = _steps(multiple, len(space))
-    shape = tuple(-(-n // step) * step for n, step in zip(space, steps, strict=True))
-    return pad_to_shape(array, shape, mode)
-
-
-def pad_to_shape(
-    array: Num[np.ndarray, "*space i"], shape: Sequence[int], mode: Padding = "reflect"
-) -> tuple[Num[np.ndarray, "*padded i"], tuple[slice, ...]]:
-    """Pad the spatial axes (all but the last) to a shape, centred, and the slices that crop back."""
-    space = array.shape[:-1]
-    if mode not in ("reflect", "edge", "constant"):
-        raise ValueError(f"mode: expected reflect, edge or constant, got {mode!r}")
+    if mode not in ("edge", "constant"):
+        raise ValueError(f"mode: expected edge or constant, got {mode!r}")
     if len(shape) != len(space) or any(n > m for n, m in zip(space, shape, strict=True)):
         raise ValueError(f"cannot pad an image of size {space} to {tuple(shape)}")
     before = [(m - n) // 2 for n, m in zip(space, shape, strict=True)]
@@ -146,11 +135,6 @@ def pad_to_shape(
     if not any(after for _, after in widths):
         return array, slices
     return np.pad(array, [*widths, (0, 0)], mode=mode), slices
-
-
-def crop_back(array: Num[np.ndarray, "*padded c"], slices: tuple[slice, ...]) -> Num[np.ndarray, "*space c"]:
-    """Undo pad_to_multiple on an array over the padded grid; axes behind the spatial ones stay."""
-    return array[slices]
 
 
 def stack_fit_batches(
@@ -196,12 +180,6 @@ def to_slices(volume: Num[np.ndarray, "x y z ..."], *, axis: int = 2) -> Num[np.
     if volume.ndim < 3:
         raise ValueError(f"volume: expected three spatial axes, got shape {volume.shape}")
     return np.ascontiguousarray(np.moveaxis(volume, axis, 0))
-
-
-def from_slices(slices: Num[np.ndarray, "s h w ..."], *, axis: int = 2) -> Num[np.ndarray, "x y z ..."]:
-    """The inverse of to_slices."""
-    _require_axis(axis)
-    return np.ascontiguousarray(np.moveaxis(slices, 0, axis))
 
 
 def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:

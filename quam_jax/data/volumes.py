@@ -19,8 +19,6 @@ from .itk import decode_itk
 from .nifti import decode_nifti
 from .rasters import decode_raster, decode_raster_labels
 
-__all__ = ["Geometry", "Image", "read_channels", "read_image", "read_labels"]
-
 DEFAULT_LIMIT = 2**29  # values of one file: 2 GiB as float32
 _INTEGER_TOLERANCE = 1e-3  # labels stored as scaled or float values
 _SHOWN = 8

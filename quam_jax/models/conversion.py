@@ -1,4 +1,4 @@
-"""Any model that can be read, as a model folder: settings that the file lacks are added, and its numbers are checked."""
+"""Any model that can be read, as a model folder, with settings that the file lacks and its numbers checked; and the way back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,3 +71,10 @@ def convert_model(request: ConvertRequest) -> Converted:
         result = Converted(model, live, "the graph in PyTorch")
     save_model(request.out, result.model)
     return result
+
+
+def export_model(model: Path, out: Path) -> None:
+    """Write a model's weights as a PyTorch (.pth) or safetensors file, with their original names."""
+    from converters.export import export_weights
+
+    export_weights(load_model(model), out)

@@ -29,7 +29,7 @@ from ..models.model import SegmentationModel
 from ..version import __version__
 from . import folder as run_folder
 from .cases import Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
-from .merge import merge, read_outcome, read_result
+from .merge import merge, read_ending, read_result
 from .method import Known, Method, find_method, load_fit, models_digest, on_device
 from .request import RunRequest, RunResult, Sharing
 from .stages import Failed, Passed, Times, run_stages
@@ -92,12 +92,12 @@ def _share(
                         continue
                     progress("", len(names), len(names))
                     if worker.claim(FINAL):
-                        outcome = read_outcome(worker.journals(), ended, out, present=[worker.name, *worker.others()])
-                        if len(outcome.failed) == len(names):
+                        ending = read_ending(worker.journals(), ended, out, present=[worker.name, *worker.others()])
+                        if len(ending.failed) == len(names):
                             _remove(worker, fresh=fresh)
-                            raise _all_failed(outcome.failed)
+                            raise _all_failed(ending.failed)
                         write_colour_tables(out, method.labels)
-                        merge(out, names, outcome, {**info, **_first_announced(out)})
+                        merge(out, names, ending, {**info, **_first_announced(out)})
                         worker.close_session()
                         return read_result(out, names)
                     time.sleep(POLL)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..network import CutNetwork, Parameters, named_leaves
+from ..network import CutNetwork, Parameters, described, like, named_leaves
 from .loss import fit_loss
 
 Head = tuple[Array, ...]  # kernel [f c], and bias [c] where there is one
@@ -48,15 +48,14 @@ def is_linear_head(network: Any, params: Parameters, stats: Parameters) -> bool:
     biases = [shape for shape in shapes if len(shape) == 1]
     if len(kernels) != 1 or len(biases) > 1 or len(shapes) != 1 + len(biases) or math.prod(kernels[0][:-2]) != 1:
         return False
-    kinds = [(jax.tree.structure(tree), tuple(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))) for tree in (params, stats)]
-    return _is_matrix(network, *kinds)  # type: ignore[arg-type]  # networks are hashable
+    return _is_matrix(network, described(params), described(stats))  # type: ignore[arg-type]  # networks are hashable
 
 
 @functools.lru_cache(maxsize=64)
 def _is_matrix(network: Any, params_like: tuple[Any, tuple], stats_like: tuple[Any, tuple]) -> bool:
     rng = np.random.default_rng(0)
-    params = jax.tree.unflatten(params_like[0], [jnp.asarray(rng.normal(size=s), jnp.float32) for s in params_like[1]])
-    stats = jax.tree.unflatten(stats_like[0], [jnp.ones(shape) for shape in stats_like[1]])
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), like(params_like))
+    stats = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), like(stats_like))
     head = head_of(network, params)
     sides = (4,) * getattr(network, "rank", 2)
     features = jnp.asarray(rng.normal(size=(1, *sides, head[0].shape[0])), jnp.float32)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..compilation import jit
 from ..head.problem import fit_points
-from ..network import CutNetwork, Parameters, on_patches
+from ..network import CutNetwork, Parameters, described, like, on_patches
 from ..schedule import StepPlan
 from ..space import TailSpace
 from ..step import Frozen, Procedure, Record, Setup, Target
@@ -38,7 +38,7 @@ def receptive_radius(
 
     Read off the gradient of the middle logits in random activations under random weights; asked once of a network.
     """
-    kinds = [(jax.tree.structure(tree), tuple(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))) for tree in (params, stats)]
+    kinds = described(params), described(stats)
     return _radius(network, cut, features, rank, *kinds)  # type: ignore[arg-type]  # networks are hashable
 
 
@@ -47,9 +47,10 @@ def _radius(
     network: CutNetwork, cut: str, features: int, rank: int, params_like: tuple[Any, tuple], stats_like: tuple[Any, tuple]
 ) -> int | None:
     rng = np.random.default_rng(0)
-    weights = [rng.normal(size=s) / math.sqrt(max(1, math.prod(s[:-1]))) for s in params_like[1]]
-    params = jax.tree.unflatten(params_like[0], [jnp.asarray(w, jnp.float32) for w in weights])
-    stats = jax.tree.unflatten(stats_like[0], [jnp.ones(shape) for shape in stats_like[1]])
+    params = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape) / math.sqrt(max(1, math.prod(x.shape[:-1]))), x.dtype), like(params_like)
+    )
+    stats = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), like(stats_like))
     sides = (PROBE,) * rank
     middle = (0, *(n // 2 for n in sides))
     activation = jnp.asarray(rng.normal(size=(1, *sides, features)), jnp.float32)
