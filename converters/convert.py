@@ -118,7 +118,7 @@ def _fit(
         raise ValueError(
             foreign or f"{path}: no {chosen} can be made of these weights and arguments {dict(arguments)}: {error}"
         ) from error
-    tensors, derived = split_derived(everything)
+    tensors, derived = split_derived(everything, chosen)
     names = NETWORKS[chosen].unused(tensors)
     unused = {name: value for name, value in tensors.items() if name in names}
     tensors = {name: value for name, value in tensors.items() if name not in names}
@@ -131,7 +131,7 @@ def _fit(
         ]
         if foreign or contradictions:
             raise ValueError(foreign or f"{path}: arguments contradict the weights: {', '.join(contradictions)}")
-    check_derived(derived, where=str(path))
+    check_derived(derived, chosen, where=str(path))
     return network, own, aliases, {**derived, **unused}
 
 

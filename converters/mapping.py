@@ -18,9 +18,7 @@ import numpy as np
 from quam_jax.models.model import Network, Parameters
 from quam_jax.networks import NETWORKS
 
-# What checks a buffer that a checkpoint holds and that its network computes itself, by the last part of its name.
-CHECKS = {kind: check for known in NETWORKS.values() for kind, check in known.buffers.items()}
-COUNTER = "num_batches_tracked"  # which no network needs
+COUNTER = "num_batches_tracked"  # a buffer that no network needs
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64), np.dtype(ml_dtypes.bfloat16))
 SHOWN = 4
 
@@ -33,7 +31,7 @@ def to_flax(network: Network, tensors: Mapping[str, np.ndarray], *, where: str) 
     that are not floating point and on values that are not finite in float32.
     """
     expected, layouts = torch_shapes(network), network.layouts()
-    given = {name: value for name, value in tensors.items() if name in expected or not is_derived(name)}
+    given = {name: value for name, value in tensors.items() if name in expected or not _is_derived(name, network.architecture)}
     _check_fit(network, expected, given, where=where)
     params, stats = network.shapes()
 
@@ -92,25 +90,25 @@ def torch_order(layout: str, rank: int) -> tuple[int, ...]:
     return tuple(order.index(axis) for axis in range(rank))
 
 
-def split_derived(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Weights and derived buffers of a state_dict."""
-    derived = {name: value for name, value in tensors.items() if is_derived(name)}
+def split_derived(tensors: Mapping[str, np.ndarray], architecture: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Weights and derived buffers of a state_dict: what a network of this architecture computes itself, or does not need."""
+    derived = {name: value for name, value in tensors.items() if _is_derived(name, architecture)}
     return {name: value for name, value in tensors.items() if name not in derived}, derived
 
 
-def is_derived(name: str) -> bool:
-    """Whether a tensor of this name is a buffer that the network computes itself, or does not need."""
-    kind = name.rpartition(".")[2]
-    return kind == COUNTER or kind in CHECKS
-
-
-def check_derived(derived: Mapping[str, np.ndarray], *, where: str) -> None:
+def check_derived(derived: Mapping[str, np.ndarray], architecture: str, *, where: str) -> None:
     """ValueError if a buffer of a checkpoint is not the one that the network computes."""
+    checks = NETWORKS[architecture].buffers
     for name, value in derived.items():
-        check = CHECKS.get(name.rpartition(".")[2])
-        expected = None if check is None else check(value)
+        kind = name.rpartition(".")[2]
+        expected = checks[kind](value) if kind in checks else None
         if expected is not None:
             raise ValueError(f"{where}: {name} expected {expected}, got another of shape {tuple(value.shape)}")
+
+
+def _is_derived(name: str, architecture: str) -> bool:
+    kind = name.rpartition(".")[2]
+    return kind == COUNTER or kind in NETWORKS[architecture].buffers
 
 
 def pack(value: np.ndarray) -> Any:
