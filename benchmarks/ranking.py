@@ -34,6 +34,7 @@ SLACK = 0.2  # relative; what the learning rates above were chosen with
 
 def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cache: Path) -> list[dict[str, Any]]:
     """Criteria and errors of every case of a part under one setting, each case kept in `cache`."""
+    from quam_jax.baselines.method import case_fit_data
     from quam_jax.case.audit import models_held
     from quam_jax.case.image import quantify_prepared
     from quam_jax.config import Config, change, to_dict
@@ -45,7 +46,7 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
     from quam_jax.models.loading import load_model
     from quam_jax.models.prepare import prepare
     from quam_jax.results.ranking import case_criteria
-    from quam_jax.studies.cases import case_fit_data, parse_dataset, read_cases
+    from quam_jax.studies.cases import parse_dataset, read_cases
 
     model = load_model(model_path)
     config = change(Config(), {"slack": SLACK, **SETTINGS[setting]})

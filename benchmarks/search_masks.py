@@ -47,7 +47,9 @@ def main() -> None:
     from quam_jax.models.model import Network, SegmentationModel
     from quam_jax.models.predict import fit_data
     from quam_jax.models.prepare import prepare
-    from quam_jax.targets.masks import dilate, erode, mask_targets
+    from quam_jax.targets.masks import mask_targets
+    from quam_jax.targets.wanted.dilate import dilate
+    from quam_jax.targets.wanted.erode import erode
 
     from .torch_att_unet import AttUNet
 

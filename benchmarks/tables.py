@@ -9,24 +9,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from quam_jax.networks import NETWORKS
+
 from . import evidence, evidence_tables, run_tables
 from .record import RESULTS, put
 from .record import markdown_table as _markdown
 
-NAMES = {
-    "att_unet": "Attention U-Net",
-    "unet": "U-Net",
-    "unet_dropout": "U-Net with dropout",
-    "unetpp": "U-Net++",
-    "unetppp": "U-Net 3+",
-    "segnet": "SegNet",
-    "swin_unet": "Swin-Unet",
-    "swin_unet_wrapper": "Swin-Unet (wrapper)",
-    "wnet": "W-Net, little U-Net (lwnet)",
-    "plain_unet": "plain U-Net (orobix/retina-unet)",
-    "nnunet_plain": "nnU-Net v2, plain",
-    "nnunet_residual": "nnU-Net v2, residual encoder",
-}
 PACKAGES = {"monai": "MONAI", "smp": "segmentation_models_pytorch", "torchvision": "torchvision", "transformers": "transformers"}
 
 
@@ -61,7 +49,7 @@ def networks_table(result: dict[str, Any]) -> str:
         architecture, _, rank = row["name"].partition(" ")
         rows.append(
             [
-                f"{NAMES[architecture]} {rank.upper()}".strip(),
+                f"{NETWORKS[architecture].title} {rank.upper()}".strip(),
                 f"`{architecture}`",
                 str(row["checkpoints"]),
                 f"{row['max_relative_difference']:.1e}",

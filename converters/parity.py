@@ -132,7 +132,7 @@ def _our_activations(model: SegmentationModel, example: np.ndarray) -> tuple[dic
     found: dict[str, np.ndarray] = {}
     with (
         jax.default_matmul_precision("highest"),
-        _recorded_calls(NETWORKS[model.network.architecture], found),
+        _recorded_calls(NETWORKS[model.network.architecture].cls, found),
     ):
         images = jnp.asarray(np.moveaxis(example, 1, -1), jnp.float32)
         model.network.apply(model.params, model.stats, images, Mode(folded=False))

@@ -5,12 +5,11 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import studies, study_plans
+from benchmarks import studies
 from benchmarks.evidence_names import default_settings, label
 from benchmarks.evidence_tables import short_table, shrinking_table
 from benchmarks.evidence_tuning import choice, chosen
@@ -22,7 +21,6 @@ from benchmarks.shrinking import rows_of as shrinking_rows
 from quam_jax.cli import main
 from quam_jax.cli.methods import parse_seeds
 from quam_jax.cli.tune import parse_values
-from quam_jax.config import Config, change
 from quam_jax.data.rendered import nodule_opacity, render
 from quam_jax.evaluation.ranking import augrc, count_errors
 from quam_jax.models.folder import save_model
@@ -30,7 +28,7 @@ from quam_jax.studies import tables
 from quam_jax.studies.benchmark import benchmark_methods
 from quam_jax.studies.cases import parse_dataset
 from quam_jax.studies.ceiling import halves, pcc_halves, rater_figures
-from quam_jax.studies.methods import Method, Outcome, Subject, memo_key, methods, rank_mean
+from quam_jax.studies.methods import methods
 from quam_jax.studies.request import BenchmarkRequest, StudyRequest
 from quam_jax.studies.shifts import parse_shift, shifted
 from quam_jax.studies.splits import Identity, check_disjoint, patient_of, take_evenly
@@ -245,27 +243,6 @@ def test_raters_that_agree_on_where_they_disagree_are_a_ceiling_of_one() -> None
     assert np.isnan(pcc_halves(entropy, np.zeros((4, 4, 4), int), classes=2))  # nobody disagrees
 
 
-def test_ranks_of_several_maps_are_averaged_and_computed_once() -> None:
-    calls = []
-
-    def part(name: str, values: list[float]) -> Method:
-        def run(image: np.ndarray, key: object) -> Outcome:
-            calls.append(name)
-            return Outcome({"total": np.array([values])}, None, None, None, 1, 0)
-
-        return Method(name, lambda subject, settings: run)
-
-    image, key = np.zeros((1, 3, 1), np.float32), jax.random.key(0)
-    both = rank_mean("both", [part("a", [0.1, 0.2, 0.9]), part("b", [5.0, 7.0, 7.0])])
-    subject = Subject(None, [], [], [], {}, 0, {})  # type: ignore[arg-type]
-    run = both.start(subject, {})
-    assert run is not None and both.parts == ("a", "b")
-    for _ in range(2):  # ranks 1 2 3 and 1 2.5 2.5, over 3 pixels
-        np.testing.assert_allclose(run(image, key).maps["total"], [[1 / 3, 4.5 / 6, 5.5 / 6]])
-    assert calls == ["a", "b"]
-    assert memo_key("a", {}, image, key) != memo_key("a", {}, image, jax.random.key(1))
-
-
 # Results for the documents
 
 
@@ -328,30 +305,6 @@ def test_a_default_that_has_changed_since_is_named_by_its_settings() -> None:
     earlier = {"default": {"radius": 1, "learning_rate": 0.25, "slack": 3.0}}
     assert label("quam", earlier) == "QUAM-SM, radius 1, learning_rate 0.25, slack 3"
     assert label("quam_tuned", earlier) == "**QUAM-SM, tuned**"
-
-
-def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
-    default = Config()
-    for name, method in methods(inject_dropout=0.2).items():
-        assert len({json.dumps(row) for row in method.grid}) == len(method.grid), name
-    first = methods()["quam_tuned"].grid[0]
-    assert change(default, first) == default and set(first) == {"radius", "learning_rate", "slack"}
-    assert all(
-        methods()[name].grid[0] == {"slack": default.search.slack}
-        for name in ("random_directions", "quam_regions", "quam_pixels")
-    )
-
-
-def test_studies_name_rows_and_networks_that_exist() -> None:
-    known = methods(inject_dropout=0.3)
-    for name, study in study_plans.STUDIES.items():
-        words = study_plans.arguments_of(name, study)
-        rows = words[words.index("--methods") + 1].split(",")
-        assert set(rows) <= set(known) and len(set(rows)) == len(rows), name
-        assert all(set(known[row].parts) <= set(rows) for row in rows), name
-        assert {row for row in rows if known[row].trained} == {kind for kind, _ in study.kinds}, name
-        assert {study.networks, *(networks for _, networks in study.kinds)} <= set(study_plans.TRAININGS), name
-    assert {networks for networks, _ in study_plans.SHARES.values()} <= set(study_plans.TRAININGS)
 
 
 def test_cases_of_studies_are_written_once_and_asked_for(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from scipy import optimize
 
 from quam_jax.core.fragility import Fragility, flip_cost_head, fragility_maps, measure_fragility, scatter
 from quam_jax.core.types import Targets, Trajectory
-from quam_jax.targets.regions import region_targets, tiles
+from quam_jax.targets.partition import region_targets
+from quam_jax.targets.regions.tiles import tiles
 
 INF, NAN = np.inf, np.nan
 

@@ -13,7 +13,8 @@ from quam_jax.core.decomposition import decompose
 from quam_jax.core.types import Samples, Trajectory
 from quam_jax.core.weighting import trajectory_weights
 from quam_jax.published import combination as published
-from quam_jax.targets.masks import dilate, erode
+from quam_jax.targets.wanted.dilate import dilate
+from quam_jax.targets.wanted.erode import erode
 
 
 def random_preds(

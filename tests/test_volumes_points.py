@@ -18,10 +18,10 @@ from quam_jax.config import Config, ExecutionConfig, FitConfig, SearchConfig, Ta
 from quam_jax.data.plans import points_on_grid, to_grid
 from quam_jax.data.tiles import importance, tile
 from quam_jax.data.volumes import read_image
+from quam_jax.evaluation.reference_maps import contour_distance
 from quam_jax.models.folder import save_model
 from quam_jax.models.predict import predict
 from quam_jax.runs.run import RunRequest, run
-from quam_jax.targets.pixels import boundary_distance
 from tests.test_volumes_planned import AFFINES, REGIONS, _folders, model_of, plan_of, write
 
 BASE = Config(
@@ -146,7 +146,7 @@ def test_patches_and_chunks_change_nothing(tmp_path: Path) -> None:
     volume, grid = to_grid(image.array, image.geometry, study.plan)
     tiling = tile(grid.shape, study.plan.patch)
     labels = predict_logits(study.models, volume, tiling, mirror_axes=study.plan.mirror_axes).argmax(-1)
-    band = boundary_distance(labels, spacing=grid.spacing) <= np.median(grid.spacing) + 1e-6
+    band = contour_distance(labels, spacing=grid.spacing) <= np.median(grid.spacing) + 1e-6
     assert sum(row.searched for row in rows) == band.sum()  # every voxel of the band is asked once
     np.testing.assert_allclose(result.sample_ml.sum(1), result.sample_ml[-1].sum(), rtol=1e-4)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from ..config import FitConfig, SearchConfig
 from ..core.compilation import jit
 from ..core.loss import cross_entropy
 from ..core.network import pad_to_multiple
@@ -20,6 +21,8 @@ from ..core.solvers import Moving
 from ..core.space import Space
 from ..core.types import Samples
 from ..models.model import Network, Parameters, SegmentationModel
+from ..models.prepare import prepare
+from .method import Method, Outcome, Run, Settings, Subject, fit_of, outcome_of, slack_grid
 from .records import as_samples, check_image
 
 BISECTIONS = 7  # the step is found to one part in 128 of its bracket
@@ -122,3 +125,17 @@ def _prepare(network: Network, space: Space, params: Parameters, stats: Paramete
 @jit(static_argnums=(0, 1))
 def _probs(network: Network, space: Space, z: Moving, params: Parameters, stats: Parameters, activation: Array) -> Array:
     return jax.nn.softmax(space.logits(network, z, params, stats, activation)[0])
+
+
+def _start(subject: Subject, settings: Settings) -> Run:
+    prepared = prepare(subject.model, fit_of(subject, FitConfig()), SearchConfig(slack=settings["slack"]))
+    found = fit_directions(prepared, count=2, key=jax.random.key(subject.seed))
+
+    def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+        samples = random_directions(subject.model, image, directions=found)
+        return outcome_of(samples, image.shape[:-1], forward=len(found.moved))
+
+    return run
+
+
+METHODS = (Method("random_directions", _start, random_directions, grid=slack_grid(20.0), control=True, place=12),)

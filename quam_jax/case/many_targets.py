@@ -20,8 +20,8 @@ from ..core.fragility import Fragility, fragility_maps, measure_fragility
 from ..core.searching import Prepared, search_prepared
 from ..core.types import Samples, Targets, Trajectory, Uncertainty
 from ..core.weighting import to_samples, trajectory_weights
+from ..targets.partition import region_maps, region_targets
 from ..targets.pixels import chosen_pixels, pixel_targets
-from ..targets.regions import region_maps, region_targets
 
 BLOCK = 2**22  # probabilities that are decomposed at a time
 

@@ -47,8 +47,9 @@ def option_of(field: dataclasses.Field, *, show: str = "") -> Callable[[Any], An
     if field.type is bool:
         return click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=text)
     kinds: Mapping[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING}
-    options = typing.get_args(field.type)
-    kind = click.Choice(options) if typing.get_origin(field.type) is typing.Literal else kinds.get(field.type)
+    listed = typing.get_args(field.type) if typing.get_origin(field.type) is typing.Literal else ()
+    options = field.metadata.get("choices") or listed
+    kind = click.Choice(options) if options else kinds.get(field.type)
     return click.option(name, field.name, type=kind or click.STRING, default=None, help=text)
 
 

@@ -5,20 +5,31 @@ over all sections, so `--learning-rate` needs no prefix. A wrong value is a Valu
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..registry import kinds_in
 
-def setting(default: Any, text: str) -> Any:
-    """A dataclass field with a help text."""
-    return dataclasses.field(default=default, metadata={"help": text})
+# name -> description, of files that are found without importing them
+WANTED_MASKS = kinds_in("targets/wanted")
+REGION_KINDS = kinds_in("targets/regions")
+
+
+def setting(default: Any, text: str, *, choices: Iterable[str] = ()) -> Any:
+    """A dataclass field with a help text; `choices` are its values where a Literal cannot list them."""
+    return dataclasses.field(default=default, metadata={"help": text, "choices": tuple(choices)})
 
 
 def require(condition: bool, name: str, expected: str, got: Any) -> None:
     """ValueError, in the form of all settings, where the condition does not hold."""
     if not condition:
         raise ValueError(f"{name}: expected {expected}, got {got!r}")
+
+
+def _listed(kinds: Mapping[str, str]) -> str:
+    *others, last = kinds.values()
+    return f"{', '.join(others)}, or {last}"
 
 
 @dataclass(frozen=True)
@@ -30,18 +41,14 @@ class TargetConfig:
     )
     shapes: tuple[str, ...] = setting(
         ("dilate", "erode"),
-        "wanted masks, one adversarial model each: dilate, erode, all_one, all_zero, alternating, random, other_class",
+        f"wanted masks, one adversarial model each: {', '.join(WANTED_MASKS)}",
     )
     radius: int = setting(1, "pixels by which dilate and erode move the boundary")
     element: Literal["square", "cross", "disk"] = setting(
         "square", "structuring element of dilate and erode; disk: the exact Euclidean radius (a ball in a volume)"
     )
     outside: Literal["edge", "background"] = setting("edge", "what erosion assumes outside the image")
-    regions: Literal["tiles", "components", "segments", "superpixels", "pyramid"] = setting(
-        "tiles",
-        "regions of target region: square tiles, connected components of each class, segments of the boundary band, "
-        "super-pixels, or tiles of several sizes",
-    )
+    regions: str = setting("tiles", f"regions of target region: {_listed(REGION_KINDS)}", choices=REGION_KINDS)
     region_size: int = setting(
         16, "side of a tile or super-pixel, length of a boundary segment, side of the smallest tile of a pyramid; in pixels"
     )
@@ -59,11 +66,10 @@ class TargetConfig:
     pixel_list: str = setting("", "pixels of list, from 0, as row,column;row,column (with a third number in a volume)")
 
     def __post_init__(self) -> None:
-        known = ("dilate", "erode", "all_one", "all_zero", "alternating", "random", "other_class")
         object.__setattr__(self, "shapes", tuple(self.shapes))
-        require(
-            len(self.shapes) > 0 and all(s in known for s in self.shapes), "shapes", f"some of {', '.join(known)}", self.shapes
-        )
+        known = len(self.shapes) > 0 and all(shape in WANTED_MASKS for shape in self.shapes)
+        require(known, "shapes", f"some of {', '.join(WANTED_MASKS)}", self.shapes)
+        require(self.regions in REGION_KINDS, "regions", f"one of {', '.join(REGION_KINDS)}", self.regions)
         require(self.radius >= 1, "radius", "a whole number >= 1", self.radius)
         require(self.region_size >= 1, "region_size", "a whole number >= 1", self.region_size)
         require(1 <= self.pyramid_levels <= 16, "pyramid_levels", "a whole number from 1 to 16", self.pyramid_levels)

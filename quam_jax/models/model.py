@@ -45,8 +45,8 @@ class Network:
     def create(architecture: str, **arguments: Any) -> "Network":
         """Check the name and the arguments, and fill in the defaults; ValueError on what the architecture lacks."""
         if architecture not in NETWORKS:
-            raise ValueError(f"architecture: expected one of {', '.join(sorted(NETWORKS))}, got {architecture!r}")
-        signature = inspect.signature(NETWORKS[architecture].__init__)
+            raise ValueError(f"architecture: expected one of {', '.join(NETWORKS)}, got {architecture!r}")
+        signature = inspect.signature(NETWORKS[architecture].cls.__init__)
         known = {n: p.default for n, p in signature.parameters.items() if n not in ("self", "rngs")}
         unknown = sorted(set(arguments) - set(known))
         missing = sorted(n for n, d in known.items() if d is inspect.Parameter.empty and n not in arguments)
@@ -81,7 +81,7 @@ class Network:
 
     def initialise(self, key: Key[Array, ""]) -> tuple[Parameters, Parameters]:
         """Fresh parameters and statistics, by PyTorch's default initialisation."""
-        net = NETWORKS[self.architecture](**dict(self.arguments), rngs=nnx.Rngs(key))
+        net = NETWORKS[self.architecture].cls(**dict(self.arguments), rngs=nnx.Rngs(key))
         _, params, stats = nnx.split(net, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
         return ({_join(p): v for p, v in _flat(params).items()}, {_join(p): v for p, v in _flat(stats).items()})
 
@@ -159,7 +159,7 @@ class _Template:
 
 @functools.lru_cache(maxsize=64)
 def _template(network: Network) -> _Template:
-    cls = NETWORKS[network.architecture]
+    cls = NETWORKS[network.architecture].cls
     net = nnx.eval_shape(lambda: cls(**dict(network.arguments), rngs=nnx.Rngs(0)))
     layouts = {_join((*path, "weight")): m.layout for path, m in nnx.iter_modules(net) if isinstance(m, Layer)}
     layouts |= getattr(net, "layouts", {})

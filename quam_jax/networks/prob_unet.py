@@ -11,8 +11,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
-from .layers import Conv, max_pool
+from .architecture import Architecture
+from .layers import Conv
 from .nnunet import PlainConvUNet
+from .pooling import max_pool
 
 
 class GaussianEncoder(nnx.Module):
@@ -71,3 +73,12 @@ class ProbUNet(nnx.Module):
         for conv in self.combine[:2]:
             x = jax.nn.relu(conv(x))
         return x
+
+
+ARCHITECTURES = (
+    Architecture(
+        "prob_unet",
+        ProbUNet,
+        title="Probabilistic U-Net",
+    ),
+)

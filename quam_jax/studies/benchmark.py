@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..baselines.method import Settings
 from ..config import Config
 from ..data.records import write_json, write_table
 from . import figures, tables
 from .cases import StudyCase
-from .methods import Settings
 from .preparation import StudyParts, prepare_study
 from .request import BenchmarkRequest
 from .shifts import parse_shift

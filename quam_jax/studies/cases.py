@@ -8,15 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..core.types import FitData
 from ..data.cases import read_case_files
 from ..data.datasets import Case
 from ..data.layouts import LAYOUTS
-from ..data.preprocess import Preprocessing, stack_fit_batches
+from ..data.preprocess import Preprocessing
 from ..data.records import digest, digest_arrays
-from ..evaluation.reference_maps import consensus
-from ..models.model import SegmentationModel
-from ..models.predict import fit_data
 from .splits import Identity, patient_of
 
 
@@ -73,13 +69,3 @@ def read_case(
     identity = Identity(case.name, patient_of(case.name, patient), image.sha256)
     whole = digest(image.sha256, digest_arrays({"raters": raters}), preprocessing.to_dict())
     return StudyCase(identity, prepared, raters, spacing, image.array, whole)
-
-
-def case_fit_data(model: SegmentationModel, cases: Sequence[StudyCase], *, batch_size: int = 0) -> FitData:
-    """The fit data of a search from cases, their raters' majority as labels, in batches of `batch_size` (0: one batch)."""
-    classes = model.network.classes
-    labels = [consensus(case.raters, classes=classes, ties="smallest") for case in cases]
-    stacked = stack_fit_batches(
-        [case.image for case in cases], labels, batch_size=batch_size or len(cases), multiple=model.network.size_multiple
-    )
-    return fit_data(model, *stacked)

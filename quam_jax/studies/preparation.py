@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..baselines.mc_dropout import dropout_layers
+from ..baselines.method import Method, MethodOptions, Subject
 from ..config import load_config
 from ..models.description import model_digest, preprocessing_of
 from ..models.loading import load_model
 from ..models.model import SegmentationModel
 from .cases import StudyCase, parse_dataset, read_cases
-from .methods import Method, Subject, methods
+from .methods import methods
 from .request import StudyRequest
 from .splits import check_disjoint, take_evenly
 from .study import StudyNetwork
@@ -97,11 +97,14 @@ def _choose_methods(
     if unknown:
         raise ValueError(f"methods: expected some of {', '.join(table)}, got {unknown[0]!r}")
     if not request.methods:  # what these networks cannot serve is left out only where nobody asked for it
-        if len(models) < 2:
-            names.remove("ensemble")
-        if request.inject_dropout is None and any(dropout_layers(m.network) == 0 for m in models):
-            names.remove("mc_dropout")
-        names = [n for n in names if not table[n].trained or n in others]
+        options = MethodOptions(request.inject_dropout)
+        names = [
+            n
+            for n in names
+            if (n in others or not table[n].trained)
+            and (len(models) > 1 or not table[n].ensemble)
+            and all(table[n].serves(model, options) for model in models)
+        ]
     for name in names:
         if table[name].trained and name not in others:
             raise ValueError(f"--trained: expected {name}=MODEL for the method {name}, got none")

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ..baselines.method import Method, Outcome, Settings, Subject
 from ..data.records import digest, read_json, write_json
 from ..evaluation.calibration import reliability, top_label
 from ..evaluation.evaluate import evaluate
@@ -28,7 +29,7 @@ from ..models.predict import predict
 from ..version import __version__
 from .cases import StudyCase
 from .ceiling import pcc_halves, rater_figures
-from .methods import Method, Outcome, Settings, Subject, memo_key
+from .methods import memo_key
 from .shifts import shifted
 
 COVERAGE = np.linspace(0, 1, 41)
@@ -183,11 +184,7 @@ def run_study(
                 chosen,
                 fit_digest,
                 network.subject.seed,
-                together
-                if method.name == "ensemble"
-                else model_digest(network.subject.trained[method.name])
-                if method.trained
-                else "",
+                together if method.ensemble else model_digest(network.subject.trained[method.name]) if method.trained else "",
             )
             start = functools.cache(lambda method=method, network=network, chosen=chosen: method.start(network.subject, chosen))
             for condition, (place, case) in itertools.product(conditions, enumerate(cases)):

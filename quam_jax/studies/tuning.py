@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..baselines.method import Method
 from ..config import Config, change, dump_config
 from ..data.records import digest, read_json, write_json, write_table
 from .cases import StudyCase
 from .figures import draw_tuning
-from .methods import Method
 from .preparation import prepare_study
 from .request import TuneRequest
 from .study import StudyNetwork, run_case

@@ -25,7 +25,9 @@ from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data
 from quam_jax.models.prepare import prepare
 from quam_jax.published.combination import best_prediction
-from quam_jax.targets.masks import dilate, erode, mask_targets
+from quam_jax.targets.masks import mask_targets
+from quam_jax.targets.wanted.dilate import dilate
+from quam_jax.targets.wanted.erode import erode
 
 from .double import as_double, double_precision
 from .forward import from_torch

@@ -21,9 +21,10 @@ from ...core.searching import search_prepared
 from ...core.types import Targets, Trajectory
 from ...data.plans import Grid, points_on_grid
 from ...data.tiles import Tiling, cut, importance
+from ...evaluation.reference_maps import contour_distance
 from ...targets.masks import ranked_classes
-from ...targets.pixels import boundary_distance, chosen_pixels, pixel_targets
-from ...targets.regions import region_maps, region_points
+from ...targets.partition import region_maps, region_points
+from ...targets.pixels import chosen_pixels, pixel_targets
 from ..audit import TargetFacts, audit_targets, kept_probs
 from ..many_targets import decompose_folds
 from .parts import Joined, Left, Study, TileAudit, leave_tile, start_of, zeros
@@ -129,7 +130,7 @@ def volume_pixels(
     settings = config.targets
     if settings.pixels == "band":
         width = settings.band_width * float(np.median(grid.spacing)) + 1e-6
-        points = np.flatnonzero(boundary_distance(labels, spacing=grid.spacing) <= width)
+        points = np.flatnonzero(contour_distance(labels, spacing=grid.spacing) <= width)
     elif settings.pixels == "list":
         points = np.ravel_multi_index(tuple(points_on_grid(np.array(settings.listed_points), grid).T), labels.shape)
     else:

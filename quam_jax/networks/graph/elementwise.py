@@ -1,7 +1,6 @@
-"""Elementwise operations of imported graphs: arithmetic, comparisons, activations, casts, and arithmetic of sizes."""
+"""Elementwise operations of imported graphs: arithmetic, comparisons, activations and casts."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,7 @@ import jax.numpy as jnp
 from jax.scipy import special
 from jaxtyping import Array
 
-from .arithmetic import NUMBERS
-from .values import OPERATIONS, Last, elementwise, is_array, plain, register, shape
+from .values import Last, elementwise, is_array, plain, register
 
 # 64-bit types are computed in 32 bits: JAX's default, and enough for indices and logits
 DTYPES: dict[str, Any] = {
@@ -108,25 +106,6 @@ for _name, _function in _UNARY.items():
     elementwise(_name)(functools.partial(lambda f, x: f(x), _function))
 for _name, _function in _BINARY.items():
     elementwise(_name)(functools.partial(lambda f, x, other: f(x, other), _function))
-OPERATIONS.update({f"size.{_name}": _function for _name, _function in NUMBERS.items()})  # of the program itself: sizes mostly
-
-
-@register("size.item")
-def take_item(values: Any, index: int) -> Any:
-    """An entry of a list."""
-    return values[index]
-
-
-@register("sym_size")
-def size_of(x: Any, dim: int) -> int:
-    """The length of an axis."""
-    return shape(x)[dim]
-
-
-@register("sym_numel", "numel")
-def count_entries(x: Any) -> int:
-    """The number of entries."""
-    return math.prod(shape(x))
 
 
 @elementwise("add")
