@@ -17,7 +17,7 @@ def weighted_mean(
     """The mean of the losses under weights >= 0; points of weight 0 take no part, whatever their loss."""
     weights = jnp.asarray(weights)
     total = jnp.sum(weights)
-    return jnp.sum(jnp.where(weights > 0, weights * losses, 0.0)) / jnp.where(total > 0, total, 1)
+    return jnp.sum(weights * jnp.where(weights > 0, losses, 0.0)) / jnp.where(total > 0, total, 1)
 
 
 @dataclass(frozen=True)

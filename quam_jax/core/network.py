@@ -128,8 +128,8 @@ def check_network(network: Any, params: Parameters, stats: Parameters, image: Fl
         raise ValueError(
             f"network: expected a hashable object, such as a frozen dataclass, got {type(network).__name__}"
         ) from None
-    shape = jax.eval_shape(lambda x: pad_to_multiple(x[None], network, leading=1), image).shape
-    return _classes(network, described(params), described(stats), shape)
+    padded = jax.eval_shape(lambda x: pad_to_multiple(x[None], network, leading=1), image)
+    return _classes(network, described(params), described(stats), padded.shape, str(padded.dtype))
 
 
 def described(tree: Any) -> tuple[Any, tuple]:
@@ -145,8 +145,10 @@ def like(description: tuple[Any, tuple]) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _classes(network: Any, params: tuple[Any, tuple], stats: tuple[Any, tuple], shape: tuple[int, ...]) -> int:
-    batch = jax.ShapeDtypeStruct(shape, jnp.float32)
+def _classes(
+    network: Any, params: tuple[Any, tuple], stats: tuple[Any, tuple], shape: tuple[int, ...], dtype: str
+) -> int:
+    batch = jax.ShapeDtypeStruct(shape, dtype)
     try:
         found = jax.eval_shape(lambda p, s, x: network.apply(p, s, x, EVAL), like(params), like(stats), batch)
     except (TypeError, ValueError) as error:
