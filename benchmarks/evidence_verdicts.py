@@ -31,7 +31,7 @@ def glance(found: Mapping[str, Mapping[str, Any]]) -> str:
                 words = {
                     m: verdict(tests[m], question.sign) for m in members if m in tests and tests[m]["difference"] is not None
                 }
-                lost = ", ".join(LABELS[m].strip("*") for m, word in words.items() if word == "loss")
+                lost = ", ".join(LABELS.get(m, m).strip("*") for m, word in words.items() if word == "loss")
                 counts = " / ".join(str(list(words.values()).count(word)) for word in ("win", "tie", "loss"))
                 cells.append((counts + (f" ({lost})" if lost else "")) if words else "–")
         lines.append([STUDIES[name].title, *cells])
