@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Mutant(NamedTuple):
-    """`before` stands once in `file` (below the root) and becomes `after`; `tests` are the test files that must notice."""
+    """`before` stands once in `file` (below the root) and becomes `after`; `tests` are the tests that must notice, by pytest's ids."""
 
     file: str
     before: str
@@ -19,3 +19,11 @@ class Mutant(NamedTuple):
         if (found := text.count(self.before)) != 1:
             raise ValueError(f"{self.file}: expected {self.before!r} once, found it {found} times")
         return text.replace(self.before, self.after)
+
+
+def room(folder: str, *rows: tuple[str, ...]) -> tuple[Mutant, ...]:
+    """Mutants of the files in one folder of the package: each row is file, before, after, and tests below `tests/test_`."""
+    return tuple(
+        Mutant(f"quam_jax/{folder}/{file}", before, after, tuple(f"tests/test_{test}" for test in tests))
+        for file, before, after, *tests in rows
+    )

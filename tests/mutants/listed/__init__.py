@@ -1,0 +1,6 @@
+"""The mutants, a file a room: changes that would give wrong results without a word."""
+
+from ..mutant import Mutant
+from .core import CORE
+
+MUTANTS: tuple[Mutant, ...] = (*CORE,)
