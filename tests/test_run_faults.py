@@ -244,7 +244,7 @@ def test_a_folder_that_fails_is_told_and_nothing_is_harmed(
 
 
 def test_a_share_that_does_not_answer_fails_one_case(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quam_jax.runs import cases as cases_room
+    from quam_jax.data import cases as cases_room
 
     hung, real = threading.Event(), cases_room.read_channels
     monkeypatch.setattr(
