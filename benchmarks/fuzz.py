@@ -160,7 +160,7 @@ def plans(folder: Path, count: int) -> dict[str, Any]:
 def manifests(folder: Path, count: int) -> dict[str, Any]:
     """manifest.json of a model folder, as far as a model is described by it: values and bytes changed."""
     from quam_jax.models.folder import restore_model, save_model
-    from quam_jax.runs.run import preprocessing_of
+    from quam_jax.models.preprocessing import preprocessing_of
     from tests.small_run import small_model
     from tests.test_readers_fuzz import mutate
 

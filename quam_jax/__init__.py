@@ -45,8 +45,8 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .case.image import Quantified as Quantified
-    from .case.image import quantify as quantify
+    from .case.quantified import Quantified as Quantified
+    from .case.quantify import quantify as quantify
     from .config import Config as Config
     from .config import SearchConfig as SearchConfig
     from .core.types import FitData as FitData
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from .models.model import Network as Network
     from .models.model import SegmentationModel as SegmentationModel
     from .models.predict import fit_data as fit_data
+    from .models.preprocessing import preprocessing_of as preprocessing_of
     from .results.review import rank_run as rank_run
-    from .runs.method import preprocessing_of as preprocessing_of
 
 
 _PLACES = {
@@ -73,12 +73,12 @@ _PLACES = {
     "Network": "models.model",
     "SegmentationModel": "models.model",
     "fit_data": "models.predict",
-    "quantify": "case.image",
-    "Quantified": "case.image",
+    "quantify": "case.quantify",
+    "Quantified": "case.quantified",
     "read_image": "data.volumes",
     "read_labels": "data.volumes",
     "rank_run": "results.review",
-    "preprocessing_of": "runs.method",
+    "preprocessing_of": "models.preprocessing",
     "FitData": "core.types",
 }
 

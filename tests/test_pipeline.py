@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quam_jax.case.fit import read_fit_images
+from quam_jax.case.quantify import quantify
 from quam_jax.config import Config, ExecutionConfig, SearchConfig
-from quam_jax.runs.run import RunRequest, load_fit, preprocessing_of, run
+from quam_jax.data.datasets import find_cases
+from quam_jax.models.predict import fit_data
+from quam_jax.models.preprocessing import preprocessing_of
+from quam_jax.runs.run import RunRequest, run
 from tests.small_run import disc, picture, prepare_folders, write_cases, write_nifti
 from tests.tiny import picture_model, tiny_network
 
@@ -82,7 +87,7 @@ def test_a_rerun_repeats_nothing_and_changes_nothing(
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a finished case was searched again")
 
-    monkeypatch.setattr("quam_jax.runs.method.quantify_images", never)
+    monkeypatch.setattr("quam_jax.runs.quantifier.quantify_images", never)
     run(RunRequest(**folders, out=finished, config=CONFIG))
     assert before == {p.name: p.read_bytes() for p in finished.iterdir() if p.suffix in (".npz", ".png", ".csv")}
 
@@ -151,14 +156,15 @@ def test_a_volume_keeps_its_geometry(folders: dict[str, Path], tmp_path: Path) -
 
 
 def test_slices_equal_the_same_images_alone(folders: dict[str, Path]) -> None:
-    from quam_jax.case.image import quantify
-
     model = picture_model()
     preparation = preprocessing_of(model)
-    known = load_fit(model, folders["fit_images"], folders["fit_masks"], preprocessing=preparation, config=CONFIG)
+    images, masks = folders["fit_images"], folders["fit_masks"]
+    cases = find_cases(images, masks)
+    known = read_fit_images(cases, masks, network=model.network, preprocessing=preparation, settings=CONFIG.fit)
+    fit = fit_data(model, known.images, known.labels)
     flat = preparation.apply(picture(3, (16, 16))[..., None])
-    alone = quantify(model, flat, known.fit, config=CONFIG)
-    stacked = quantify(model, np.stack([flat, flat], 2), known.fit, config=CONFIG)
+    alone = quantify(model, flat, fit, config=CONFIG)
+    stacked = quantify(model, np.stack([flat, flat], 2), fit, config=CONFIG)
     np.testing.assert_allclose(stacked.total[..., 1], alone.total, atol=1e-6)
 
 

@@ -83,7 +83,7 @@ def prepare_study(
     from ..baselines.mc_dropout import dropout_layers
     from ..config import load_config
     from ..models.loading import load_model
-    from ..runs.run import preprocessing_of
+    from ..models.preprocessing import preprocessing_of
     from ..studies.cases import parse_dataset, read_cases
     from ..studies.methods import Subject, methods
     from ..studies.splits import check_disjoint

@@ -1,4 +1,4 @@
-"""Raw intensities to what a network expects: preprocessing, padding, fit batches, slices, rater consensus.
+"""Raw intensities to what a network expects: preprocessing, padding, slices, rater consensus.
 
 Everything here is NumPy on arrays that fit in memory; the settings are one frozen record that travels with
 the model.
@@ -151,43 +151,6 @@ def pad_to_shape(
 def crop_back(array: Num[np.ndarray, "*padded c"], slices: tuple[slice, ...]) -> Num[np.ndarray, "*space c"]:
     """Undo pad_to_multiple on an array over the padded grid; axes behind the spatial ones stay."""
     return array[slices]
-
-
-def stack_fit_batches(
-    images: Sequence[Num[np.ndarray, "... i"]],
-    labels: Sequence[Integer[np.ndarray, "..."]],
-    *,
-    batch_size: int,
-    multiple: int | Sequence[int] = 1,
-) -> tuple[Float[np.ndarray, "k b *space i"], Int[np.ndarray, "k b *space"]]:
-    """Images and labels of any sizes as equal batches, in order, each image once.
-
-    All are padded to the largest size, rounded up to `multiple`: images by their border values, labels by -1,
-    which carries no loss. A last incomplete batch is filled with zero images whose labels are all -1.
-    ValueError for images and labels that do not belong together, naming the place in the list.
-    """
-    if not images or len(images) != len(labels):
-        raise ValueError(f"fit data: expected as many images as labels, got {len(images)} and {len(labels)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        if image.shape[:-1] != label.shape:
-            raise ValueError(f"fit data {index}: image of size {image.shape[:-1]}, labels of {label.shape}")
-        if (image.ndim, image.shape[-1]) != (images[0].ndim, images[0].shape[-1]):
-            raise ValueError(f"fit data {index}: shape {image.shape} does not go with {images[0].shape}")
-    rank, channels = images[0].ndim - 1, images[0].shape[-1]
-    steps = _steps(multiple, rank)
-    size = tuple(-(-max(i.shape[axis] for i in images) // steps[axis]) * steps[axis] for axis in range(rank))
-    count = -(-len(images) // batch_size)
-    stacked = np.zeros((count * batch_size, *size, channels), np.float32)
-    marked = np.full((count * batch_size, *size), IGNORED, np.int32)
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        stacked[index], slices = pad_to_shape(image, size, "edge")
-        marked[index][slices] = label
-    return (
-        stacked.reshape(count, batch_size, *size, channels),
-        marked.reshape(count, batch_size, *size),
-    )
 
 
 def to_slices(volume: Num[np.ndarray, "x y z ..."], *, axis: int = 2) -> Num[np.ndarray, "s h w ..."]:

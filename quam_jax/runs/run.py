@@ -24,17 +24,16 @@ from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
 from ..data.records import digest, read_json, write_json
 from ..models.loading import load_models
-from ..models.model import SegmentationModel
 from ..version import __version__
 from . import folder as run_folder
 from .cases import BOUNDARY_SIGMA, Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
 from .merge import merge, read_outcome, read_result
-from .method import Known, Method, find_method, load_fit, models_digest, on_device, preprocessing_of
+from .quantifier import Quantifier, find_quantifier, models_digest
 from .request import RunRequest, RunResult, Sharing
 from .stages import Failed, Passed, Times, run_stages
 from .workers import FINAL, SessionOver, Worker, others_at_work
 
-__all__ = ["Known", "Method", "RunRequest", "RunResult", "Sharing", "load_fit", "preprocessing_of", "run"]
+__all__ = ["RunRequest", "RunResult", "Sharing", "run"]
 
 TURNS = 4  # batches of cases that a lane gets at least: so that reading and writing overlap, and all lanes get their part
 POLL = 0.2  # seconds between two looks at what the others do, at least
@@ -51,34 +50,34 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResu
     began = datetime.datetime.now(datetime.UTC)
     models = load_models(request.model, arch=request.arch)
     model_digest = models_digest(models, request.model)
-    method = find_method(models, request)
+    quantifier = find_quantifier(models, request)
     settings = to_dict(dataclasses.replace(request.config, execution=Config().execution))
-    run_digest = digest(__version__, model_digest, settings, method.fit_hashes, method.preparation)
+    run_digest = digest(__version__, model_digest, settings, quantifier.known.hashes, quantifier.preparation)
     fresh = not request.out.exists()
     run_folder.claim(
         request.out, run_digest, overwrite=request.overwrite, busy=others_at_work(request.out, patience=request.sharing.patience)
     )
-    lanes = _lanes(models, method, request)
-    info = _describe(method, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
+    lanes = _lanes(quantifier, request)
+    info = _describe(quantifier, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
     try:
-        return _share(method, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
+        return _share(quantifier, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
     except OSError as error:
         raise run_folder.output_error(request.out, error) from error
 
 
 def _share(
-    method: Method,
+    quantifier: Quantifier,
     request: RunRequest,
     run_digest: str,
     *,
-    lanes: list[Method],
+    lanes: list[Quantifier],
     info: dict[str, Any],
     fresh: bool,
     progress: Progress,
 ) -> RunResult:
     """Take part in the run until all of its cases are done, by whomever, and the results are merged."""
-    out, names = request.out, [case.name for case in method.cases]
-    cases = {case.name: case for case in method.cases}
+    out, names = request.out, [case.name for case in quantifier.cases]
+    cases = {case.name: case for case in quantifier.cases}
     times = Times()
     while True:
         with Worker(out, patience=request.sharing.patience) as worker:
@@ -95,7 +94,7 @@ def _share(
                         if len(outcome.failed) == len(names):
                             _remove(worker, fresh=fresh)
                             raise _all_failed(outcome.failed)
-                        write_colour_tables(out, method.labels)
+                        write_colour_tables(out, quantifier.shared.names)
                         merge(out, names, outcome, {**info, **_first_announced(out)})
                         worker.close_session()
                         return read_result(out, names)
@@ -116,7 +115,7 @@ def _share(
 def _work(
     worker: Worker,
     cases: dict[str, Case],
-    lanes: Sequence[Method],
+    lanes: Sequence[Quantifier],
     request: RunRequest,
     run_digest: str,
     *,
@@ -124,7 +123,7 @@ def _work(
     progress: Progress,
 ) -> None:
     """Do every case that is free, or whose owner is dead."""
-    method = lanes[0]
+    quantifier = lanes[0]
     worker.refresh()
     sharing, names = request.sharing, list(cases)
     begin = len(names) * sharing.index // sharing.hosts
@@ -142,10 +141,10 @@ def _work(
         yield from (cases[name] for name in queue)
 
     def read(case: Case) -> Loaded | Passed:
-        loaded = read_case(case, method, request, run_digest)
+        loaded = read_case(case, quantifier, request, run_digest)
         return Passed(loaded) if loaded.done is not None else loaded
 
-    def lane(of: Method) -> Callable[[list[Loaded]], list[Searched]]:
+    def lane(of: Quantifier) -> Callable[[list[Loaded]], list[Searched]]:
         def search(loaded: list[Loaded]) -> list[Searched]:
             first = loaded[0].case.name if len(loaded) == 1 else f"{loaded[0].case.name} and {len(loaded) - 1} more"
             progress(_text(first, done, time.monotonic() - began, times.worked - worked, len(lanes)), before + done, len(names))
@@ -154,11 +153,11 @@ def _work(
         return search
 
     def size(loaded: Loaded) -> float:
-        return max(method.share(loaded.prepared), TURNS * len(lanes) * sharing.hosts / len(names))
+        return max(quantifier.share(loaded.prepared), TURNS * len(lanes) * sharing.hosts / len(names))
 
     def write(found: Searched | Passed | Failed) -> None:
         nonlocal done
-        _settle(worker, found, method, request, run_digest)
+        _settle(worker, found, quantifier, request, run_digest)
         done += 1
 
     run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, size=size, stall=sharing.stall, times=times)
@@ -173,7 +172,9 @@ def _work(
     )
 
 
-def _settle(worker: Worker, found: Searched | Passed | Failed, method: Method, request: RunRequest, run_digest: str) -> None:
+def _settle(
+    worker: Worker, found: Searched | Passed | Failed, quantifier: Quantifier, request: RunRequest, run_digest: str
+) -> None:
     """Publish what came of a case, and write it into the journal; errors of the case itself are recorded with it."""
     out = request.out
     if isinstance(found, Passed):
@@ -186,7 +187,7 @@ def _settle(worker: Worker, found: Searched | Passed | Failed, method: Method, r
     loaded, name = found.loaded, found.loaded.case.name
     start = time.perf_counter()
     try:
-        record = evaluate_case(found, method, request, run_digest)
+        record = evaluate_case(found, quantifier, request, run_digest)
     except (ValueError, RuntimeError, MemoryError) as error:
         _give_up(worker, out, name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
         return
@@ -237,16 +238,16 @@ def _wait(worker: Worker, names: Sequence[str]) -> dict[str, dict[str, Any]] | N
         time.sleep(max(POLL, 10 * (time.monotonic() - start)))
 
 
-def _lanes(models: Sequence[SegmentationModel], method: Method, request: RunRequest) -> list[Method]:
-    """One method a device where cases are dealt out to devices, else the one there is, whose members share the devices.
+def _lanes(quantifier: Quantifier, request: RunRequest) -> list[Quantifier]:
+    """One quantifier a device where cases are dealt out to devices, else the one there is, whose members share the devices.
 
     The members of a mask target are few, so that several devices take a case each; pixels and regions fill all devices with one.
     """
     devices = jax.local_devices()[: request.config.execution.devices or None]
-    count = min(len(devices), len(method.cases))
+    count = min(len(devices), len(quantifier.cases))
     if count < 2 or request.config.targets.target != "mask":
-        return [method]
-    return [on_device(models, request, device) for device in devices[:count]]
+        return [quantifier]
+    return [quantifier.on_device(device) for device in devices[:count]]
 
 
 def _announce(out: Path, info: dict[str, Any], *, alone: bool) -> None:
@@ -282,10 +283,10 @@ def _text(name: str, done: int, seconds: float, worked: float, lanes: int) -> st
 
 
 def _describe(
-    method: Method, request: RunRequest, *, run_digest: str, model_digest: str, began: datetime.datetime, lanes: int
+    quantifier: Quantifier, request: RunRequest, *, run_digest: str, model_digest: str, began: datetime.datetime, lanes: int
 ) -> dict[str, Any]:
     """What run.json says from the first moment on."""
-    model = method.model
+    model = quantifier.shared.folds[0].model
     return {
         "format": run_folder.FORMAT,
         "status": "running",
@@ -308,11 +309,11 @@ def _describe(
             "architecture": model.network.architecture,
             "classes": model.network.classes,
             "parameters": model.parameter_count,
-            "folds": method.folds,
+            "folds": len(quantifier.shared.folds),
         },
-        "preprocessing": method.preparation,
-        "fit_cases": method.fit_names,
-        "cases": [c.name for c in method.cases],
+        "preprocessing": quantifier.preparation,
+        "fit_cases": quantifier.known.names,
+        "cases": [c.name for c in quantifier.cases],
         "controls": {
             "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
             "softmax": "entropy of the given network's prediction",

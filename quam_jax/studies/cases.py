@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..case.fit import batch_fit
 from ..core.types import FitData
 from ..data.datasets import Case
 from ..data.layouts import LAYOUTS
-from ..data.preprocess import Preprocessing, consensus, stack_fit_batches
+from ..data.preprocess import Preprocessing, consensus
 from ..data.records import digest, digest_arrays
 from ..data.volumes import read_channels, read_labels
 from ..models.model import SegmentationModel
@@ -77,8 +78,5 @@ def read_case(
 def case_fit_data(model: SegmentationModel, cases: Sequence[StudyCase], *, batch_size: int = 0) -> FitData:
     """The fit data of a search from cases, their raters' majority as labels, in batches of `batch_size` (0: one batch)."""
     classes = model.network.classes
-    labels = [consensus(case.raters, classes) for case in cases]
-    stacked = stack_fit_batches(
-        [case.image for case in cases], labels, batch_size=batch_size or len(cases), multiple=model.network.size_multiple
-    )
-    return fit_data(model, *stacked)
+    pairs = [(case.image, consensus(case.raters, classes)) for case in cases]
+    return fit_data(model, *batch_fit(pairs, size=batch_size, multiple=model.network.size_multiple))

@@ -27,7 +27,8 @@ from ..baselines.records import mean_probabilities
 from ..baselines.softmax import softmax
 from ..baselines.temperature import fit_temperature, temperature
 from ..baselines.tta import ALL, GEOMETRIC, transforms, tta
-from ..case.image import quantify_prepared
+from ..case.quantify import quantify_images
+from ..case.shared import whole_image_model
 from ..config import Config, FitConfig, SampleConfig, SearchConfig, change, dump_config
 from ..core.decomposition import decompose
 from ..core.searching import Prepared, prepare, search_prepared
@@ -243,7 +244,8 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     fit = fit_of(subject, config.fit)
     if config.search.epochs:  # the published stride of 50 uses 2 batches of 100 in an epoch; fewer batches give 2 as well
         config = change(config, {"batch_stride": min(config.search.batch_stride, max(1, fit.images.shape[0] // 2))})
-    prepared, whole = prepare(subject.model, fit, config.search), config.search.space == "full"
+    shared, whole = whole_image_model(subject.model, fit, config.search), config.search.space == "full"
+    prepared = shared.folds[0].prepared
     steps, members = len(prepared.steps.batch), config.search.members
     each = int(fit.images.shape[1]) + 1
     forward = (
@@ -254,7 +256,7 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
 
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         if config.targets.target != "mask":
-            found = quantify_prepared(prepared, image, config=config)
+            (found,) = quantify_images(shared, [image], config=config)
             labels = np.concatenate([found.adversarial, found.segmentation[None]])
             maps = {name: found.maps[name] for name in ("total", "aleatoric", "epistemic")}
             models = int(np.prod(found.objective.shape[:-1]))  # a part of the network is no pass: their seconds must do
