@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from quam_jax.case.fit import read_fit_images
 from quam_jax.case.quantify import quantify
 from quam_jax.config import Config, ExecutionConfig, SearchConfig
 from quam_jax.data.datasets import find_cases
+from quam_jax.data.volumes import read_image
+from quam_jax.models.loading import load_models
 from quam_jax.models.predict import fit_data
 from quam_jax.models.preprocessing import preprocessing_of
+from quam_jax.runs.quantifier import find_quantifier
 from quam_jax.runs.run import RunRequest, run
 from tests.small_run import disc, picture, prepare_folders, write_cases, write_nifti
 from tests.tiny import picture_model, tiny_network
@@ -185,6 +189,25 @@ def test_cases_and_slices_that_are_searched_together_give_the_same_maps(folders:
     maps = [nib.load(tmp_path / name / "v_desc-epistemic_uncertainty.nii.gz").get_fdata() for name in ("alone", "together")]
     np.testing.assert_allclose(*maps, atol=1e-6)
     assert maps[0].max() > 1e-3
+
+
+def test_fit_data_are_read_once_for_all_devices(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = RunRequest(**folders, out=tmp_path / "o", config=CONFIG)
+    quantifier = find_quantifier(load_models(request.model), request)
+    image = read_image(quantifier.cases[0].image)
+    prepared = quantifier.prepare(image)
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("a fit image was read again")
+
+    monkeypatch.setattr("quam_jax.case.fit.read_channels", never)
+    placed = quantifier.on_device(jax.devices()[0])
+    assert placed.config.execution.devices == 1 and placed.known is quantifier.known
+    (here,), (there,) = (one.quantify([image], [prepared]) for one in (quantifier, placed))
+    np.testing.assert_array_equal(here.epistemic, there.epistemic)
+    assert here.epistemic.max() > 0
 
 
 def test_fit_data_without_masks_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from quam_jax.case.quantified import Quantified
 from quam_jax.case.quantify import quantify_images
 from quam_jax.case.shared import CaseModel, planned_model
 from quam_jax.case.structures import structure_volumes
-from quam_jax.config import Config, FitConfig, SampleConfig, SearchConfig
+from quam_jax.config import Config, ExecutionConfig, FitConfig, SampleConfig, SearchConfig
 from quam_jax.core.decomposition import decompose
 from quam_jax.core.searching import search_prepared
 from quam_jax.core.weighting import to_samples, trajectory_weights
@@ -415,3 +415,45 @@ def test_volumes_of_structures_in_millilitres() -> None:
     assert row["volume_ml"] == 0.5 and row["expected_ml"] == pytest.approx(0.4)
     assert row["adversarial_interval"] == [0.5, 1.0] == row["sample_interval"]
     assert row["crps"] == pytest.approx(0.125)  # samples .5 and 1, rater .5: E|X-y| .25 less half of E|X-X'| .25
+
+
+def test_samples_weigh_as_the_rule_says(tmp_path: Path) -> None:
+    folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
+    shared, _ = ready([model_of()], folders, SMALL)
+    weights = {}
+    for rule in ("all", "last"):
+        samples = SampleConfig(weighting=rule)  # type: ignore[arg-type]
+        found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", dataclasses.replace(SMALL, samples=samples))
+        assert found.volumes is not None and found.searched_patches > 1
+        assert all(row.feasible_steps == row.steps == 2 for row in found.audit)
+        weights[rule] = found.volumes.weights
+    np.testing.assert_allclose(weights["all"], np.full(5, 1 / 5))  # two members of two steps, and the given network
+    np.testing.assert_allclose(weights["last"], [0, 1 / 3, 0, 1 / 3, 1 / 3])
+
+
+def test_samples_that_break_the_constraint_have_no_weight(tmp_path: Path) -> None:
+    folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
+    search = dataclasses.replace(SMALL.search, learning_rate=0.5, slack=0.0)
+    shared, _ = ready([model_of()], folders, dataclasses.replace(SMALL, search=search))
+    path = tmp_path / "in" / "case_0000.nii.gz"
+    found = quantify_file(shared, path, dataclasses.replace(SMALL, search=search))
+    broke = ~found.feasible.reshape(-1)
+    assert found.volumes is not None and found.patches == 1 and 0 < broke.sum() < 4
+    np.testing.assert_allclose(found.volumes.weights, np.append(~broke, True) / (5 - broke.sum()))
+    np.testing.assert_array_equal(found.volumes.ml[:-1][broke], found.volumes.ml[[-1] * broke.sum()])  # the given network's
+    free = dataclasses.replace(SMALL, search=search, samples=SampleConfig(feasible_only=False))
+    every = quantify_file(shared, path, free).volumes
+    assert every is not None and np.abs(every.ml[:-1][broke] - every.ml[-1]).max() > 1e-4
+    np.testing.assert_allclose(every.weights, 1 / 5)
+
+
+def test_patches_that_are_searched_together_give_the_same_maps(tmp_path: Path) -> None:
+    folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
+    shared, _ = ready([model_of(rank=2)], folders, SMALL)
+    path = tmp_path / "in" / "case_0000.nii.gz"
+    together = dataclasses.replace(SMALL, execution=ExecutionConfig(member_plan="vmap", step_plan="scan", together=3))
+    one, several = (quantify_file(shared, path, config) for config in (SMALL, together))
+    assert one.searched_patches == several.searched_patches > 3 and one.epistemic.max() > 1e-4
+    for name in ("total", "epistemic", "objective"):
+        np.testing.assert_allclose(getattr(several, name), getattr(one, name), atol=1e-5)
+    assert [row.patch for row in several.audit] == [row.patch for row in one.audit]

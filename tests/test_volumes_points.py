@@ -128,6 +128,13 @@ def test_one_patch_is_the_search_of_an_image(tmp_path: Path, config: Config) -> 
     assert grid.shape == (8, 8, 8) and not np.isnan(found.fragility["slack"]).any()
 
 
+def test_a_pixel_of_two_regions_changes_once(tmp_path: Path) -> None:
+    config = setting(target="region", regions="pyramid", region_size=4, pyramid_levels=2, search={"learning_rate": 0.3})
+    _, found = quantified(tmp_path, config, mirror_axes=[])
+    changed = [int((model != found.segmentation).sum()) for model in found.adversarial]
+    assert [row.changed_pixels for row in found.audit] == changed and max(changed) > 0
+
+
 def test_patches_and_chunks_change_nothing(tmp_path: Path) -> None:
     config = setting(pixels="band", band_width=1)
     shared, found = quantified(tmp_path, config, size=(11, 13, 9), affine=AFFINES["anisotropic"])
