@@ -3,7 +3,7 @@
 Wanted masks are those of the whole grid: moved by pixels, or by millimetres where there is a grid of the network's own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import jax
@@ -18,7 +18,7 @@ from ..core.weighting import counted
 from ..targets.masks import mask_targets, wanted_mask
 from ..targets.millimetres import wanted_volume
 from .audit import SearchFacts, kept_probs
-from .patches import Found, PatchJob, Scene
+from .patches import Ask, Found, PatchJob, Regions, Scene
 from .samples import Moved, decompose_published, decompose_samples, decompose_sums_of, sum_weights
 from .shared import CaseModel
 
@@ -50,11 +50,11 @@ def wanted_masks(shared: CaseModel, scene: Scene, *, config: Config) -> list[Int
     ]
 
 
-def ask_masks(shared: CaseModel, scene: Scene, *, config: Config) -> Callable[[int], Sequence[Targets]]:
+def ask_masks(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask, Regions]:
     """The mask target of a patch by its number; none where the masks want nothing new there. A whole image is always asked."""
     if scene.whole:
         whole = (_mask_targets(scene.labels, scene.probs, scene.key, config.targets, config.search.members),)
-        return lambda index: whole
+        return (lambda index: whole), ()
     wanted = wanted_masks(shared, scene, config=config)
     patches = scene.patches
 
@@ -70,7 +70,7 @@ def ask_masks(shared: CaseModel, scene: Scene, *, config: Config) -> Callable[[i
         targets = mask_targets([jnp.asarray(mask) for mask in masks], members=config.search.members)
         return (targets._replace(weights=jnp.asarray((inside / inside.sum()).reshape(1, -1), jnp.float32)),)
 
-    return ask
+    return ask, ()
 
 
 # compiled as a whole: one by one, the small operations of a case take longer than the search of a small image
@@ -102,6 +102,8 @@ def _by_pixels(
 
 def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> Iterator[Found]:
     """What came of some patches of one shape, which are searched together."""
+    if not jobs:
+        return
     searched = [
         search_images(
             fold.prepared,

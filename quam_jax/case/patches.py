@@ -27,6 +27,9 @@ from .shared import CaseModel
 IN_MEMORY = 2**28  # bytes; a larger array over a volume lies in a temporary file
 LEAST = 1e-30  # floor of probabilities whose logarithms are averaged
 
+Ask = Callable[[int], Sequence[Targets]]  # from the number of a patch to what is asked there
+Regions = tuple[Int[np.ndarray, "*grid"], ...]
+
 
 class Scene(NamedTuple):
     """An image, or the `slice` of one, as the network takes it, and what the given network says of it, before any search.
@@ -90,7 +93,7 @@ class Found(NamedTuple):
     placed: Sequence[Placed] = ()
 
 
-def patch_jobs(shared: CaseModel, scene: Scene, ask: Callable[[int], Sequence[Targets]]) -> Iterator[PatchJob]:
+def patch_jobs(shared: CaseModel, scene: Scene, ask: Ask) -> Iterator[PatchJob]:
     """The patches of a scene in order; `ask` gives the targets of a patch by its number."""
     patches, rank = scene.patches, len(scene.patches.patch) if shared.plan is None else shared.plan.rank
     alone = len(patches.starts) == 1

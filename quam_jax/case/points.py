@@ -7,7 +7,7 @@ large region is searched in pieces. A pixel gets the uncertainty of the target t
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,12 @@ from ..targets.pixels import boundary_distance, chosen_pixels, pixel_targets
 from ..targets.regions import part_targets, region_maps, region_points
 from .audit import SearchFacts, kept_probs
 from .masks import wanted_masks
-from .patches import Found, Joined, PatchJob, Placed, Scene, leave_patch
+from .patches import Ask, Found, Joined, PatchJob, Placed, Regions, Scene, leave_patch
 from .samples import Moved, decompose_samples, sum_weights
 from .shared import CaseModel
 
 NUMBERS = 2**25  # recorded probabilities of the regions that are searched together in a patch
 FILLED = 4096  # targets are filled up to a power of two, from here to a multiple of this: few compilations
-
-Ask = Callable[[int], Sequence[Targets]]
 
 
 def point_names(config: Config) -> tuple[str, ...]:
@@ -39,7 +37,7 @@ def point_names(config: Config) -> tuple[str, ...]:
     return tuple(f"{config.targets.target} {m}" for m in range(config.search.members))
 
 
-def ask_points(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask, tuple[Int[np.ndarray, "*grid"], ...]]:
+def ask_points(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask, Regions]:
     """The pixels or regions that every patch searches, by its number, and the region maps (-1 outside).
 
     ValueError where the settings find none.

@@ -9,30 +9,27 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
-from scipy.special import entr, softmax
+from jaxtyping import Float, Key
 
 from ..config import Config
-from ..core.decomposition import entropy
 from ..core.layout.plan import choose_group
 from ..core.types import FitData
 from ..data.geometry import Geometry
 from ..data.patches import lay_patches
-from ..data.plans import from_grid, to_grid
-from ..models.coding import Coding
+from ..data.plans import to_grid
 from ..models.model import SegmentationModel
 from ..models.predict import predict
-from .audit import LOSSES
 from .masks import ask_masks, mask_names, search_masks
-from .patches import Found, Joined, PatchJob, Scene, leave_patch, patch_jobs
+from .on_image import join_slices, on_image
+from .patches import Ask, Found, Joined, Regions, Scene, leave_patch, patch_jobs
 from .points import ask_points, place_points, point_names, search_points
 from .prediction import predict_logits
-from .quantified import Quantified, SampledVolumes
+from .quantified import Quantified
 from .shared import CaseModel, whole_image_model
 
 
@@ -74,7 +71,7 @@ def quantify_images(
     views = [view for image in images for view in _views_of(image, key, network.rank)]
     found = _quantify_views(shared, views, config=config)
     return [
-        next(found) if image.ndim - 1 == network.rank else _join_slices(list(itertools.islice(found, image.shape[2])))
+        next(found) if image.ndim - 1 == network.rank else join_slices(list(itertools.islice(found, image.shape[2])))
         for image in images
     ]
 
@@ -83,7 +80,7 @@ class _View(NamedTuple):
     """An image, or a slice of one, before it is looked at."""
 
     image: np.ndarray
-    key: Key[Array, ""]
+    key: Key[jax.Array, ""]
     slice: int | None = None
     geometry: Geometry | None = None
 
@@ -97,7 +94,7 @@ def _require_whole(image: Float[np.ndarray, "*space i"], channels: int, rank: in
         raise ValueError(f"image: expected finite values, got {int((~np.isfinite(image)).sum())} that are not")
 
 
-def _views_of(image: Float[np.ndarray, "*space i"], key: Key[Array, ""], rank: int) -> Iterator[_View]:
+def _views_of(image: Float[np.ndarray, "*space i"], key: Key[jax.Array, ""], rank: int) -> Iterator[_View]:
     if image.ndim - 1 == rank:
         yield _View(image, key)
     else:
@@ -126,31 +123,35 @@ def _together(config: Config, *, pixels: int) -> int:
     return choose_group(config.execution, members=config.search.members, pixels=pixels)
 
 
-def _quantify_together(shared: CaseModel, views: Sequence[_View], *, together: int, config: Config) -> Iterator[Quantified]:
-    scenes = [_look(shared, view, config=config) for view in views]
+class _Way(NamedTuple):
+    """How a kind of target is asked for and searched, and the names of its members."""
+
+    ask: Callable[..., tuple[Ask, Regions]]
+    search: Callable[..., Iterator[Found]]
+    names: tuple[str, ...]
+
+
+def _way(config: Config) -> _Way:
     if config.targets.target == "mask":
-        asks, regions, names = [ask_masks(shared, s, config=config) for s in scenes], [()] * len(scenes), mask_names(config)
-    else:
-        asks, regions = zip(*(ask_points(shared, s, config=config) for s in scenes), strict=True)
-        names = point_names(config)
+        return _Way(ask_masks, search_masks, mask_names(config))
+    return _Way(ask_points, search_points, point_names(config))
+
+
+def _quantify_together(shared: CaseModel, views: Sequence[_View], *, together: int, config: Config) -> Iterator[Quantified]:
+    """Predict, choose targets, search `together` patches at a time, join, and back."""
+    way = _way(config)
+    scenes = [_look(shared, view, config=config) for view in views]
+    asks, regions = zip(*(way.ask(shared, scene, config=config) for scene in scenes), strict=True)
     joined = [Joined.empty(shared, scene, config=config) for scene in scenes]
-    jobs = itertools.chain.from_iterable(
-        ((one, job) for job in patch_jobs(shared, scene, ask)) for one, scene, ask in zip(joined, scenes, asks, strict=True)
-    )
+    jobs = ((one, job) for one, ask in zip(joined, asks, strict=True) for job in patch_jobs(shared, one.scene, ask))
     while some := list(itertools.islice(jobs, together)):
-        for (one, job), found in zip(some, _search([job for _, job in some], shared, config=config), strict=True):
-            one.add(shared, job, found, names=names)
+        asked = [job for _, job in some if job.asked]
+        found = way.search(shared, asked, config=config)
+        for one, job in some:
+            one.add(shared, job, next(found) if job.asked else leave_patch(job, config=config), names=way.names)
     for one, maps in zip(joined, regions, strict=True):
         fragility = place_points(one) if one.placed else {}
-        yield _on_image(shared, one, fragility=fragility, regions=maps, names=names, config=config)
-
-
-def _search(jobs: Sequence[PatchJob], shared: CaseModel, *, config: Config) -> Iterator[Found]:
-    """What came of some patches, in order; where nothing is asked the given network's word stands."""
-    asked = [job for job in jobs if job.asked]
-    search = search_masks if config.targets.target == "mask" else search_points
-    found = search(shared, asked, config=config) if asked else iter(())
-    return (next(found) if job.asked else leave_patch(job, config=config) for job in jobs)
+        yield on_image(shared, one, fragility=fragility, regions=maps, names=way.names, config=config)
 
 
 def _look(shared: CaseModel, view: _View, *, config: Config) -> Scene:
@@ -170,129 +171,3 @@ def _look(shared: CaseModel, view: _View, *, config: Config) -> Scene:
 
 
 _largest = jax.jit(partial(jnp.argmax, axis=-1))
-
-
-class _Said(NamedTuple):
-    """What the given network says, on the image's own grid."""
-
-    reference: Float[np.ndarray, "*space c"]
-    segmentation: Int[np.ndarray, "*space"]
-    softmax: Float[np.ndarray, "*space"]
-    channels: Float[np.ndarray, "*space k"] | None = None
-
-
-def _on_image(
-    shared: CaseModel,
-    joined: Joined,
-    *,
-    fragility: dict[str, np.ndarray],
-    regions: Sequence[np.ndarray],
-    names: Sequence[str],
-    config: Config,
-) -> Quantified:
-    """Everything on the image's own grid."""
-    scene, coding, grid = joined.scene, shared.coding, joined.scene.grid
-
-    def back(array: np.ndarray, finish: Callable[[np.ndarray], np.ndarray], **how: Any) -> np.ndarray:
-        return finish(array) if grid is None else from_grid(array, grid, finish, **how)
-
-    def labels_of(evidence: np.ndarray) -> np.ndarray:
-        return coding.segment_classes(evidence if scene.whole else softmax(evidence, -1))
-
-    def first(slab: np.ndarray) -> np.ndarray:
-        return slab[..., 0]
-
-    said = _say(coding, scene)
-    maps = back(joined.maps, lambda values: values, outside=0.0)
-    return Quantified(
-        reference=said.reference,
-        segmentation=said.segmentation,
-        total=maps[..., 0],
-        aleatoric=maps[..., 1],
-        epistemic=maps[..., 2],
-        softmax=said.softmax,
-        adversarial=np.stack([back(one, labels_of, outside=0, dtype=np.int32) for one in joined.evidence]),
-        adversarial_names=tuple(
-            f"{name}, fold {fold.name}" if len(shared.folds) > 1 else name for fold in shared.folds for name in names
-        ),
-        audit=tuple(joined.audit),
-        **_losses(shared, joined, config=config),
-        fragility={
-            name: values if grid is None else from_grid(values[..., None], grid, first, outside=np.nan, nearest=True)
-            for name, values in fragility.items()
-        },
-        regions=np.stack(
-            [
-                r if grid is None else from_grid(r[..., None], grid, first, outside=-1, dtype=np.int32, nearest=True)
-                for r in regions
-            ]
-        )
-        if regions
-        else None,
-        channels=said.channels,
-        volumes=None if grid is None else _volumes(shared, joined, said.reference, levels=len(regions), config=config),
-        patches=None if grid is None else len(scene.patches.starts),
-    )
-
-
-def _say(coding: Coding, scene: Scene) -> _Said:
-    grid, logits = scene.grid, scene.logits
-    if grid is None or logits is None:
-        return _Said(np.asarray(scene.probs), np.asarray(scene.labels, np.int32), np.asarray(_entropy(scene.probs)))
-    first = [1.0] + [0.0] * (coding.labels - 1)
-    channels = from_grid(logits, grid, coding.channel_probs, outside=first if coding.regions is None else 0.0)
-    segmentation = from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32)
-    entropies = entr(channels).sum(-1)
-    if coding.regions is None:
-        return _Said(channels, segmentation, entropies.astype(np.float32))
-    entropies = (entropies + entr(1 - channels).sum(-1)).astype(np.float32)
-    reference = from_grid(logits, grid, lambda z: coding.label_probs(coding.channel_probs(z)), outside=first)
-    return _Said(reference, segmentation, entropies, channels)
-
-
-_entropy = jax.jit(entropy)
-
-
-def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, np.ndarray]:
-    """The recorded losses `[m s]` of the one search of a whole image, or of patches `[searches m s]`, by patch and fold."""
-    records = {name: [means[name] for means in joined.losses] for name in LOSSES} | {"feasible": joined.feasible}
-    if joined.scene.whole:
-        return {name: values[0] for name, values in records.items()}
-    if joined.losses:
-        return {name: np.stack(values) for name, values in records.items()}
-    members = config.search.members  # nothing was asked
-    empty = np.zeros((0, members, shared.records(config.search) // members), np.float32)
-    return {name: empty.astype(bool) if name == "feasible" else empty for name in records}
-
-
-def _volumes(
-    shared: CaseModel, joined: Joined, reference: Float[np.ndarray, "*space labels"], *, levels: int, config: Config
-) -> SampledVolumes:
-    """The volumes under the samples; each of the `levels` of a pyramid moves the whole volume once."""
-    grid, labels = joined.scene.grid, shared.coding.labels
-    assert grid is not None
-    voxel = math.prod(grid.native_spacing if grid.geometry.rank == 3 else grid.geometry.spacing) / 1000
-    expected = reference.reshape(-1, labels).sum(0, dtype=np.float64) * voxel
-    if joined.moved is None:  # nothing was asked
-        return SampledVolumes(expected[None], np.ones(1))
-    scale = math.prod(grid.native_shape) / math.prod(grid.shape)  # the grid's voxels have this many of the image's
-    change, weights, searches = joined.moved
-    ml = expected + (change / max(levels, 1)).astype(np.float64) * scale * voxel
-    return SampledVolumes(np.vstack([ml, expected]), weights / searches)
-
-
-def _join_slices(slices: Sequence[Quantified]) -> Quantified:
-    joined: dict[str, Any] = {
-        name: np.stack([getattr(s, name) for s in slices], 2)
-        for name in ("reference", "segmentation", "total", "aleatoric", "epistemic", "softmax")
-    }
-    joined |= {name: np.stack([getattr(s, name) for s in slices]) for name in (*LOSSES, "feasible")}
-    fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
-    regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)  # type: ignore[misc]  # all or none
-    return slices[0]._replace(
-        **joined,
-        fragility=fragility,
-        regions=regions,
-        adversarial=np.stack([s.adversarial for s in slices], 3),
-        audit=tuple(a for s in slices for a in s.audit),
-    )
