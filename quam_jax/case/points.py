@@ -21,7 +21,7 @@ from ..core.types import Targets, Trajectory
 from ..data.patches import Patches, importance
 from ..data.plans import Grid, points_on_grid
 from ..targets.pixels import boundary_distance, chosen_pixels, pixel_targets
-from ..targets.regions import part_targets, region_maps, region_points
+from ..targets.regions import part_targets, region_maps, region_points, region_targets
 from .audit import SearchFacts, kept_probs
 from .masks import wanted_masks
 from .patches import Ask, Found, Joined, PatchJob, Placed, Regions, Scene, leave_patch
@@ -60,15 +60,19 @@ def ask_points(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask,
     if not parts:
         raise ValueError(f"target: no region to ask; regions {config.targets.regions} found none in this segmentation")
     wanted = wanted_masks(shared, scene, config=config)
-    pieces = [parts] if scene.whole else share_out(parts, patches, owner)
+    if scene.whole:
+        whole = region_targets(regions, labels, wanted, probs=probs, members=members)
+        return (lambda index: [_in_patch(whole, np.asarray(whole.points), patches, index)]), regions
+    pieces = share_out(parts, patches, owner)
     records = shared.records(config.search) * probs.shape[-1]
 
     def ask_regions(index: int) -> Sequence[Targets]:
-        groups = [pieces[index]] if scene.whole else _alike(pieces[index], records=records)
-        found = (
-            part_targets(group, labels, wanted, probs=probs, members=members, length=_length(group, scene)) for group in groups
+        """Pieces of like size together, filled up to a power of two: few compilations."""
+        asked = (
+            part_targets(group, labels, wanted, probs=probs, members=members, length=_filled_size(group[0]))
+            for group in _alike(pieces[index], records=records)
         )
-        return [_in_patch(asked, np.asarray(asked.points), patches, index) for asked in found]
+        return [_in_patch(some, np.asarray(some.points), patches, index) for some in asked]
 
     return ask_regions, regions
 
@@ -141,15 +145,13 @@ def _split_pixels(points: Int[np.ndarray, " t"], owner: Int[np.ndarray, "*grid"]
     return np.split(points[order], np.cumsum(np.bincount(index, minlength=count))[:-1])
 
 
-def _length(group: Sequence[Int[np.ndarray, " p"]], scene: Scene) -> int:
-    """What the regions of a group are filled up to: on patches a power of two, for few compilations, else the longest."""
-    longest = max(map(len, group))
-    return longest if scene.whole else 1 << (longest - 1).bit_length()
+def _filled_size(piece: Int[np.ndarray, " p"]) -> int:
+    return 1 << (len(piece) - 1).bit_length()
 
 
 def _alike(pieces: Sequence[Int[np.ndarray, " p"]], *, records: int) -> Iterator[list[Int[np.ndarray, " p"]]]:
-    """Pieces of like size together; at most NUMBERS recorded probabilities a group."""
-    sizes = np.array([1 << (len(piece) - 1).bit_length() for piece in pieces], int)
+    """Pieces of one filled size together; at most NUMBERS recorded probabilities a group."""
+    sizes = np.array([_filled_size(piece) for piece in pieces], int)
     for size in np.unique(sizes):
         alike = [piece for piece, own in zip(pieces, sizes, strict=True) if own == size]
         most = max(1, NUMBERS // (int(size) * records))
