@@ -78,10 +78,10 @@ def _say(coding: Coding, scene: Scene) -> _Said:
     if grid is None or logits is None:
         return _Said(np.asarray(scene.probs), np.asarray(scene.labels, np.int32), np.asarray(_entropy(scene.probs)))
     first = [1.0] + [0.0] * (coding.labels - 1)
-    channels = from_grid(logits, grid, coding.channel_probs, outside=first if coding.regions is None else 0.0)
+    channels = from_grid(logits, grid, coding.channel_probs, outside=first if coding.channel_regions is None else 0.0)
     segmentation = from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32)
     entropies = entr(channels).sum(-1)
-    if coding.regions is None:
+    if coding.channel_regions is None:
         return _Said(channels, segmentation, entropies.astype(np.float32))
     entropies = (entropies + entr(1 - channels).sum(-1)).astype(np.float32)
     reference = from_grid(logits, grid, lambda z: coding.label_probs(coding.channel_probs(z)), outside=first)

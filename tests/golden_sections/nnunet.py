@@ -63,7 +63,7 @@ def check(golden: Path, case: str) -> None:
             weights = stored["gaussian"].astype(np.float32)
             np.testing.assert_allclose(importance(patches.patch).reshape(weights.shape), weights, rtol=1e-3, atol=1e-6)
     logits = predict_logits(models, volume, patches, mirror_axes=plan.mirror_axes if mirror == "tta" else ())
-    first = [1.0] + [0.0] * (logits.shape[-1] - 1) if coding.regions is None else 0.0
+    first = [1.0] + [0.0] * (logits.shape[-1] - 1) if coding.channel_regions is None else 0.0
     probs = from_grid(logits, grid, coding.channel_probs, outside=first)
     labels = from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32)
     folder = _expected(golden, name, mirror)

@@ -66,7 +66,7 @@ def predict(folder: Path, file: Path, folds: tuple[int, ...]) -> tuple[np.ndarra
     image = read_image(file)
     volume, grid = to_grid(image.array, image.geometry, plan)
     logits = predict_logits(models, volume, lay_patches(grid.shape, plan.patch), mirror_axes=plan.mirror_axes)
-    outside = [1.0] + [0.0] * (logits.shape[-1] - 1) if coding.regions is None else 0.0
+    outside = [1.0] + [0.0] * (logits.shape[-1] - 1) if coding.channel_regions is None else 0.0
     return (
         from_grid(logits, grid, coding.channel_probs, outside=outside),
         from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32),
