@@ -8,18 +8,15 @@ docs/choosing.md. Full networks are searched for fewer pixels and larger regions
 import argparse
 import dataclasses
 import json
-import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .record import RESULTS, write_result
+from .record import ROOT, markdown_table, put, write_result
 
-ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
-PAGE = ROOT / "docs" / "choosing.md"
 CASE = "B07"
 PATIENCE = 40.0  # processor seconds; what takes longer is not searched a second time, and its time includes compilation
 
@@ -65,7 +62,6 @@ class Result(NamedTuple):
 
 def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarray) -> Result:
     """Search the image twice, unless it takes long; the second time, without compilation, is the time of the row."""
-
     from quam_jax.case.audit import models_held
     from quam_jax.case.quantify import quantify_images
     from quam_jax.case.shared import whole_image_model
@@ -200,34 +196,27 @@ def table(result: dict[str, Any]) -> str:
         "pixels changed",
         "PCC",
     ]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for r in result["rows"]:
-        solver = r["solver"].replace("_", " ")
-        star = "" if r["compiled_before"] else "*"
-        lines.append(
-            f"| {r['target']} | {r['asked']} | `{r['space']}` | {solver} | {r['models']} x {r['steps']} | "
-            f"{r['pixels_asked']} | {_number(r['processor_seconds'])}{star} | "
-            f"{_number(1000 * r['processor_seconds_a_model'])} | "
-            f"{100 * r['models_held']:.0f} % | {100 * r['pixels_changed']:.1f} % | {r['pcc_total_asked']:.2f} |"
-        )
+    rows = [
+        [
+            r["target"],
+            r["asked"],
+            f"`{r['space']}`",
+            r["solver"].replace("_", " "),
+            f"{r['models']} x {r['steps']}",
+            str(r["pixels_asked"]),
+            _number(r["processor_seconds"]) + ("" if r["compiled_before"] else "*"),
+            _number(1000 * r["processor_seconds_a_model"]),
+            f"{100 * r['models_held']:.0f} %",
+            f"{100 * r['pixels_changed']:.1f} %",
+            f"{r['pcc_total_asked']:.2f}",
+        ]
+        for r in result["rows"]
+    ]
     device = result["device"]
-    return "\n".join(lines) + (
+    return markdown_table(header, rows) + (
         f"\n\n`{result['command']}`, case {result['case']} ({result['shape'][0]} x {result['shape'][1]} "
         f"pixels), {device['processor']}, {device['cores']} cores, {result['date']}; * with compilation."
     )
-
-
-def write_table(result: dict[str, Any]) -> None:
-    """Replace the table of the page."""
-    text, count = re.subn(
-        r"<!-- choosing table -->.*?<!-- /choosing table -->",
-        lambda _: f"<!-- choosing table -->\n{table(result)}\n<!-- /choosing table -->",
-        PAGE.read_text(),
-        flags=re.DOTALL,
-    )
-    if count != 1:
-        raise ValueError(f"{PAGE}: expected one place for the choosing table, got {count}")
-    PAGE.write_text(text)
 
 
 class Known(NamedTuple):
@@ -245,9 +234,9 @@ def main() -> None:
     from quam_jax.config import FitConfig
     from quam_jax.data.datasets import find_cases
     from quam_jax.data.volumes import read_channels, read_labels
+    from quam_jax.models.description import preprocessing_of
     from quam_jax.models.loading import load_model
     from quam_jax.models.predict import fit_data
-    from quam_jax.models.preprocessing import preprocessing_of
 
     start_jax()
     data = Path(quam_jax.__file__).parent / "demo_data"
@@ -273,7 +262,7 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     draw_epistemic(results, picture.array[..., 0], raters, entropy)
     draw_fragility(results)
-    write_table(json.loads((RESULTS / path.name).read_text()))
+    put("docs/choosing.md", "choosing table", table(json.loads(path.read_text())))
 
 
 if __name__ == "__main__":

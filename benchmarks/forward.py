@@ -80,14 +80,14 @@ def jax_sides(model: Any, x: Any, labels: Any) -> tuple[Callable[[], Any], Calla
     import jax
 
     from quam_jax.core.compilation import compiler_options
-    from quam_jax.core.step import cross_entropy
+    from quam_jax.core.loss import cross_entropy
 
     network = model.network
     options = {"compiler_options": compiler_options()}
     forward = jax.jit(lambda params, stats, images: network.apply(params, stats, images)[0], **options)
 
     def loss(params: Any, stats: Any, images: Any, labels: Any) -> Any:
-        return cross_entropy(network.apply(params, stats, images)[0], labels)
+        return cross_entropy.mean(network.apply(params, stats, images)[0], labels)
 
     both = jax.jit(jax.value_and_grad(loss), **options)
     arguments = (model.params, model.stats, x)

@@ -77,9 +77,9 @@ class Specimen(NamedTuple):
     @property
     def consensus(self) -> Int[np.ndarray, "h w"]:
         """1 where at least half of the raters say cell."""
-        from quam_jax.data.preprocess import consensus
+        from quam_jax.evaluation.reference_maps import consensus
 
-        return consensus(np.stack(list(self.raters.values())), 2, ties="foreground")
+        return consensus(np.stack(list(self.raters.values())), classes=2, ties="foreground")
 
 
 def block_mean(array: Num[np.ndarray, "h w"]) -> Float[np.ndarray, "v u"]:
@@ -138,8 +138,9 @@ def _save(path: Path, array: np.ndarray) -> None:
 def shipped_dice(out: Path) -> dict[str, float]:
     """Dice of the shipped network on the shipped test cases against the consensus of their raters, all from files."""
     from quam_jax.data.datasets import find_cases
-    from quam_jax.data.preprocess import Preprocessing, consensus
+    from quam_jax.data.preprocess import Preprocessing
     from quam_jax.data.volumes import read_image, read_labels
+    from quam_jax.evaluation.reference_maps import consensus
     from quam_jax.models.loading import load_model
     from quam_jax.training.trainer import case_dice
 
@@ -149,7 +150,7 @@ def shipped_dice(out: Path) -> dict[str, float]:
     for case in find_cases(out / "images", out / "masks"):
         picture = read_image(case.image)
         raters = [read_labels(path, classes=2, like=picture.geometry) for path in case.raters.values()]
-        labels = consensus(np.stack(raters), 2, ties="foreground")
+        labels = consensus(np.stack(raters), classes=2, ties="foreground")
         scores[case.name] = float(case_dice(model, [(prepare(picture.array), labels)])[0])
     return scores
 
@@ -164,7 +165,8 @@ def main() -> None:
     from converters.export import export_weights
     from quam_jax.data.preprocess import Preprocessing
     from quam_jax.models.model import Network
-    from quam_jax.training.trainer import TrainConfig, case_dice, train
+    from quam_jax.training.settings import TrainConfig
+    from quam_jax.training.trainer import case_dice, train
 
     parts = split(read_specimens(options.data))
     write_pictures(options.out, parts)

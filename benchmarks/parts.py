@@ -4,14 +4,11 @@ The file is written after every row, so that an interrupted measurement loses li
 already.
 """
 
-import datetime
 import json
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from .record import RESULTS, write_result
+from .record import RESULTS, command_and_date, write_result
 
 
 class Parts:
@@ -41,8 +38,7 @@ class Parts:
         self.own[part] = self.own.pop(part)  # what is written last is shown
         for row in rows:
             self.own[part].append({"part": part, **row})
-            command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-            self.parts[part] = {"command": command, "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")}
+            self.parts[part] = command_and_date()
             self.write(shown=1)
 
     def write(self, *, shown: int = 0, **extra: Any) -> None:

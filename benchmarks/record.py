@@ -1,4 +1,4 @@
-"""How a benchmark reports: a printed table and a JSON file with hardware, versions, command and date."""
+"""How a benchmark reports: a printed table, a JSON file with hardware, versions, command and date, and tables of documents."""
 
 import datetime
 import importlib.metadata
@@ -6,11 +6,13 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def hardware() -> dict[str, Any]:
@@ -42,19 +44,23 @@ def versions() -> dict[str, str]:
     return found
 
 
+def command_and_date() -> dict[str, str]:
+    """How this program was called, and the day."""
+    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    return {"command": command, "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")}
+
+
 def write_result(name: str, rows: list[dict[str, Any]], *, shown: int = 0, **extra: Any) -> Path:
     """Print the rows (or the last `shown`) and write results/NAME.json; a figure that does not exist (NaN) becomes null."""
     rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
     for row in rows[-shown:]:
         sys.stdout.write("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()) + "\n")
-    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     result = {
         "rows": rows,
         **extra,
         "device": hardware(),
         "versions": versions(),
-        "command": command,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        **command_and_date(),
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
@@ -66,3 +72,13 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A table of a document."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def put(file: str, name: str, body: str) -> None:
+    """Write a text between its marks in a file of the repository; ValueError unless the file has them once."""
+    pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
+    marked = f"<!-- {name} -->\n{body}\n<!-- /{name} -->"
+    text, count = re.subn(pattern, lambda _: marked, (ROOT / file).read_text(), flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"{file}: expected one place for {name}, got {count}")
+    (ROOT / file).write_text(text)

@@ -26,23 +26,23 @@ def main() -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from quam_jax.config import ExecutionConfig, SearchConfig
+    from quam_jax.config import SearchConfig
+    from quam_jax.config.build import build_procedure
     from quam_jax.core.layout import heads
-    from quam_jax.core.step import plan_steps
+    from quam_jax.core.layout.choose import Layout
     from quam_jax.core.types import FitData, Targets
-    from quam_jax.models.model import Network, SegmentationModel
+    from quam_jax.models.model import Network
 
     rng = np.random.default_rng(0)
     network = Network.create("att_unet", in_channels=1, n_classes=2, channels=FEATURES, is_batchnorm=False)
     head = {"Conv.weight": rng.normal(size=(1, 1, FEATURES, 2)) * 0.5}
     params = {n: jnp.asarray(head.get(n, np.zeros(s)), jnp.float32) for n, s in network.shapes()[0].items()}
-    model = SegmentationModel(network, params, {})
     fit = FitData(
         jnp.asarray(rng.normal(size=(1, 1, 128, 128, FEATURES)), jnp.float32),
         jnp.asarray(rng.integers(0, 2, (1, 1, 128, 128))),
-        jnp.zeros(1),
     )
     config = SearchConfig(space="head", members=1, steps=STEPS, fit_points=FIT_POINTS, learning_rate=1e-2)
+    procedure = build_procedure(config, network)
     rows = []
 
     def run(count: int, chunk: int) -> float:
@@ -51,20 +51,21 @@ def main() -> None:
         targets = Targets(jnp.arange(count)[:, None], jnp.asarray(rng.integers(0, 2, (count, 1, 1))), jnp.ones((count, 1)))
         start = time.perf_counter()
         heads.search_head_targets(
-            model,
+            network,
+            params,
             features,
             fit,
             targets,
             shape=(side, side),
-            config=config,
-            steps=plan_steps(config, 1),
+            procedure=procedure,
+            steps=procedure.schedule.plan(1),
             key=jax.random.key(0),
-            execution=ExecutionConfig(chunk=chunk),
+            layout=Layout(chunk=chunk),
         )
         return time.perf_counter() - start
 
     memory = {
-        chunk: temporary_bytes(heads, "_search_chunk", lambda chunk=chunk: run(chunk, chunk), static_argnums=7)
+        chunk: temporary_bytes(heads, "_search_chunk", lambda chunk=chunk: run(chunk, chunk), static_argnums=(7, 8))
         for chunk in options.chunks
     }
     for count in options.targets:

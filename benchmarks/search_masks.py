@@ -41,11 +41,15 @@ def main() -> None:
     from torch.func import functional_call, grad, stack_module_state, vmap
 
     from converters.mapping import to_torch
-    from quam_jax.config import ExecutionConfig, SearchConfig
-    from quam_jax.core.searching import prepare, search_prepared
+    from quam_jax.config import SearchConfig
+    from quam_jax.core.layout.choose import Layout
+    from quam_jax.core.searching import search_prepared
     from quam_jax.models.model import Network, SegmentationModel
     from quam_jax.models.predict import fit_data
-    from quam_jax.targets.masks import dilate, erode, mask_targets
+    from quam_jax.models.prepare import prepare
+    from quam_jax.targets.masks import mask_targets
+    from quam_jax.targets.wanted.dilate import dilate
+    from quam_jax.targets.wanted.erode import erode
 
     from .torch_att_unet import AttUNet
 
@@ -65,14 +69,14 @@ def main() -> None:
     model = SegmentationModel(network, *network.initialise(jax.random.key(0, impl="rbg")))
 
     # ours
-    config = SearchConfig(members=members, steps=steps, learning_rate=5e-4, mode="eval")
+    config = SearchConfig(members=members, steps=steps, learning_rate=5e-4, mode="eval", compute=options.compute)
     prepared = prepare(model, fit_data(model, fit_images, fit_labels), config)
     targets = mask_targets(wanted, members=members)
-    execution = ExecutionConfig(compute=options.compute, chunk=options.chunk)
+    layout = Layout(chunk=options.chunk)
 
     def ours() -> None:
         for image in images:
-            jax.block_until_ready(search_prepared(prepared, image, targets, key=jax.random.key(0), execution=execution))
+            jax.block_until_ready(search_prepared(prepared, image, targets, key=jax.random.key(0), layout=layout))
 
     # PyTorch
     module = AttUNet(**arguments)
@@ -198,7 +202,7 @@ def main() -> None:
     published_seconds = alternate({"published": published}, rounds=2)["published"]
     ours_seconds = times["ours"] / options.images
     best = min(times[side] for side in ("looped", "spared", "side_by_side", "mapped")) / options.images
-    found = [search_prepared(prepared, image, targets, key=jax.random.key(0), execution=execution) for image in images]
+    found = [search_prepared(prepared, image, targets, key=jax.random.key(0), layout=layout) for image in images]
     whole = np.mean([_whole_steps(np.asarray(t.fit_loss <= t.bound)) for t in found])
     cost = _cost(prepared, images[0], targets, whole=float(whole))
     rate = matmul_rate()
@@ -239,19 +243,18 @@ def _cost(prepared: Any, image: Any, targets: Any, *, whole: float) -> dict[str,
     import numpy as np
 
     from quam_jax.core.compilation import compiler_options
-    from quam_jax.core.step import Frozen, Procedure, Setup, StepInputs, Target, begin, fit_loss_of, step
+    from quam_jax.core.step import Frozen, Setup, StepInputs, Target, begin, fit_loss_of, step
 
-    model = prepared.model
     frozen = Frozen(
-        model.params,
-        model.stats,
+        prepared.params,
+        prepared.stats,
         jnp.asarray(np.asarray(image)[None]),
         prepared.fit,
         prepared.fit_labels,
         prepared.reference_loss,
         prepared.bound,
     )
-    setup = Setup(model.network, prepared.space, Procedure.of(prepared.config), np.asarray(image).shape[:-1])
+    setup = Setup.of(prepared.network, prepared.procedure, np.asarray(image).shape[:-1])
     target = Target(targets.points[0], targets.labels[0, 0], targets.weights[0])
     state, inputs = begin(setup, frozen), StepInputs(jnp.asarray(0), jnp.float32(1), jnp.float32(1e-4), None)
 

@@ -44,11 +44,12 @@ def head_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     import jax.numpy as jnp
     import numpy as np
 
-    from quam_jax.config import ExecutionConfig, SearchConfig
+    from quam_jax.config import SearchConfig
+    from quam_jax.config.build import build_procedure
     from quam_jax.core.layout import heads
-    from quam_jax.core.step import plan_steps
+    from quam_jax.core.layout.choose import AUTO
     from quam_jax.core.types import FitData
-    from quam_jax.models.model import Network, SegmentationModel
+    from quam_jax.models.model import Network
     from quam_jax.targets.pixels import all_pixels, pixel_targets
 
     size = options.size
@@ -56,32 +57,32 @@ def head_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     network = Network.create("att_unet", in_channels=1, n_classes=2, channels=FEATURES, is_batchnorm=False)
     head = {"Conv.weight": rng.normal(size=(1, 1, FEATURES, 2)) * 0.5, "Conv.bias": np.zeros(2)}
     params = {n: jnp.asarray(head.get(n, np.zeros(s)), jnp.float32) for n, s in network.shapes()[0].items()}
-    model = SegmentationModel(network, params, {})
     features = jnp.asarray(np.maximum(rng.normal(size=(1, size, size, FEATURES)), 0), jnp.float32)
     fit_features = jnp.asarray(np.maximum(rng.normal(size=(1, 4, size, size, FEATURES)), 0), jnp.float32)
     weight = params["Conv.weight"][0, 0]
     probs = np.asarray(jax.nn.softmax(features[0] @ weight))
     fit_probs = np.asarray(jax.nn.softmax(fit_features @ weight))
     fit_labels = (rng.random(fit_probs.shape[:-1]) < fit_probs[..., 1]).astype(np.int32)
-    fit = FitData(fit_features, jnp.asarray(fit_labels), jnp.zeros(1))
+    fit = FitData(fit_features, jnp.asarray(fit_labels))
     targets = pixel_targets(all_pixels((size, size)), probs, members=1)
     count = targets.points.shape[0]
 
     def search(**changes: Any) -> Callable[[], object]:
         config = SearchConfig(space="head", members=1, steps=STEPS, fit_points=FIT_POINTS, learning_rate=1e-2, **changes)
-        steps = plan_steps(config, 1)
+        procedure = build_procedure(config, network)
 
         def call() -> object:
             return heads.search_head_targets(
-                model,
+                network,
+                params,
                 features,
                 fit,
                 targets,
                 shape=(size, size),
-                config=config,
-                steps=steps,
+                procedure=procedure,
+                steps=procedure.schedule.plan(1),
                 key=jax.random.key(0),
-                execution=ExecutionConfig(),
+                layout=AUTO,
             )
 
         return call
@@ -117,7 +118,7 @@ def head_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
             "ratio_published": loop / times[key],
             "ratio_best": mapped / times[key],
             "floor_fraction": work / rate / times[key],
-            "peak_bytes": temporary_bytes(heads, "_search_chunk", sides[key], static_argnums=7),
+            "peak_bytes": temporary_bytes(heads, "_search_chunk", sides[key], static_argnums=(7, 8)),
             **common,
         }
         for name, key, work in (("pixels-head", "iterative", operations), ("pixels-head-linesearch", "line", line_operations))
@@ -199,9 +200,10 @@ def last_block_row(options: argparse.Namespace) -> dict[str, Any]:
     from converters.mapping import to_torch
     from quam_jax.config import SearchConfig
     from quam_jax.core.layout import members
-    from quam_jax.core.searching import prepare, search_prepared
+    from quam_jax.core.searching import search_prepared
     from quam_jax.models.model import Network, SegmentationModel
     from quam_jax.models.predict import fit_data, predict
+    from quam_jax.models.prepare import prepare
     from quam_jax.targets.pixels import pixel_targets
 
     size, steps, radius = 96, 6, 3

@@ -31,9 +31,10 @@ def main() -> None:
 
     from converters.mapping import to_torch
     from quam_jax.config import SearchConfig
-    from quam_jax.core.searching import prepare, search_prepared
+    from quam_jax.core.searching import search_prepared
     from quam_jax.models.model import Network, SegmentationModel
     from quam_jax.models.predict import fit_data
+    from quam_jax.models.prepare import prepare
     from quam_jax.targets.masks import mask_targets
 
     from .torch_att_unet import AttUNet

@@ -6,30 +6,15 @@ is not there yet, or has no rows, is left alone.
 
 import argparse
 import json
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from . import evidence, run_tables
-from .record import RESULTS
+from quam_jax.networks import NETWORKS
+
+from . import evidence, evidence_tables, run_tables
+from .record import RESULTS, put
 from .record import markdown_table as _markdown
 
-ROOT = Path(__file__).parent.parent
-NAMES = {
-    "att_unet": "Attention U-Net",
-    "unet": "U-Net",
-    "unet_dropout": "U-Net with dropout",
-    "unetpp": "U-Net++",
-    "unetppp": "U-Net 3+",
-    "segnet": "SegNet",
-    "swin_unet": "Swin-Unet",
-    "swin_unet_wrapper": "Swin-Unet (wrapper)",
-    "wnet": "W-Net, little U-Net (lwnet)",
-    "plain_unet": "plain U-Net (orobix/retina-unet)",
-    "nnunet_plain": "nnU-Net v2, plain",
-    "nnunet_residual": "nnU-Net v2, residual encoder",
-}
 PACKAGES = {"monai": "MONAI", "smp": "segmentation_models_pytorch", "torchvision": "torchvision", "transformers": "transformers"}
 
 
@@ -64,7 +49,7 @@ def networks_table(result: dict[str, Any]) -> str:
         architecture, _, rank = row["name"].partition(" ")
         rows.append(
             [
-                f"{NAMES[architecture]} {rank.upper()}".strip(),
+                f"{NETWORKS[architecture].title} {rank.upper()}".strip(),
                 f"`{architecture}`",
                 str(row["checkpoints"]),
                 f"{row['max_relative_difference']:.1e}",
@@ -118,7 +103,6 @@ def forward_table(result: dict[str, Any]) -> str:
     )
 
 
-# mark -> file, result, table
 def search_table(result: dict[str, Any]) -> str:
     """A search against PyTorch: seconds, and how many times as fast as the loop or the published procedure, and the best."""
     rows = [
@@ -167,6 +151,7 @@ def scaling_table(result: dict[str, Any]) -> str:
     return _markdown(["targets", "seconds", "microseconds a target"], rows) + f"\n\n`{result['command']}`, {result['date']}."
 
 
+# mark -> file, result, table
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "demo table": ("README.md", "demo", demo_table),
     "networks table": ("README.md", "conversions", networks_table),
@@ -176,7 +161,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "masks table": ("docs/speed.md", "search_masks", search_table),
     "step table": ("docs/speed.md", "search_step", step_table),
     "scaling table": ("docs/speed.md", "scaling", scaling_table),
-    "methods table": ("README.md", "methods_crisp_over", evidence.short_table),
+    "methods table": ("README.md", "methods_crisp_over", evidence_tables.short_table),
     **run_tables.TABLES,
 }
 
@@ -189,16 +174,6 @@ def main() -> None:
             if body:
                 put(file, name, body)
     put("docs/evidence.md", "studies", evidence.studies(RESULTS))
-
-
-def put(file: str, name: str, body: str) -> None:
-    """Write a text between its marks in a file; ValueError unless the file has them once."""
-    pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
-    marked = f"<!-- {name} -->\n{body}\n<!-- /{name} -->"
-    text, count = re.subn(pattern, lambda _: marked, (ROOT / file).read_text(), flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"{file}: expected one place for {name}, got {count}")
-    (ROOT / file).write_text(text)
 
 
 if __name__ == "__main__":

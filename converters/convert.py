@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 import numpy as np
 
 from quam_jax.models.model import Network, SegmentationModel
-from quam_jax.networks import NETWORKS
-from quam_jax.networks.inference import guess_architecture, infer_arguments
+from quam_jax.networks import NETWORKS, guess_architecture, infer_arguments
 
 from .keras_names import LAYOUT, is_keras_1, rename_keras_1
 from .mapping import check_derived, pack, shorten, split_derived, to_flax, torch_shapes
 from .readers import Weights, read_weights
 
 NOT_CHECKED = {"kind": "none", "verdict": "not checked"}
-_NNUNET_HEAD = re.compile(r"^decoder\.seg_layers\.(\d+)\.")
 
 
 def convert(
@@ -109,9 +106,9 @@ def _fit(
     guessed = guess_architecture(shapes)
     chosen = arch or guessed
     if chosen is None:
-        raise ValueError(f"{path}: none of {', '.join(sorted(NETWORKS))} fits its {len(shapes)} tensors ({shorten(shapes)})")
+        raise ValueError(f"{path}: none of {', '.join(NETWORKS)} fits its {len(shapes)} tensors ({shorten(shapes)})")
     if chosen not in NETWORKS:
-        raise ValueError(f"architecture: expected one of {', '.join(sorted(NETWORKS))}, got {chosen!r}")
+        raise ValueError(f"architecture: expected one of {', '.join(NETWORKS)}, got {chosen!r}")
     foreign = f"{path}: expected weights of {chosen}, got those of {guessed}" if guessed not in (None, chosen) else None
     try:
         inferred = infer_arguments(chosen, shapes)
@@ -121,8 +118,10 @@ def _fit(
         raise ValueError(
             foreign or f"{path}: no {chosen} can be made of these weights and arguments {dict(arguments)}: {error}"
         ) from error
-    tensors, derived = split_derived(everything)
-    tensors, unused = _split_unused_heads(tensors)
+    tensors, derived = split_derived(everything, chosen)
+    names = NETWORKS[chosen].unused(tensors)
+    unused = {name: value for name, value in tensors.items() if name in names}
+    tensors = {name: value for name, value in tensors.items() if name not in names}
     own, aliases = _drop_tied(expected, tensors, tied)
     if {name: shapes[name] for name in own} != expected:
         contradictions = [
@@ -132,22 +131,12 @@ def _fit(
         ]
         if foreign or contradictions:
             raise ValueError(foreign or f"{path}: arguments contradict the weights: {', '.join(contradictions)}")
-    check_derived(derived, where=str(path))
+    check_derived(derived, chosen, where=str(path))
     return network, own, aliases, {**derived, **unused}
 
 
 def _listed(value: Any) -> Any:
     return [_listed(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _split_unused_heads(
-    tensors: Mapping[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Without nnU-Net's deep-supervision heads, which only its training uses: all but the last."""
-    heads = {name: int(match[1]) for name in tensors if (match := _NNUNET_HEAD.match(name))}
-    last = max(heads.values(), default=0)
-    unused = {name: tensors[name] for name, index in heads.items() if index < last}
-    return {name: value for name, value in tensors.items() if name not in unused}, unused
 
 
 def _drop_tied(

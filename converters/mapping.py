@@ -7,8 +7,6 @@ every shape is checked, and all mismatches are reported in one error, with shape
 """
 
 import base64
-import math
-import re
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,10 +16,9 @@ import ml_dtypes
 import numpy as np
 
 from quam_jax.models.model import Network, Parameters
-from quam_jax.networks.swin_unet import MASKED, relative_position, shifted_windows_allow
+from quam_jax.networks import NETWORKS
 
-# Buffers that a checkpoint holds but that the network computes itself, or does not need.
-DERIVED = re.compile(r"(^|\.)(num_batches_tracked|relative_position_index|attn_mask)$")
+COUNTER = "num_batches_tracked"  # a buffer that no network needs
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64), np.dtype(ml_dtypes.bfloat16))
 SHOWN = 4
 
@@ -34,7 +31,7 @@ def to_flax(network: Network, tensors: Mapping[str, np.ndarray], *, where: str) 
     that are not floating point and on values that are not finite in float32.
     """
     expected, layouts = torch_shapes(network), network.layouts()
-    given = {name: value for name, value in tensors.items() if name in expected or not DERIVED.search(name)}
+    given = {name: value for name, value in tensors.items() if name in expected or not _is_derived(name, network.architecture)}
     _check_fit(network, expected, given, where=where)
     params, stats = network.shapes()
 
@@ -93,29 +90,25 @@ def torch_order(layout: str, rank: int) -> tuple[int, ...]:
     return tuple(order.index(axis) for axis in range(rank))
 
 
-def split_derived(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Weights and derived buffers of a state_dict."""
-    derived = {name: value for name, value in tensors.items() if DERIVED.search(name)}
+def split_derived(tensors: Mapping[str, np.ndarray], architecture: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Weights and derived buffers of a state_dict: what a network of this architecture computes itself, or does not need."""
+    derived = {name: value for name, value in tensors.items() if _is_derived(name, architecture)}
     return {name: value for name, value in tensors.items() if name not in derived}, derived
 
 
-def check_derived(derived: Mapping[str, np.ndarray], *, where: str) -> None:
-    """ValueError if a Swin index table or mask of a checkpoint is not the one that the network computes."""
+def check_derived(derived: Mapping[str, np.ndarray], architecture: str, *, where: str) -> None:
+    """ValueError if a buffer of a checkpoint is not the one that the network computes."""
+    checks = NETWORKS[architecture].buffers
     for name, value in derived.items():
-        kind = name.rsplit(".", 1)[-1]
-        if kind == "num_batches_tracked":
-            continue
-        window = math.isqrt(value.shape[-1]) if value.ndim else 0
-        if kind == "relative_position_index":
-            same = np.array_equal(relative_position(window), value)
-        else:
-            allowed = shifted_windows_allow(math.isqrt(len(value)) * window, window, window // 2) if window else np.empty(0)
-            same = allowed.shape == value.shape and bool(np.where(allowed, value == 0, value <= MASKED).all())
-        if not same:
-            raise ValueError(
-                f"{where}: {name} expected the table that {window}x{window} windows have, got another "
-                f"of shape {tuple(value.shape)}"
-            )
+        kind = name.rpartition(".")[2]
+        expected = checks[kind](value) if kind in checks else None
+        if expected is not None:
+            raise ValueError(f"{where}: {name} expected {expected}, got another of shape {tuple(value.shape)}")
+
+
+def _is_derived(name: str, architecture: str) -> bool:
+    kind = name.rpartition(".")[2]
+    return kind == COUNTER or kind in NETWORKS[architecture].buffers
 
 
 def pack(value: np.ndarray) -> Any:

@@ -18,9 +18,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
+from quam_jax.core.network import Mode
 from quam_jax.models.model import SegmentationModel
 from quam_jax.networks import NETWORKS
-from quam_jax.networks.layers import Mode
 
 TOLERANCE = 1e-4
 
@@ -132,7 +132,7 @@ def _our_activations(model: SegmentationModel, example: np.ndarray) -> tuple[dic
     found: dict[str, np.ndarray] = {}
     with (
         jax.default_matmul_precision("highest"),
-        _recorded_calls(NETWORKS[model.network.architecture], found),
+        _recorded_calls(NETWORKS[model.network.architecture].cls, found),
     ):
         images = jnp.asarray(np.moveaxis(example, 1, -1), jnp.float32)
         model.network.apply(model.params, model.stats, images, Mode(folded=False))

@@ -49,17 +49,24 @@ if TYPE_CHECKING:
     from .case.quantify import quantify as quantify
     from .config import Config as Config
     from .config import SearchConfig as SearchConfig
+    from .core.layout.choose import Layout as Layout
+    from .core.searching import search as search
+    from .core.space import Space as Space
+    from .core.step import Procedure as Procedure
     from .core.types import FitData as FitData
+    from .core.types import Samples as Samples
+    from .core.types import Targets as Targets
+    from .core.types import Trajectory as Trajectory
     from .data.preprocess import Preprocessing as Preprocessing
     from .data.volumes import read_image as read_image
     from .data.volumes import read_labels as read_labels
     from .evaluation.evaluate import evaluate as evaluate
+    from .models.description import preprocessing_of as preprocessing_of
     from .models.folder import save_model as save_model
     from .models.loading import load_model as load_model
     from .models.model import Network as Network
     from .models.model import SegmentationModel as SegmentationModel
     from .models.predict import fit_data as fit_data
-    from .models.preprocessing import preprocessing_of as preprocessing_of
     from .results.review import rank_run as rank_run
 
 
@@ -78,8 +85,15 @@ _PLACES = {
     "read_image": "data.volumes",
     "read_labels": "data.volumes",
     "rank_run": "results.review",
-    "preprocessing_of": "models.preprocessing",
+    "preprocessing_of": "models.description",
     "FitData": "core.types",
+    "Targets": "core.types",
+    "Trajectory": "core.types",
+    "Samples": "core.types",
+    "Space": "core.space",
+    "Procedure": "core.step",
+    "Layout": "core.layout.choose",
+    "search": "core.searching",
 }
 
 __all__ = [*_PLACES, "__version__"]

@@ -1,4 +1,4 @@
-"""Options and fixtures of the whole suite: where given data lies, quick compilation and its cache.
+"""Options and fixtures of the whole suite: where given data lies, weight files, quick compilation and its cache.
 
 Most of a test's time is the compiler's, so it is told not to optimise: three times less work, and the numbers that tests
 compare stay within their tolerances. With `--long`, and in tests/test_demo.py, programs are compiled as users have them.
@@ -7,7 +7,9 @@ compare stay within their tolerances. With `--long`, and in tests/test_demo.py, 
 import importlib.metadata
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,3 +52,34 @@ def shared(pytestconfig: pytest.Config) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of shared data at {folder} (--shared)")
     return folder
+
+
+@pytest.fixture
+def torch() -> Any:
+    """PyTorch, or a skip where it is not installed."""
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def save(torch: Any, tmp_path: Path) -> Callable[..., Path]:
+    """Save a weight file with PyTorch, return the path."""
+
+    def save_as(value: Any, **options: Any) -> Path:
+        path = tmp_path / "saved.pth"
+        torch.save(value, path, **options)
+        return path
+
+    return save_as
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Any]:
+    """Read a weight file of the given bytes."""
+    from converters.readers import read_weights  # only the tests of weight files need it
+
+    def read_bytes(content: bytes, **options: Any) -> Any:
+        path = tmp_path / "file.pth"
+        path.write_bytes(content)
+        return read_weights(path, **options)
+
+    return read_bytes

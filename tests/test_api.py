@@ -12,7 +12,7 @@ import pytest
 
 import quam_jax
 from quam_jax.report.notebook import maps_html
-from tests.test_report import make_case
+from tests.report_pages import make_case
 
 EXAMPLES = ("quam_jax", "quam_jax.results.ranking")  # modules with examples in their docstrings
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from converters.mapping import to_torch
-from quam_jax.core.step import cross_entropy
+from quam_jax.core.loss import cross_entropy
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks import NETWORKS
 from tests.test_cli import call
@@ -83,7 +83,7 @@ def test_twin_has_our_logits_and_gradients(name: str) -> None:
 
     def loss(params: Any) -> Any:
         logits = model.network.apply(params, model.stats, jnp.asarray(np.moveaxis(images, 1, -1)))[0]
-        return cross_entropy(logits, labels), logits
+        return cross_entropy.mean(logits, labels), logits
 
     gradient, ours = jax.jit(jax.grad(loss, has_aux=True))(model.params)
     logits = np.moveaxis(theirs.detach().numpy(), 1, -1)

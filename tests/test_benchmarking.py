@@ -1,35 +1,39 @@
 """The study: splits, shifts, tuning, cache, tables by hand, and the three commands from files to files."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import studies
-from benchmarks.evidence import choice, chosen, default_settings, glance, label, short_table, shrinking_table, verdict, verdicts
+from benchmarks.evidence_names import default_settings, label
+from benchmarks.evidence_tables import short_table, shrinking_table
+from benchmarks.evidence_tuning import choice, chosen
+from benchmarks.evidence_verdicts import glance, verdict, verdicts
 from benchmarks.methods import rows_of, write_rows
 from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
 from benchmarks.shrinking import rows_of as shrinking_rows
 from quam_jax.cli import main
-from quam_jax.cli.methods import parse_seeds, spread
-from quam_jax.cli.tune import search_grid
-from quam_jax.config import Config, change
+from quam_jax.cli.methods import parse_seeds
+from quam_jax.cli.tune import parse_values
 from quam_jax.data.rendered import nodule_opacity, render
 from quam_jax.evaluation.ranking import augrc, count_errors
 from quam_jax.models.folder import save_model
 from quam_jax.studies import tables
+from quam_jax.studies.benchmark import benchmark_methods
 from quam_jax.studies.cases import parse_dataset
 from quam_jax.studies.ceiling import halves, pcc_halves, rater_figures
-from quam_jax.studies.methods import Method, Outcome, Subject, memo_key, methods, rank_mean
+from quam_jax.studies.methods import methods
+from quam_jax.studies.request import BenchmarkRequest, StudyRequest
 from quam_jax.studies.shifts import parse_shift, shifted
-from quam_jax.studies.splits import Identity, check_disjoint, patient_of
+from quam_jax.studies.splits import Identity, check_disjoint, patient_of, take_evenly
 from quam_jax.studies.study import Cell, risk_curve
-from quam_jax.studies.tuning import best
+from quam_jax.studies.tuning import best, combine
 from tests.small_run import disc, little_model, picture
 
 SIZE = (16, 16)
@@ -208,10 +212,11 @@ def test_the_best_setting_is_the_first_of_the_largest_score_or_the_smallest_risk
     rows = [{"settings": n, "score": s} for n, s in enumerate((0.2, float("nan"), 0.5, 0.5))]
     assert best(rows)["settings"] == 2
     assert best(rows, score="total/aurc_image")["settings"] == 0
-    assert search_grid({"radius": "1,2", "slack": "0.2"}) == ({"radius": 1, "slack": 0.2}, {"radius": 2, "slack": 0.2})
+    values = {name: parse_values(name, text) for name, text in {"radius": "1, 2", "slack": "0.2"}.items()}
+    assert combine(values) == ({"radius": 1, "slack": 0.2}, {"radius": 2, "slack": 0.2})
     with pytest.raises(ValueError, match="--learning-rate: expected a list of numbers"):
-        search_grid({"learning_rate": "fast"})
-    assert spread(list(range(10)), 3) == [0, 3, 6] and spread([1, 2], 0) == [1, 2]
+        parse_values("learning_rate", "fast")
+    assert take_evenly(range(10), 3) == [0, 3, 6] and take_evenly([1, 2], None) == take_evenly([1, 2], 5) == [1, 2]
     with pytest.raises(ValueError, match="--seeds"):
         parse_seeds("a")
 
@@ -236,27 +241,6 @@ def test_raters_that_agree_on_where_they_disagree_are_a_ceiling_of_one() -> None
     assert pcc_halves(entropy, raters, classes=2) == pytest.approx(1.0)
     assert pcc_halves(-entropy, raters, classes=2) == pytest.approx(-1.0)
     assert np.isnan(pcc_halves(entropy, np.zeros((4, 4, 4), int), classes=2))  # nobody disagrees
-
-
-def test_ranks_of_several_maps_are_averaged_and_computed_once() -> None:
-    calls = []
-
-    def part(name: str, values: list[float]) -> Method:
-        def run(image: np.ndarray, key: object) -> Outcome:
-            calls.append(name)
-            return Outcome({"total": np.array([values])}, None, None, None, 1, 0)
-
-        return Method(name, lambda subject, settings: run)
-
-    image, key = np.zeros((1, 3, 1), np.float32), jax.random.key(0)
-    both = rank_mean("both", [part("a", [0.1, 0.2, 0.9]), part("b", [5.0, 7.0, 7.0])])
-    subject = Subject(None, [], [], [], {}, 0, {})  # type: ignore[arg-type]
-    run = both.start(subject, {})
-    assert run is not None and both.parts == ("a", "b")
-    for _ in range(2):  # ranks 1 2 3 and 1 2.5 2.5, over 3 pixels
-        np.testing.assert_allclose(run(image, key).maps["total"], [[1 / 3, 4.5 / 6, 5.5 / 6]])
-    assert calls == ["a", "b"]
-    assert memo_key("a", {}, image, key) != memo_key("a", {}, image, jax.random.key(1))
 
 
 # Results for the documents
@@ -321,30 +305,6 @@ def test_a_default_that_has_changed_since_is_named_by_its_settings() -> None:
     earlier = {"default": {"radius": 1, "learning_rate": 0.25, "slack": 3.0}}
     assert label("quam", earlier) == "QUAM-SM, radius 1, learning_rate 0.25, slack 3"
     assert label("quam_tuned", earlier) == "**QUAM-SM, tuned**"
-
-
-def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
-    default = Config()
-    for name, method in methods(inject_dropout=0.2).items():
-        assert len({json.dumps(row) for row in method.grid}) == len(method.grid), name
-    first = methods()["quam_tuned"].grid[0]
-    assert change(default, first) == default and set(first) == {"radius", "learning_rate", "slack"}
-    assert all(
-        methods()[name].grid[0] == {"slack": default.search.slack}
-        for name in ("random_directions", "quam_regions", "quam_pixels")
-    )
-
-
-def test_studies_name_rows_and_networks_that_exist() -> None:
-    known = methods(inject_dropout=0.3)
-    for name, study in studies.STUDIES.items():
-        words = studies.arguments_of(name, study)
-        rows = words[words.index("--methods") + 1].split(",")
-        assert set(rows) <= set(known) and len(set(rows)) == len(rows), name
-        assert all(set(known[row].parts) <= set(rows) for row in rows), name
-        assert {row for row in rows if known[row].trained} == {kind for kind, _ in study.kinds}, name
-        assert {study.networks, *(networks for _, networks in study.kinds)} <= set(studies.TRAININGS), name
-    assert {networks for networks, _ in studies.SHARES.values()} <= set(studies.TRAININGS)
 
 
 def test_cases_of_studies_are_written_once_and_asked_for(tmp_path: Path) -> None:
@@ -486,6 +446,25 @@ def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(
     cached[0].unlink()
     assert call(monkeypatch, *arguments) == 0
     assert [p.stat().st_mtime_ns for p in cached[1:]] == times[1:] and cached[0].exists()  # only what was missing is done again
+
+
+def test_a_study_tells_how_far_it_is_and_takes_cases_evenly(study: Path) -> None:
+    told: list[tuple[str, str, int, int]] = []
+    request = BenchmarkRequest(
+        StudyRequest(
+            (str(study / "net_0"),), f"folders:{study / 'val'}", f"folders:{study / 'fit'}", methods=("softmax", "blur")
+        ),
+        f"folders:{study / 'test'}",
+        study / "told",
+        limit=1,
+    )
+    result = benchmark_methods(request, progress=lambda *values: told.append(values))
+    assert result.text == (study / "told" / "methods.md").read_text() and not result.failed
+    tuned = len(methods()["blur"].grid) * 2  # every width on both validation cases
+    assert [stage for stage, *_ in told] == ["tuning"] * tuned + ["cases"] * 2
+    assert told[-1] == ("cases", "net_0 blur p3-a", 2, 2)
+    with pytest.raises(ValueError, match="--baseline: expected one of softmax, blur, got 'tta'"):
+        benchmark_methods(dataclasses.replace(request, baseline="tta"))
 
 
 def test_networks_of_another_kind_are_trained_and_stand_in_the_table(
@@ -653,6 +632,9 @@ def test_evaluate_reads_map_files_and_names_what_is_wrong(
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert written["columns"]["own/pcc"]["mean"] == pytest.approx(1.0)  # entropy is an affine map of these two values
     assert written["columns"]["own/pcc"]["n"] == 1
+    Image.fromarray(mask * 255).save(tmp_path / "masks" / "a_r0.bmp")
+    assert call(monkeypatch, *arguments) == 2
+    assert "case a has one of rater 'r0' already" in capsys.readouterr().err
     assert call(monkeypatch, "evaluate", "--map", "own", "--masks", str(tmp_path / "masks")) == 2
     assert "--map: expected NAME=FOLDER" in capsys.readouterr().err
     assert call(monkeypatch, "evaluate") == 2

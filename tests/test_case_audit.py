@@ -12,8 +12,10 @@ def facts_of(objective: list, fit_loss: list) -> SearchFacts:
     """`[t m s]` losses under a bound of 1, the given network's loss 0.5."""
     loss = np.array(fit_loss, np.float32)
     probs, aims = jnp.full((*loss.shape, 1, 2), 0.5), jnp.array(objective, jnp.float32)
-    trajectory = Trajectory(probs, aims, jnp.asarray(loss), jnp.ones(loss.shape), jnp.zeros(loss.shape))
-    return SearchFacts.of(trajectory, reference_loss=np.full(loss.shape, 0.5, np.float32))
+    trajectory = Trajectory(
+        probs, aims, jnp.asarray(loss), jnp.ones(loss.shape), jnp.zeros(loss.shape), jnp.full(loss.shape, 0.5)
+    )
+    return SearchFacts.of(trajectory)
 
 
 def test_the_kept_step_is_the_best_feasible_one() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quam_jax.case.fit import batch_fit, choose_cases
+from quam_jax.case.fit import choose_cases
 from quam_jax.config import FitConfig
 from quam_jax.data.datasets import Case
+from quam_jax.data.preprocess import batch_fit
 from quam_jax.data.spread import evenly_spread
 
 

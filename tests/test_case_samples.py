@@ -27,7 +27,8 @@ def searched(*, targets: int = 1, seed: int = 0, points: int = 7) -> Trajectory:
     probs[0, 1, 0, 0] = np.nan
     losses = rng.uniform(0.5, 1.5, (2, targets, 2, 3)).astype(np.float32)
     losses[1, 0] = [[0.7, 1.2, 0.9], [0.8, 0.6, 1.1]]
-    return Trajectory(*map(jnp.asarray, (probs, losses[0], losses[1], np.ones((targets, 2, 3)), np.zeros((targets, 2, 3)))))
+    bound, zero = np.ones((targets, 2, 3)), np.zeros((targets, 2, 3))
+    return Trajectory(*map(jnp.asarray, (probs, losses[0], losses[1], bound, zero, bound / 2)))
 
 
 def given(fit_loss: list[list[float]], objective: list[list[float]] | None = None) -> Trajectory:
@@ -39,6 +40,7 @@ def given(fit_loss: list[list[float]], objective: list[list[float]] | None = Non
         jnp.asarray(loss),
         jnp.ones(loss.shape),
         jnp.zeros(loss.shape),
+        jnp.full(loss.shape, 0.5),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from quam_jax.cli import main
+from quam_jax.cli.common import progress_bars
 from tests.small_run import ARGUMENTS, picture, prepare_folders, small_model, write_cases
 
 
@@ -143,6 +144,20 @@ def test_info_report_and_unknown_commands(folders, tmp_path, monkeypatch, capsys
     assert code == 2 and "runn" in error
     code, _, error = call(monkeypatch, capsys, "report", tmp_path)
     assert code == 2 and error.count("\n") == 1
+
+
+def test_bars_follow_each_other_on_a_terminal_and_are_silent_elsewhere(monkeypatch, capsys) -> None:
+    def stages(quiet: bool) -> str:
+        with progress_bars(quiet=quiet) as update:
+            for stage in ("first", "second"):
+                for done in range(3):
+                    update(stage, f"case {done}", done, 2)
+        return capsys.readouterr().err
+
+    assert stages(quiet=False) == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    shown = stages(quiet=False)
+    assert "second" in shown and "2/2" in shown and stages(quiet=True) == ""
 
 
 def test_help_has_an_example_and_is_fast(monkeypatch, capsys) -> None:

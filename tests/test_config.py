@@ -29,10 +29,10 @@ from quam_jax.config import (
         Config.published(seed=7),
         Config(
             targets=TargetConfig(shapes=("all_one", "random")),
-            search=SearchConfig(space="subset:Up.*", learning_rate=1e-5),
+            search=SearchConfig(space="subset:Up.*", learning_rate=1e-5, precision="high"),
             samples=SampleConfig(weighting="softmax", temperature=0.3),
             fit=FitConfig(3, 2),
-            execution=ExecutionConfig("vmap", "scan", 4, "high"),
+            execution=ExecutionConfig("vmap", "scan", 4),
             seed=3,
         ),
     ],
@@ -79,10 +79,21 @@ def test_presets() -> None:
 def test_name_of_the_setting() -> None:
     assert Config().setting == "default"
     assert Config.published().setting == "published"
-    # neither the seed nor the layout on the hardware changes what is computed
+    # neither the seed nor the layout on the hardware makes another procedure; the arithmetic does
     assert Config.published(seed=5, execution=ExecutionConfig(chunk=3)).setting == "published"
+    assert change(Config.published(), {"compute": "bfloat16"}).setting == "custom"
+    assert change(Config(), {"precision": "default"}).setting == "custom"
     assert change(Config(), {"learning_rate": 0.0}).setting == "custom"
     assert change(Config.published(), {"radius": 1}).setting == "custom"
+
+
+def test_the_layout_is_all_that_numbers_do_not_depend_on() -> None:
+    # a setting that is added is held against what it does: only what leaves every number alone may go to execution
+    layout = {"member_plan": "loop", "step_plan": "scan", "chunk": 3, "together": 2, "devices": 1}
+    assert set(layout) == {field.name for field in dataclasses.fields(ExecutionConfig)}
+    assert change(Config(), layout).without_layout() == Config()
+    for name, value in {"compute": "bfloat16", "precision": "default", "seed": 1, "steps": 9, "fit_cases": 3}.items():
+        assert change(Config(), {name: value}).without_layout() != Config()
 
 
 def test_leaf_names_are_unique_and_have_a_help_text() -> None:
@@ -164,7 +175,16 @@ def test_unknown_names_are_named_with_their_place(tmp_path: Path) -> None:
         load_config(path)
     # a name of another section
     path.write_text("samples: {learning_rate: 0.1}\n")
-    with pytest.raises(ValueError, match="samples.learning_rate: unknown setting"):
+    with pytest.raises(ValueError, match="samples.learning_rate: unknown setting; it belongs to search$"):
+        load_config(path)
+    path.write_text("execution: {chunk: 2, compute: bfloat16}\n")
+    with pytest.raises(ValueError, match="execution.compute: unknown setting; it belongs to search$"):
+        load_config(path)
+    path.write_text("execution: {1: 2}\n")
+    with pytest.raises(ValueError, match="execution.1: unknown setting; expected one of member_plan, "):
+        load_config(path)
+    path.write_text("execution: {seed: 2}\n")
+    with pytest.raises(ValueError, match="execution.seed: unknown setting; expected one of member_plan, "):
         load_config(path)
     path.write_text("search: 3\n")
     with pytest.raises(ValueError, match="search: expected a section of settings, got 3"):

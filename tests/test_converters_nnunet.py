@@ -1,8 +1,5 @@
-"""nnU-Net folders: plans of both formats, labels and regions, folds, and the real models with nnU-Net's own
-logits.
-"""
+"""nnU-Net folders: plans, labels and regions, configurations, folds, and the real models with nnU-Net's own logits."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,91 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.mapping import torch_shapes
-from converters.nnunet import list_folds, network_arguments, read_nnunet
+from converters.nnunet import list_folds, read_nnunet
 from converters.parity import check_parity
-from converters.writers import write_state_dict
 from quam_jax.models.folder import restore_model, save_model
 from quam_jax.models.loading import load_model
-from quam_jax.models.model import Network
-
-ARCHITECTURE = {
-    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-    "arch_kwargs": {
-        "n_stages": 2,
-        "features_per_stage": [2, 4],
-        "conv_op": "torch.nn.modules.conv.Conv2d",
-        "kernel_sizes": [[3, 3], [1, 3]],
-        "strides": [[1, 1], [1, 2]],
-        "n_conv_per_stage": [1, 2],
-        "n_conv_per_stage_decoder": [1],
-        "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
-        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    },
-}
-CONFIGURATION = {
-    "patch_size": [8, 8],
-    "spacing": [1.0, 0.5],
-    "normalization_schemes": ["CTNormalization", "NoNormalization"],
-    "use_mask_for_norm": [False, True],
-    "resampling_fn_data": "resample_data_or_seg_to_shape",
-    "resampling_fn_data_kwargs": {"order": 3},
-    "architecture": ARCHITECTURE,
-}
-PLANS = {
-    "dataset_name": "Dataset001_Small",
-    "plans_name": "nnUNetPlans",
-    "image_reader_writer": "SimpleITKIO",
-    "transpose_forward": [0, 1, 2],
-    "transpose_backward": [0, 1, 2],
-    "configurations": {"2d": CONFIGURATION},
-    "foreground_intensity_properties_per_channel": {"0": {"mean": 4.0, "std": 2.0, "percentile_00_5": -1.0}},
-}
-DATASET = {
-    "channel_names": {"1": "PET", "0": "CT"},
-    "labels": {"background": 0, "lesion": 2, "organ": 1, "ignore": 3},
-    "file_ending": ".nii.gz",
-}
-# as plans before nnU-Net 2.4 say the same
-OLD = {
-    "UNet_class_name": "PlainConvUNet",
-    "UNet_base_num_features": 2,
-    "unet_max_num_features": 320,
-    "n_conv_per_stage_encoder": [1, 2],
-    "n_conv_per_stage_decoder": [1],
-    "num_pool_per_axis": [0, 1],
-    "pool_op_kernel_sizes": [[1, 1], [1, 2]],
-    "conv_kernel_sizes": [[3, 3], [1, 3]],
-}
+from tests.nnunet_folder import CONFIGURATION, DATASET, PLANS, write_folder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small model folder of two folds, without PyTorch."""
     root = tmp_path / "nnUNetTrainer__nnUNetPlans__2d"
-    arguments = {
-        "in_channels": 2,
-        "n_classes": 3,
-        "features_per_stage": (2, 4),
-        "rank": 2,
-        "n_conv_per_stage": (1, 2),
-        "n_conv_per_stage_decoder": (1,),
-        "kernel_sizes": ((3, 3), (1, 3)),
-        "strides": ((1, 1), (1, 2)),
-    }
-    network = Network.create("nnunet_plain", **arguments)
-    for fold in (0, 1):
-        rng = np.random.default_rng(fold)
-        weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in torch_shapes(network).items()}
-        (root / f"fold_{fold}").mkdir(parents=True)
-        write_state_dict(root / f"fold_{fold}" / "checkpoint_final.pth", weights)
-    (root / "dataset.json").write_text(json.dumps(DATASET))
-    (root / "plans.json").write_text(json.dumps(PLANS))
+    write_folder(root, folds=2)
     return root
 
 
@@ -152,78 +76,6 @@ def test_everything_of_the_plans_is_in_the_manifest(folder: Path) -> None:
         first.params["encoder.stages.0.0.convs.0.conv.weight"],
         second.params["encoder.stages.0.0.convs.0.conv.weight"],
     )
-
-
-def test_plans_of_both_formats_say_the_same() -> None:
-    new = network_arguments(CONFIGURATION, where="plans")
-    old = network_arguments({"patch_size": [8, 8], **OLD}, where="plans")
-    assert (
-        new
-        == old
-        == (
-            "nnunet_plain",
-            {
-                "features_per_stage": [2, 4],
-                "kernel_sizes": [[3, 3], [1, 3]],
-                "strides": [[1, 1], [1, 2]],
-                "n_conv_per_stage": [1, 2],
-                "n_conv_per_stage_decoder": [1],
-                "conv_bias": True,
-                "rank": 2,
-            },
-        )
-    )
-
-
-def test_old_features_double_up_to_the_maximum() -> None:
-    stages = 4
-    old = {
-        **OLD,
-        "UNet_class_name": "ResidualEncoderUNet",
-        "patch_size": [8, 8, 8],
-        "UNet_base_num_features": 32,
-        "unet_max_num_features": 100,
-        "n_conv_per_stage_encoder": [1, 3, 4, 6],
-        "n_conv_per_stage_decoder": [1] * 3,
-        "conv_kernel_sizes": [[3, 3, 3]] * stages,
-        "pool_op_kernel_sizes": [[1, 1, 1]] + [[2, 2, 2]] * 3,
-    }
-    arch, arguments = network_arguments(old, where="plans")
-    assert arch == "nnunet_residual" and arguments["features_per_stage"] == [32, 64, 100, 100]
-    assert arguments["n_blocks_per_stage"] == [1, 3, 4, 6] and "n_conv_per_stage" not in arguments
-
-
-def test_one_number_stands_for_every_stage_and_axis() -> None:
-    settings = copy.deepcopy(CONFIGURATION)
-    settings["architecture"]["arch_kwargs"] |= {"kernel_sizes": 3, "strides": [1, 2], "n_conv_per_stage": 2}
-    _, arguments = network_arguments(settings, where="plans")
-    assert arguments["kernel_sizes"] == [[3, 3], [3, 3]] and arguments["strides"] == [[1, 1], [2, 2]]
-    assert arguments["n_conv_per_stage"] == [2, 2]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"norm_op": "torch.nn.BatchNorm2d"}, "expected norm_op InstanceNorm2d, got BatchNorm2d"),
-        ({"nonlin": "torch.nn.ReLU"}, "expected nonlin LeakyReLU, got ReLU"),
-        ({"conv_op": "torch.nn.modules.conv.Conv3d"}, "expected conv_op Conv2d, got Conv3d"),
-        ({"norm_op_kwargs": None}, "expected affine True, got False"),
-        ({"norm_op_kwargs": {"eps": 1e-3, "affine": True}}, "expected eps 1e-05, got 0.001"),
-        ({"nonlin_kwargs": {"negative_slope": 0.2}}, "expected negative_slope 0.01, got 0.2"),
-        ({"nonlin_first": True}, "expected nonlin_first False, got True"),
-    ],
-)
-def test_layers_that_our_networks_do_not_have(change: dict[str, Any], message: str) -> None:
-    settings = copy.deepcopy(CONFIGURATION)
-    settings["architecture"]["arch_kwargs"] |= change
-    with pytest.raises(ValueError, match=f"plans.json: {message}"):
-        network_arguments(settings, where="plans.json")
-
-
-def test_other_networks_are_refused() -> None:
-    settings = {**CONFIGURATION, "architecture": {**ARCHITECTURE, "network_class_name": "a.b.PrimusM"}}
-    with pytest.raises(ValueError, match="expected a network among PlainConvUNet, ResidualEncoderUNet, got PrimusM"):
-        network_arguments(settings, where="plans")
 
 
 def test_regions_leave_out_background_and_keep_their_order(folder: Path) -> None:

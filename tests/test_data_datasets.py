@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quam_jax.data.datasets import Case, check_cases, find_cases, unmatched
+from quam_jax.data.datasets import Case, check_cases, find_cases
 from quam_jax.data.files import image_stem, image_suffix, natural_key
 
 
@@ -54,11 +54,6 @@ def test_masks_go_to_the_longest_case_name(tmp_path):
         "image_10": ["r1"],
     }
     assert cases[1].raters["r1"] == masks / "image_1_r1.png" and cases[1].image == images / "image_1.png"
-    assert [path.name for path in unmatched(images, masks)] == [
-        "image_1_.png",
-        "image_3_r1.png",
-        "image_22.png",
-    ]
 
 
 def test_images_without_masks_as_folder_glob_and_file(tmp_path):
@@ -75,7 +70,6 @@ def test_one_image_and_one_mask_are_a_pair_whatever_their_names(tmp_path):
     make(tmp_path, "scan.png", "drawn.png", "scan_r2.png")
     assert names(find_cases(tmp_path / "scan.png", tmp_path / "drawn.png")) == {"scan": ["rater"]}
     assert names(find_cases(tmp_path / "scan.png", tmp_path / "scan_r2.png")) == {"scan": ["r2"]}
-    assert unmatched(tmp_path / "scan.png", tmp_path / "drawn.png") == []
 
 
 def test_images_and_masks_in_one_folder(tmp_path):
@@ -91,7 +85,6 @@ def test_channel_files(tmp_path):
     cases = find_cases(images, masks, channel_files=True)
     assert names(cases) == {"c1": ["rater"], "c2": ["rater"]}
     assert [path.name for path in cases[0].files] == ["c1_0000.nii.gz", "c1_0001.nii.gz"]
-    assert unmatched(images, masks, channel_files=True) == []
     with pytest.raises(ValueError, match=r"none of 2 masks .* got c1\.nii\.gz; the images look like nnU-Net"):
         find_cases(images, masks)
     (images / "c2_0001.nii.gz").unlink()
@@ -178,7 +171,6 @@ def test_given_folders(shared):
         root = shared / "data" / folder
         found = find_cases(root / "images", root / "masks")
         assert len(found) == cases and {len(case.raters) for case in found} == {raters}
-        assert unmatched(root / "images", root / "masks") == []
     assert [case.name for case in found[:4]] == ["image_1", "image_2", "image_3", "image_4"]
     assert list(found[0].raters) == ["rater1", "rater2", "rater3", "rater4"]
     root = shared / "data" / "hippocampus"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from quam_jax.data.geometry import require_same_grid
-from quam_jax.data.volumes import read_image, read_labels, write_map
+from quam_jax.data.maps import write_map
+from quam_jax.data.volumes import read_image, read_labels
 
 AFFINE = np.array([[0.9, -0.3, 0, 4], [0.3, 0.9, 0.0, 5], [0, 0, 2.5, -6], [0, 0, 0, 1]])
 

@@ -1,4 +1,4 @@
-"""Preprocessing, padding, fit batches, slices and consensus against values by hand or by brute force."""
+"""Preprocessing, padding, fit batches, and slices against values by hand or by brute force."""
 
 import itertools
 import json
@@ -8,11 +8,8 @@ import pytest
 
 from quam_jax.data.preprocess import (
     Preprocessing,
-    consensus,
-    crop_back,
-    from_slices,
+    batch_fit,
     match_channels,
-    pad_to_multiple,
     pad_to_shape,
     to_slices,
 )
@@ -122,113 +119,47 @@ def test_bad_settings_are_refused(settings, says):
         Preprocessing.from_dict(settings)
 
 
-def mirrored(position: int, length: int) -> int:
-    """The source of a reflected position, walked step by step: back and forth, borders not repeated."""
-    place, step = 0, 1
-    for _ in range(abs(position)):
-        if not 0 <= place + step < length:
-            step = -step
-        place += step if length > 1 else 0
-    return place
-
-
 @pytest.mark.parametrize("rank", [2, 3])
-@pytest.mark.parametrize("mode", ["reflect", "edge", "constant"])
+@pytest.mark.parametrize("mode", ["edge", "constant"])
 def test_padding_against_a_walk_over_positions(rank, mode):
     rng = np.random.default_rng(rank)
     for size in itertools.product((1, 2, 3, 8), repeat=rank):
         array = rng.random((*size, 2)).astype(np.float32)
-        padded, slices = pad_to_multiple(array, 8, mode)
+        padded, slices = pad_to_shape(array, (8,) * rank, mode)
         assert padded.shape == (*[8] * rank, 2)
-        np.testing.assert_array_equal(crop_back(padded, slices), array)
+        np.testing.assert_array_equal(padded[slices], array)
         assert [s.start for s in slices] == [(8 - n) // 2 for n in size]
         for position in rng.integers(0, 8, (6, rank)):
             source = [int(p) - s.start for p, s in zip(position, slices, strict=True)]
             if mode == "constant" and any(not 0 <= q < n for q, n in zip(source, size, strict=True)):
                 wanted = np.zeros(2)
-            elif mode == "edge":
+            else:
                 wanted = array[tuple(min(max(q, 0), n - 1) for q, n in zip(source, size, strict=True))]
-            else:  # positions beyond the end are walked to from the last one
-                place = (
-                    mirrored(q, n) if q <= 0 else n - 1 - mirrored(q - n + 1, n) if q >= n else q
-                    for q, n in zip(source, size, strict=True)
-                )
-                wanted = array[tuple(place)]
             np.testing.assert_array_equal(padded[tuple(position)], wanted)
 
 
 def test_padding_sizes():
     array = np.zeros((5, 16, 1))
-    assert pad_to_multiple(array, (4, 16))[0].shape == (8, 16, 1)
-    assert pad_to_multiple(array, 1)[0] is array
-    classes = np.zeros((8, 16, 5))
-    _, slices = pad_to_multiple(array, 8)
-    assert crop_back(classes, slices).shape == (5, 16, 5) and crop_back(classes[..., 0], slices).shape == (
-        5,
-        16,
-    )
-    for call, says in (
-        (lambda: pad_to_multiple(array, 0), "multiple"),
-        (lambda: pad_to_multiple(array, (4, 4, 4)), "multiple"),
-        (lambda: pad_to_multiple(array, 4, "wrap"), "mode"),
-        (lambda: pad_to_shape(array, (4, 16)), "cannot pad"),
-        (lambda: pad_to_shape(array, (8,)), "cannot pad"),
-    ):
+    assert pad_to_shape(array, (5, 16), "edge")[0] is array
+    for shape, mode, says in (((8, 16), "wrap", "mode"), ((4, 16), "edge", "cannot pad"), ((8,), "edge", "cannot pad")):
         with pytest.raises(ValueError, match=says):
-            call()
+            pad_to_shape(array, shape, mode)
+    for multiple in (0, (4, 4, 4)):
+        with pytest.raises(ValueError, match="multiple"):
+            batch_fit([(array, array[..., 0].astype(int))], size=1, multiple=multiple)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("channels", [(), (2,)])
-def test_slices_of_a_volume_and_back(axis, channels):
+def test_slices_of_a_volume(axis, channels):
     volume = np.random.default_rng(0).random((3, 4, 5, *channels))
     slices = to_slices(volume, axis=axis)
     assert len(slices) == volume.shape[axis] and slices.flags.c_contiguous
     np.testing.assert_array_equal(slices[1], np.take(volume, 1, axis=axis))
-    np.testing.assert_array_equal(from_slices(slices, axis=axis), volume)
+    np.testing.assert_array_equal(slices[1:], np.moveaxis(volume, axis, 0)[1:])
     np.testing.assert_array_equal(to_slices(volume)[0], volume[:, :, 0])
-    for call in (lambda: to_slices(volume, axis=3), lambda: from_slices(slices, axis=-1)):
+    for wrong in (3, -1):
         with pytest.raises(ValueError, match="axis"):
-            call()
+            to_slices(volume, axis=wrong)
     with pytest.raises(ValueError, match="three spatial axes"):
         to_slices(np.zeros((3, 3)))
-
-
-def test_consensus_by_hand():
-    raters = np.array([[0, 1, 2, 2, 1], [0, 1, 1, 1, 2], [1, 1, 0, 2, 1], [1, 0, 0, 1, 2]])
-    # votes: 0011, 1110, 2100, 2121, 1212 -> tie 0/1, 1, 0, tie 1/2, tie 1/2
-    np.testing.assert_array_equal(consensus(raters, 3), [0, 1, 0, 1, 1])
-    binary = np.array([[0, 1, 1, 0], [0, 1, 0, 1]])
-    np.testing.assert_array_equal(consensus(binary, 2), [0, 1, 0, 0])
-    np.testing.assert_array_equal(consensus(binary, 2, ties="foreground"), [0, 1, 1, 1])
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("classes", [2, 3, 5])
-def test_consensus_against_counting_pixel_by_pixel(count, classes):
-    raters = np.random.default_rng(count * classes).integers(0, classes, (count, 6, 5, 4))
-    got = consensus(raters, classes)
-    assert got.dtype == np.int32
-    for place in np.ndindex(6, 5, 4):
-        drawn = raters[(slice(None), *place)].tolist()
-        assert got[place] == min(range(classes), key=lambda label, drawn=drawn: (-drawn.count(label), label))
-    order = np.random.default_rng(0).permutation(count)
-    np.testing.assert_array_equal(consensus(raters[order], classes), got)
-    if classes == 2:
-        share = raters.mean(axis=0)
-        np.testing.assert_array_equal(consensus(raters, 2, ties="foreground"), share >= 0.5)
-        np.testing.assert_array_equal(got, share > 0.5)
-
-
-def test_consensus_refusals():
-    good = np.zeros((2, 3), int)
-    for raters, classes, options, says in (
-        (good + 2, 2, {}, "labels 2 to 2; expected 0 to 1"),
-        (good - 1, 2, {}, "labels -1 to -1"),
-        (good[:0], 2, {}, "at least one rater"),
-        (good[0], 2, {}, "at least one rater"),
-        (good, 3, {"ties": "foreground"}, "needs two classes"),
-        (good, 2, {"ties": "largest"}, "expected smallest or foreground"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            consensus(raters, classes, **options)

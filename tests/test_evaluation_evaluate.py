@@ -84,7 +84,7 @@ def test_parts_are_the_modules_own_figures():
     figures = calibration.calibration(q[near], raters[:, near], bins=7)
     assert row["ece_raters_band"] == pytest.approx(figures["ece"])
     assert row["nll_soft"] == pytest.approx(calibration.nll_soft(q, mean))
-    assert row["ged_v"] == pytest.approx(distribution.ged_squared(samples, raters, classes=2))
+    assert row["ged_v"] == pytest.approx(distribution.distribution_figures(samples, raters, classes=2)["ged_v"])
     assert row["qubiq"] == pytest.approx(distribution.qubiq_score(q[..., 1], mean[..., 1]))
     u = maps["epistemic"]
     assert row["epistemic/pcc_band"] == pytest.approx(agreement.pcc(u[near], v[near]))

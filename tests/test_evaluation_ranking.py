@@ -101,17 +101,6 @@ def test_best_and_worst_orders_bound_the_figures():
     assert ranking.aurc(best) < 0.2 < ranking.aurc(worst)
 
 
-def test_pooled_is_exact_and_not_the_mean_of_images():
-    pieces = [random_case(seed, 50, size) for seed, size in ((3, 40), (4, 400), (5, 90))]
-    pieces[1] = (pieces[1][0] * 0.1, pieces[1][1])
-    pooled = ranking.merge_counts([ranking.count_errors(*piece) for piece in pieces])
-    together = ranking.count_errors(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
-    for a, b in zip(pooled, together, strict=True):
-        np.testing.assert_array_equal(a, b)
-    single = np.mean([ranking.auroc(ranking.count_errors(*piece)) for piece in pieces])
-    assert abs(ranking.auroc(pooled) - single) > 0.01
-
-
 def test_only_right_or_only_wrong_pixels():
     right, wrong = (ranking.count_errors(np.arange(4.0), np.full(4, kind)) for kind in (False, True))
     assert np.isnan(ranking.auroc(right)) and np.isnan(ranking.auroc(wrong))

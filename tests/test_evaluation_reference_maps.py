@@ -20,7 +20,7 @@ def brute_force_distance(labels, spacing):
 def test_mean_consensus_entropy_and_variance_by_hand():
     mean = maps.rater_mean(RATERS, classes=2)
     np.testing.assert_array_equal(mean[..., 1], [[0, 1], [0.5, 1]])
-    np.testing.assert_array_equal(maps.consensus(mean), [[0, 1], [0, 1]])  # the tie goes to the smallest label
+    np.testing.assert_array_equal(maps.consensus(RATERS, classes=2, ties="smallest"), [[0, 1], [0, 1]])
     np.testing.assert_allclose(maps.entropy_map(mean), [[0, 0], [np.log(2), 0]], atol=1e-15)
     np.testing.assert_array_equal(maps.variance_map(mean), [[0, 0], [0.25, 0]])
 
@@ -29,9 +29,49 @@ def test_three_classes_by_hand():
     raters = np.array([0, 1, 2, 2])[:, None, None]  # four raters, one pixel
     mean = maps.rater_mean(raters, classes=3)
     np.testing.assert_array_equal(mean[0, 0], [0.25, 0.25, 0.5])
-    assert maps.consensus(mean)[0, 0] == 2
+    assert maps.consensus(raters, classes=3, ties="smallest")[0, 0] == 2
     assert maps.variance_map(mean)[0, 0] == 1 - (1 / 16 + 1 / 16 + 1 / 4)
     assert maps.entropy_map(mean)[0, 0] == pytest.approx(1.5 * np.log(2))
+
+
+def test_consensus_by_hand():
+    raters = np.array([[0, 1, 2, 2, 1], [0, 1, 1, 1, 2], [1, 1, 0, 2, 1], [1, 0, 0, 1, 2]])
+    # votes: 0011, 1110, 2100, 2121, 1212 -> tie 0/1, 1, 0, tie 1/2, tie 1/2
+    np.testing.assert_array_equal(maps.consensus(raters, classes=3, ties="smallest"), [0, 1, 0, 1, 1])
+    binary = np.array([[0, 1, 1, 0], [0, 1, 0, 1]])
+    np.testing.assert_array_equal(maps.consensus(binary, classes=2, ties="smallest"), [0, 1, 0, 0])
+    np.testing.assert_array_equal(maps.consensus(binary, classes=2, ties="foreground"), [0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_consensus_against_counting_pixel_by_pixel(count, classes):
+    raters = np.random.default_rng(count * classes).integers(0, classes, (count, 6, 5, 4))
+    got = maps.consensus(raters, classes=classes, ties="smallest")
+    assert got.dtype == np.int32
+    for place in np.ndindex(6, 5, 4):
+        drawn = raters[(slice(None), *place)].tolist()
+        assert got[place] == min(range(classes), key=lambda label, drawn=drawn: (-drawn.count(label), label))
+    order = np.random.default_rng(0).permutation(count)
+    np.testing.assert_array_equal(maps.consensus(raters[order], classes=classes, ties="smallest"), got)
+    if classes == 2:
+        share = raters.mean(axis=0)
+        np.testing.assert_array_equal(maps.consensus(raters, classes=2, ties="foreground"), share >= 0.5)
+        np.testing.assert_array_equal(got, share > 0.5)
+
+
+def test_consensus_refusals():
+    good = np.zeros((2, 3), int)
+    for raters, classes, ties, says in (
+        (good + 2, 2, "smallest", r"labels 0\.\.1, got 2\.\.2"),
+        (good - 1, 2, "smallest", r"labels 0\.\.1, got -1\.\.-1"),
+        (good[:0], 2, "smallest", "a >= 1"),
+        (good[0], 2, "smallest", "a >= 1"),
+        (good, 3, "foreground", "needs two classes"),
+        (good, 2, "largest", "expected smallest or foreground"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            maps.consensus(raters, classes=classes, ties=ties)
 
 
 def test_shares_compare_equal_to_written_decimals():

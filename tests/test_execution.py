@@ -14,13 +14,14 @@ import pytest
 from quam_jax.config import ExecutionConfig, SearchConfig
 from quam_jax.core.decomposition import decompose
 from quam_jax.core.layout import members
-from quam_jax.core.layout.plan import choose_group, choose_plan
-from quam_jax.core.searching import prepare, search, search_images, search_prepared
+from quam_jax.core.layout.choose import Layout, choose_group, choose_layout
+from quam_jax.core.searching import search_images, search_prepared
 from quam_jax.core.types import Targets, Trajectory
 from quam_jax.core.weighting import feasible, to_samples, trajectory_weights
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data, predict
-from tests.tiny import SIZE, TinyNet, numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
+from quam_jax.models.prepare import prepare
+from tests.tiny import SIZE, TinyNet, numpy_cross_entropy, search, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
 
 EVAL = SearchConfig(members=3, steps=2, learning_rate=0.05, slack=0.05)
 TRAIN = dataclasses.replace(EVAL, mode="train", record="after", penalty="linear")
@@ -114,30 +115,30 @@ def test_noise_depends_on_the_member_and_the_step_but_not_on_the_plan() -> None:
 
 
 def test_plans_that_are_chosen() -> None:
-    auto = ExecutionConfig()
-    assert choose_plan(auto, members=8, backend="cpu") == ("loop", "loop", 2, 1)
-    assert choose_plan(auto, members=8, backend="gpu") == ("vmap", "scan", 0, 1)
-    assert choose_plan(auto, members=40, backend="gpu") == ("vmap", "scan", 0, 1)
-    assert choose_plan(ExecutionConfig("unroll", "scan", 5), members=3, backend="gpu") == ("unroll", "scan", 3, 1)
+    auto = Layout()
+    assert choose_layout(auto, members=8, backend="cpu") == Layout("loop", "loop", 2, devices=1)
+    assert choose_layout(auto, members=8, backend="gpu") == Layout("vmap", "scan", 0, devices=1)
+    assert choose_layout(auto, members=40, backend="gpu") == Layout("vmap", "scan", 0, devices=1)
+    assert choose_layout(Layout("unroll", "scan", 5), members=3, backend="gpu") == Layout("unroll", "scan", 3, devices=1)
 
 
 @pytest.mark.parametrize(
     "config, plan",
     [
-        (TRAIN, ExecutionConfig("vmap", "scan")),
-        (EVAL, ExecutionConfig("vmap", "scan", 4)),
-        (EVAL, ExecutionConfig("loop", "loop")),
-        (dataclasses.replace(EVAL, space="input:0.5"), ExecutionConfig("vmap", "scan")),
+        (TRAIN, Layout("vmap", "scan")),
+        (EVAL, Layout("vmap", "scan", 4)),
+        (EVAL, Layout("loop", "loop")),
+        (dataclasses.replace(EVAL, space="input:0.5"), Layout("vmap", "scan")),
     ],
 )
 def test_images_that_are_searched_together_equal_those_alone(
-    model: SegmentationModel, config: SearchConfig, plan: ExecutionConfig
+    model: SegmentationModel, config: SearchConfig, plan: Layout
 ) -> None:
     images = [tiny_image(seed=seed) for seed in (1, 5, 6)]
     targets = [tiny_targets(), tiny_targets()._replace(labels=1 - tiny_targets().labels), tiny_targets()]
     keys = [jax.random.key(number) for number in range(3)]
     prepared = prepare(model, tiny_fit(model), config)
-    found = search_images(prepared, images, targets, keys=keys, execution=plan)
+    found = search_images(prepared, images, targets, keys=keys, layout=plan)
     for trajectory, image, asked, key in zip(found, images, targets, keys, strict=True):
         assert_equal(trajectory, search_prepared(prepared, image, asked, key=key))
     assert np.abs(found[0].probs - found[2].probs).max() > 1e-3
@@ -146,12 +147,12 @@ def test_images_that_are_searched_together_equal_those_alone(
 
 
 def test_how_many_images_are_searched_together() -> None:
-    auto = ExecutionConfig()
+    auto = Layout()
     assert choose_group(auto, members=2, pixels=96 * 96, backend="cpu") == 1
     assert choose_group(auto, members=2, pixels=32 * 32, backend="gpu") == 64
     assert choose_group(auto, members=2, pixels=256 * 256, backend="gpu") == 32
     assert choose_group(auto, members=2, pixels=4096 * 4096, backend="gpu") == 1
-    assert choose_group(ExecutionConfig(together=5), members=2, pixels=10**9, backend="cpu") == 5
+    assert choose_group(Layout(together=5), members=2, pixels=10**9, backend="cpu") == 5
 
 
 @pytest.mark.long
@@ -202,7 +203,7 @@ def test_the_record_of_a_step_belongs_to_one_set_of_weights() -> None:
 
 def test_bounds_and_fit_losses_belong_to_the_batch_of_the_step(model: SegmentationModel) -> None:
     still = dataclasses.replace(EVAL, learning_rate=0.0, record="after", steps=4)
-    reference = np.asarray(tiny_fit(model).reference_loss)
+    reference = np.asarray(prepare(model, tiny_fit(model), EVAL).reference_loss)
     trajectory = run(still)
     np.testing.assert_allclose(trajectory.fit_loss[0], [reference[[0, 1, 2, 0]]] * 3, rtol=1e-5)
     np.testing.assert_allclose(trajectory.bound, trajectory.fit_loss * 1.05, rtol=1e-5)
@@ -230,7 +231,9 @@ def test_spaces_of_the_same_weights_search_alike() -> None:
 
 def test_an_image_search_never_leaves_the_fit(model: SegmentationModel) -> None:
     trajectory = run(dataclasses.replace(EVAL, space="input:0.5"))
-    np.testing.assert_allclose(trajectory.fit_loss[0], [np.asarray(tiny_fit(model).reference_loss)[[1, 2]]] * 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        trajectory.fit_loss[0], [np.asarray(prepare(model, tiny_fit(model), EVAL).reference_loss)[[1, 2]]] * 3, rtol=1e-6
+    )
     assert (trajectory.penalty == 0).all()
 
 
@@ -283,12 +286,12 @@ def test_fit_data_of_other_sides_is_refused(model: SegmentationModel) -> None:
 
 @pytest.mark.parametrize("members, steps", [("loop", "loop"), ("vmap", "scan")])
 def test_a_second_case_and_other_numbers_compile_nothing(model: SegmentationModel, members: str, steps: str) -> None:
-    plan = ExecutionConfig(members, steps)  # type: ignore[arg-type]
+    plan = Layout(members, steps)  # type: ignore[arg-type]
     fit = tiny_fit(model)
 
     def case(seed: int, **changes: Any) -> Trajectory:
         prepared = prepare(model, fit, dataclasses.replace(EVAL, **changes))
-        return search_prepared(prepared, tiny_image(seed=seed), tiny_targets(seed=seed), key=jax.random.key(seed), execution=plan)
+        return search_prepared(prepared, tiny_image(seed=seed), tiny_targets(seed=seed), key=jax.random.key(seed), layout=plan)
 
     first = case(1)
     calls = TinyNet.calls

@@ -18,66 +18,19 @@ from converters.export import state_dict
 from converters.exported import convert_exported, from_torch
 from converters.exported.capture import select_output
 from converters.mapping import to_flax
-from quam_jax.core.space import TailSpace, parse_space
+from quam_jax.config.build import build_space
+from quam_jax.core.network import Mode
+from quam_jax.core.space import TailSpace
 from quam_jax.models.folder import restore_model, save_model
 from quam_jax.models.loading import load_model
 from quam_jax.models.model import Network, SegmentationModel
-from quam_jax.networks.layers import Mode
+from tests.exported_networks import Coarse, Small, images, last, seeded
 
 from .test_converters_parity import attention_unet
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class Small(nn.Module):
-    """A U-Net of one level with an auxiliary head: as much as torchvision's networks return."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
-        self.deep = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1), nn.GELU(), nn.Dropout(0.5))
-        self.up = nn.ConvTranspose2d(6, 4, 2, 2)
-        self.last = nn.Sequential(nn.Conv2d(8, 4, 3, padding=1), nn.ReLU())
-        self.head, self.aux = nn.Conv2d(4, 3, 1), nn.Conv2d(6, 3, 1)
-
-    def forward(self, x: Any) -> Any:
-        skip = self.first(x)
-        deep = self.deep(skip)
-        y = self.last(torch.cat([self.up(deep), skip], 1))
-        return {"out": self.head(y), "aux": self.aux(deep)}
-
-
-class Coarse(nn.Module):
-    """Logits at a quarter of the image's sides, in a tuple of two."""
-
-    def __init__(self, resize: bool = False) -> None:
-        super().__init__()
-        self.body, self.head, self.resize = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 2, 1), resize
-
-    def forward(self, x: Any) -> Any:
-        y = self.head(torch.tanh(self.body(x)))
-        if self.resize:
-            y = nn.functional.interpolate(y, size=x.shape[2:], mode="bilinear", align_corners=False)
-        return y, -y
-
-
-def seeded(module: Any) -> Any:
-    generator = torch.Generator().manual_seed(0)
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        if value.is_floating_point():
-            with torch.no_grad():
-                value.uniform_(0.5, 1.5, generator=generator) if "var" in name else value.normal_(0, 0.5, generator=generator)
-    return module
-
-
-def images(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def last(x: Any) -> np.ndarray:
-    return np.moveaxis(np.asarray(x), 1, -1)
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +80,8 @@ def test_cuts(model: SegmentationModel) -> None:
         activation = network.trunk(model.params, model.stats, x, cut=cut)
         assert activation.shape == (2, 8, 10, channels)
         np.testing.assert_array_equal(network.tail(model.params, model.stats, activation, cut=cut)[0], whole)
-    assert parse_space("head", network) == TailSpace("head")
-    assert list(parse_space("subset:deep", network).start(network, model.params, x[0])) == ["deep.1.bias", "deep.1.weight"]
+    assert build_space("head", network) == TailSpace("head")
+    assert list(build_space("subset:deep", network).start(network, model.params, x[0])) == ["deep.1.bias", "deep.1.weight"]
 
 
 def test_saved_model_needs_no_torch(model: SegmentationModel, tmp_path: Path) -> None:

@@ -24,22 +24,23 @@ sys.modules["torch"] = None
 import json
 import jax, numpy as np
 from quam_jax.config import SearchConfig
-from quam_jax.execution import search
-from quam_jax.loading import load_model
-from quam_jax.predict import fit_data
-from quam_jax.space import parse_space
-from quam_jax.targets import mask_targets
+from quam_jax.config.build import build_procedure
+from quam_jax.core import fit_data, search
+from quam_jax.models.loading import load_model
+from quam_jax.targets.masks import mask_targets
 
 model = load_model(sys.argv[1])
+weights = (model.network, model.params, model.stats)
 images = np.load(sys.argv[2])
 labels = np.random.default_rng(0).integers(0, 3, images.shape[:-1])
-fit, targets = fit_data(model, images[None, 1:], labels[None, 1:]), mask_targets([labels[0]], members=1)
+fit, targets = fit_data(*weights, images[None, 1:], labels[None, 1:]), mask_targets([labels[0]], members=1)
 rows = {}
 for name in sys.argv[3:]:
     config = SearchConfig(members=1, steps=3, learning_rate=1e-2, space=name)
-    found = search(model, images[0], fit, targets=targets, config=config, key=jax.random.key(0))
+    procedure = build_procedure(config, model.network)
+    found = search(*weights, images[0], fit, targets, key=jax.random.key(0), procedure=procedure)
     probs, objective = np.asarray(found.probs), np.asarray(found.objective)[0, 0]
-    start = parse_space(name, model.network).start(model.network, model.params, images[0])
+    start = procedure.space.start(model.network, model.params, images[0])
     rows[name] = {"moving": sorted(start) if isinstance(start, dict) else ["image"], "objective": objective.tolist(),
                   "sums": [float(probs.sum(-1).min()), float(probs.sum(-1).max())]}
 assert sys.modules["torch"] is None

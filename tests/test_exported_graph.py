@@ -13,8 +13,9 @@ import pytest
 from quam_jax.models.folder import restore_model, save_model
 from quam_jax.models.loading import load_model
 from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.networks.graph.arithmetic import evaluate_size
 from quam_jax.networks.graph.fold import find_folds
-from quam_jax.networks.graph.program import Node, Ref, Weight, bind_sizes, evaluate_size, parse, write_node
+from quam_jax.networks.graph.program import Node, Ref, Weight, bind_sizes, parse, write_node
 from quam_jax.networks.graph.run import run, split_at
 from quam_jax.networks.graph.values import Last, Stored, physical, plain
 

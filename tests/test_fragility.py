@@ -1,5 +1,7 @@
 """Fragility: trajectories written by hand, a loop over everything, and the closed form against a numerical optimum."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,13 +9,14 @@ from scipy import optimize
 
 from quam_jax.core.fragility import Fragility, flip_cost_head, fragility_maps, measure_fragility, scatter
 from quam_jax.core.types import Targets, Trajectory
-from quam_jax.targets.regions import region_targets, tiles
+from quam_jax.targets.partition import region_targets
+from quam_jax.targets.regions.tiles import tiles
 
 INF, NAN = np.inf, np.nan
 
 
-def trajectory(first: list, fit_loss: list, objective: list, *, bound: float = 0.5) -> Trajectory:
-    """From the probability of class 0 `[t m s p]` and the losses `[t m s]`."""
+def trajectory(first: list, fit_loss: list, objective: list, reference_loss: Any, *, bound: float = 0.5) -> Trajectory:
+    """From the probability of class 0 `[t m s p]` and the losses `[t m s]`; `reference_loss` broadcasts to them."""
     probability = jnp.asarray(first, jnp.float32)
     losses = jnp.asarray(fit_loss, jnp.float32)
     return Trajectory(
@@ -22,6 +25,7 @@ def trajectory(first: list, fit_loss: list, objective: list, *, bound: float = 0
         losses,
         jnp.full(losses.shape, bound),
         jnp.zeros(losses.shape),
+        jnp.broadcast_to(jnp.asarray(reference_loss, jnp.float32), losses.shape),
     )
 
 
@@ -41,10 +45,10 @@ def test_one_target_by_hand() -> None:
             #  the third step of the first member breaks the bound of 0.5
             [[[0.30, 0.45, 0.60], [0.25, 0.40, 0.50]]],
             [[[0.9, 0.7, 0.1], [0.8, 0.6, 0.5]]],
+            [0.20, 0.25, 0.30],
         ),
         reference,
         targets,
-        reference_loss=jnp.asarray([0.20, 0.25, 0.30]),
     )
     # point 0 flips only in the infeasible step; 1 in step 2 of member 0; 2 in step 1 of both, cheapest in member 1;
     # 3 in step 2 of member 1
@@ -70,10 +74,10 @@ def test_members_that_are_not_finite_are_data() -> None:
             ],  # target 2: flips in step 1, with a better fit than the reference
             [[[NAN, NAN], [0.2, 0.3]], [[0.1, 0.1], [0.1, 0.1]], [[0.05, 0.1], [0.1, 0.1]]],
             [[[0.1, 0.1], [0.4, 0.3]], [[0.1, 0.1], [0.1, 0.1]], [[0.2, 0.7], [0.9, 0.9]]],
+            0.1,
         ),
         reference,
         targets,
-        reference_loss=jnp.asarray(0.1),
     )
     np.testing.assert_array_equal(found.steps[:, 0], [2, INF, 1])
     np.testing.assert_allclose(found.slack[:, 0], [0.2, INF, -0.05], rtol=1e-5)
@@ -95,10 +99,10 @@ def test_against_a_loop_over_everything() -> None:
     bound[4] = 0.0  # nothing is feasible
     weights = rng.random((t, p))
     weights[2, 3:] = 0
-    ref_loss = rng.random((m, s))
-    run = Trajectory(*(jnp.asarray(x, jnp.float32) for x in (probs, objective, fit_loss, bound, bound)))
+    ref_loss = rng.random((t, m, s))
+    run = Trajectory(*(jnp.asarray(x, jnp.float32) for x in (probs, objective, fit_loss, bound, bound, ref_loss)))
     targets = Targets(jnp.asarray(rng.integers(0, 40, (t, p))), jnp.zeros((t, m, p), jnp.int32), jnp.asarray(weights))
-    found = measure_fragility(run, jnp.asarray(reference, jnp.float32), targets, reference_loss=jnp.asarray(ref_loss))
+    found = measure_fragility(run, jnp.asarray(reference, jnp.float32), targets)
 
     def ok(i: int, j: int, k: int) -> bool:
         return bool(fit_loss[i, j, k] <= bound[i, j, k] and np.isfinite(probs[i, j, k]).all())
@@ -111,7 +115,7 @@ def test_against_a_loop_over_everything() -> None:
             for j in range(m):
                 for k in range(s):
                     if ok(i, j, k) and probs[i, j, k, q].argmax() != reference[i, q].argmax():
-                        best = min(best, (k + 1, fit_loss[i, j, k] - ref_loss[j, k]))
+                        best = min(best, (k + 1, fit_loss[i, j, k] - ref_loss[i, j, k]))
             np.testing.assert_allclose((found.steps[i, q], found.slack[i, q]), best, rtol=1e-5, atol=1e-6)
             assert bool(found.flipped[i, q]) == (best[0] < INF)
         for j in range(m):
@@ -121,7 +125,7 @@ def test_against_a_loop_over_everything() -> None:
                     share = weights[i][moved].sum() / weights[i].sum()
                     largest = max(largest, share)
                     if share >= 0.5:
-                        half = min(half, (k + 1, fit_loss[i, j, k] - ref_loss[j, k]))
+                        half = min(half, (k + 1, fit_loss[i, j, k] - ref_loss[i, j, k]))
         np.testing.assert_allclose(found.share[i], largest, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose((found.half_steps[i], found.half_slack[i]), half, rtol=1e-5, atol=1e-6)
     assert not found.flipped[4].any() and found.objective[4] == INF and bool(found.flipped[0].any())

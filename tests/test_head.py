@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,17 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax.config import ExecutionConfig, SearchConfig
+from quam_jax.config import SearchConfig
+from quam_jax.config.build import build_procedure
 from quam_jax.core import searching
 from quam_jax.core.head import head_problem, is_linear_head
 from quam_jax.core.head.loss import fit_gradient, fit_loss, log_sum, point_loss
-from quam_jax.core.head.problem import fit_points, head_matrix
-from quam_jax.core.searching import prepare, search_prepared
+from quam_jax.core.head.problem import columns_of, fit_points, head_of
+from quam_jax.core.layout.choose import Layout
+from quam_jax.core.layout.heads import is_for_heads
+from quam_jax.core.searching import search_prepared
 from quam_jax.core.types import Targets, Trajectory
 from quam_jax.models.model import SegmentationModel
 from quam_jax.models.predict import predict
+from quam_jax.models.prepare import prepare
 from quam_jax.targets.pixels import pixel_targets
-from tests.tiny import SIZE, numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network
+from tests.tiny import SIZE, numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
 
 CONFIG = SearchConfig(space="head", members=2, steps=4, learning_rate=0.05, slack=0.01, fit_points=0)
 POINTS = np.array([0, 7, 30, 41, 95])
@@ -35,9 +40,42 @@ def asked(model: SegmentationModel, *, members: int = 2) -> Targets:
     return pixel_targets(POINTS, np.asarray(predict(model, tiny_image())), members=members)
 
 
-def run(model: SegmentationModel, config: SearchConfig, targets: Targets, **execution: Any) -> Trajectory:
+def run(model: SegmentationModel, config: SearchConfig, targets: Targets, **layout: Any) -> Trajectory:
     prepared = prepare(model, tiny_fit(model), config)
-    return search_prepared(prepared, tiny_image(), targets, key=jax.random.key(5), execution=ExecutionConfig(**execution))
+    return search_prepared(prepared, tiny_image(), targets, key=jax.random.key(5), layout=Layout(**layout))
+
+
+def side_by_side(config: SearchConfig, model: SegmentationModel, targets: Targets) -> bool:
+    """Whether a search runs as linear heads rather than as whole networks."""
+    procedure = build_procedure(config, model.network)
+    return is_for_heads(model.network, model.params, model.stats, procedure, targets, SIZE)
+
+
+def test_the_page_says_which_searches_run_as_heads() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text()
+    (said,) = (part for part in page.split("\n\n") if part.startswith("Penalty and backtracking"))
+    model = tiny_model()
+    one = Targets(*(leaf[:1] for leaf in asked(model)))
+    for changes, targets, name, runs in (
+        ({"optimizer": "lion"}, asked(model), "any optimiser", True),
+        ({"stop": "flipped"}, asked(model), "`--stop flipped` included", True),
+        ({}, one, "one target or many", True),
+        ({}, tiny_targets(), "a mask of the whole image runs as whole networks", False),
+        ({"record": "after"}, asked(model), "`--record same`", False),
+        ({"mode": "train"}, asked(model), "eval mode", False),
+    ):
+        assert side_by_side(dataclasses.replace(CONFIG, **changes), model, targets) == runs, changes
+        assert name in said.replace("\n", " "), name
+
+
+def test_one_pixel_keeps_the_bound_on_the_same_points_as_many() -> None:
+    model = tiny_model()
+    config = dataclasses.replace(CONFIG, fit_points=40)
+    many, targets = run(model, config, asked(model)), asked(model)
+    for t in range(len(POINTS)):
+        alone = run(model, config, Targets(*(leaf[t : t + 1] for leaf in targets)))
+        for a, b in zip(alone, many, strict=True):
+            np.testing.assert_allclose(a[0], b[t], atol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -50,13 +88,16 @@ def run(model: SegmentationModel, config: SearchConfig, targets: Targets, **exec
         {"penalty": "linear", "schedule": "linear"},
         {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01},
         {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01, "solver": "backtrack"},
+        {"optimizer": "lion", "learning_rate": 0.01},
+        {"optimizer": "trust_ratio", "learning_rate": 0.01},
     ],
-    ids=["adam", "sgd", "backtrack", "linear penalty", "early stop", "early stop, backtrack"],
+    ids=["adam", "sgd", "backtrack", "linear penalty", "early stop", "early stop, backtrack", "lion", "trust ratio"],
 )
 def test_heads_equal_whole_networks(monkeypatch: pytest.MonkeyPatch, classes: int, changes: dict[str, Any]) -> None:
     model = tiny_model(classes=classes)
     targets = asked(model)
     config = dataclasses.replace(CONFIG, **changes)
+    assert side_by_side(config, model, targets)
     found = run(model, config, targets)
     monkeypatch.setattr(searching, "is_for_heads", lambda *arguments: False)
     expected = run(model, config, targets)
@@ -149,14 +190,14 @@ def test_line_search_needs_linear_heads() -> None:
 
 def test_the_problem_of_a_network() -> None:
     model = tiny_model(classes=3)
-    assert is_linear_head(model.network)
+    assert is_linear_head(model.network, model.params, model.stats)
     fit = tiny_fit(model)
     activation = jnp.stack([model.network.trunk(model.params, model.stats, x, cut="head") for x in fit.images])
     problem = head_problem(
         model.network, model.params, activation, fit.labels, batch=np.array([0, 1, 2]), count=0, key=jax.random.key(0)
     )
-    np.testing.assert_allclose(problem.reference_loss, fit.reference_loss, rtol=1e-5)
-    logits = np.asarray(problem.features[1] @ head_matrix(model.network, model.params))
+    np.testing.assert_allclose(problem.reference_loss, prepare(model, fit, CONFIG).reference_loss, rtol=1e-5)
+    logits = np.asarray(problem.features[1] @ columns_of(head_of(model.network, model.params)))
     np.testing.assert_allclose(logits.reshape(2, *SIZE, 3), model(fit.images[1]), atol=1e-5)
 
 

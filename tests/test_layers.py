@@ -1,8 +1,6 @@
 """Values and gradients of every layer against its PyTorch namesake, over the settings that it takes."""
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,91 +8,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from quam_jax.core.network import Mode
 from quam_jax.networks import convolution as convolution_module
 from quam_jax.networks.convolution import convolution
-from quam_jax.networks.layers import (
-    BatchNorm,
-    ChannelDropout,
-    Conv,
-    ConvTranspose,
-    GivenNoise,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    Linear,
-    Mode,
-    max_pool,
-    resize_linear,
-)
-from quam_jax.networks.unpool import max_pool_place, unpool
-from quam_jax.networks.value_dropout import BranchDropout, ValueDropout
+from quam_jax.networks.layers import Conv, ConvTranspose, Linear
+from quam_jax.networks.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from tests.against_torch import assert_close, called, channels_first, compare, plain, random, rngs
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 SIZES = (7, 6, 5)
-
-
-def channels_first(x: Any) -> np.ndarray:
-    return np.moveaxis(np.asarray(x), -1, 1)
-
-
-def plain(x: Any) -> np.ndarray:
-    return np.asarray(x)
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
-
-
-def assert_close(found: Any, expected: Any, what: str) -> None:
-    scale = max(1.0, float(np.abs(expected).max())) if expected.size else 1.0
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * scale, err_msg=what)
-
-
-def compare(
-    pairs: list[tuple[Callable, Callable]], arguments: list[np.ndarray], orders: list[Callable], *, out: Callable = channels_first
-) -> None:
-    """Outputs and vector-Jacobian products of pairs (ours, PyTorch's) at the same arguments.
-
-    `orders` bring arguments of ours into PyTorch's axis order, `out` an output.
-    """
-    theirs = [
-        torch.tensor(np.ascontiguousarray(order(a)), requires_grad=True) for a, order in zip(arguments, orders, strict=True)
-    ]
-
-    @jax.jit
-    def values(*arguments):
-        results = []
-        for ours, _ in pairs:
-            y, pull = jax.vjp(ours, *arguments)
-            weight = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
-            results.append((y, weight, pull(weight)))
-        return results
-
-    for index, ((y, weight, gradients), (_, reference)) in enumerate(zip(values(*arguments), pairs, strict=True)):
-        expected = reference(*theirs)
-        pulled = torch.autograd.grad(expected, theirs, torch.tensor(np.ascontiguousarray(out(weight))))
-        assert_close(out(y), expected.detach().numpy(), f"value of pair {index}")
-        for number, (mine, theirs_, order) in enumerate(zip(gradients, pulled, orders, strict=True)):
-            assert_close(order(mine), theirs_.numpy(), f"gradient {number} of pair {index}")
-
-
-def called(layer: nnx.Module) -> Callable:
-    """A layer as a function of input, weight and bias."""
-    graph, state = nnx.split(layer)
-
-    def call(x, weight, *bias):
-        values = jax.tree.map(lambda v: v, state)
-        nnx.replace_by_pure_dict(values, {**nnx.to_pure_dict(state), "weight": weight, **({"bias": bias[0]} if bias else {})})
-        return nnx.merge(graph, values)(x)
-
-    return call
-
-
-def rngs() -> nnx.Rngs:
-    return nnx.Rngs(0)
 
 
 # every setting in one dimension; in two and three, every fifth and seventh, from another start for every kernel
@@ -230,91 +155,6 @@ def test_batch_statistics(shape):
     layer(x, Mode(batch_statistics=True))
     assert_close(layer.running_mean[...], norm.running_mean.numpy(), "running mean")
     assert_close(layer.running_var[...], norm.running_var.numpy(), "running variance")
-
-
-@pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_linear_interpolation(rank, align_corners):
-    kind = {1: "linear", 2: "bilinear", 3: "trilinear"}[rank]
-    sizes = [(14, 12, 10), (3, 9, 5), (1, 1, 1), (8, 2, 7)]
-    compare(
-        [
-            (
-                lambda x, size=size[:rank]: resize_linear(x, size, align_corners=align_corners),
-                lambda x, size=size[:rank]: functional.interpolate(x, size, mode=kind, align_corners=align_corners),
-            )
-            for size in sizes
-        ],
-        [random(2, *SIZES[:rank], 3)],
-        [channels_first],
-    )
-
-
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_max_pool(rank):
-    pool = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}[rank]
-    compare(
-        [
-            (lambda x, w=window, c=ceil: max_pool(x, w, ceil_mode=c), lambda x, w=window, c=ceil: pool(x, w, ceil_mode=c))
-            for window in (2, 3, 4)
-            for ceil in (False, True)
-        ],
-        [random(2, *SIZES[:rank], 3)],
-        [channels_first],
-    )
-
-
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_the_gradient_of_equal_values_goes_to_the_first(rank):
-    pool = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}[rank]
-    levels = np.random.default_rng(rank).integers(0, 3, (2, *SIZES[:rank], 3)).astype(np.float32)
-    compare(
-        [(lambda x, w=window: max_pool(x, w), lambda x, w=window: pool(x, w)) for window in (2, 3)], [levels], [channels_first]
-    )
-
-
-@pytest.mark.parametrize("place", range(4))
-def test_a_maximum_with_nan_is_nan(place):
-    x = np.zeros((1, 2, 2, 1), np.float32)
-    x.reshape(-1)[place] = np.nan
-    assert np.isnan(max_pool(jnp.asarray(x), 2)).all()
-
-
-@pytest.mark.parametrize("size", [(6, 8), (7, 5)])
-def test_unpooling_puts_values_where_the_maxima_stood(size):
-    x, y = random(2, *size, 3), random(2, size[0] // 2, size[1] // 2, 3, seed=1)
-
-    def theirs(x, y):
-        pooled, indices = functional.max_pool2d(x, 2, return_indices=True)
-        return functional.max_unpool2d(pooled * y, indices, 2, output_size=size)
-
-    def ours(x, y):
-        pooled, place = max_pool_place(x)
-        return unpool(pooled * y, place, size)
-
-    compare([(ours, theirs)], [x, y], [channels_first, channels_first])
-
-
-def test_a_tie_goes_to_the_first_place():
-    ties = np.array([[5, 5], [5, 5], [1, 7], [7, 7]], np.float32).reshape(1, 4, 2, 1)
-    pooled, place = max_pool_place(jnp.asarray(ties))
-    _, indices = functional.max_pool2d(torch.tensor(channels_first(ties)), 2, return_indices=True)
-    assert pooled.ravel().tolist() == [5, 7] and place.ravel().tolist() == [0, 1]
-    assert indices.ravel().tolist() == [0, 5]  # in the whole image: row 0 column 0, row 2 column 1
-
-
-def test_dropout_scales_what_it_keeps():
-    x = jnp.ones((2, 2, 2, 2))
-    for layer, mask in (
-        (ChannelDropout(0.25), [[1, 0], [0, 1]]),
-        (BranchDropout(0.25), [[[[1]]], [[[0]]]]),
-        (ValueDropout(0.25), np.arange(16).reshape(2, 2, 2, 2) % 2),
-    ):
-        mask = jnp.asarray(mask, jnp.float32)
-        spread = mask.reshape(2, 1, 1, 2) if mask.ndim == 2 else mask
-        kept = layer(x, Mode(noise=GivenNoise([mask])))
-        np.testing.assert_allclose(kept, jnp.broadcast_to(spread / 0.75, x.shape))
-        np.testing.assert_array_equal(layer(x), x)
 
 
 def lax_convolution(x: jax.Array, weight: jax.Array, stride: tuple, padding: tuple, dilation: tuple) -> jax.Array:

@@ -1,6 +1,8 @@
 """The wheel and the source archive: built without a network, with everything that runs and nothing that does not belong."""
 
 import email
+import importlib.metadata
+import re
 import subprocess
 import sys
 import tarfile
@@ -9,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import quam_jax
 
@@ -73,6 +76,7 @@ def test_the_source_archive_holds_what_tests_need(built: dict[str, Path]) -> Non
         "docs/index.md",
         "benchmarks/ranking.py",
         ".ci/mkdocs.yml",
+        ".pre-commit-config.yaml",
         "PKG-INFO",
     } <= names
 
@@ -82,3 +86,29 @@ def test_one_version_everywhere() -> None:
     assert "version" in project["dynamic"]  # it is read from the package
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"version: {quam_jax.__version__}" in citation
+
+
+def test_one_linter_everywhere() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pins = [line for lines in extras.values() for line in lines if line.startswith("ruff")]
+    assert len(pins) == 1  # the other extras refer to it
+    (hooks,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert pins == [f"ruff=={hooks['rev'].removeprefix('v')}"]
+    assert {hook["id"] for hook in hooks["hooks"]} == {"ruff-check", "ruff-format"}
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert {"ruff check .", "ruff format --check ."} <= set(lines)
+
+
+def test_requirements_are_told_once_and_end_before_the_unknown() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for name in ("jax", "flax", "optax", "orbax-checkpoint"):
+        (line,) = (line for line in project["dependencies"] if re.match(rf"{name}[<>=]", line))
+        low, high = re.fullmatch(rf"{name}>=([\d.]+),<([\d.]+)", line).groups()  # type: ignore[union-attr]
+        installed = tuple(map(int, re.findall(r"\d+", importlib.metadata.version(name))))
+        assert tuple(map(int, low.split("."))) <= installed < tuple(map(int, high.split(".")))
+    for name in ("test", "docs"):
+        wanted = {part for line in extras[name] if line.startswith("quam_jax[") for part in line[9:].rstrip("]").split(",")}
+        own = {re.split(r"[<>=\[]", line)[0] for line in extras[name]} - {"quam_jax"}
+        assert wanted and wanted <= set(extras)
+        assert not own & {re.split(r"[<>=\[]", line)[0] for other in wanted for line in extras[other]}

@@ -11,15 +11,17 @@ import jax
 import numpy as np
 import pytest
 
-from quam_jax.config import ExecutionConfig, SearchConfig
+from quam_jax.config import SearchConfig
 from quam_jax.core import searching
+from quam_jax.core.layout.choose import Layout
 from quam_jax.core.layout.patches import CROP, fit_patches, receptive_radius
-from quam_jax.core.searching import prepare, search, search_prepared
+from quam_jax.core.searching import search_prepared
 from quam_jax.core.types import FitData
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data, predict
+from quam_jax.models.prepare import prepare
 from quam_jax.targets.pixels import pixel_targets
-from tests.tiny import tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
+from tests.tiny import search, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
 
 SIZE = (16, 24)
 
@@ -41,10 +43,14 @@ def model() -> SegmentationModel:
 
 
 def test_the_receptive_field_of_the_last_block(model: SegmentationModel) -> None:
-    assert receptive_radius(model.network, "last_block", 4) == 3  # three 3x3 convolutions and a 1x1
-    assert receptive_radius(tiny_model().network, "last_block", 4) == 0
+    def radius(model: SegmentationModel, cut: str = "last_block", features: int = 4) -> int | None:
+        return receptive_radius(model.network, model.params, model.stats, cut=cut, features=features, rank=2)
+
+    assert radius(model) == 3  # three 3x3 convolutions and a 1x1
+    assert radius(tiny_model()) == 0
     unpooled = Network.create("wnet", in_channels=3, n_classes=2)
-    assert all(receptive_radius(unpooled, cut, 8) is None or receptive_radius(unpooled, cut, 8) <= 11 for cut in unpooled.cuts)
+    unpooled_model = SegmentationModel(unpooled, *unpooled.initialise(jax.random.key(0)))
+    assert all(radius(unpooled_model, cut, 8) is None or radius(unpooled_model, cut, 8) <= 11 for cut in unpooled.cuts)
 
 
 @pytest.mark.parametrize("place", [(8, 11), (0, 0), (15, 3), (2, 23)], ids=["inner", "corner", "edge", "near edges"])
@@ -72,9 +78,7 @@ def test_fit_patches_explain_their_labels(model: SegmentationModel) -> None:
     rng = np.random.default_rng(1)
     features = rng.standard_normal((1, 2, *SIZE, 4)).astype(np.float32)
     labels = np.arange(2 * SIZE[0] * SIZE[1]).reshape(1, 2, *SIZE)  # every pixel its own
-    windows, crops = fit_patches(
-        FitData(features, labels, np.zeros(1)), np.array([0, 0]), radius=3, count=5, key=jax.random.key(0)
-    )
+    windows, crops = fit_patches(FitData(features, labels), np.array([0, 0]), radius=3, count=5, key=jax.random.key(0))
     assert windows.shape == (2, 5, 6 + CROP, 6 + CROP, 4) and crops.shape == (2, 5, CROP, CROP)
     for window, crop in zip(windows.reshape(-1, *windows.shape[2:]), crops.reshape(-1, CROP, CROP), strict=True):
         image, row, column = np.unravel_index(np.asarray(crop)[0, 0], labels.shape[1:])
@@ -88,10 +92,7 @@ def test_chunks_of_patches_give_the_same_numbers(model: SegmentationModel) -> No
     fit = fit_data(model, rng.standard_normal((2, 1, *SIZE, 1)).astype(np.float32), rng.integers(0, 2, (2, 1, *SIZE)))
     targets = pixel_targets(np.array([5, 120, 200, 201, 300]), np.asarray(predict(model, image)), members=1)
     prepared = prepare(model, fit, SearchConfig(space="last_block", members=1, steps=2, optimizer="sgd", learning_rate=0.01))
-    results = [
-        search_prepared(prepared, image, targets, key=jax.random.key(0), execution=ExecutionConfig(chunk=chunk))
-        for chunk in (2, 5)
-    ]
+    results = [search_prepared(prepared, image, targets, key=jax.random.key(0), layout=Layout(chunk=chunk)) for chunk in (2, 5)]
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -137,16 +138,16 @@ def test_a_target_rests_when_it_has_what_it_wants() -> None:
 def test_bfloat16_stays_near() -> None:
     model = tiny_model()
     config = dataclasses.replace(CONFIG, learning_rate=0.01, steps=3)
-    arguments = dict(targets=tiny_targets(), config=config, key=jax.random.key(0))
-    whole = search(model, tiny_image(), tiny_fit(model), **arguments)
-    half = search(model, tiny_image(), tiny_fit(model), **arguments, execution=ExecutionConfig(compute="bfloat16"))
+    arguments = dict(targets=tiny_targets(), key=jax.random.key(0))
+    whole = search(model, tiny_image(), tiny_fit(model), **arguments, config=config)
+    half = search(model, tiny_image(), tiny_fit(model), **arguments, config=dataclasses.replace(config, compute="bfloat16"))
     assert half.probs.dtype == np.float32
     assert 1e-5 < np.abs(half.probs - whole.probs).max() < 0.02
 
 
 def test_an_unknown_optimiser_is_named() -> None:
     model = tiny_model()
-    with pytest.raises(ValueError, match="optimizer: expected adam, sgd or one of .*lion.*got 'adamax2'"):
+    with pytest.raises(ValueError, match="optimizer: expected sgd or one of adadelta, .*lion.*got 'adamax2', which is not known"):
         prepare(model, tiny_fit(model), dataclasses.replace(CONFIG, optimizer="adamax2"))
     moved = search(
         model,
@@ -162,7 +163,9 @@ def test_an_unknown_optimiser_is_named() -> None:
 DEVICES = """
 import jax, numpy as np
 from quam_jax.config import ExecutionConfig, SearchConfig
-from quam_jax.execution import prepare, search, search_images
+from quam_jax.core.layout.choose import Layout
+from quam_jax.core.searching import search_images
+from quam_jax.models.prepare import prepare
 from tests.tiny import *
 with tiny_network():
     model = tiny_model()
@@ -176,7 +179,7 @@ with tiny_network():
             np.testing.assert_allclose(a, b, atol=1e-6)
     prepared, images = prepare(model, tiny_fit(model), config), [tiny_image(), tiny_image(seed=7)]  # 16 members of two images
     both = search_images(prepared, images, [tiny_targets(members=8)] * 2, keys=[jax.random.key(0)] * 2,
-                         execution=ExecutionConfig("vmap", "scan", 8, devices=4))
+                         layout=Layout("vmap", "scan", 8, devices=4))
     for a, b in zip(runs[0], both[0], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     assert np.abs(both[0].probs - both[1].probs).max() > 1e-3

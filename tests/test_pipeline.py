@@ -14,12 +14,12 @@ from PIL import Image
 
 from quam_jax.case.fit import read_fit_images
 from quam_jax.case.quantify import quantify
-from quam_jax.config import Config, ExecutionConfig, SearchConfig
+from quam_jax.config import Config, ExecutionConfig, SearchConfig, change
 from quam_jax.data.datasets import find_cases
 from quam_jax.data.volumes import read_image
+from quam_jax.models.description import preprocessing_of
 from quam_jax.models.loading import load_models
 from quam_jax.models.predict import fit_data
-from quam_jax.models.preprocessing import preprocessing_of
 from quam_jax.runs.quantifier import find_quantifier
 from quam_jax.runs.run import RunRequest, run
 from tests.small_run import disc, picture, prepare_folders, write_cases, write_nifti
@@ -92,7 +92,7 @@ def test_a_rerun_repeats_nothing_and_changes_nothing(
         raise AssertionError("a finished case was searched again")
 
     monkeypatch.setattr("quam_jax.runs.quantifier.quantify_images", never)
-    run(RunRequest(**folders, out=finished, config=CONFIG))
+    run(RunRequest(**folders, out=finished, config=change(CONFIG, {"chunk": 1, "step_plan": "unroll"})))
     assert before == {p.name: p.read_bytes() for p in finished.iterdir() if p.suffix in (".npz", ".png", ".csv")}
 
 
@@ -109,6 +109,11 @@ def test_another_run_is_not_overwritten(folders: dict[str, Path], finished: Path
     kept = (finished / "results.csv").read_bytes()
     with pytest.raises(ValueError, match="another run"):
         run(RunRequest(**folders, out=finished, config=other))
+    assert (finished / "results.csv").read_bytes() == kept
+    # another arithmetic makes other numbers, which do not mix with those that are there
+    for arithmetic in ({"compute": "bfloat16"}, {"precision": "default"}):
+        with pytest.raises(ValueError, match="another run"):
+            run(RunRequest(**folders, out=finished, config=change(CONFIG, arithmetic)))
     assert (finished / "results.csv").read_bytes() == kept
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="other files"):

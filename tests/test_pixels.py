@@ -8,7 +8,6 @@ from quam_jax.config import TargetConfig
 from quam_jax.targets.pixels import (
     all_pixels,
     boundary_band,
-    boundary_distance,
     chosen_pixels,
     listed,
     pixel_targets,
@@ -27,22 +26,19 @@ def test_all_pixels() -> None:
     assert len(all_pixels((3, 4, 5))) == 60
 
 
-def test_distance_to_the_boundary_by_hand() -> None:
+def test_the_band_by_hand() -> None:
     labels = np.array([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 2]])
-    np.testing.assert_array_equal(boundary_distance(labels), [[3, 2, 1, 1], [3, 2, 1, 1], [3, 2, 1, 1]])
-    assert np.isinf(boundary_distance(np.ones((3, 4)))).all()
     np.testing.assert_array_equal(boundary_band(labels, 1), [2, 3, 6, 7, 10, 11])
     assert len(boundary_band(np.zeros((4, 4)), 100)) == 0
 
 
 @pytest.mark.parametrize("shape, classes", [((11, 13), 3), ((6, 7, 5), 2)])
-def test_distance_to_the_boundary_by_brute_force(shape: tuple[int, ...], classes: int) -> None:
+def test_the_band_by_brute_force(shape: tuple[int, ...], classes: int) -> None:
     labels = blobs(shape, seed=1, classes=classes)
     places = np.indices(shape).reshape(len(shape), -1).T
     apart = np.sqrt(((places[:, None] - places[None]) ** 2).sum(-1))
     flat = labels.reshape(-1)
     apart[flat[:, None] == flat[None]] = np.inf
-    np.testing.assert_allclose(boundary_distance(labels).reshape(-1), apart.min(1), rtol=1e-12)
     for width in (1, 1.5, 2):
         np.testing.assert_array_equal(boundary_band(labels, width), np.flatnonzero(apart.min(1) <= width))
 

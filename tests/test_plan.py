@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.processes import MAIN, build
 from quam_jax.config import Config, SearchConfig
-from quam_jax.core.layout.plan import Plan
+from quam_jax.core.layout.choose import Layout
 from quam_jax.runs.planning import Clock, Probe, Sizes, predict_run
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ PROBE = Probe(
     cases=4,
     sizes=2,
     lanes=1,
-    plan=Plan("loop", "loop", 2),
+    plan=Layout("loop", "loop", 2),
 )
 SIX = Config(search=SearchConfig(steps=6))
 
@@ -79,7 +79,7 @@ def test_the_million_cases_of_the_document_follow_the_formula() -> None:
             4,
             1,
             1,
-            Plan("vmap", "scan", 2),
+            Layout("vmap", "scan", 2),
         )
         found = predict_run(measured, Sizes(300_000), SIX, cases=10**6, devices=devices, hosts=processes)
         assert numbers("seconds")[column][3] == found.seconds

@@ -13,7 +13,8 @@ from quam_jax.core.decomposition import decompose
 from quam_jax.core.types import Samples, Trajectory
 from quam_jax.core.weighting import trajectory_weights
 from quam_jax.published import combination as published
-from quam_jax.targets.masks import dilate, erode
+from quam_jax.targets.wanted.dilate import dilate
+from quam_jax.targets.wanted.erode import erode
 
 
 def random_preds(
@@ -27,7 +28,7 @@ def random_preds(
 
 def random_trajectory(*, seed: int) -> Trajectory:
     rng = np.random.default_rng(seed)
-    losses = rng.uniform(0.1, 0.6, (4, 2, 3, 5)).astype(np.float32)
+    losses = rng.uniform(0.1, 0.6, (5, 2, 3, 5)).astype(np.float32)
     probs = rng.dirichlet(np.ones(2), (2, 3, 5, 6)).astype(np.float32)
     return Trajectory(*(jnp.asarray(x) for x in (probs, *losses)))
 

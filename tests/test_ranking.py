@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
+from quam_jax.evaluation.regions import find_regions
 from quam_jax.results.ranking import (
     CASE_CRITERIA,
     REGION_CRITERIA,
     case_criteria,
-    find_regions,
     order_by,
+    region_criteria,
     retention_area,
     retention_curve,
-    slice_disagreement,
 )
 
 
@@ -34,41 +34,21 @@ def test_criteria_of_a_case() -> None:
     assert np.isnan([found["aleatoric"], found["softmax"], found["slices"]]).all()
 
 
-def test_what_differs_from_both_neighbouring_slices() -> None:
-    row = np.array([1, 0, 1, 1, 2, 1, 0])  # along the last axis: 0 between ones, 2 between ones; the ends do not count
-    volume = np.broadcast_to(row, (2, 3, 7))
-    expected = np.array([0, 1, 0, 0, 1, 0, 0], bool)
-    assert (slice_disagreement(volume) == expected).all()
+def test_what_differs_from_both_neighbouring_slices_counts_in_a_volume() -> None:
+    volume = np.broadcast_to(np.array([1, 0, 1, 1, 2, 1, 0]), (2, 3, 7))
     assert case_criteria({"segmentation": volume})["slices"] == 2 * 2 * 3
-    assert not slice_disagreement(volume[..., :2]).any() and not slice_disagreement(volume[..., :1]).any()
 
 
-def test_regions_by_hand() -> None:
+def test_criteria_of_regions() -> None:
     epistemic = np.array([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.3, 0.0], [0.2, 0.0, 0.0, 0.6]])
     arrays = {"epistemic": epistemic, "total": np.ones((3, 4)), "flipcost": np.where(epistemic == 0.6, 0.1, np.inf)}
-    regions, labels = find_regions(arrays, threshold=0.3)
-    assert [r.pixels for r in regions] == [2, 1, 1]  # corners do not join
-    assert [r.peak for r in regions] == [(0, 0), (1, 2), (2, 3)]
-    assert [r.criteria["epistemic"] for r in regions] == pytest.approx([1.0, 0.3, 0.6])
-    assert regions[0].criteria["share"] == pytest.approx(0.5) and regions[0].criteria["peak"] == 0.5
-    assert regions[2].criteria["flip_cost"] == pytest.approx(-0.1) and np.isnan(regions[0].criteria["flip_cost"])
-    assert set(regions[0].criteria) == set(REGION_CRITERIA)
-    assert labels.tolist() == [[1, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 3]]
-    only, labels = find_regions(arrays, threshold=0.3, least=2, voxel=0.5)
-    assert [r.criteria["epistemic"] for r in only] == [0.5] and labels.max() == 1
-    with pytest.raises(ValueError, match="threshold: expected a number of nats > 0"):
-        find_regions(arrays, threshold=0.0)
-    with pytest.raises(ValueError, match="expected an epistemic map"):
-        find_regions({}, threshold=0.1)
-
-
-def test_regions_know_their_slices() -> None:
-    labels = np.zeros((2, 2, 3), int)
-    labels[0, 0, 1] = 1  # alone in its slice
-    epistemic = np.zeros((2, 2, 3))
-    epistemic[0, :, 1] = 1.0
-    (region,), _ = find_regions({"epistemic": epistemic, "segmentation": labels}, threshold=0.5)
-    assert region.criteria["slices"] == 0.5 and region.peak == (0, 0, 1)
+    first, second, third = (region_criteria(r, voxel=0.5) for r in find_regions(arrays, threshold=0.3).listed)
+    assert set(first) == set(REGION_CRITERIA)
+    assert [r["epistemic"] for r in (first, second, third)] == pytest.approx([0.5, 0.15, 0.3])
+    assert first["share"] == pytest.approx(0.5) and first["peak"] == 0.5 and first["size"] == 1.0
+    assert third["flip_cost"] == pytest.approx(-0.1) and np.isnan(first["flip_cost"])
+    (alone,) = find_regions({"epistemic": epistemic}, threshold=0.6).listed
+    assert np.isnan([region_criteria(alone)[name] for name in ("share", "flip_cost", "slices")]).all()
 
 
 def test_order_by_one_and_by_several() -> None:

@@ -26,18 +26,6 @@ LONG_HDF5_MUTANTS = 300
 BOUND = 64 << 20  # bytes that no small file may make the reader allocate
 
 
-@pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Weights]:
-    """Read a file of the given bytes."""
-
-    def read_bytes(content: bytes, **options: Any) -> Weights:
-        path = tmp_path / "file.pth"
-        path.write_bytes(content)
-        return read_weights(path, **options)
-
-    return read_bytes
-
-
 # Bombs
 
 

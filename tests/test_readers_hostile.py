@@ -13,36 +13,6 @@ from converters.readers import Weights, allow_list, read_weights
 
 from .checkpoints import SIX, call, legacy, mapping, name, packed, sequence, tensor, text, zipped
 
-
-@pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Weights]:
-    """Read a file of the given bytes."""
-
-    def read_bytes(content: bytes, **options: Any) -> Weights:
-        path = tmp_path / "file.pth"
-        path.write_bytes(content)
-        return read_weights(path, **options)
-
-    return read_bytes
-
-
-@pytest.fixture
-def torch() -> Any:
-    return pytest.importorskip("torch")
-
-
-@pytest.fixture
-def save(torch: Any, tmp_path: Path) -> Callable[..., Path]:
-    """Save with torch, return the path."""
-
-    def save_as(value: Any, **options: Any) -> Path:
-        path = tmp_path / "saved.pth"
-        torch.save(value, path, **options)
-        return path
-
-    return save_as
-
-
 # Files that are something else
 
 

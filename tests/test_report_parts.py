@@ -22,7 +22,6 @@ from quam_jax.report.figures import (
 from quam_jax.report.layers import rater_entropy
 from quam_jax.report.planes import choose_slices, orthogonal_planes
 from quam_jax.report.plots import Strip, member_class, nice_ticks, strip_plot, trajectory_plot
-from quam_jax.report.regions import find_regions
 from quam_jax.report.tables import headline_metrics, metric_label, show, show_seconds
 
 
@@ -220,25 +219,6 @@ def test_nice_ticks(low: float, high: float, expected: list[float]) -> None:
     assert nice_ticks(low, high) == pytest.approx(expected)
     assert nice_ticks(3.0, 3.0)[0] < 3 < nice_ticks(3.0, 3.0)[-1]
     assert nice_ticks(0.02, 30, logarithmic=True) == pytest.approx([0.01, 0.1, 1, 10, 100])
-
-
-def test_regions_by_hand() -> None:
-    epistemic = np.array([[0.3, 0.3, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]])
-    arrays = {
-        "epistemic": epistemic,
-        "total": 2 * epistemic,
-        "aleatoric": epistemic,
-        "segmentation": np.array([[1, 0, 0, 0]] * 3),
-        "flipcost": np.array([[4.0, 3.0, 9, np.inf]] * 3),
-    }
-    regions, count = find_regions(arrays, threshold=0.2)
-    assert count == 2
-    first, second = regions  # mass 0.6 before 0.5
-    assert (first.number, first.peak, first.pixels) == (1, (0, 0), 2)
-    assert (first.mass, first.share, first.inside, first.flip_cost) == (pytest.approx(0.6), 0.5, 0.5, 3.0)
-    assert (second.peak, second.pixels, second.inside, second.flip_cost) == ((0, 3), 1, 0.0, None)
-    assert find_regions(arrays, threshold=0.2, limit=1)[1] == 2
-    assert find_regions({}, threshold=0.2) == ([], 0) and find_regions(arrays, threshold=0.0) == ([], 0)
 
 
 ROWS = [

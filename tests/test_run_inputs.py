@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import fuzz, mutants
+from benchmarks import fuzz_files, fuzz_records, mutants
 from quam_jax.config import load_config
 from quam_jax.data.datasets import Case, check_cases, find_cases
 from quam_jax.data.volumes import read_image
@@ -39,7 +39,7 @@ def test_bombs_are_refused_by_their_size(tmp_path: Path, traced: None, name: str
 
 
 def test_a_map_bomb_is_refused(tmp_path: Path, traced: None) -> None:
-    rows = {row["format"]: row for row in fuzz.bombs(tmp_path)}
+    rows = {row["format"]: row for row in fuzz_files.bombs(tmp_path)}
     assert all(row["refused"] for name, row in rows.items() if "more than it announces" not in name), rows
     assert not any(row["wrong"] for row in rows.values()), rows
     assert all(row["most_megabytes"] < 20 for row in rows.values()), rows
@@ -58,12 +58,12 @@ def test_settings_with_references_are_refused(tmp_path: Path) -> None:
 def test_mutated_settings_and_plans_are_read_or_refused(tmp_path: Path, traced: None) -> None:
     for part in ("settings", "plans"):
         (tmp_path / part).mkdir()
-        row = getattr(fuzz, part)(tmp_path / part, 40)
+        row = getattr(fuzz_records, part)(tmp_path / part, 40)
         assert row["files"] == 40 and row["wrong"] == 0 and row["refused"] > 10 and row["read"] > 0, row
 
 
 def test_mutated_manifests_are_read_or_refused(tmp_path: Path, traced: None) -> None:
-    row = fuzz.manifests(tmp_path, 16)
+    row = fuzz_records.manifests(tmp_path, 16)
     assert row["files"] == 16 and row["wrong"] == 0 and row["refused"] > 10, row
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from quam_jax.core.decomposition import decompose
-from quam_jax.core.streaming import add_samples, close_sums, decompose_sums, log_weights, mix, no_samples
+from quam_jax.core.streaming import add_samples, close_sums, decompose_sums, mix, no_samples
 from quam_jax.core.types import Trajectory
-from quam_jax.core.weighting import Rule, to_samples, trajectory_weights
+from quam_jax.core.weighting import Rule, log_weights, to_samples, trajectory_weights
 
 MEMBERS, STEPS, POINTS, CLASSES = 3, 4, 7, 3
 
@@ -20,7 +20,7 @@ def _trajectory(*, seed: int = 0, spread: float = 1.0) -> tuple[Trajectory, np.n
     probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     probs[0, 1, 2] = np.nan
     losses = rng.uniform(0.5, 1.5, (1, MEMBERS, STEPS))
-    arrays = [probs, rng.uniform(0, 1, losses.shape), losses, np.full_like(losses, 1.2), np.zeros_like(losses)]
+    arrays = [probs, rng.uniform(0, 1, losses.shape), losses, np.full_like(losses, 1.2), np.zeros_like(losses), losses]
     reference = np.exp(base) / np.exp(base).sum(-1, keepdims=True)
     return Trajectory(*(jnp.asarray(a, jnp.float32) for a in arrays)), np.asarray(reference, np.float32)
 

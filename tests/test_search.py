@@ -11,23 +11,22 @@ import numpy as np
 import pytest
 
 from quam_jax.config import SearchConfig
-from quam_jax.core.space import FullSpace, InputSpace, parse_space
+from quam_jax.config.build import build_procedure, build_schedule
+from quam_jax.core.fit import reference_losses
+from quam_jax.core.network import GivenNoise, Mode
+from quam_jax.core.schedule import Slack
+from quam_jax.core.space import FullSpace, InputSpace
 from quam_jax.core.step import (
     Frozen,
-    Procedure,
     Record,
     Setup,
-    State,
     StepInputs,
     Target,
     begin,
     measure,
-    plan_steps,
-    slack_bound,
     step,
 )
 from quam_jax.models.model import SegmentationModel
-from quam_jax.networks.layers import GivenNoise, Mode
 from tests.golden_sections.double import as_double, double_precision
 from tests.tiny import numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
 
@@ -47,12 +46,12 @@ def problem(model: SegmentationModel, config: SearchConfig, *, double: bool = Fa
     """Everything that a step takes besides its state, for fit batch 1."""
     fit = tiny_fit(model)
     image = jnp.asarray(tiny_image()[None])
-    setup = Setup(model.network, parse_space(config.space, model.network), Procedure.of(config), image.shape[1:-1])
+    procedure = build_procedure(config, model.network)
+    setup = Setup.of(model.network, procedure, image.shape[1:-1])
 
     assert isinstance(setup.space, FullSpace | InputSpace)  # nothing to prepare
-    frozen = Frozen(
-        model.params, model.stats, image, fit.images, fit.labels, fit.reference_loss, slack_bound(fit.reference_loss, config)
-    )
+    reference = reference_losses(model.network, model.params, model.stats, fit, procedure.loss)
+    frozen = Frozen(model.params, model.stats, image, *fit, reference, procedure.slack.bound(reference))
     targets = tiny_targets()
     target = Target(targets.points[0], targets.labels[0, 0], targets.weights[0])
     inputs = StepInputs(jnp.asarray(1), jnp.asarray(COEFFICIENT), jnp.asarray(RATE), None)
@@ -70,7 +69,7 @@ def value(record: Record) -> Any:
 
 def test_published_table_of_steps() -> None:
     # 100 fit batches, every 50th, 3 epochs: t = 49, 99, 149, 199, 249, 299; c = 1 + 2*(t//3) one step later
-    plan = plan_steps(SearchConfig.published(), 100)
+    plan = build_schedule(SearchConfig.published()).plan(100)
     np.testing.assert_array_equal(plan.batch, [49, 99, 49, 99, 49, 99])
     np.testing.assert_array_equal(plan.coefficient, [1, 33, 67, 99, 133, 167])
 
@@ -80,31 +79,30 @@ def test_batches_that_are_left_over_are_not_used() -> None:
     config = SearchConfig.published(
         epochs=2, batch_stride=5, schedule="exponential", schedule_start=0.5, schedule_rate=1.5, schedule_every=5, coefficient=7.0
     )
-    plan = plan_steps(config, 12)
+    plan = build_schedule(config).plan(12)
     np.testing.assert_array_equal(plan.batch, [4, 9, 4, 9])
     np.testing.assert_allclose(plan.coefficient, [7.0, 0.5, 0.75, 1.6875])
 
 
 def test_steps_take_the_batches_in_turn() -> None:
-    plan = plan_steps(
-        SearchConfig(steps=5, schedule="linear", schedule_start=2.0, schedule_rate=1.0, schedule_every=2, coefficient=9.0), 3
-    )
+    config = SearchConfig(steps=5, schedule="linear", schedule_start=2.0, schedule_rate=1.0, schedule_every=2, coefficient=9.0)
+    plan = build_schedule(config).plan(3)
     np.testing.assert_array_equal(plan.batch, [0, 1, 2, 0, 1])
     np.testing.assert_array_equal(plan.coefficient, [9, 2, 2, 3, 3])
-    constant = plan_steps(SearchConfig(steps=4), 1)
+    constant = build_schedule(SearchConfig(steps=4)).plan(1)
     np.testing.assert_array_equal(constant.batch, [0, 0, 0, 0])
     np.testing.assert_array_equal(constant.coefficient, [10, 10, 10, 10])
 
 
 def test_too_few_batches_for_the_stride() -> None:
     with pytest.raises(ValueError, match="expected at least batch_stride = 50 fit batches, got 49"):
-        plan_steps(SearchConfig.published(), 49)
+        build_schedule(SearchConfig.published()).plan(49)
 
 
 def test_slack_as_a_fraction_and_in_nats() -> None:
     reference = jnp.array([0.1, 0.4])
-    np.testing.assert_allclose(slack_bound(reference, SearchConfig(slack=0.5)), [0.15, 0.6])
-    np.testing.assert_allclose(slack_bound(reference, SearchConfig(slack=-0.2, slack_unit="nats")), [-0.1, 0.2], atol=1e-7)
+    np.testing.assert_allclose(Slack(0.5).bound(reference), [0.15, 0.6])
+    np.testing.assert_allclose(Slack(-0.2, relative=False).bound(reference), [-0.1, 0.2], atol=1e-7)
 
 
 # losses
@@ -149,7 +147,7 @@ def test_gradient_against_finite_differences(model: SegmentationModel, space: st
         leaves, tree = jax.tree.flatten(start.z)
         rng = np.random.default_rng(0)
         leaves = [np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape) for leaf in leaves]
-        state = State(jax.tree.unflatten(tree, leaves), start.optimizer, start.stats)
+        state = start._replace(z=jax.tree.unflatten(tree, leaves))
         after, _ = ADVANCE(setup, frozen, target, state, inputs)
         gradient = [(a - np.asarray(b)) / RATE for a, b in zip(leaves, jax.tree.leaves(after.z), strict=True)]
         for _ in range(3):

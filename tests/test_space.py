@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax.core.space import FullSpace, InputSpace, LowRankSpace, Space, SubsetSpace, TailSpace, parse_space
+from quam_jax.config.build import build_space
+from quam_jax.core.network import EVAL
+from quam_jax.core.space import FullSpace, InputSpace, LowRankSpace, Space, SubsetSpace, TailSpace
 from quam_jax.models.model import SegmentationModel
-from quam_jax.networks.layers import EVAL
 from tests.tiny import tiny_image, tiny_model, tiny_network
 
 NAMES = ["full", "subset:last|head", "last_block", "head", "low_rank:2", "input:0.1"]
@@ -40,7 +41,7 @@ def logits_of(space: Space, model: SegmentationModel, images: np.ndarray, change
 
 @pytest.mark.parametrize("name", NAMES)
 def test_start_gives_the_reference_logits(name: str, model: SegmentationModel, images: np.ndarray) -> None:
-    space = parse_space(name, model.network)
+    space = build_space(name, model.network)
     found = logits_of(space, model, images)
     np.testing.assert_allclose(found, model(images), rtol=1e-5, atol=1e-6)
     assert np.abs(logits_of(space, model, images, change=0.3) - found).max() > 1e-4  # and moving it matters
@@ -61,7 +62,7 @@ def test_start_gives_the_reference_logits(name: str, model: SegmentationModel, i
     ],
 )
 def test_what_moves(name: str, expected: set[str], model: SegmentationModel, images: np.ndarray) -> None:
-    space = parse_space(name, model.network)
+    space = build_space(name, model.network)
     assert set(space.start(model.network, model.params, images)) == expected
     assert space.constrained
 
@@ -117,12 +118,12 @@ def test_low_rank_changes_have_that_rank(rank: int, model: SegmentationModel, im
 
 
 def test_names(model: SegmentationModel) -> None:
-    assert parse_space("full", model.network) == FullSpace()
-    assert parse_space("subset:head", model.network) == SubsetSpace("head")
-    assert parse_space("head", model.network) == TailSpace("head")
-    assert parse_space("low_rank:3", model.network) == LowRankSpace(3)
-    assert parse_space("input:0.5", model.network) == InputSpace(0.5)
-    assert hash(parse_space("low_rank:3", model.network)) == hash(LowRankSpace(3))  # jit takes it as static
+    assert build_space("full", model.network) == FullSpace()
+    assert build_space("subset:head", model.network) == SubsetSpace("head")
+    assert build_space("head", model.network) == TailSpace("head")
+    assert build_space("low_rank:3", model.network) == LowRankSpace(3)
+    assert build_space("input:0.5", model.network) == InputSpace(0.5)
+    assert hash(build_space("low_rank:3", model.network)) == hash(LowRankSpace(3))  # jit takes it as static
 
 
 @pytest.mark.parametrize(
@@ -145,11 +146,11 @@ def test_names(model: SegmentationModel) -> None:
 )
 def test_unknown_spaces(name: str, model: SegmentationModel) -> None:
     with pytest.raises(ValueError, match="space: expected full, subset:REGEX, last_block, head, low_rank:R or input:EPS"):
-        parse_space(name, model.network)
+        build_space(name, model.network)
 
 
 def test_patterns_that_match_nothing(model: SegmentationModel) -> None:
     with pytest.raises(ValueError, match="space: parameter pattern 'Conv9': no parameter of tiny matches; names look like"):
-        parse_space("subset:Conv9", model.network)
+        build_space("subset:Conv9", model.network)
     with pytest.raises(ValueError, match=r"tiny: expected a cut among \['head', 'last_block'\], got 'middle'"):
         model.network.tail_names("middle")

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from quam_jax.targets import masks as masks
-from quam_jax.targets.masks import checkerboard, mask_targets, structuring_element, wanted_mask
+from quam_jax.config import WANTED_MASKS
+from quam_jax.targets.masks import mask_targets, ranked_classes, wanted_mask
+from quam_jax.targets.morphology import squared_distance, structuring_element
+from quam_jax.targets.wanted import dilate as dilating
+from quam_jax.targets.wanted import erode as eroding
+from quam_jax.targets.wanted.alternating import checkerboard
 
 # one compilation a shape; eager operations would be compiled one by one
 SETTINGS = ("radius", "classes", "element")
-dilate = jax.jit(masks.dilate, static_argnames=SETTINGS)
-erode = jax.jit(masks.erode, static_argnames=(*SETTINGS, "outside"))
+dilate = jax.jit(dilating.dilate, static_argnames=SETTINGS)
+erode = jax.jit(eroding.erode, static_argnames=(*SETTINGS, "outside"))
 
 
 def blobs(shape: tuple[int, ...], *, seed: int, level: float = 0.0) -> np.ndarray:
@@ -63,10 +67,10 @@ def test_a_disk_keeps_the_euclidean_radius(shape: tuple[int, ...], radius: int) 
 
 def test_squared_distance_by_hand() -> None:
     mask = jnp.zeros((3, 5), bool).at[0, 0].set(True)
-    found = np.asarray(masks.squared_distance(mask, reach=3))
+    found = np.asarray(squared_distance(mask, reach=3))
     np.testing.assert_array_equal(found[:, :4], [[0, 1, 4, 9], [1, 2, 5, 10], [4, 5, 8, 10]])
     assert (found[:, 4] > 9).all()
-    np.testing.assert_array_equal(masks.squared_distance(mask, reach=2, outside=True)[1], [1, 2, 4, 4, 1])
+    np.testing.assert_array_equal(squared_distance(mask, reach=2, outside=True)[1], [1, 2, 4, 4, 1])
 
 
 def test_a_disk_gives_a_pixel_to_the_nearest_class() -> None:
@@ -82,7 +86,7 @@ def test_a_disk_gives_a_pixel_to_the_nearest_class() -> None:
 
 def test_classes_in_order_of_probability() -> None:
     probs = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0.5, 0.5, 0.0]])
-    np.testing.assert_array_equal(masks.ranked_classes(probs), [[1, 2, 0], [0, 2, 1], [0, 1, 2]])
+    np.testing.assert_array_equal(ranked_classes(probs), [[1, 2, 0], [0, 2, 1], [0, 1, 2]])
 
 
 def test_the_border_eats_a_mask_only_with_background_outside() -> None:
@@ -147,6 +151,7 @@ def test_wanted_masks_by_name() -> None:
     order = np.argsort(np.asarray(probs), -1)
     np.testing.assert_array_equal(wanted("other_class"), order[..., 1])  # of three classes the middle one
     assert (wanted("other_class") != order[..., 2]).all()
+    assert all(wanted(name).shape == (6, 7) for name in WANTED_MASKS)
 
 
 def test_checkerboard_in_space() -> None:

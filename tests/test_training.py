@@ -17,22 +17,17 @@ from benchmarks.make_demo import OUT, read_specimens, shipped_dice, shipped_fit,
 from benchmarks.record import RESULTS
 from quam_jax.data.datasets import find_cases
 from quam_jax.evaluation.overlap import dice
+from quam_jax.models.folder import restore_model
 from quam_jax.models.model import Network, SegmentationModel
-from quam_jax.training.trainer import (
-    Numbers,
-    TrainConfig,
-    augment,
-    batch,
-    batch_shape,
-    begin,
-    case_dice,
-    check_cases,
-    learning_rate,
-    read_state,
-    segmentation_loss,
-    train,
-    write_state,
-)
+from quam_jax.training.augmentation import Strengths, augment
+from quam_jax.training.examples import batch, batch_shape, check_examples
+from quam_jax.training.files import train_from_files
+from quam_jax.training.losses import segmentation_loss
+from quam_jax.training.request import TrainRequest
+from quam_jax.training.settings import TrainConfig
+from quam_jax.training.state import begin, read_state, write_state
+from quam_jax.training.trainer import case_dice, learning_rate, train
+from tests.small_run import write_cases
 
 PLAIN = Network.create(
     "nnunet_plain",
@@ -43,9 +38,7 @@ PLAIN = Network.create(
     n_conv_per_stage=1,
     n_conv_per_stage_decoder=1,
 )  # sides in multiples of 4
-STILL = Numbers(
-    learning_rate=0.0, weight_decay=0.0, dice_weight=1.0, rotation=0.0, scaling=0.0, brightness=0.0, contrast=0.0, grain=0.0
-)
+STILL = Strengths(rotation=0.0, scaling=0.0, brightness=0.0, contrast=0.0, grain=0.0)
 
 
 def squares(count: int, side: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -101,6 +94,32 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(network:
     assert equal(whole, again)
 
 
+def test_a_training_from_files_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    write_cases(tmp_path / "data", ["a", "b"])
+    arguments = {"features_per_stage": (2, 3), "rank": 2, "n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1}
+
+    def request(name: str) -> TrainRequest:
+        folders = (tmp_path / "data" / "images", tmp_path / "data" / "masks", tmp_path / name)
+        return TrainRequest(*folders, "nnunet_plain", arguments, config=TrainConfig(steps=4, batch_size=2, checkpoint_every=2))
+
+    def interrupt(step: int, loss: float) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    whole = train_from_files(request("whole"))
+    assert whole.examples == 2 and whole.model.manifest["training"]["loss"] == "segmentation"
+    with pytest.raises(KeyboardInterrupt):
+        train_from_files(request("parts"), progress=interrupt)
+    assert request("parts").state.is_file() and not (tmp_path / "parts").exists()
+    seen: list[int] = []
+    resumed = train_from_files(request("parts"), progress=lambda step, loss: seen.append(step))
+    assert seen == [3, 4] and equal(whole.model, resumed.model) and equal(whole.model, restore_model(tmp_path / "parts"))
+    (tmp_path / "data" / "masks" / "b_r0.png").unlink()
+    (tmp_path / "data" / "masks" / "b_r1.png").unlink()
+    with pytest.raises(ValueError, match="masks: expected a mask for every image, got none for b"):
+        train_from_files(request("parts"))
+
+
 def test_it_learns_squares() -> None:
     losses: list[float] = []
     cases, held_out = squares(8), squares(12)[8:]
@@ -123,7 +142,7 @@ def test_rater_means_train_as_labels_do_where_the_raters_agree() -> None:
 
 def test_images_of_different_sizes_train_together_without_loss_on_the_padding() -> None:
     large, small = squares(1, 16)[0], squares(1, 10)[0]
-    cases = check_cases(PLAIN, [large, small], what="case")
+    cases = check_examples(PLAIN, [large, small], what="case")
     shape = batch_shape(PLAIN, cases, crop=0)
     assert shape == (16, 16)
     images, targets = batch(cases, TrainConfig(batch_size=2), step=0, shape=shape)
@@ -133,7 +152,7 @@ def test_images_of_different_sizes_train_together_without_loss_on_the_padding() 
     assert (padded[:3, 3:13] == small[0][0]).all()
     model = train(PLAIN, [large, small], config=TrainConfig(steps=2, batch_size=2))
     assert all(np.isfinite(value).all() for value in model.params.values())
-    assert batch_shape(PLAIN, check_cases(PLAIN, [squares(1, 13)[0]], what="case"), crop=0) == (16, 16)
+    assert batch_shape(PLAIN, check_examples(PLAIN, [squares(1, 13)[0]], what="case"), crop=0) == (16, 16)
     assert batch_shape(PLAIN, cases, crop=9) == (12, 12)
 
 
@@ -159,7 +178,7 @@ def test_volumes_train() -> None:
 
 def test_crops_are_windows_of_their_case_and_move_with_the_step() -> None:
     ramp = np.arange(16 * 16, dtype=np.float32).reshape(16, 16, 1)
-    cases = check_cases(PLAIN, [(ramp, (ramp[..., 0] % 2).astype(np.int32))], what="case")
+    cases = check_examples(PLAIN, [(ramp, (ramp[..., 0] % 2).astype(np.int32))], what="case")
     corners = set()
     for step in range(20):
         images, targets = batch(cases, TrainConfig(batch_size=1, crop=8), step=step, shape=(8, 8))
@@ -171,7 +190,7 @@ def test_crops_are_windows_of_their_case_and_move_with_the_step() -> None:
 
 
 def test_every_case_comes_once_an_epoch() -> None:
-    cases = check_cases(PLAIN, [(np.full((4, 4, 1), n, np.float32), np.zeros((4, 4), int)) for n in range(6)], what="case")
+    cases = check_examples(PLAIN, [(np.full((4, 4, 1), n, np.float32), np.zeros((4, 4), int)) for n in range(6)], what="case")
     config = TrainConfig(batch_size=4)
     order = np.concatenate([batch(cases, config, step=step, shape=(4, 4))[0][:, 0, 0, 0] for step in range(6)])
     epochs = order.reshape(4, 6)
@@ -220,7 +239,7 @@ def _views(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     call = jax.jit(
         lambda key: augment(
-            key, jnp.asarray(image), jnp.asarray(target), numbers=STILL._replace(**strengths), warp=warp, flips=flips
+            key, jnp.asarray(image), jnp.asarray(target), strengths=STILL._replace(**strengths), warp=warp, flips=flips
         )
     )
     return [tuple(np.asarray(part) for part in call(jax.random.key(n))) for n in range(count)]

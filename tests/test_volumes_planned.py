@@ -32,7 +32,8 @@ from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import predict
 from quam_jax.runs.run import RunRequest, run
 from quam_jax.targets.masks import mask_targets
-from quam_jax.targets.millimetres import dilate_mm, erode_mm
+from quam_jax.targets.wanted.dilate import dilate_mm
+from quam_jax.targets.wanted.erode import erode_mm
 
 AFFINES = {
     "plain": np.diag([1.0, 1, 1, 1]),

@@ -17,10 +17,10 @@ from quam_jax.config import Config, ExecutionConfig, FitConfig, SearchConfig, Ta
 from quam_jax.data.patches import importance, lay_patches
 from quam_jax.data.plans import points_on_grid, to_grid
 from quam_jax.data.volumes import read_image
+from quam_jax.evaluation.reference_maps import contour_distance
 from quam_jax.models.folder import save_model
 from quam_jax.models.predict import predict
 from quam_jax.runs.run import RunRequest, run
-from quam_jax.targets.pixels import boundary_distance
 from tests.test_volumes_planned import AFFINES, REGIONS, _folders, model_of, plan_of, quantify_file, ready, write
 
 BASE = Config(
@@ -152,7 +152,7 @@ def test_patches_and_chunks_change_nothing(tmp_path: Path) -> None:
     patches = lay_patches(grid.shape, shared.plan.patch)
     models = [fold.model for fold in shared.folds]
     labels = predict_logits(models, volume, patches, mirror_axes=shared.plan.mirror_axes).argmax(-1)
-    band = boundary_distance(labels, spacing=grid.spacing) <= np.median(grid.spacing) + 1e-6
+    band = contour_distance(labels, spacing=grid.spacing) <= np.median(grid.spacing) + 1e-6
     assert sum(row.searched for row in rows) == band.sum()  # every voxel of the band is asked once
     np.testing.assert_allclose(found.volumes.ml.sum(1), found.volumes.ml[-1].sum(), rtol=1e-4)
 

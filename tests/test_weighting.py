@@ -33,7 +33,7 @@ def random_trajectory(
         objective[0, 2, 3] = np.inf
         fit_loss[1] = 9.0  # nothing is feasible for this target
     bound = np.full((t, m, s), 0.4)
-    arrays = (probs, objective, fit_loss, bound, fit_loss - bound)
+    arrays = (probs, objective, fit_loss, bound, fit_loss - bound, bound / 2)
     return Trajectory(*(jnp.asarray(a, jnp.float32) for a in arrays))
 
 

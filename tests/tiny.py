@@ -4,8 +4,7 @@ It has what matters: BatchNorm, channel dropout, two cuts, and sides that have t
 activations are smooth, so that rounding never decides between two paths and equal computations stay equal over many steps.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -14,11 +13,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from quam_jax.core.types import FitData, Targets
+from quam_jax.config import ExecutionConfig, SearchConfig
+from quam_jax.config.build import build_layout
+from quam_jax.core.network import EVAL, Mode
+from quam_jax.core.searching import search_prepared
+from quam_jax.core.types import FitData, Targets, Trajectory
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data
-from quam_jax.networks import NETWORKS
-from quam_jax.networks.layers import EVAL, BatchNorm, ChannelDropout, Conv, Mode
+from quam_jax.models.prepare import prepare
+from quam_jax.networks import Architecture, added
+from quam_jax.networks.dropout import ChannelDropout
+from quam_jax.networks.layers import Conv
+from quam_jax.networks.norms import BatchNorm
 from quam_jax.targets.masks import mask_targets
 
 SIZE = (8, 12)
@@ -52,16 +58,12 @@ class TinyNet(nnx.Module):
         return self.head(jax.nn.silu(self.last(activation)) if cut == "last_block" else activation)
 
 
-@contextmanager
-def tiny_network() -> Iterator[None]:
+TINY = Architecture("tiny", TinyNet)
+
+
+def tiny_network() -> AbstractContextManager[None]:
     """Make the architecture `tiny` known inside the block; blocks may be nested."""
-    before = dict(NETWORKS)
-    NETWORKS["tiny"] = TinyNet
-    try:
-        yield
-    finally:
-        NETWORKS.clear()
-        NETWORKS.update(before)
+    return added(TINY)
 
 
 def tiny_model(*, classes: int = 2, drop: float = 0.0, seed: int = 0) -> SegmentationModel:
@@ -109,3 +111,19 @@ def numpy_cross_entropy(logits: Any, labels: Any) -> float:
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     values = [-logp[index][labels[index]] for index in np.ndindex(labels.shape) if labels[index] >= 0]
     return float(np.mean(values))
+
+
+def search(
+    model: SegmentationModel,
+    image: Any,
+    fit: FitData,
+    *,
+    targets: Targets,
+    config: SearchConfig,
+    key: Any,
+    execution: ExecutionConfig | None = None,
+) -> Trajectory:
+    """A search under settings, from the model to the trajectory."""
+    execution = execution or ExecutionConfig()
+    prepared = prepare(model, fit, config)
+    return search_prepared(prepared, image, targets, key=key, layout=build_layout(execution))

@@ -5,9 +5,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quam_jax.networks.graph.program import SPACE, bind_sizes, evaluate_size, parse
+from quam_jax.networks.graph.arithmetic import condition_text, evaluate_size, read_condition
+from quam_jax.networks.graph.program import SPACE, bind_sizes, parse
 from quam_jax.networks.graph.run import Blank, abstract_sizes
 
+LONGEST = 2**16  # an example's side, of which every multiple is tried
 _SIZE = re.compile(r"L\['[^']+'\](?:\[[^\]]+\])*\.size\(\)\[(\d+)\]")
 
 
@@ -33,12 +35,13 @@ def free_sizes(program: Any) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
         symbols.setdefault(name, letter)
     for guard in getattr(program, "_guards_code", ()):
         text = _SIZE.sub(lambda m: str(sizes[int(m[1])]), guard)
-        if not any(isinstance(n, ast.Name) and n.id in sizes for n in ast.walk(ast.parse(text, mode="eval"))):
+        condition = read_condition(text)
+        if not any(isinstance(n, ast.Name) and n.id in sizes for n in ast.walk(condition)):
             continue
         if "max(1, " in text:  # about strides, which there are none of here
             continue
         evaluate_size(text, {n: 64 for n in sizes if isinstance(n, str)})
-        conditions[ast.unparse(ast.parse(text, mode="eval"))] = None
+        conditions[condition_text(condition)] = None
     for symbol, limits in program.range_constraints.items():
         letter = symbols.get(str(symbol))
         if letter not in (None, "b"):
@@ -69,8 +72,10 @@ def find_multiples(
     """For every spatial axis the number that sides must be multiples of, and whether it is fixed (1) or free (0).
 
     `example` is a shape that works. The least divisor of its side is taken of which all multiples from that side to twice
-    it satisfy the graph's conditions, and of which two run through the graph.
+    it satisfy the graph's conditions, and of which two run through the graph. ValueError for sides above 65536.
     """
+    if max(example[2:]) > LONGEST:
+        raise ValueError(f"expected an example input with sides up to {LONGEST}, got {list(example)}")
     program = parse(lines)
 
     def works(shape: Sequence[int], *, thoroughly: bool) -> bool:

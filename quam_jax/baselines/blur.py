@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from ..core.types import Samples
 from ..models.model import SegmentationModel
+from .method import Method, in_one_pass
 from .records import as_samples, check_image, predict_batch
 
 
@@ -32,3 +33,10 @@ def _blurred(probs: Float[np.ndarray, "*space c"], width: float) -> Float[np.nda
         return probs
     smooth = ndimage.gaussian_filter(probs.astype(np.float64), (*(width,) * (probs.ndim - 1), 0), mode="nearest")
     return (smooth / smooth.sum(-1, keepdims=True)).astype(np.float32)
+
+
+WIDTHS = tuple({"width": width} for width in (1.0, 0.25, 0.5, 0.75, 1.5, 2.0, 3.0))
+METHODS = (
+    Method("blur", in_one_pass(blur), blur, grid=WIDTHS, control=True, place=10),
+    Method("blurred_mask", in_one_pass(blurred_mask), blurred_mask, grid=WIDTHS, control=True, place=11),
+)

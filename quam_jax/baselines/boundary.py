@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..evaluation.reference_maps import boundary_map, contour_distance
 from ..models.model import SegmentationModel
+from .method import Method, Outcome, Run, Settings, Subject
 from .records import check_image, predict_batch
 
 
@@ -19,3 +20,22 @@ def boundary(
     """
     labels = np.asarray(predict_batch(model, check_image(model, image)[None])[0]).argmax(-1)
     return boundary_map(contour_distance(labels, spacing=spacing), sigma=sigma)
+
+
+def _start(subject: Subject, settings: Settings) -> Run:
+    def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+        return Outcome({"total": boundary(subject.model, image, sigma=settings["sigma"])}, None, None, None, 1, 0)
+
+    return run
+
+
+METHODS = (
+    Method(
+        "boundary",
+        _start,
+        boundary,
+        grid=tuple({"sigma": s} for s in (2.0, 0.5, 0.75, 1.0, 1.5, 3.0, 4.0)),
+        control=True,
+        place=9,
+    ),
+)

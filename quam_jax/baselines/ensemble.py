@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.types import Samples
 from ..models.model import SegmentationModel
+from .method import Method, Outcome, Run, Settings, Subject, outcome_of
 from .records import as_samples, check_image, predict_batch
 
 
@@ -18,3 +20,13 @@ def ensemble(models: Sequence[SegmentationModel], image: Float[ArrayLike, "*spac
     if len(kinds) > 1:
         raise ValueError(f"ensemble: expected models of equal channels, classes and rank, got {sorted(kinds)}")
     return as_samples(jnp.concatenate([predict_batch(m, check_image(m, image)[None]) for m in models]))
+
+
+def _start(subject: Subject, settings: Settings) -> Run:
+    def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+        return outcome_of(ensemble(subject.ensemble, image), image.shape[:-1], forward=len(subject.ensemble))
+
+    return run
+
+
+METHODS = (Method("ensemble", _start, ensemble, ensemble=True, place=4),)

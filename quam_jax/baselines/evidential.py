@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.types import Samples
 from ..models.model import SegmentationModel
+from .method import Method, with_own_network
 from .records import as_samples, check_image
 
 REGULARISATION = 0.1  # weight of the divergence from a flat Dirichlet, on the evidence of wrong classes
@@ -63,3 +64,6 @@ def flat_divergence(alpha: Float[Array, "*batch c"]) -> Float[Array, "*batch"]:
         - gammaln(float(alpha.shape[-1]))
         + jnp.sum((alpha - 1) * (digamma(alpha) - digamma(strength)[..., None]), -1)
     )
+
+
+METHODS = (Method("evidential", with_own_network("evidential", evidential), evidential, trained=True, place=7),)

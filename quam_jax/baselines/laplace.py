@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from ..config import FitConfig
 from ..core.types import FitData, Samples
 from ..models.model import SegmentationModel
+from .method import Method, Outcome, Run, Settings, Subject, fit_of, outcome_of
 from .records import as_samples, check_image, head_features
 
 LARGEST = 4096  # numbers of the head whose covariance is still factorised
@@ -103,3 +105,16 @@ def _gauss_newton(rows: Float[Array, "p f"], head: Float[Array, "f c"], labelled
             blocks[a, b] = blocks[b, a] = (rows * weight[:, None]).T @ rows
     square = jnp.stack([jnp.stack([blocks[a, b] for b in range(classes)], -1) for a in range(classes)], -2)  # [f f a b]
     return square.transpose(0, 2, 1, 3).reshape(rows.shape[1] * classes, -1)
+
+
+def _start(subject: Subject, settings: Settings) -> Run:
+    posterior = fit_posterior(subject.model, fit_of(subject, FitConfig(fit_cases=0)))
+
+    def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+        samples = laplace(subject.model, image, posterior=posterior, samples=16, scale=settings["scale"], key=key)
+        return outcome_of(samples, image.shape[:-1], forward=1)
+
+    return run
+
+
+METHODS = (Method("laplace", _start, laplace, grid=tuple({"scale": s} for s in (1.0, 3.0, 10.0, 30.0, 100.0)), place=6),)

@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.compilation import jit
+from ..core.network import DrawnNoise, Mode, pad_to_multiple
 from ..core.types import Samples
-from ..models.model import Network, Parameters, SegmentationModel, pad_to_multiple
-from ..networks.layers import DrawnNoise, Mode
+from ..models.model import Network, Parameters, SegmentationModel
+from .method import Method, MethodOptions, Outcome, Run, Settings, Subject, outcome_of
 from .records import as_samples, check_image, head_features, head_logits
 
 
@@ -77,3 +79,26 @@ def mc_dropout(
 @jit(static_argnums=(0, 1))
 def _pass(network: Network, batch_statistics: bool, params: Parameters, stats: Parameters, image: Array, key: Any) -> Array:
     return jax.nn.softmax(network.apply(params, stats, image, Mode(batch_statistics, DrawnNoise(key)))[0])
+
+
+def _start(subject: Subject, settings: Settings) -> Run:
+    def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+        samples = mc_dropout(subject.model, image, key=key, samples=16, **settings)
+        # injected dropout sits in front of the head, so that the trunk runs once
+        return outcome_of(samples, image.shape[:-1], forward=1 if settings.get("inject") else 16)
+
+    return run
+
+
+def _rates(options: MethodOptions) -> tuple[Settings, ...]:
+    """The injected rates to choose from, the given one first; a network with dropout of its own has nothing to choose."""
+    if options.inject_dropout is None:
+        return ({},)
+    return tuple({"inject": rate} for rate in dict.fromkeys((options.inject_dropout, 0.1, 0.3, 0.5, 0.7)))
+
+
+def _serves(model: SegmentationModel, options: MethodOptions) -> bool:
+    return options.inject_dropout is not None or dropout_layers(model.network) > 0
+
+
+METHODS = (Method("mc_dropout", _start, mc_dropout, grid_for=_rates, serves=_serves, place=5),)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.compilation import jit
+from ..core.network import Mode, pad_to_multiple
 from ..core.types import Samples
-from ..models.model import Network, Parameters, SegmentationModel, pad_to_multiple
-from ..networks.layers import Mode
+from ..models.model import Network, Parameters, SegmentationModel
+from .method import Method, with_own_network
 from .records import as_samples, check_image
 
 BETA = 1.0  # weight of the divergence of the posterior from the prior, in nats an image
@@ -94,3 +95,6 @@ def gaussian_divergence(mean: Array, log_deviation: Array, prior_mean: Array, pr
         - 0.5
         + (jnp.exp(2 * log_deviation) + jnp.square(mean - prior_mean)) / (2 * jnp.exp(2 * prior_log_deviation))
     )
+
+
+METHODS = (Method("prob_unet", with_own_network("prob_unet", prob_unet), prob_unet, trained=True, place=8),)

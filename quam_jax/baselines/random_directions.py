@@ -12,12 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from ..config import FitConfig, SearchConfig
 from ..core.compilation import jit
+from ..core.loss import cross_entropy
+from ..core.network import pad_to_multiple
 from ..core.searching import Prepared
-from ..core.space import Moving, Space
-from ..core.step import cross_entropy
+from ..core.solvers import Moving
+from ..core.space import Space
 from ..core.types import Samples
-from ..models.model import Network, Parameters, SegmentationModel, pad_to_multiple
+from ..models.model import Network, Parameters, SegmentationModel
+from ..models.prepare import prepare
+from .method import Method, Outcome, Run, Settings, Subject, fit_of, outcome_of, slack_grid
 from .records import as_samples, check_image
 
 BISECTIONS = 7  # the step is found to one part in 128 of its bracket
@@ -41,10 +46,10 @@ def fit_directions(prepared: Prepared, *, count: int = 8, key: Key[Array, ""], l
     step of 0.1 changes every tensor by a tenth. Direction n uses `fold_in(key, n)`. ValueError if the space does not change
     the fit loss, or the given network itself breaks a bound.
     """
-    model, space = prepared.model, prepared.space
+    network, params, stats, space = *prepared[:3], prepared.procedure.space
     if not space.constrained:
         raise ValueError("random directions: expected a space that changes the fit loss, got the input")
-    start = space.start(model.network, model.params, prepared.fit[0][:1])
+    start = space.start(network, params, prepared.fit[0][:1])
     bound = np.asarray(prepared.bound)
     passes = 0
 
@@ -53,7 +58,7 @@ def fit_directions(prepared: Prepared, *, count: int = 8, key: Key[Array, ""], l
         passes += int(prepared.fit_labels.shape[0] * prepared.fit_labels.shape[1])
         return np.asarray(
             [
-                _fit_loss(model.network, space, z, model.params, model.stats, batch, labels)
+                _fit_loss(network, space, z, params, stats, batch, labels)
                 for batch, labels in zip(prepared.fit, prepared.fit_labels, strict=True)
             ]
         )
@@ -109,7 +114,7 @@ def _along(start: Moving, direction: Moving, step: float) -> Moving:
 def _fit_loss(
     network: Network, space: Space, z: Moving, params: Parameters, stats: Parameters, batch: Array, labels: Array
 ) -> Array:
-    return cross_entropy(space.logits(network, z, params, stats, batch)[0], labels)
+    return cross_entropy.mean(space.logits(network, z, params, stats, batch)[0], labels)
 
 
 @jit(static_argnums=(0, 1))
@@ -120,3 +125,17 @@ def _prepare(network: Network, space: Space, params: Parameters, stats: Paramete
 @jit(static_argnums=(0, 1))
 def _probs(network: Network, space: Space, z: Moving, params: Parameters, stats: Parameters, activation: Array) -> Array:
     return jax.nn.softmax(space.logits(network, z, params, stats, activation)[0])
+
+
+def _start(subject: Subject, settings: Settings) -> Run:
+    prepared = prepare(subject.model, fit_of(subject, FitConfig()), SearchConfig(slack=settings["slack"]))
+    found = fit_directions(prepared, count=2, key=jax.random.key(subject.seed))
+
+    def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+        samples = random_directions(subject.model, image, directions=found)
+        return outcome_of(samples, image.shape[:-1], forward=len(found.moved))
+
+    return run
+
+
+METHODS = (Method("random_directions", _start, random_directions, grid=slack_grid(20.0), control=True, place=12),)

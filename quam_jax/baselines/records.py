@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ..core.compilation import jit
+from ..core.network import pad_to_multiple
 from ..core.types import Samples
-from ..models.model import Network, Parameters, SegmentationModel, pad_to_multiple
+from ..models.model import Network, Parameters, SegmentationModel
 
 
 class Compute(NamedTuple):

@@ -8,7 +8,9 @@ from jaxtyping import ArrayLike, Float
 from scipy import optimize, special
 
 from ..core.types import Samples
+from ..evaluation.reference_maps import rater_mean
 from ..models.model import SegmentationModel
+from .method import Method, Run, Settings, Subject, in_one_pass
 from .records import as_samples, check_image
 
 RANGE = (0.05, 20.0)
@@ -38,3 +40,15 @@ def fit_temperature(logits: Sequence[Float[np.ndarray, "*space c"]], targets: Se
 
     found = optimize.minimize_scalar(loss, bounds=tuple(np.log(RANGE)), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
+
+
+def _start(subject: Subject, settings: Settings) -> Run:
+    classes = subject.model.network.classes
+    logits = [np.asarray(subject.model(case.image[None])[0]) for case in subject.validation]
+    value = settings.get("temperature") or fit_temperature(
+        logits, [rater_mean(case.raters, classes=classes) for case in subject.validation]
+    )
+    return in_one_pass(temperature, temperature=float(value))(subject, {})
+
+
+METHODS = (Method("temperature", _start, temperature, place=2),)

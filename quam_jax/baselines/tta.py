@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.types import Samples
 from ..models.model import SegmentationModel
+from .method import Method, Outcome, Run, Settings, Subject, outcome_of
 from .records import as_samples, check_image, predict_batch
 
 GEOMETRIC = ("identity", "flip0", "flip1", "rotate1", "rotate2", "rotate3")
@@ -102,3 +104,25 @@ def _between(x: Float[Array, "*space i"]) -> Float[Array, "*large i"]:
 
 def _every_second(probs: Float[Array, "*large c"]) -> Float[Array, "*space c"]:
     return probs[(*(slice(None, None, 2),) * (probs.ndim - 1), slice(None))]
+
+
+def _start(subject: Subject, settings: Settings) -> Run:
+    known = transforms()
+    names = GEOMETRIC if settings["transforms"] == "geometric" else ALL
+
+    def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+        samples = tta(subject.model, image, key=key, names=names, strength=settings.get("strength", 0.1))
+        return outcome_of(samples, image.shape[:-1], forward=sum(known[n].cost for n in names))
+
+    return run
+
+
+METHODS = (
+    Method(
+        "tta",
+        _start,
+        tta,
+        grid=({"transforms": "geometric"}, {"transforms": "all", "strength": 0.1}, {"transforms": "all", "strength": 0.3}),
+        place=3,
+    ),
+)

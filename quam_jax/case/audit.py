@@ -65,13 +65,13 @@ class SearchFacts(NamedTuple):
     reference_loss: Float[np.ndarray, "t m s"]
 
     @staticmethod
-    def of(trajectory: Trajectory, *, reference_loss: Float[np.ndarray, "t m s"]) -> "SearchFacts":
-        """The facts of a trajectory; `reference_loss` is the given network's beside each record."""
+    def of(trajectory: Trajectory) -> "SearchFacts":
+        """The facts of a trajectory."""
         counts = np.asarray(counted(trajectory))
-        losses = {name: np.asarray(getattr(trajectory, name)) for name in LOSSES}
+        losses = {name: np.asarray(getattr(trajectory, name)) for name in (*LOSSES, "reference_loss")}
         best = np.argmin(np.where(counts, losses["objective"], np.inf), -1)
         kept = np.where(counts.any(-1), best, counts.shape[-1] - 1)
-        return SearchFacts(counts, np.asarray(finite(trajectory)), kept, reference_loss=np.asarray(reference_loss), **losses)
+        return SearchFacts(counts, np.asarray(finite(trajectory)), kept, **losses)
 
     @staticmethod
     def joined(parts: Sequence["SearchFacts"]) -> "SearchFacts":

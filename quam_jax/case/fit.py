@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Integer, Num
+from jaxtyping import Float, Int
 
 from ..config import FitConfig
+from ..data.cases import read_case_files
 from ..data.datasets import Case
 from ..data.geometry import Geometry
 from ..data.plans import Plan, labels_to_grid, to_grid
-from ..data.preprocess import IGNORED, Preprocessing, consensus, pad_to_shape, to_slices
+from ..data.preprocess import IGNORED, Preprocessing, batch_fit, to_slices
 from ..data.spread import evenly_spread
-from ..data.volumes import Image, read_channels, read_labels
+from ..data.volumes import Image
+from ..evaluation.reference_maps import consensus
 from ..models.coding import Coding
 from ..models.model import Network
 
@@ -97,10 +99,9 @@ def _read(
     pairs: list[Pair] = []
     hashes = []
     for number, case in enumerate(cases):
-        image = read_channels(case.files)
-        raters = [read_labels(path, classes=labels, like=image.geometry) for path in case.raters.values()]
+        image, raters = read_case_files(case, classes=labels)
         try:
-            pairs += take(image, consensus(np.stack(raters), labels, ties="smallest"), number)
+            pairs += take(image, consensus(np.stack(list(raters.values())), classes=labels, ties="smallest"), number)
         except ValueError as error:
             raise ValueError(f"{case.image}: {error}") from None
         hashes.append(image.sha256)
@@ -151,37 +152,3 @@ def _around(array: np.ndarray, centre: Int[np.ndarray, " 3"], size: Sequence[int
         inner.append(slice(low - start, high - start))
     patch[tuple(inner)] = array[tuple(outer)]
     return patch
-
-
-def batch_fit(
-    pairs: Sequence[tuple[Num[np.ndarray, "... i"], Integer[np.ndarray, "..."]]],
-    *,
-    size: int = 0,
-    multiple: int | Sequence[int] = 1,
-) -> tuple[Float[np.ndarray, "k b *space i"], Int[np.ndarray, "k b *space"]]:
-    """Images and labels of any sizes as batches of `size` (0: all in one), in order, each image once.
-
-    All are padded to the largest sides, rounded up to `multiple`: images by their border values, labels by -1, which carries no
-    loss. A last incomplete batch is filled with zero images whose labels are all -1. ValueError for images and labels that do not
-    belong together, naming the place in the list.
-    """
-    if not pairs:
-        raise ValueError("fit data: expected at least one image with labels, got none")
-    if size < 0:
-        raise ValueError(f"fit data: expected a batch size of 0 (all) or more, got {size}")
-    first, _ = pairs[0]
-    for index, (image, label) in enumerate(pairs):
-        if image.shape[:-1] != label.shape:
-            raise ValueError(f"fit data {index}: image of size {image.shape[:-1]}, labels of {label.shape}")
-        if (image.ndim, image.shape[-1]) != (first.ndim, first.shape[-1]):
-            raise ValueError(f"fit data {index}: shape {image.shape} does not go with {first.shape}")
-    steps = np.broadcast_to(multiple, first.ndim - 1)
-    largest = np.max([label.shape for _, label in pairs], 0)
-    sides, size = tuple(int(n) for n in -(-largest // steps) * steps), size or len(pairs)
-    count = -(-len(pairs) // size)
-    images = np.zeros((count * size, *sides, first.shape[-1]), np.float32)
-    labels = np.full((count * size, *sides), IGNORED, np.int32)
-    for index, (image, label) in enumerate(pairs):
-        images[index], slices = pad_to_shape(image, sides, "edge")
-        labels[index][slices] = label
-    return images.reshape(count, size, *images.shape[1:]), labels.reshape(count, size, *sides)

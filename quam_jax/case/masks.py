@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..config import Config, SampleConfig, TargetConfig
-from ..core.searching import Prepared, search_images
+from ..config.build import build_layout
+from ..core.searching import search_images
 from ..core.types import Targets, Trajectory
 from ..core.weighting import counted
 from ..targets.masks import mask_targets, wanted_mask
@@ -110,7 +111,7 @@ def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config)
             [job.image for job in jobs],
             [job.asked[0] for job in jobs],
             keys=[_key(job, f) for job in jobs],
-            execution=config.execution,
+            layout=build_layout(config.execution),
         )
         for f, fold in enumerate(shared.folds)
     ]
@@ -131,10 +132,7 @@ def _fold_in(key: Key[Array, ""], *numbers: int) -> Key[Array, ""]:
 
 def _weigh(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory], *, config: Config) -> Found:
     """The maps and the kept models of one patch."""
-    facts = [
-        SearchFacts.of(trajectory, reference_loss=_recorded_loss(fold.prepared, trajectory))
-        for fold, trajectory in zip(shared.folds, trajectories, strict=True)
-    ]
+    facts = [SearchFacts.of(trajectory) for trajectory in trajectories]
     kept = [kept_probs(trajectory, own.kept)[0] for trajectory, own in zip(trajectories, facts, strict=True)]
     if config.samples == SampleConfig.published():
         maps = [u[0] for u in decompose_published(trajectories)]
@@ -147,12 +145,6 @@ def _weigh(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory],
     changed = [(inside & (probs.argmax(-1) != labels)).sum(-1) for probs, labels in zip(kept, own, strict=True)]
     moved = () if shared.plan is None else (_move(shared, job, trajectories, samples=config.samples),)
     return Found(np.stack([np.asarray(u) for u in maps]), [model for probs in kept for model in probs], facts, changed, moved)
-
-
-def _recorded_loss(prepared: Prepared, trajectory: Trajectory) -> Float[np.ndarray, "t m s"]:
-    """The given network's loss on the batch of each record."""
-    shape = trajectory.fit_loss.shape
-    return np.broadcast_to(prepared.recorded_loss[: shape[-1]], shape)
 
 
 def _move(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory], *, samples: SampleConfig) -> Moved:

@@ -14,14 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..config import Config, SearchConfig
+from ..config import Config
+from ..config.build import build_layout
 from ..core.fragility import Fragility, fragility_maps, measure_fragility, scatter
 from ..core.searching import search_prepared
 from ..core.types import Targets, Trajectory
 from ..data.patches import Patches, importance
 from ..data.plans import Grid, points_on_grid
-from ..targets.pixels import boundary_distance, chosen_pixels, pixel_targets
-from ..targets.regions import part_targets, region_maps, region_points, region_targets
+from ..evaluation.reference_maps import contour_distance
+from ..targets.partition import part_targets, region_maps, region_points, region_targets
+from ..targets.pixels import chosen_pixels, pixel_targets
 from .audit import SearchFacts, kept_probs
 from .masks import wanted_masks
 from .patches import Ask, Found, Joined, PatchJob, Placed, Regions, Scene, leave_patch
@@ -133,7 +135,7 @@ def _special_pixels(grid: Grid, labels: Int[np.ndarray, "*grid"], *, config: Con
     settings = config.targets
     if settings.pixels == "band":
         width = settings.band_width * float(np.median(grid.spacing)) + 1e-6
-        return np.flatnonzero(boundary_distance(labels, spacing=grid.spacing) <= width)
+        return np.flatnonzero(contour_distance(labels, spacing=grid.spacing) <= width)
     if settings.pixels == "list":
         return np.ravel_multi_index(tuple(points_on_grid(np.array(settings.listed_points), grid).T), labels.shape)
     return None
@@ -200,13 +202,12 @@ def _search_group(shared: CaseModel, job: PatchJob, asked: Targets, *, config: C
     given = [np.asarray(reference)[asked.points[rows]] for reference in job.references]
     searched, own, kept, facts, costs, change = [], [], [], [], [], []
     for f, fold in enumerate(shared.folds):
-        found = search_prepared(fold.prepared, job.image, targets, key=_key(job, f), execution=config.execution)
-        losses = _reference_loss(found, config.search)
-        cost = measure_fragility(found, given[f], targets, reference_loss=losses)
+        found = search_prepared(fold.prepared, job.image, targets, key=_key(job, f), layout=build_layout(config.execution))
+        cost = measure_fragility(found, given[f], targets)
         costs.append(Fragility(*(np.asarray(leaf)[:count] for leaf in cost)))  # type: ignore[arg-type]  # NumPy arrays
         searched.append(found)
         own.append(Trajectory(*(np.asarray(leaf)[:count] for leaf in found)))  # type: ignore[arg-type]
-        facts.append(SearchFacts.of(own[f], reference_loss=losses[:count]))
+        facts.append(SearchFacts.of(own[f]))
         kept += list(np.moveaxis(kept_probs(own[f], facts[f].kept), 1, 0))
         if shared.plan is not None:
             counts = facts[f].counts if config.samples.feasible_only else facts[f].usable
@@ -227,12 +228,6 @@ def _key(job: PatchJob, fold: int) -> Key[Array, ""]:
 
 def _filled(count: int) -> int:
     return max(2, 1 << (count - 1).bit_length()) if count <= FILLED else -(-count // FILLED) * FILLED
-
-
-def _reference_loss(trajectory: Trajectory, config: SearchConfig) -> Float[np.ndarray, "t m s"]:
-    """The given network's fit loss beside each record: the bound less the slack."""
-    bound = np.asarray(trajectory.bound)
-    return bound / (1 + config.slack) if config.slack_unit == "relative" else bound - config.slack
 
 
 def _cheapest(costs: Sequence[Fragility]) -> Fragility:

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float, Key
 
 from ..config import Config
-from ..core.layout.plan import choose_group
+from ..config.build import build_layout
+from ..core.layout.choose import choose_group
 from ..core.types import FitData
 from ..data.geometry import Geometry
 from ..data.patches import lay_patches
@@ -120,7 +121,7 @@ def _together(config: Config, *, pixels: int) -> int:
     """How many patches of so many pixels are searched together; pixels and regions of one patch are many as they are."""
     if config.targets.target != "mask":
         return 1
-    return choose_group(config.execution, members=config.search.members, pixels=pixels)
+    return choose_group(build_layout(config.execution), members=config.search.members, pixels=pixels)
 
 
 class _Way(NamedTuple):
@@ -163,7 +164,7 @@ def _look(shared: CaseModel, view: _View, *, config: Config) -> Scene:
     plan, coding = shared.plan, shared.coding
     values, grid = to_grid(view.image, view.geometry, plan)
     patches = lay_patches(grid.shape, plan.patch)
-    models, precision = [fold.model for fold in shared.folds], config.execution.precision
+    models, precision = [fold.model for fold in shared.folds], config.search.precision
     logits = predict_logits(models, values, patches, mirror_axes=plan.mirror_axes, precision=precision)
     classes = coding.class_of_label[coding.segment(logits)]
     probs = coding.class_probs(coding.channel_probs(logits))

@@ -24,9 +24,9 @@ from jaxtyping import Array, Float
 
 from ..config import SampleConfig
 from ..core.decomposition import decompose
-from ..core.streaming import add_samples, close_sums, decompose_sums, log_weights, mix, no_samples
+from ..core.streaming import add_samples, close_sums, decompose_sums, mix, no_samples
 from ..core.types import Samples, Trajectory, Uncertainty
-from ..core.weighting import to_samples, trajectory_weights
+from ..core.weighting import log_weights, to_samples, trajectory_weights
 from ..published.combination import published_uncertainty
 
 BLOCK = 2**22  # probabilities that are decomposed at a time

@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..config import SearchConfig
-from ..core.searching import Prepared, prepare
+from ..core.searching import Prepared
 from ..core.types import FitData
 from ..data.plans import Plan
 from ..models.coding import Coding
 from ..models.model import SegmentationModel
 from ..models.predict import fit_data
+from ..models.prepare import prepare
 
 
 class Fold(NamedTuple):
@@ -47,7 +48,7 @@ class CaseModel(NamedTuple):
 
 
 def whole_image_model(model: SegmentationModel, fit: FitData, search: SearchConfig) -> CaseModel:
-    """A plain model with its fit data (see predict.fit_data), ready for whole images; ValueError as `core.prepare`."""
+    """A plain model with its fit data (see predict.fit_data), ready for whole images; ValueError as `models.prepare`."""
     names = tuple(str(name) for name in model.manifest.get("class_names") or ())
     if len(names) != model.network.classes:
         names = tuple(f"class {label}" for label in range(model.network.classes))
@@ -65,7 +66,7 @@ def planned_model(
 ) -> CaseModel:
     """The folds of a model with an nnU-Net plan and batches of fit patches, whose labels are classes of the search.
 
-    ValueError as `core.prepare`.
+    ValueError as `models.prepare`.
     """
     folds = []
     for index, model in enumerate(models):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import os
 import sys
 import typing
@@ -46,8 +47,9 @@ def option_of(field: dataclasses.Field, *, show: str = "") -> Callable[[Any], An
     if field.type is bool:
         return click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=text)
     kinds: Mapping[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING}
-    options = typing.get_args(field.type)
-    kind = click.Choice(options) if typing.get_origin(field.type) is typing.Literal else kinds.get(field.type)
+    listed = typing.get_args(field.type) if typing.get_origin(field.type) is typing.Literal else ()
+    options = field.metadata.get("choices") or listed
+    kind = click.Choice(options) if options else kinds.get(field.type)
     return click.option(name, field.name, type=kind or click.STRING, default=None, help=text)
 
 
@@ -77,17 +79,45 @@ def config_options(command: Callable[..., Any] | None = None, *, without: tuple[
     )(wrapped)
 
 
+def parse_json(name: str, text: str | None) -> dict[str, Any] | None:
+    """The JSON mapping an option was given, None without the option; ValueError for anything else."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}: expected JSON, got {text!r} ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: expected a JSON mapping, got {text!r}")
+    return value
+
+
+def names_of(text: str | None) -> tuple[str, ...]:
+    """The names of a list with commas, none without a list."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
+
+
 @contextmanager
 def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on a terminal and silence elsewhere; yields `update(name, done, total)`."""
+    with progress_bars(what, quiet=quiet) as update:
+        yield functools.partial(update, what)
+
+
+@contextmanager
+def progress_bars(*stages: str, quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
+    """A progress bar for each stage of something longer, one after the other; yields `update(stage, name, done, total)`.
+
+    Those of the `stages` named here are shown from the start.
+    """
     if quiet or not sys.stderr.isatty():
-        yield lambda name, done, total: None
+        yield lambda stage, name, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn(what),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -95,8 +125,16 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[str, int, int]
         TextColumn("{task.fields[name]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None, name="")
-        yield lambda name, done, total: progress.update(task, completed=done, total=total, name=name)
+        tasks: dict[str, TaskID] = {stage: progress.add_task(stage, total=None, name="") for stage in stages}
+
+        def update(stage: str, name: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                for earlier in tasks.values():
+                    progress.update(earlier, visible=False)
+                tasks[stage] = progress.add_task(stage, total=None, name="")
+            progress.update(tasks[stage], completed=done, total=total, name=name)
+
+        yield update
 
 
 def say(context: click.Context, text: str, *, verbose_only: bool = False) -> None:

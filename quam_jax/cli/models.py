@@ -4,11 +4,14 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import PATH, cache_folder, say, start_jax
+from .common import PATH, cache_folder, parse_json, say, start_jax
+
+if TYPE_CHECKING:
+    from ..models.conversion import Converted, ConvertRequest
 
 
 @click.command(epilog="Example: quam-jax convert net.pth net/ --arch att_unet --arguments '{\"drop\": 0.0}'")
@@ -22,67 +25,46 @@ from .common import PATH, cache_folder, say, start_jax
 @click.option("--configuration", help="Configuration of an nnU-Net folder, e.g. 3d_fullres.")
 @click.option("--verify", type=PATH, help="NPZ with `input` and `logits` [b c *space] of the original network.")
 @click.pass_context
-def convert(context: click.Context, source: Path, out: Path, arch: str | None, **options: Any) -> int:
-    """Turn a PyTorch checkpoint, an exported graph (.pt2) or an nnU-Net folder into a model folder."""
-    start_jax()
-    return convert_checkpoint(context, source, out, arch=arch, **options)
-
-
-def convert_checkpoint(
+def convert(
     context: click.Context,
     source: Path,
     out: Path,
-    *,
-    arch: str | None,
-    arguments: str | None = None,
-    preprocessing: str | None = None,
-    class_names: str | None = None,
-    fold: str | None = None,
-    configuration: str | None = None,
-    verify: Path | None = None,
+    arguments: str | None,
+    preprocessing: str | None,
+    class_names: str | None,
+    **options: Any,
 ) -> int:
-    """Read, map, check and save a checkpoint; 1 if a reference was given and the logits differ from it."""
-    from converters.parity import check_parity, record_parity
+    """Turn a PyTorch checkpoint, an exported graph (.pt2) or an nnU-Net folder into a model folder."""
+    start_jax()
+    from ..models.conversion import ConvertRequest, convert_model
 
-    from ..data.preprocess import Preprocessing
-    from ..models.folder import save_model
-    from ..models.loading import load_model
+    request = ConvertRequest(
+        source,
+        out,
+        arguments=parse_json("--arguments", arguments) or {},
+        preprocessing=parse_json("--preprocessing", preprocessing),
+        class_names=None if class_names is None else tuple(name.strip() for name in class_names.split(",")),
+        **options,
+    )
+    result = convert_model(request)
+    print_converted(context, request, result)
+    return 1 if result.differs else 0
 
-    given = parse_json("--arguments", arguments) or {}
-    model = load_model(source, arch, fold=fold, configuration=configuration, **given)
-    if preprocessing is not None:
-        settings = {"channels": model.network.in_channels, **(parse_json("--preprocessing", preprocessing) or {})}
-        model.manifest["preprocessing"] = Preprocessing.from_dict(settings).to_dict()
-    if class_names is not None:
-        names = [name.strip() for name in class_names.split(",")]
-        if len(names) != model.network.classes:
-            raise ValueError(f"--class-names: expected {model.network.classes} names, got {len(names)}")
-        model.manifest["class_names"] = names
-    code = 0
-    if verify is not None:
-        if not verify.is_file():
-            raise ValueError(f"--verify {verify}: expected an NPZ file with input and logits, got nothing there")
-        parity = check_parity(model, reference=verify)
-        model = record_parity(model, parity)
-        code = 0 if parity["verdict"] == "equal" else 1
+
+def print_converted(context: click.Context, request: "ConvertRequest", result: "Converted") -> None:
+    """Say what a model was converted to, and how it compares with the original."""
+    if result.parity is not None:
         say(
             context,
-            f"parity with {verify.name}: {parity['verdict']}, largest difference {parity['max_abs']:.3g} "
-            f"({parity['relative']:.3g} of the logit range)",
+            f"parity with {result.reference}: {result.parity['verdict']}, largest difference {result.parity['max_abs']:.3g} "
+            f"({result.parity['relative']:.3g} of the logit range)",
         )
-    elif (live := model.manifest.get("parity", {})).get("kind") == "live PyTorch":
-        say(
-            context,
-            f"parity with the graph in PyTorch: {live['verdict']}, largest difference {live['max_abs']:.3g} "
-            f"({live['relative']:.3g} of the logit range)",
-        )
-    save_model(out, model)
+    network = result.model.network
     say(
         context,
-        f"{source.name}: {model.network.architecture}, {model.network.in_channels} channels in, "
-        f"{model.network.classes} classes, {model.parameter_count:,} weights, every name and shape used -> {out}",
+        f"{request.source.name}: {network.architecture}, {network.in_channels} channels in, {network.classes} classes, "
+        f"{result.model.parameter_count:,} weights, every name and shape used -> {request.out}",
     )
-    return code
 
 
 @click.command(epilog="Example: quam-jax export net/ net.safetensors")
@@ -91,11 +73,9 @@ def convert_checkpoint(
 def export(model: Path, out: Path) -> None:
     """Write a model's weights back as a PyTorch (.pth) or safetensors file, with their original names."""
     start_jax()
-    from converters.export import export_weights
+    from ..models.conversion import export_model
 
-    from ..models.loading import load_model
-
-    export_weights(load_model(model), out)
+    export_model(model, out)
     click.echo(str(out))
 
 
@@ -109,18 +89,10 @@ def info(model: Path | None) -> None:
     import jax
 
     if model is not None:
+        from ..models.description import describe_model
         from ..models.loading import load_model
 
-        loaded = load_model(model)
-        shown = {
-            "architecture": loaded.network.architecture,
-            "arguments": dict(loaded.network.arguments),
-            "weights": loaded.parameter_count,
-            "sides multiple of": loaded.network.size_multiple,
-            "cuts": list(loaded.network.cuts),
-            **{k: v for k, v in loaded.manifest.items() if k != "set_aside"},
-        }
-        click.echo(json.dumps(shown, indent=2, default=str))
+        click.echo(json.dumps(describe_model(load_model(model)), indent=2, default=str))
         return
     names = ("quam_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "nibabel")
     click.echo(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} processors")
@@ -133,16 +105,3 @@ def info(model: Path | None) -> None:
     folder = cache_folder()
     files = [f for f in folder.glob("*") if f.is_file()] if folder.is_dir() else []
     click.echo(f"compilation cache {folder}: {len(files)} files, {sum(f.stat().st_size for f in files) / 2**20:.1f} MiB")
-
-
-def parse_json(name: str, text: str | None) -> dict[str, Any] | None:
-    """The JSON mapping an option was given, None without the option; ValueError for anything else."""
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name}: expected JSON, got {text!r} ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}: expected a JSON mapping, got {text!r}")
-    return value

@@ -33,27 +33,30 @@ def plan(
 ) -> None:
     """Predict time, memory and cost of a large run, and say how it would be laid out."""
     start_jax()
-    from ..runs.planning import describe_plan, predict_run, probe
-    from ..runs.run import RunRequest
+    from ..runs.planning import plan_run, time_a_case
+    from ..runs.request import RunRequest
 
     request = RunRequest(out=Path("probe"), config=config, **paths)
-    measured, size = probe(request, cases=probe_cases, imports=time.process_time())
-    estimate = predict_run(measured, size, config, cases=cases, devices=devices, hosts=hosts, price=price)
+    planned = plan_run(
+        request,
+        cases=cases,
+        devices=devices,
+        hosts=hosts,
+        price=price,
+        probe_cases=probe_cases,
+        imports=time.process_time(),
+    )
     if as_json:
-        shown = {
-            "probe": {k: v._asdict() if hasattr(v, "_asdict") else v for k, v in measured._asdict().items()},
-            "estimate": estimate._asdict(),
-            "layout": describe_plan(measured),
-        }
-        click.echo(json.dumps(shown, indent=1))
+        click.echo(json.dumps(planned.to_dict(), indent=1))
         return
-    each = measured.case.wall + measured.step.wall * (0 if config.search.epochs else config.search.steps)
+    measured, estimate, layout = planned
+    each = time_a_case(measured, config).wall
     click.echo(
         f"measured on {measured.cases} cases: start {measured.start.wall:.1f} s, compilation "
         f"{measured.compile.wall:.1f} s for each of {measured.sizes} image sizes, {each:.3g} s a case, "
         f"merging {measured.merge.wall:.2g} s a case"
     )
-    click.echo(f"layout: {describe_plan(measured)}")
+    click.echo(f"layout: {layout}")
     click.echo(
         f"{cases:,} cases on {devices} devices in {hosts} processes: {_span(estimate.seconds)}, "
         f"{estimate.device_hours:,.1f} device hours, {estimate.memory / 2**30:.2f} GiB of memory a process, "

@@ -80,15 +80,16 @@ def demo(context: click.Context, out: Path, config: Config, overwrite: bool) -> 
     Converts the shipped PyTorch checkpoint to a model folder, then runs the shipped test images.
     """
     start_jax()
-    from .models import convert_checkpoint
+    from ..models.conversion import ConvertRequest, convert_model
+    from .models import print_converted
 
     data = Path(__file__).parent.parent / "demo_data"
-    model = out.parent / f"{out.name}_model"
-    convert_checkpoint(context, data / "model" / "att_unet.pth", model, arch="att_unet")
+    conversion = ConvertRequest(data / "model" / "att_unet.pth", out.parent / f"{out.name}_model", arch="att_unet")
+    print_converted(context, conversion, convert_model(conversion))
     return _run(
         context,
         config=config,
-        model=model,
+        model=conversion.out,
         arch=None,
         images=data / "images",
         masks=data / "masks",
@@ -104,7 +105,7 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
     start_jax()
     from ..data.preprocess import Preprocessing
     from ..report.tables import format_table, method_table, overview
-    from ..runs.run import RunRequest
+    from ..runs.request import RunRequest
     from ..runs.run import run as run_cases
 
     try:

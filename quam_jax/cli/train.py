@@ -1,14 +1,16 @@
 """`quam-jax train`: a small network on images with masks, with resume."""
 
 import dataclasses
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..training.request import LossName, TrainRequest
 from ..training.settings import TrainConfig
-from .common import PATH, option_of, progress_bar, say, start_jax
+from .common import PATH, option_of, parse_json, progress_bar, say, start_jax
 
 
 def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,7 +42,7 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--classes", default=2, show_default=True, help="Classes, the background among them.")
 @click.option(
     "--loss",
-    type=click.Choice(["segmentation", "evidential", "prob_unet"]),
+    type=click.Choice(typing.get_args(LossName)),
     default="segmentation",
     show_default=True,
     help="evidential: outputs are the evidence of a Dirichlet; prob_unet: the bound of a Probabilistic U-Net (--arch "
@@ -56,58 +58,15 @@ def train(
     arch: str,
     arguments: str,
     classes: int,
-    loss: str,
+    loss: LossName,
     config: TrainConfig,
 ) -> None:
     """Train a small network on images with masks; the same command goes on after an interruption."""
     start_jax()
-    import numpy as np
+    from ..training.files import train_from_files
 
-    from ..baselines.evidential import evidential_loss
-    from ..baselines.prob_unet import prob_unet_loss
-    from ..data.datasets import find_cases
-    from ..data.preprocess import Preprocessing, to_slices
-    from ..data.volumes import read_channels, read_labels
-    from ..evaluation.reference_maps import rater_mean
-    from ..models.folder import save_model
-    from ..models.model import Network
-    from ..training.trainer import train as train_network
-    from .models import parse_json
-
-    cases = find_cases(images, masks)
-    unlabelled = [c.name for c in cases if not c.raters]
-    if unlabelled:
-        raise ValueError(f"{masks}: expected a mask for every image, got none for {', '.join(unlabelled[:5])}")
-    read = [read_channels(case.files) for case in cases]
-    channels = read[0].array.shape[-1]
-    network = Network.create(
-        arch, **{"in_channels": channels, "n_classes": classes, **(parse_json("--arguments", arguments) or {})}
-    )
-    if (loss == "prob_unet") != (network.architecture == "prob_unet"):
-        raise ValueError(f"--loss prob_unet: expected together with --arch prob_unet, got --loss {loss} --arch {arch}")
-    preprocessing = Preprocessing(normalise="zscore", channels=channels)
-    examples: list[tuple[Any, Any]] = []
-    for case, image in zip(cases, read, strict=True):
-        raters = np.stack([read_labels(path, classes=classes, like=image.geometry) for path in case.raters.values()])
-        picture = preprocessing.apply(image.array)
-        for group in raters[:, None] if loss == "prob_unet" else raters[None]:  # one mask at a time, or all together
-            wanted = rater_mean(group, classes=classes).astype(np.float32)
-            if picture.ndim - 1 > network.rank:
-                examples += list(zip(to_slices(picture), to_slices(wanted), strict=True))
-            else:
-                examples.append((picture, wanted))
-    state = out.parent / f"{out.name}.training"
-    losses: dict[str, Callable[..., Any]] = {"evidential": evidential_loss, "prob_unet": prob_unet_loss}
+    request = TrainRequest(images, masks, out, arch, parse_json("--arguments", arguments) or {}, classes, loss, config)
     with progress_bar("steps", quiet=context.obj["quiet"]) as update:
-        model = train_network(
-            network,
-            examples,
-            config=config,
-            checkpoint=state,
-            loss=losses.get(loss),
-            progress=lambda step, value: update(f"loss {value:.4f}", step, config.steps),
-        )
-    model.manifest["training"]["loss"] = loss
-    model.manifest["preprocessing"] = preprocessing.to_dict()
-    save_model(out, model)
-    say(context, f"{network.architecture} trained on {len(examples)} images for {config.steps} steps -> {out}")
+        result = train_from_files(request, progress=lambda step, value: update(f"loss {value:.4f}", step, config.steps))
+    architecture = result.model.network.architecture
+    say(context, f"{architecture} trained on {result.examples} images for {config.steps} steps -> {out}")

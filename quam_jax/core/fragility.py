@@ -36,19 +36,16 @@ class Fragility(NamedTuple):
     half_slack: Float[Array, " t"]
 
 
-def measure_fragility(
-    trajectory: Trajectory, reference: Float[ArrayLike, "t p c"], targets: Targets, *, reference_loss: Float[ArrayLike, "..."]
-) -> Fragility:
+def measure_fragility(trajectory: Trajectory, reference: Float[ArrayLike, "t p c"], targets: Targets) -> Fragility:
     """Read flips and their costs off the recorded steps of a search.
 
-    `reference` are the given network's probabilities at the targets' points; `reference_loss` is its loss on the fit batch
-    that each record was measured on, in nats, of a shape that broadcasts to `[t m s]`. Records that are not finite or not
-    feasible do not count.
+    `reference` are the given network's probabilities at the targets' points. Records that are not finite or not feasible do
+    not count.
     """
     counts = counted(trajectory)
     differs = jnp.argmax(trajectory.probs, -1) != jnp.argmax(reference, -1)[:, None, None]
     flips = differs & counts[..., None]
-    used = jnp.where(counts, trajectory.fit_loss - reference_loss, jnp.inf)
+    used = jnp.where(counts, trajectory.fit_loss - trajectory.reference_loss, jnp.inf)
     weights = targets.weights[:, None, None]
     share = jnp.sum(jnp.where(flips, weights, 0.0), -1) / jnp.sum(weights, -1)
     steps, slack = _first(flips, used[..., None])

@@ -1,7 +1,8 @@
-"""From a model, its fit data and an image to a Trajectory: what is shared is prepared once, then the right way is taken."""
+"""From a network, its fit data and an image to a Trajectory: what is shared is prepared once, then the right layout is taken."""
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,82 +11,85 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..config import ExecutionConfig, SearchConfig
-from ..models.model import Network, Parameters, SegmentationModel, pad_to_multiple
 from .compilation import jit
+from .fit import reference_losses
+from .layout.choose import AUTO, Layout, choose_layout
 from .layout.heads import is_for_heads, search_head_targets
 from .layout.members import Job, run_members
 from .layout.patches import patch_radius, search_patches
-from .layout.plan import choose_plan
-from .space import Space, parse_space
-from .step import Frozen, Procedure, Record, Setup, StepPlan, Target, plan_steps, slack_bound
+from .network import Parameters, check_network, pad_to_multiple
+from .schedule import StepPlan
+from .solvers import LineSearch
+from .space import Activation, Space
+from .step import Frozen, Procedure, Record, Setup, Target
 from .types import FitData, Targets, Trajectory
 
 
 class Prepared(NamedTuple):
-    """What every case of a run shares: the model, what moves, the fit batches in front of it, and the step plan."""
+    """What all cases of one network share: its weights, how it is searched, the fit batches in front of what moves, the steps."""
 
-    model: SegmentationModel
-    config: SearchConfig
-    space: Space
-    fit: Any
+    network: Any
+    params: Parameters
+    stats: Parameters
+    procedure: Procedure
+    fit: Activation
     fit_labels: Array
-    reference_loss: Array
-    bound: Array
+    reference_loss: Float[Array, " k"]
+    bound: Float[Array, " k"]
     steps: StepPlan
-
-    @property
-    def recorded_loss(self) -> Float[np.ndarray, " s"]:
-        """The given network's loss on the fit batch that each record of a search is measured on."""
-        later = 0 if self.config.record == "after" else 1  # the record of step s was measured on the batch of step s + later
-        batches = np.append(self.steps.batch, (self.steps.batch[-1] + 1) % len(self.reference_loss))[later:]
-        return np.asarray(self.reference_loss)[batches]
 
 
 @jit(static_argnames=("network", "space"))
-def _activations(network: Network, space: Space, params: Parameters, stats: Parameters, images: Array) -> Array:
+def _activations(network: Any, space: Space, params: Parameters, stats: Parameters, images: Array) -> Activation:
     return space.prepare(network, params, stats, images)
 
 
-def prepare(model: SegmentationModel, fit: FitData, config: SearchConfig) -> Prepared:
-    """Lay out the steps and run the frozen part of the network over the fit batches, once for all cases.
+def prepare(network: Any, params: Parameters, stats: Parameters, fit: FitData, *, procedure: Procedure | None = None) -> Prepared:
+    """Lay out the steps, measure the given network on the fit data and run its frozen part over it, once for all cases.
 
-    ValueError if the space does not exist in the network, or there are too few fit batches for the plan.
+    ValueError for what is no network, a space that it does not have, fit data that it cannot take, or too few fit batches
+    for the schedule.
     """
-    space = parse_space(config.space, model.network)
-    Procedure.of(config)
-    images = pad_to_multiple(fit.images, model.network, leading=2)
+    procedure = procedure or Procedure()
+    check_network(network, params, stats, fit.images[0, 0])
+    images = pad_to_multiple(fit.images, network, leading=2)
     if images.shape[2:-1] != fit.labels.shape[2:]:
         raise ValueError(f"fit data: expected sides that the network can take, got {fit.labels.shape[2:]} (use fit_data)")
-    activations = [_activations(model.network, space, model.params, model.stats, batch) for batch in images]
+    jax.eval_shape(lambda p, x: procedure.space.start(network, p, x), params, images[0, :1])  # names what it does not find
+    reference = reference_losses(network, params, stats, fit, procedure.loss)
+    activations = [_activations(network, procedure.space, params, stats, batch) for batch in images]
     return Prepared(
-        model,
-        config,
-        space,
+        network,
+        params,
+        stats,
+        procedure,
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *activations),
         fit.labels,
-        fit.reference_loss,
-        slack_bound(fit.reference_loss, config),
-        plan_steps(config, images.shape[0]),
+        reference,
+        procedure.slack.bound(reference),
+        procedure.schedule.plan(images.shape[0]),
     )
 
 
 def search(
-    model: SegmentationModel,
+    network: Any,
+    params: Parameters,
+    stats: Parameters,
     image: Float[Array | np.ndarray, "*space i"],
     fit: FitData,
-    *,
     targets: Targets,
-    config: SearchConfig,
+    *,
     key: Key[Array, ""],
-    execution: ExecutionConfig | None = None,
+    procedure: Procedure | None = None,
+    layout: Layout = AUTO,
 ) -> Trajectory:
     """Search adversarial models for every target of one image.
 
     Returns the recorded steps, one axis of `steps`; the iterates exclude the reference itself. With many images, call
-    `prepare` once and `search_prepared` for each. Raises ValueError as `prepare` does.
+    `prepare` once and `search_prepared` for each. Raises ValueError as these do.
     """
-    return search_prepared(prepare(model, fit, config), image, targets, key=key, execution=execution)
+    prepared = prepare(network, params, stats, fit, procedure=procedure)
+    return search_prepared(prepared, image, targets, key=key, layout=layout)
 
 
 def search_prepared(
@@ -94,17 +98,17 @@ def search_prepared(
     targets: Targets,
     *,
     key: Key[Array, ""],
-    execution: ExecutionConfig | None = None,
+    layout: Layout = AUTO,
     noise: Any = None,
 ) -> Trajectory:
     """`search` with the shared part already prepared.
 
-    Pixels and regions in the space `head` run as linear heads side by side, pixels in `last_block` on patches, where the
+    Pixels and regions in the space `head` run as linear heads side by side, pixels in another tail on patches, where the
     network allows it; everything else runs as whole networks. `noise` replaces drawn dropout masks by recorded ones: for
-    the fit, image and recording pass a tuple with one array `[t m s b channels]` a dropout layer. ValueError for the
-    solver `line_search` where there are no linear heads.
+    the fit, image and recording pass a tuple with one array `[t m s b channels]` a dropout layer. ValueError for targets
+    outside the image, and for the line search where there are no linear heads.
     """
-    return _search(prepared, [image], [targets], keys=[key], execution=execution, noise=noise)[0]
+    return _search(prepared, [image], [targets], keys=[key], layout=layout, noise=noise)[0]
 
 
 def search_images(
@@ -113,7 +117,7 @@ def search_images(
     targets: Sequence[Targets],
     *,
     keys: Sequence[Key[Array, ""]],
-    execution: ExecutionConfig | None = None,
+    layout: Layout = AUTO,
 ) -> list[Trajectory]:
     """`search_prepared` for several images of one shape with as many targets each: members of all of them run together.
 
@@ -122,7 +126,7 @@ def search_images(
     shapes = {(np.shape(image), np.shape(asked.points)) for image, asked in zip(images, targets, strict=True)}
     if len(shapes) != 1:
         raise ValueError(f"images: expected images of one shape with as many targets and points each, got {sorted(shapes)}")
-    return _search(prepared, images, targets, keys=keys, execution=execution)
+    return _search(prepared, images, targets, keys=keys, layout=layout)
 
 
 def _search(
@@ -131,39 +135,49 @@ def _search(
     targets: Sequence[Targets],
     *,
     keys: Sequence[Key[Array, ""]],
-    execution: ExecutionConfig | None,
+    layout: Layout,
     noise: Any = None,
 ) -> list[Trajectory]:
-    model, config = prepared.model, prepared.config
-    execution = execution or ExecutionConfig()
+    network, params, stats, procedure = prepared[:4]
     shape = tuple(images[0].shape[:-1])
-    with jax.default_matmul_precision(execution.precision):
+    for asked in targets:
+        _check_targets(asked, shape)
+    with jax.default_matmul_precision(procedure.precision):
         activations = [
             _activations(
-                model.network,
-                prepared.space,
-                model.params,
-                model.stats,
-                pad_to_multiple(jnp.asarray(image, image.dtype)[None], model.network, leading=1),
+                network,
+                procedure.space,
+                params,
+                stats,
+                pad_to_multiple(jnp.asarray(image, image.dtype)[None], network, leading=1),
             )
             for image in images
         ]
-        fit = FitData(prepared.fit, prepared.fit_labels, prepared.reference_loss)
-        if is_for_heads(prepared.space, model.network, config, targets[0]):
+        fit = FitData(prepared.fit, prepared.fit_labels)
+        if is_for_heads(network, params, stats, procedure, targets[0], shape):
             return [
                 search_head_targets(
-                    model, activation, fit, asked, shape=shape, config=config, steps=prepared.steps, key=key, execution=execution
+                    network,
+                    params,
+                    activation,
+                    fit,
+                    asked,
+                    shape=shape,
+                    procedure=procedure,
+                    steps=prepared.steps,
+                    key=key,
+                    layout=layout,
                 )
                 for activation, asked, key in zip(activations, targets, keys, strict=True)
             ]
-        if config.solver == "line_search":
+        if isinstance(procedure.solver, LineSearch):
             raise ValueError(
-                "solver: line_search is for pixels and regions in the space head of a network that ends in a "
-                f"1x1 convolution; got space {config.space} and {targets[0].points.shape[0]} targets"
+                "solver: line_search is for pixels and regions in the space head of a network that ends in a 1x1 convolution, "
+                f"under cross-entropy; got space {procedure.space} and {targets[0].points.shape[1]} points of {math.prod(shape)}"
             )
-        frozen = Frozen(model.params, model.stats, activations[0], *fit, prepared.bound)
-        setup = Setup(model.network, prepared.space, Procedure.of(config, compute=execution.compute), shape)
-        radius = patch_radius(prepared.space, model.network, config, targets[0], activations[0])
+        frozen = Frozen(params, stats, activations[0], *fit, prepared.reference_loss, prepared.bound)
+        setup = Setup.of(network, procedure, shape)
+        radius = patch_radius(network, params, stats, procedure, targets[0], activations[0])
         if radius is not None:
             records = [
                 search_patches(
@@ -172,28 +186,42 @@ def _search(
                     fit,
                     asked,
                     radius=radius,
-                    config=config,
+                    procedure=procedure,
                     steps=prepared.steps,
                     key=key,
-                    execution=execution,
+                    layout=layout,
                 )
                 for activation, asked, key in zip(activations, targets, keys, strict=True)
             ]
         else:
-            records = _search_networks(setup, frozen, activations, targets, prepared, keys=keys, execution=execution, noise=noise)
+            records = _search_networks(setup, frozen, activations, targets, prepared, keys=keys, layout=layout, noise=noise)
     leading = targets[0].labels.shape[:2]
     return [Trajectory(*(leaf.reshape(*leading, *leaf.shape[1:]) for leaf in record)) for record in records]
+
+
+def _check_targets(targets: Targets, shape: tuple[int, ...]) -> None:
+    points, labels, weights = (tuple(leaf.shape) for leaf in targets)
+    if len(labels) != 3 or points != weights or points != (labels[0], labels[2]):
+        raise ValueError(
+            f"targets: expected points [t p], labels [t m p] and weights [t p], got {points}, {labels} and {weights}"
+        )
+    if points[1] == math.prod(shape):
+        return  # all pixels in order
+    indices = np.asarray(targets.points)
+    low, high = int(indices.min(initial=0)), int(indices.max(initial=0))
+    if low < 0 or high >= math.prod(shape):
+        raise ValueError(f"targets: expected points of an image of {math.prod(shape)} pixels, got indices from {low} to {high}")
 
 
 def _search_networks(
     setup: Setup,
     frozen: Frozen,
-    activations: Sequence[Any],
+    activations: Sequence[Activation],
     targets: Sequence[Targets],
     prepared: Prepared,
     *,
     keys: Sequence[Key[Array, ""]],
-    execution: ExecutionConfig,
+    layout: Layout,
     noise: Any,
 ) -> list[Record]:
     """The records of every image, each of the (target, member) in order."""
@@ -202,7 +230,7 @@ def _search_networks(
 
     def draw(job: Job, s: int) -> Any:
         image, *place = job
-        if noise is None and setup.procedure.train:
+        if noise is None and setup.train:
             return functools.reduce(jax.random.fold_in, (*place, s), keys[image])
         return jax.tree.map(lambda masks: masks[(*place, s)], noise)
 
@@ -214,7 +242,8 @@ def _search_networks(
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
     jobs: list[Job] = list(itertools.product(range(len(activations)), range(count), range(members)))
-    plan = choose_plan(execution, members=len(jobs))
-    record = run_members(setup, frozen, targets_of, jobs, prepared.steps, config=prepared.config, plan=plan, draw=draw)
+    chosen = choose_layout(layout, members=len(jobs))
+    rate = prepared.procedure.learning_rate
+    record = run_members(setup, frozen, targets_of, jobs, prepared.steps, rate=rate, layout=chosen, draw=draw)
     each = count * members
     return [jax.tree.map(lambda leaf, i=i: leaf[i * each : (i + 1) * each], record) for i in range(len(activations))]

@@ -4,19 +4,21 @@ A space splits a network once: `prepare` computes what never changes (the trunk'
 `logits` finishes from there with the moving numbers `z`. The full network is the case of an empty trunk.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..models.model import Network, Parameters
-from ..networks.layers import EVAL, Mode
+from .network import EVAL, CutNetwork, Mode, Network, Parameters, named_leaves, with_leaves
+from .solvers import Moving
 
-Moving = Any  # a pytree of arrays
+Activation = Any  # a pytree of arrays
 
 
+@runtime_checkable
 class Space(Protocol):
     """What a search may move; implementations are hashable descriptions without arrays."""
 
@@ -25,16 +27,16 @@ class Space(Protocol):
         """Whether moving `z` changes the fit loss at all."""
         ...
 
-    def start(self, network: Network, params: Parameters, image: Float[Array, "b *space i"]) -> Moving:
-        """The value of `z` that gives the reference model."""
+    def start(self, network: Any, params: Parameters, image: Activation) -> Moving:
+        """The value of `z` that gives the reference model; ValueError for a network that has nothing of this space."""
         ...
 
-    def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Float[Array, "b *space i"]) -> Array:
+    def prepare(self, network: Any, params: Parameters, stats: Parameters, images: Float[Array, "b *space i"]) -> Activation:
         """Activations in front of everything that moves."""
         ...
 
     def logits(
-        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+        self, network: Any, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
     ) -> tuple[Float[Array, "b *space c"], Parameters]:
         """Logits of prepared images under `z`, and the statistics after the pass."""
         ...
@@ -46,31 +48,42 @@ class FullSpace:
 
     constrained = True
 
-    def start(self, network: Network, params: Parameters, image: Array) -> Moving:
-        return dict(params)
+    def start(self, network: Network, params: Parameters, image: Activation) -> Moving:
+        """The given weights."""
+        return jax.tree.map(lambda x: x, params)
 
-    def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Array) -> Array:
+    def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Array) -> Activation:
+        """The images themselves."""
         return images
 
     def logits(
-        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
     ) -> tuple[Array, Parameters]:
+        """One pass under `z`."""
         return network.apply(z, stats, activation, mode)
 
 
 @dataclass(frozen=True)
 class SubsetSpace(FullSpace):
-    """The weights whose name matches a regular expression move."""
+    """The weights whose dotted name matches a regular expression from its start move."""
 
     pattern: str = ".*"
 
-    def start(self, network: Network, params: Parameters, image: Array) -> Moving:
-        return {n: params[n] for n in network.select(self.pattern)}
+    def start(self, network: Network, params: Parameters, image: Activation) -> Moving:
+        """The given weights of these names; ValueError if there is none."""
+        named = named_leaves(params)
+        chosen = {n: value for n, value in named.items() if re.match(self.pattern, n)}
+        if not chosen:
+            raise ValueError(
+                f"parameter pattern {self.pattern!r}: no parameter matches; names look like {', '.join(list(named)[:3])}"
+            )
+        return chosen
 
     def logits(
-        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
     ) -> tuple[Array, Parameters]:
-        return network.apply(params | z, stats, activation, mode)
+        """One pass under the given weights with those of `z` in their places."""
+        return network.apply(with_leaves(params, z), stats, activation, mode)
 
 
 @dataclass(frozen=True)
@@ -80,30 +93,45 @@ class TailSpace:
     cut: str
     constrained = True
 
-    def start(self, network: Network, params: Parameters, image: Array) -> Moving:
-        return {n: params[n] for n in network.tail_names(self.cut)}
+    def start(self, network: CutNetwork, params: Parameters, image: Activation) -> Moving:
+        """The given weights behind the cut; ValueError for a network without this cut."""
+        check_cut(network, self.cut)
+        named = named_leaves(params)
+        return {n: named[n] for n in network.tail_names(self.cut)}
 
-    def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Array) -> Array:
+    def prepare(self, network: CutNetwork, params: Parameters, stats: Parameters, images: Array) -> Activation:
+        """The activations in front of the cut."""
         return network.trunk(params, stats, images, cut=self.cut)
 
     def logits(
-        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+        self, network: CutNetwork, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
     ) -> tuple[Array, Parameters]:
-        return network.tail(params | z, stats, activation, mode, cut=self.cut)
+        """The tail under `z`."""
+        return network.tail(with_leaves(params, z), stats, activation, mode, cut=self.cut)
+
+
+def check_cut(network: Any, cut: str) -> None:
+    """ValueError for a network that cannot be cut there."""
+    if not isinstance(network, CutNetwork):
+        raise ValueError(f"space {cut}: expected a network with cuts, trunk, tail and tail_names, got {type(network).__name__}")
+    if cut not in network.cuts:
+        name = getattr(network, "architecture", type(network).__name__)
+        raise ValueError(f"{name}: expected a cut among {sorted(network.cuts)}, got {cut!r}")
 
 
 @dataclass(frozen=True)
 class LowRankSpace(FullSpace):
     """A low-rank change W + U V moves for every kernel, U from zero and V from a fixed orthonormal basis (LoRA's start).
 
-    The kernel `[... in out]` is seen as the matrix `[prod(...) * in, out]`.
+    The kernel `[... in out]` is seen as the matrix `[prod(...) * in, out]` (Hu et al. 2021, LoRA).
     """
 
     rank: int = 1
 
-    def start(self, network: Network, params: Parameters, image: Array) -> Moving:
+    def start(self, network: Network, params: Parameters, image: Activation) -> Moving:
+        """U = 0 and a basis V for every kernel; the n-th parameter by name draws its basis from key n."""
         moving = {}
-        for index, (name, value) in enumerate(sorted(params.items())):
+        for index, (name, value) in enumerate(sorted(named_leaves(params).items())):
             if value.ndim >= 2:
                 rows, columns = value.size // value.shape[-1], value.shape[-1]
                 rank = min(self.rank, rows, columns)
@@ -112,10 +140,12 @@ class LowRankSpace(FullSpace):
         return moving
 
     def logits(
-        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
     ) -> tuple[Array, Parameters]:
-        moved = {n: params[n] + (uv["u"] @ uv["v"]).reshape(params[n].shape) for n, uv in z.items()}
-        return network.apply(params | moved, stats, activation, mode)
+        """One pass under the given weights with the changes added."""
+        named = named_leaves(params)
+        moved = {n: named[n] + (uv["u"] @ uv["v"]).reshape(named[n].shape) for n, uv in z.items()}
+        return network.apply(with_leaves(params, moved), stats, activation, mode)
 
 
 @dataclass(frozen=True)
@@ -128,35 +158,16 @@ class InputSpace:
     epsilon: float
     constrained = False
 
-    def start(self, network: Network, params: Parameters, image: Array) -> Moving:
+    def start(self, network: Network, params: Parameters, image: Activation) -> Moving:
+        """No change."""
         return jnp.zeros(image.shape)
 
-    def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Array) -> Array:
+    def prepare(self, network: Network, params: Parameters, stats: Parameters, images: Array) -> Activation:
+        """The images themselves."""
         return images
 
     def logits(
-        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Array, mode: Mode = EVAL
+        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
     ) -> tuple[Array, Parameters]:
+        """One pass on the moved image."""
         return network.apply(params, stats, activation + self.epsilon * jnp.tanh(z), mode)
-
-
-def parse_space(text: str, network: Network) -> Space:
-    """A space from its name: full, subset:REGEX, last_block, head, low_rank:R or input:EPS; ValueError otherwise."""
-    kind, _, argument = text.partition(":")
-    try:
-        if kind == "full" and not argument:
-            return FullSpace()
-        if kind == "subset" and argument:
-            network.select(argument)
-            return SubsetSpace(argument)
-        if kind in ("last_block", "head") and not argument:
-            network.tail_names(kind)
-            return TailSpace(kind)
-        if kind == "low_rank" and int(argument) >= 1:
-            return LowRankSpace(int(argument))
-        if kind == "input" and float(argument) > 0:
-            return InputSpace(float(argument))
-    except ValueError as error:
-        if kind in ("subset", "last_block", "head"):
-            raise ValueError(f"space: {error}") from None
-    raise ValueError(f"space: expected full, subset:REGEX, last_block, head, low_rank:R or input:EPS, got {text!r}")

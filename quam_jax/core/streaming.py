@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .decomposition import divergence_terms, entropy
-from .types import Trajectory, Uncertainty
-from .weighting import Rule, counted
+from .types import Uncertainty
 
 
 class RunningSums(NamedTuple):
@@ -39,20 +38,6 @@ def no_samples(points: int, classes: int) -> RunningSums:
     """The sums before the first sample."""
     zero, flat = jnp.zeros(()), jnp.zeros(points)
     return RunningSums(jnp.asarray(-jnp.inf), zero, zero, jnp.zeros((points, classes)), flat, flat, flat)
-
-
-def log_weights(
-    trajectory: Trajectory, *, rule: Rule, feasible_only: bool, temperature: float, effective_size: float
-) -> Float[Array, "t m s"]:
-    """Logarithms of the weights of weighting.py before they are normalised over members; -inf where nothing counts."""
-    counts = counted(trajectory, feasible_only=feasible_only)
-    if rule == "last":
-        counts &= (jnp.cumsum(counts[..., ::-1], -1)[..., ::-1] - counts) == 0
-    elif rule == "best":
-        best = jnp.argmin(jnp.where(counts, trajectory.objective, jnp.inf), -1, keepdims=True)
-        counts &= jnp.arange(counts.shape[-1]) == best
-    scale = {"softmax": 1.0, "mis": effective_size}.get(rule, 0.0) / temperature
-    return jnp.where(counts, -scale * jnp.where(counts, trajectory.fit_loss, 0.0), -jnp.inf)
 
 
 @jax.jit

@@ -1,9 +1,9 @@
 """The records that the modules exchange, and the letters that name their axes.
 
-Array records are NamedTuples (pytrees without registration); settings are frozen dataclasses in config.py.
-Axis letters, used in every signature: `b` batch, `*space` height width (depth), `i` input channels, `c` classes,
-`k` fit batches, `t` targets, `m` adversarial models of one target, `p` points of a target, `s` recorded steps,
-`n` samples (m*s of a search, or the passes of a baseline), `a` annotators (raters). Channels come last.
+Array records are NamedTuples (pytrees without registration). Axis letters, used in every signature: `b` batch, `*space`
+height width (depth), `i` input channels, `c` classes, `k` fit batches, `t` targets, `m` adversarial models of one target,
+`p` points of a target, `s` recorded steps, `n` samples (m*s of a search, or the passes of a baseline), `a` annotators
+(raters). Channels come last.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 class Targets(NamedTuple):
     """Points of the image with the labels wanted there; a mask, a region and a pixel are all of this type.
 
-    `points` are flat indices into the (padded) image, `weights` are >= 0 and 0 marks padding.
+    `points` are flat indices into the image, `labels` are wanted of each of the `m` adversarial models of a target, `weights`
+    are >= 0 and 0 marks padding.
     """
 
     points: Int[Array, "t p"]
@@ -23,20 +24,17 @@ class Targets(NamedTuple):
 
 
 class FitData(NamedTuple):
-    """What an adversarial model must still explain: fit batches and the given network's loss on each.
-
-    A label of -1 is ignored (padding); `reference_loss` is in nats per labelled pixel.
-    """
+    """What an adversarial model must still explain, in batches; a label of -1 is ignored (padding)."""
 
     images: Float[Array, "k b *space i"]
     labels: Int[Array, "k b *space"]
-    reference_loss: Float[Array, " k"]
 
 
 class Trajectory(NamedTuple):
     """The recorded steps of a search: predictions at the target's points and the losses beside them, in nats.
 
-    `bound` is L_ref + slack for the fit batch of the step, so that a step is feasible iff fit_loss <= bound.
+    All numbers of a record belong to one fit batch: `reference_loss` is the given network's loss on it and `bound` that loss
+    plus the slack, so that a record is feasible iff fit_loss <= bound.
     """
 
     probs: Float[Array, "t m s p c"]
@@ -44,6 +42,7 @@ class Trajectory(NamedTuple):
     fit_loss: Float[Array, "t m s"]
     bound: Float[Array, "t m s"]
     penalty: Float[Array, "t m s"]
+    reference_loss: Float[Array, "t m s"]
 
 
 class Samples(NamedTuple):

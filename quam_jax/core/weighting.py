@@ -1,7 +1,7 @@
-"""From a recorded search to weighted samples: every rule is only a choice of weights.
+"""From a recorded search to weighted samples: every rule is only a choice of weights, and stands here alone.
 
-Weights are computed for one target over its flattened (member, step) samples, sum to 1, are 0 where a prediction is not
-finite, and are all 0 where nothing may count (the caller then falls back to the reference, see `to_samples`).
+Weights of a target sum to 1 over its (member, step) samples, are 0 where a prediction is not finite, and are all 0 where
+nothing may count (the caller then falls back to the reference, see `to_samples`).
 """
 
 from functools import partial
@@ -14,38 +14,6 @@ from jaxtyping import Array, Bool, Float
 from .types import Samples, Trajectory
 
 Rule = Literal["all", "last", "best", "softmax", "mis"]
-
-
-def _normalised(weights: Float[Array, " n"]) -> Float[Array, " n"]:
-    total = jnp.sum(weights)
-    return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1.0), 0.0)
-
-
-def uniform_weights(counts: Bool[Array, "m s"]) -> Float[Array, "m s"]:
-    """Equal weights on the samples that count."""
-    return _normalised(counts.astype(jnp.float32).ravel()).reshape(counts.shape)
-
-
-def last_weights(counts: Bool[Array, "m s"]) -> Float[Array, "m s"]:
-    """Equal weights on the last sample of each member that counts."""
-    later = jnp.cumsum(counts[:, ::-1], 1)[:, ::-1] - counts  # how many that count come after
-    return uniform_weights(counts & (later == 0))
-
-
-def best_weights(counts: Bool[Array, "m s"], objective: Float[Array, "m s"]) -> Float[Array, "m s"]:
-    """Equal weights on each member's sample of smallest objective among those that count; ties: the first."""
-    best = jnp.argmin(jnp.where(counts, objective, jnp.inf), 1)
-    return uniform_weights(counts & (jnp.arange(counts.shape[1]) == best[:, None]))
-
-
-def loss_weights(
-    counts: Bool[Array, "m s"], fit_loss: Float[Array, "m s"], *, scale: float | Float[Array, ""]
-) -> Float[Array, "m s"]:
-    """Weights proportional to exp(-scale L) over all samples that count: softmax (scale 1/T) and mis (N_eff/T)."""
-    logits = jnp.where(counts, -scale * fit_loss, -jnp.inf)
-    top = jnp.max(logits)
-    weights = jnp.where(counts, jnp.exp(logits - jnp.where(jnp.isfinite(top), top, 0.0)), 0.0)
-    return _normalised(weights.ravel()).reshape(counts.shape)
 
 
 def feasible(trajectory: Trajectory) -> Bool[Array, "t m s"]:
@@ -67,6 +35,40 @@ def counted(trajectory: Trajectory, *, feasible_only: bool = True) -> Bool[Array
     return finite(trajectory) & (feasible(trajectory) if feasible_only else True)
 
 
+def log_weights(
+    trajectory: Trajectory,
+    *,
+    rule: Rule = "all",
+    feasible_only: bool = True,
+    temperature: float = 1.0,
+    effective_size: float = 1.0,
+) -> Float[Array, "t m s"]:
+    """Logarithms of the weights of every recorded sample before they are normalised; -inf where a sample does not count.
+
+    `all`: equal; `last`: each member's last sample that counts; `best`: its sample of smallest objective (ties: the first);
+    `softmax`: exp(-L/T); `mis`: exp(-N L/T), with L the fit loss, T `temperature` and N `effective_size`. ValueError for
+    another rule.
+    """
+    counts = counted(trajectory, feasible_only=feasible_only)
+    if rule == "last":
+        counts &= (jnp.cumsum(counts[..., ::-1], -1)[..., ::-1] - counts) == 0  # none that counts comes after
+    elif rule == "best":
+        best = jnp.argmin(jnp.where(counts, trajectory.objective, jnp.inf), -1, keepdims=True)
+        counts &= jnp.arange(counts.shape[-1]) == best
+    elif rule not in ("all", "softmax", "mis"):
+        raise ValueError(f"weighting: expected all, last, best, softmax or mis, got {rule!r}")
+    scale = {"softmax": 1.0, "mis": effective_size}.get(rule, 0.0) / temperature
+    return jnp.where(counts, -scale * jnp.where(counts, trajectory.fit_loss, 0.0), -jnp.inf)
+
+
+def normalise(log_weight: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+    """Weights that sum to 1 over the last axis, from their logarithms; all 0 where nothing counts."""
+    top = jnp.max(log_weight, -1, keepdims=True)
+    weight = jnp.exp(log_weight - jnp.where(jnp.isfinite(top), top, 0.0))
+    total = jnp.sum(weight, -1, keepdims=True)
+    return jnp.where(total > 0, weight / jnp.where(total > 0, total, 1.0), 0.0)
+
+
 def trajectory_weights(
     trajectory: Trajectory,
     *,
@@ -75,19 +77,9 @@ def trajectory_weights(
     temperature: float = 1.0,
     effective_size: float = 1.0,
 ) -> Float[Array, "t m s"]:
-    """Weights of every recorded sample by one rule; a target without any sample that counts gets zeros."""
-    counts = counted(trajectory, feasible_only=feasible_only)
-    loss = jnp.where(counts, trajectory.fit_loss, 0.0)
-    if rule == "all":
-        return jax.vmap(uniform_weights)(counts)
-    if rule == "last":
-        return jax.vmap(last_weights)(counts)
-    if rule == "best":
-        return jax.vmap(best_weights)(counts, trajectory.objective)
-    if rule in ("softmax", "mis"):
-        scale = (effective_size if rule == "mis" else 1.0) / temperature
-        return jax.vmap(lambda c, x: loss_weights(c, x, scale=scale))(counts, loss)
-    raise ValueError(f"weighting: expected all, last, best, softmax or mis, got {rule!r}")
+    """Weights of every recorded sample by one rule (see `log_weights`); a target without any that counts gets zeros."""
+    logs = log_weights(trajectory, rule=rule, feasible_only=feasible_only, temperature=temperature, effective_size=effective_size)
+    return normalise(logs.reshape(logs.shape[0], -1)).reshape(logs.shape)
 
 
 def to_samples(

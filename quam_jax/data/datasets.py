@@ -45,7 +45,7 @@ def find_cases(images: Path | str, masks: Path | str | None = None, *, channel_f
     fits. Names are case-sensitive and `.nii.gz` is one suffix. With `channel_files` an image is stored as
     nnU-Net does, one file a channel: `CASE_0000.ext`, `CASE_0001.ext`, ... ValueError for a missing or empty
     folder, no image in it, two images of one name, a name unfit for output files, two masks of one rater, or
-    masks none of which fits a case; masks without a case are otherwise left to `unmatched`, images without
+    masks none of which fits a case; masks without a case are otherwise passed over, images without
     masks have no raters.
     """
     files = list_images(images, what="images")
@@ -58,7 +58,7 @@ def find_cases(images: Path | str, masks: Path | str | None = None, *, channel_f
         name, image, _, channels = cases[0]
         rater = _split(image_stem(found[0]), {name})
         return [Case(name, image, {rater[1] if rater else ONLY_RATER: found[0]}, channels)]
-    raters = _match(found, [case.name for case in cases])
+    raters = match_masks(found, [case.name for case in cases])
     if not any(raters.values()):
         hint = ""
         if not channel_files and all(re.search(r"_\d{4}$", case.name) for case in cases):
@@ -77,14 +77,6 @@ def find_channel_cases(images: Path | str, masks: Path | str | None, *, channels
     """
     endings = [re.search(r"_(\d{4})$", image_stem(file)) for file in list_images(images, what="images")]
     return find_cases(images, masks, channel_files=all(e is not None and int(e[1]) < channels for e in endings))
-
-
-def unmatched(images: Path | str, masks: Path | str, *, channel_files: bool = False) -> list[Path]:
-    """The mask files that find_cases gives to no case, for a warning."""
-    cases = find_cases(images, masks, channel_files=channel_files)
-    used = {mask for case in cases for mask in case.raters.values()}
-    files = list_images(images, what="images")
-    return [mask for mask in _mask_files(masks, images, files) if mask not in used]
 
 
 def check_cases(cases: Iterable[Case]) -> list[Case]:
@@ -149,10 +141,12 @@ def _mask_files(masks: Path | str, images: Path | str, files: list[Path]) -> lis
     return found
 
 
-def _match(masks: list[Path], names: list[str]) -> dict[str, dict[str, Path]]:
+def match_masks(masks: Iterable[Path], names: Iterable[str]) -> dict[str, dict[str, Path]]:
+    """The masks of every case by rater, going by their names (see find_cases); ValueError for two masks of one rater."""
     raters: dict[str, dict[str, Path]] = {name: {} for name in names}
+    known = set(raters)
     for mask in masks:
-        parts = _split(image_stem(mask), set(names))
+        parts = _split(image_stem(mask), known)
         if parts is None:
             continue
         name, rater = parts

@@ -1,4 +1,4 @@
-"""Raw intensities to what a network expects: preprocessing, padding, slices, rater consensus.
+"""Raw intensities to what a network expects: preprocessing, padding, fit batches, slices.
 
 Everything here is NumPy on arrays that fit in memory; the settings are one frozen record that travels with
 the model.
@@ -16,7 +16,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _LEAST_STD = 1e-8
 IGNORED = -1  # the label of pixels that carry no loss
 
-Padding = Literal["reflect", "edge", "constant"]
+Padding = Literal["edge", "constant"]
 
 
 @dataclass(frozen=True)
@@ -117,27 +117,16 @@ def match_channels(array: Num[np.ndarray, "*space i"], channels: int) -> Float[n
     raise ValueError(f"image: the network takes {channels} channels, got {got}")
 
 
-def pad_to_multiple(
-    array: Num[np.ndarray, "*space i"], multiple: int | Sequence[int], mode: Padding = "reflect"
+def pad_to_shape(
+    array: Num[np.ndarray, "*space i"], shape: Sequence[int], mode: Padding
 ) -> tuple[Num[np.ndarray, "*padded i"], tuple[slice, ...]]:
-    """Pad the spatial axes (all but the last) up to multiples, and the slices that crop the result back.
+    """Pad the spatial axes (all but the last) to a shape, and the slices that crop the result back.
 
-    The image is centred, an odd pixel of padding stands at the end. "reflect" mirrors without repeating the
-    border and goes back and forth where the padding exceeds the image; "constant" pads zeros.
+    The image is centred, an odd pixel of padding stands at the end. "edge" repeats the border, "constant" pads zeros.
     """
     space = array.shape[:-1]
-    steps = _steps(multiple, len(space))
-    shape = tuple(-(-n // step) * step for n, step in zip(space, steps, strict=True))
-    return pad_to_shape(array, shape, mode)
-
-
-def pad_to_shape(
-    array: Num[np.ndarray, "*space i"], shape: Sequence[int], mode: Padding = "reflect"
-) -> tuple[Num[np.ndarray, "*padded i"], tuple[slice, ...]]:
-    """Pad the spatial axes (all but the last) to a shape, centred, and the slices that crop back."""
-    space = array.shape[:-1]
-    if mode not in ("reflect", "edge", "constant"):
-        raise ValueError(f"mode: expected reflect, edge or constant, got {mode!r}")
+    if mode not in ("edge", "constant"):
+        raise ValueError(f"mode: expected edge or constant, got {mode!r}")
     if len(shape) != len(space) or any(n > m for n, m in zip(space, shape, strict=True)):
         raise ValueError(f"cannot pad an image of size {space} to {tuple(shape)}")
     before = [(m - n) // 2 for n, m in zip(space, shape, strict=True)]
@@ -148,9 +137,38 @@ def pad_to_shape(
     return np.pad(array, [*widths, (0, 0)], mode=mode), slices
 
 
-def crop_back(array: Num[np.ndarray, "*padded c"], slices: tuple[slice, ...]) -> Num[np.ndarray, "*space c"]:
-    """Undo pad_to_multiple on an array over the padded grid; axes behind the spatial ones stay."""
-    return array[slices]
+def batch_fit(
+    pairs: Sequence[tuple[Num[np.ndarray, "... i"], Integer[np.ndarray, "..."]]],
+    *,
+    size: int = 0,
+    multiple: int | Sequence[int] = 1,
+) -> tuple[Float[np.ndarray, "k b *space i"], Int[np.ndarray, "k b *space"]]:
+    """Images and labels of any sizes as batches of `size` (0: all in one), in order, each image once.
+
+    All are padded to the largest sides, rounded up to `multiple`: images by their border values, labels by -1, which carries no
+    loss. A last incomplete batch is filled with zero images whose labels are all -1. ValueError for images and labels that do not
+    belong together, naming the place in the list.
+    """
+    if not pairs:
+        raise ValueError("fit data: expected at least one image with labels, got none")
+    if size < 0:
+        raise ValueError(f"fit data: expected a batch size of 0 (all) or more, got {size}")
+    first, _ = pairs[0]
+    for index, (image, label) in enumerate(pairs):
+        if image.shape[:-1] != label.shape:
+            raise ValueError(f"fit data {index}: image of size {image.shape[:-1]}, labels of {label.shape}")
+        if (image.ndim, image.shape[-1]) != (first.ndim, first.shape[-1]):
+            raise ValueError(f"fit data {index}: shape {image.shape} does not go with {first.shape}")
+    steps = np.array(_steps(multiple, first.ndim - 1))
+    largest = np.max([label.shape for _, label in pairs], 0)
+    sides, size = tuple(int(n) for n in -(-largest // steps) * steps), size or len(pairs)
+    count = -(-len(pairs) // size)
+    images = np.zeros((count * size, *sides, first.shape[-1]), np.float32)
+    labels = np.full((count * size, *sides), IGNORED, np.int32)
+    for index, (image, label) in enumerate(pairs):
+        images[index], slices = pad_to_shape(image, sides, "edge")
+        labels[index][slices] = label
+    return images.reshape(count, size, *images.shape[1:]), labels.reshape(count, size, *sides)
 
 
 def to_slices(volume: Num[np.ndarray, "x y z ..."], *, axis: int = 2) -> Num[np.ndarray, "s h w ..."]:
@@ -159,40 +177,6 @@ def to_slices(volume: Num[np.ndarray, "x y z ..."], *, axis: int = 2) -> Num[np.
     if volume.ndim < 3:
         raise ValueError(f"volume: expected three spatial axes, got shape {volume.shape}")
     return np.ascontiguousarray(np.moveaxis(volume, axis, 0))
-
-
-def from_slices(slices: Num[np.ndarray, "s h w ..."], *, axis: int = 2) -> Num[np.ndarray, "x y z ..."]:
-    """The inverse of to_slices."""
-    _require_axis(axis)
-    return np.ascontiguousarray(np.moveaxis(slices, 0, axis))
-
-
-def consensus(
-    raters: Integer[np.ndarray, " a *space"],
-    classes: int,
-    *,
-    ties: Literal["smallest", "foreground"] = "smallest",
-) -> Int[np.ndarray, "*space"]:
-    """The label most raters gave to each pixel, int32.
-
-    A tie goes to the smallest of the labels that share it; with ties="foreground" (two classes) to 1, which
-    is the rule "mean of the raters >= 1/2". ValueError for labels outside 0..classes-1 or no rater.
-    """
-    if ties not in ("smallest", "foreground"):
-        raise ValueError(f"ties: expected smallest or foreground, got {ties!r}")
-    if ties == "foreground" and classes != 2:
-        raise ValueError(f"ties: foreground needs two classes, got {classes}")
-    if raters.ndim < 2 or raters.shape[0] < 1:
-        raise ValueError(f"raters: expected [a *space] with at least one rater, got shape {raters.shape}")
-    if raters.size and (raters.min() < 0 or raters.max() >= classes):
-        raise ValueError(f"raters: labels {raters.min()} to {raters.max()}; expected 0 to {classes - 1}")
-    most = np.zeros(raters.shape[1:], np.int32)
-    labels = np.zeros(raters.shape[1:], np.int32)
-    for label in range(classes):
-        votes = np.count_nonzero(raters == label, axis=0).astype(np.int32)
-        ahead = votes >= most if ties == "foreground" else votes > most
-        most, labels = np.maximum(most, votes), np.where(ahead, np.int32(label), labels)
-    return labels
 
 
 def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:

@@ -16,11 +16,8 @@ from jaxtyping import Float, Int
 from .files import IMAGE_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, RASTER_SUFFIXES, image_suffix, read_bytes
 from .geometry import Geometry, require_same_grid
 from .itk import decode_itk
-from .maps import read_map, write_map
 from .nifti import decode_nifti
 from .rasters import decode_raster, decode_raster_labels
-
-__all__ = ["Geometry", "Image", "read_channels", "read_image", "read_labels", "read_map", "write_map"]
 
 DEFAULT_LIMIT = 2**29  # values of one file: 2 GiB as float32
 _INTEGER_TOLERANCE = 1e-3  # labels stored as scaled or float values

@@ -36,27 +36,10 @@ def spearman(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> fl
     return pcc(average_ranks(u), average_ranks(v))
 
 
-def ncc(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
-    """Normalised cross correlation of ValUES (Kahl et al. 2024): deviations with ddof=1, so ρ(N-1)/N."""
-    size = np.size(u)
-    return pcc(u, v) * (size - 1) / size if size else float("nan")
-
-
-def r2_pearson(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
-    """Squared Pearson correlation ρ²."""
-    return pcc(u, v) ** 2
-
-
 def r2_cod_raw(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
     """Coefficient of determination 1 - Σ(v-u)²/Σ(v-v̄)² of the maps as they are; it may be negative."""
     u, v = _pair(u, v)
     return float("nan") if _constant(u) or _constant(v) else _determination(u, v)
-
-
-def r2_cod_scaled(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"]) -> float:
-    """Coefficient of determination 1 - Σ(v-u)²/Σ(v-v̄)² after min-max scaling of both maps."""
-    u, v = _pair(u, v)
-    return float("nan") if _constant(u) or _constant(v) else _determination(scale_to_unit(u), scale_to_unit(v))
 
 
 def sdice_product(u: Real[np.ndarray, "*space"], v: Real[np.ndarray, "*space"], *, scaling: Scaling) -> float:
@@ -128,7 +111,7 @@ def agreement(
     *,
     ranks: tuple[Real[np.ndarray, "*space"], Real[np.ndarray, "*space"]] | None = None,
 ) -> dict[str, float]:
-    """Every figure above but the partial ones, by name; the scaling of a soft Dice is the end of its name.
+    """Every figure but the partial ones, by name; the scaling of the maps is the end of a name, min-max where it is `scaled`.
 
     `ranks` are the average ranks of both maps, where the caller has them already and can save the sorting.
     """
@@ -137,7 +120,7 @@ def agreement(
     figures = {
         "pcc": rho,
         "spearman": pcc(*ranks) if ranks is not None else spearman(u, v),
-        "ncc": rho * (u.size - 1) / u.size if u.size else rho,
+        "ncc": rho * (u.size - 1) / u.size if u.size else rho,  # deviations with ddof=1, as ValUES (Kahl et al. 2024)
         "r2_pearson": rho**2,
     }
     # A scaled pair is scaled once, and its figures are the raw figures of what came out.

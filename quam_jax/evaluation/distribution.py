@@ -7,7 +7,6 @@ here.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Integer, Real
@@ -16,93 +15,19 @@ from scipy.optimize import linear_sum_assignment
 from .agreement import THRESHOLDS
 
 
-def pairwise_iou(
+def pairwise_overlap(
     first: Integer[np.ndarray, " n *space"],
     second: Integer[np.ndarray, " a *space"],
     *,
     classes: int,
     empty: float = 1.0,
-) -> Float[np.ndarray, "n a"]:
-    """IoU of every map of the first set with every map of the second, averaged over foreground classes."""
-    both, sizes, others = _counts(first, second, classes)
-    union = sizes[:, None] + others[None] - both
-    return np.where(union > 0, both / np.maximum(union, 1), empty).mean(axis=-1)
-
-
-def pairwise_dice(
-    first: Integer[np.ndarray, " n *space"],
-    second: Integer[np.ndarray, " a *space"],
-    *,
-    classes: int,
-    empty: float = 1.0,
-) -> Float[np.ndarray, "n a"]:
-    """Dice of every map of the first set with every map of the second, averaged over foreground classes."""
+) -> tuple[Float[np.ndarray, "n a"], Float[np.ndarray, "n a"]]:
+    """IoU and Dice of every map of the first set with every map of the second, averaged over foreground classes."""
     both, sizes, others = _counts(first, second, classes)
     total = sizes[:, None] + others[None]
-    return np.where(total > 0, 2 * both / np.maximum(total, 1), empty).mean(axis=-1)
-
-
-def ged_squared(
-    samples: Integer[np.ndarray, " n *space"],
-    raters: Integer[np.ndarray, " a *space"],
-    *,
-    classes: int,
-    weights: Real[np.ndarray, " n"] | None = None,
-    statistic: Literal["V", "U"] = "V",
-    empty: float = 1.0,
-) -> float:
-    """Generalised energy distance 2E d(S,Y) - E d(S,S') - E d(Y,Y') with d = 1 - IoU (Kohl et al. 2018).
-
-    The samples are weighted by `weights`, the raters alike. The V-statistic draws S and S' with
-    replacement, so pairs of a map with itself count (always >= 0 up to rounding); the U-statistic leaves
-    them out, is unbiased, may be negative, and is NaN with a single sample (or all weight on one) or a
-    single rater.
-    """
-    if statistic not in ("V", "U"):
-        raise ValueError(f"statistic: expected 'V' or 'U', got {statistic!r}")
-    share = _shares(weights, len(samples))
-    if np.shape(samples)[1:] != np.shape(raters)[1:]:
-        raise ValueError(f"ged: expected maps of one shape, got {np.shape(samples)} and {np.shape(raters)}")
-    both = np.concatenate([samples, raters])
-    return _energy(pairwise_iou(both, both, classes=classes, empty=empty), share, statistic)
-
-
-def d_max_raters(
-    samples: Integer[np.ndarray, " n *space"],
-    raters: Integer[np.ndarray, " a *space"],
-    *,
-    classes: int,
-    empty: float = 1.0,
-) -> float:
-    """Rater-wise D_max: mean over raters of the best Dice any sample reaches (is every rater covered?)."""
-    return float(pairwise_dice(samples, raters, classes=classes, empty=empty).max(axis=0).mean())
-
-
-def d_max_samples(
-    samples: Integer[np.ndarray, " n *space"],
-    raters: Integer[np.ndarray, " a *space"],
-    *,
-    classes: int,
-    weights: Real[np.ndarray, " n"] | None = None,
-    empty: float = 1.0,
-) -> float:
-    """Sample-wise D_max: weighted mean of the best Dice with any rater (is every sample plausible?)."""
-    best = pairwise_dice(samples, raters, classes=classes, empty=empty).max(axis=1)
-    return float(_shares(weights, len(samples)) @ best)
-
-
-def hm_iou(
-    samples: Integer[np.ndarray, " n *space"],
-    raters: Integer[np.ndarray, " a *space"],
-    *,
-    classes: int,
-    empty: float = 1.0,
-) -> float:
-    """Hungarian-matched IoU: sets repeated to their least common multiple, then matched one to one.
-
-    Kohl et al. 2019 (arXiv 1905.13077). Every sample counts alike; weights have no place in a matching.
-    """
-    return _matched(pairwise_iou(samples, raters, classes=classes, empty=empty))
+    iou = np.where(total > both, both / np.maximum(total - both, 1), empty)
+    dice = np.where(total > 0, 2 * both / np.maximum(total, 1), empty)
+    return iou.mean(axis=-1), dice.mean(axis=-1)
 
 
 def distribution_figures(
@@ -113,13 +38,25 @@ def distribution_figures(
     weights: Real[np.ndarray, " n"] | None = None,
     empty: float = 1.0,
 ) -> dict[str, float]:
-    """Every figure above by name, from one count of all pairs: GED (V and U), D_max (both), HM-IoU."""
+    """How well samples, weighted by `weights`, stand for raters, who count alike; from one count of all pairs.
+
+    - `ged_v`, `ged_u`: the generalised energy distance 2E d(S,Y) - E d(S,S') - E d(Y,Y') with d = 1 - IoU (Kohl et al. 2018).
+      The V-statistic draws S and S' with replacement, so pairs of a map with itself count (always >= 0 up to rounding); the
+      U-statistic leaves them out, is unbiased, may be negative, and is NaN with a single sample (or all weight on one) or a
+      single rater.
+    - `d_max_raters`: mean over raters of the best Dice any sample reaches (is every rater covered?); `d_max_samples`: weighted
+      mean of the best Dice with any rater (is every sample plausible?).
+    - `hm_iou`: Hungarian-matched IoU (Kohl et al. 2019, arXiv 1905.13077): sets repeated to their least common multiple, then
+      matched one to one. Every sample counts alike; weights have no place in a matching.
+
+    ValueError for maps of other shapes, weights that are no shares, and fewer than two classes.
+    """
+    if np.shape(samples)[1:] != np.shape(raters)[1:]:
+        raise ValueError(f"samples: expected maps of the raters' shape {np.shape(raters)[1:]}, got {np.shape(samples)[1:]}")
     share, count = _shares(weights, len(samples)), len(samples)
     both = np.concatenate([samples, raters])
-    shared, sizes, others = _counts(both, both, classes)
-    total = sizes[:, None] + others[None]
-    iou = np.where(total > shared, shared / np.maximum(total - shared, 1), empty).mean(axis=-1)
-    dice = np.where(total > 0, 2 * shared / np.maximum(total, 1), empty).mean(axis=-1)[:count, count:]
+    iou, dice = pairwise_overlap(both, both, classes=classes, empty=empty)
+    dice = dice[:count, count:]
     return {
         "ged_v": _energy(iou, share, "V"),
         "ged_u": _energy(iou, share, "U"),

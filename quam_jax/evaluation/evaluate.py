@@ -74,7 +74,7 @@ def evaluate(
     # Whatever the precision of the network, figures are float64 from here on.
     probabilities = None if probabilities is None else probabilities.astype(np.float64)
     mean = rater_mean(raters, classes=classes)
-    truth = consensus(mean)
+    truth = consensus(raters, classes=classes, ties="smallest")
     distance = contour_distance(truth, spacing=spacing)
     near = boundary_band(distance, width=band)
 

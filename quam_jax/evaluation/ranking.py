@@ -47,15 +47,6 @@ def count_errors(uncertainty: Real[np.ndarray, "*space"], wrong: Bool[np.ndarray
     return _grouped(values[order], np.ones(values.size, dtype=np.int64), bad[order].astype(np.int64))
 
 
-def merge_counts(tables: Sequence[ErrorCounts]) -> ErrorCounts:
-    """One table for the pixels of all tables together, in any order."""
-    values = np.concatenate([table.values for table in tables])
-    right = np.concatenate([table.right for table in tables])
-    wrong = np.concatenate([table.wrong for table in tables])
-    order = np.argsort(values, kind="stable")
-    return _grouped(values[order], (right + wrong)[order], wrong[order])
-
-
 def auroc(counts: ErrorCounts) -> float:
     """Probability that a wrong pixel is more uncertain than a right one, ties counting half."""
     right, wrong = counts.right.sum(), counts.wrong.sum()

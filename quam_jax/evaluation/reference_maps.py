@@ -6,6 +6,7 @@ that show it.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Real
@@ -13,25 +14,40 @@ from scipy import ndimage, special
 
 from .geometry import voxel_size, within
 
+BOUNDARY_SIGMA = 2.0  # pixels, or the unit of the spacing: the control that stands beside the maps of a case
+
 
 def rater_mean(raters: Integer[np.ndarray, " a *space"], *, classes: int) -> Float[np.ndarray, "*space c"]:
     """Share of raters for each class, p̄_k = (1/R) Σ_r 1[y_r = k].
 
     Raises ValueError without a rater or for a label outside 0..classes-1.
     """
-    raters = np.asarray(raters)
-    if raters.ndim < 2 or raters.shape[0] < 1:
-        raise ValueError(f"raters: expected labels of shape [a *space] with a >= 1, got {raters.shape}")
-    if raters.size and (raters.min() < 0 or raters.max() >= classes):
-        raise ValueError(f"raters: expected labels 0..{classes - 1}, got {raters.min()}..{raters.max()}")
+    raters = _checked(raters, classes)
     counts = np.stack([np.count_nonzero(raters == label, axis=0) for label in range(classes)], axis=-1)
     # One correctly rounded division, so that 3 raters of 10 compare equal to a threshold written 0.3.
     return counts / raters.shape[0]
 
 
-def consensus(mean: Float[np.ndarray, "*space c"]) -> Int[np.ndarray, "*space"]:
-    """The label most raters chose; a tie goes to the smallest label."""
-    return np.argmax(mean, axis=-1)
+def consensus(
+    raters: Integer[np.ndarray, " a *space"], *, classes: int, ties: Literal["smallest", "foreground"]
+) -> Int[np.ndarray, "*space"]:
+    """The label most raters gave to each pixel, int32.
+
+    A tie goes to the smallest of the labels that share it; with ties="foreground" (two classes) to 1, which
+    is the rule "mean of the raters >= 1/2". ValueError for labels outside 0..classes-1 or no rater.
+    """
+    if ties not in ("smallest", "foreground"):
+        raise ValueError(f"ties: expected smallest or foreground, got {ties!r}")
+    if ties == "foreground" and classes != 2:
+        raise ValueError(f"ties: foreground needs two classes, got {classes}")
+    raters = _checked(raters, classes)
+    most = np.zeros(raters.shape[1:], np.int32)
+    labels = np.zeros(raters.shape[1:], np.int32)
+    for label in range(classes):
+        votes = np.count_nonzero(raters == label, axis=0).astype(np.int32)
+        ahead = votes >= most if ties == "foreground" else votes > most
+        most, labels = np.maximum(most, votes), np.where(ahead, np.int32(label), labels)
+    return labels
 
 
 def entropy_map(mean: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space"]:
@@ -95,3 +111,12 @@ def scale_to_unit(values: Real[np.ndarray, "*space"]) -> Float[np.ndarray, "*spa
     if not high > low:
         return np.full(values.shape, np.nan)
     return (values - low) / (high - low)
+
+
+def _checked(raters: Integer[np.ndarray, " a *space"], classes: int) -> Integer[np.ndarray, " a *space"]:
+    raters = np.asarray(raters)
+    if raters.ndim < 2 or raters.shape[0] < 1:
+        raise ValueError(f"raters: expected labels of shape [a *space] with a >= 1, got {raters.shape}")
+    if raters.size and (raters.min() < 0 or raters.max() >= classes):
+        raise ValueError(f"raters: expected labels 0..{classes - 1}, got {raters.min()}..{raters.max()}")
+    return raters

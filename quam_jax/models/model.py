@@ -19,8 +19,9 @@ from flax import nnx, traverse_util
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..core.compilation import jit
+from ..core.network import EVAL, Mode, pad_to_multiple
 from ..networks import NETWORKS
-from ..networks.layers import EVAL, Layer, Mode
+from ..networks.layers import Layer
 
 Parameters = dict[str, Array]
 
@@ -44,8 +45,8 @@ class Network:
     def create(architecture: str, **arguments: Any) -> "Network":
         """Check the name and the arguments, and fill in the defaults; ValueError on what the architecture lacks."""
         if architecture not in NETWORKS:
-            raise ValueError(f"architecture: expected one of {', '.join(sorted(NETWORKS))}, got {architecture!r}")
-        signature = inspect.signature(NETWORKS[architecture].__init__)
+            raise ValueError(f"architecture: expected one of {', '.join(NETWORKS)}, got {architecture!r}")
+        signature = inspect.signature(NETWORKS[architecture].cls.__init__)
         known = {n: p.default for n, p in signature.parameters.items() if n not in ("self", "rngs")}
         unknown = sorted(set(arguments) - set(known))
         missing = sorted(n for n, d in known.items() if d is inspect.Parameter.empty and n not in arguments)
@@ -80,7 +81,7 @@ class Network:
 
     def initialise(self, key: Key[Array, ""]) -> tuple[Parameters, Parameters]:
         """Fresh parameters and statistics, by PyTorch's default initialisation."""
-        net = NETWORKS[self.architecture](**dict(self.arguments), rngs=nnx.Rngs(key))
+        net = NETWORKS[self.architecture].cls(**dict(self.arguments), rngs=nnx.Rngs(key))
         _, params, stats = nnx.split(net, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
         return ({_join(p): v for p, v in _flat(params).items()}, {_join(p): v for p, v in _flat(stats).items()})
 
@@ -158,7 +159,7 @@ class _Template:
 
 @functools.lru_cache(maxsize=64)
 def _template(network: Network) -> _Template:
-    cls = NETWORKS[network.architecture]
+    cls = NETWORKS[network.architecture].cls
     net = nnx.eval_shape(lambda: cls(**dict(network.arguments), rngs=nnx.Rngs(0)))
     layouts = {_join((*path, "weight")): m.layout for path, m in nnx.iter_modules(net) if isinstance(m, Layer)}
     layouts |= getattr(net, "layouts", {})
@@ -169,18 +170,6 @@ def _template(network: Network) -> _Template:
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def pad_to_multiple(images: Float[Array, "*shape"], network: Network, *, leading: int) -> Float[Array, "*shape"]:
-    """Pad the ends of the spatial axes, which follow `leading` batch axes, to what the network can take.
-
-    The edge is repeated. A network has one multiple for all axes, or one an axis.
-    """
-    multiple = network.size_multiple
-    sizes = images.shape[leading:-1]
-    multiples = (multiple,) * len(sizes) if isinstance(multiple, int) else multiple
-    padding = [(0, -n % m) for n, m in zip(sizes, multiples, strict=True)]
-    return jnp.pad(images, [*((0, 0),) * leading, *padding, (0, 0)], mode="edge")
 
 
 @jit(static_argnames="network")

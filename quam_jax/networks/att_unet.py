@@ -9,8 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, BatchNorm, Conv, Mode, conv_norm, max_pool
-from .published_blocks import TripleBlock, UpBlock
+from ..core.network import EVAL, Mode
+from .architecture import Architecture
+from .layers import Conv, conv_norm
+from .norms import BatchNorm
+from .pooling import max_pool
+from .published_blocks import TripleBlock, UpBlock, infer_published
 
 
 class AttentionGate(nnx.Module):
@@ -80,3 +84,10 @@ class AttUNet(nnx.Module):
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
         """Logits from the activation in front of the cut."""
         return self.Conv(self.Up_conv2(activation, mode) if cut == "last_block" else activation)
+
+
+ARCHITECTURES = (
+    Architecture(
+        "att_unet", AttUNet, title="Attention U-Net", telling="Att4.psi.0.weight", infer=infer_published("Conv1", "Up4", "Conv")
+    ),
+)

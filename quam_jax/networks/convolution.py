@@ -7,12 +7,10 @@ axes, so the first axis goes to the batch and its taps to the channels (4 times,
 gradients). On other backends a convolution is one XLA operation.
 """
 
-import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +18,10 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from ..core.network import are_on_patches
+
 STRIP = 300_000  # numbers of a strip: about a megabyte, the size of a second-level cache
 SHIFTED = 16_000_000  # numbers of the shifted copies up to which one matrix product is faster than strips
-_ON_PATCHES: ContextVar[bool] = ContextVar("on_patches", default=False)
 SMALL_MAP = 500  # pixels of a map below which XLA's own weight gradient is as fast
 
 
@@ -37,7 +36,7 @@ def convolution(
 ) -> Float[Array, "b *out o"]:
     """Convolution with zero padding, over one, two or three axes."""
     settings = (tuple(stride), tuple(padding), tuple(dilation))
-    if _ON_PATCHES.get():
+    if are_on_patches():
         return _on_patches(x, weight, *settings, groups)
     if jax.default_backend() != "cpu" or groups > 1:
         return _plain(x, weight, *settings, groups)
@@ -138,21 +137,6 @@ def _in_strips(x: Array, weight: Array, stride: tuple[int, ...], padding: tuple[
         piece = lax.slice_in_dim(x, start * stride[0], (stop - 1) * stride[0] + reach, axis=1)
         pieces.append(_plain(piece, weight, stride, (0, *padding[1:]), dilation))
     return jnp.concatenate(pieces, 1)
-
-
-@contextlib.contextmanager
-def on_patches() -> Iterator[None]:
-    """While functions are traced here, convolutions of stride 1 drop the border that their padding would have reached.
-
-    A patch as wide as a receptive field then shrinks to the logits of its middle, and nothing else is computed. Each
-    convolution is a matrix product: with mapped weights XLA would make grouped convolutions, which are slow, and where many
-    heads see one batch of patches it joins their products into one. ValueError, at tracing, for what does not keep the size.
-    """
-    token = _ON_PATCHES.set(True)
-    try:
-        yield
-    finally:
-        _ON_PATCHES.reset(token)
 
 
 def _on_patches(

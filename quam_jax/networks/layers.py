@@ -6,71 +6,23 @@ it). Arrays are channels-last, `[b *space channels]`, with one, two or three spa
 
 The forms that differ from a literal translation were chosen by measurement: a transposed convolution is a matrix product to
 `stride^rank` times the channels followed by depth-to-space (its gradient is more than ten times faster than that of a
-convolution), a 1x1 convolution is a matrix product, a 2x2 max-pool is two reshapes, and
-interpolation is one small matrix product an axis.
+convolution), and a 1x1 convolution is a matrix product. What normalises is in `norms`, what pools in `pooling`, what
+interpolates in `resizing`.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
+from ..core.network import Mode
 from .convolution import convolution
-
-
-class Noise(Protocol):
-    """A source of dropout masks: one call a dropout layer, in the order in which a forward pass meets them."""
-
-    def keep(self, shape: tuple[int, ...], rate: float) -> Float[Array, "..."]:
-        """Ones where a value is kept and zeros where it is dropped."""
-        ...
-
-
-class DrawnNoise:
-    """Dropout masks drawn from a key; the n-th layer of a pass uses `fold_in(key, n)`."""
-
-    def __init__(self, key: Key[Array, ""]):
-        self.key, self.count = key, 0
-
-    def keep(self, shape: tuple[int, ...], rate: float) -> Float[Array, "..."]:
-        key = jax.random.fold_in(self.key, self.count)
-        self.count += 1
-        return jax.random.bernoulli(key, 1.0 - rate, shape).astype(jnp.float32)
-
-
-class GivenNoise:
-    """Recorded dropout masks, one array a layer: to repeat another implementation's pass exactly."""
-
-    def __init__(self, masks: Sequence[Float[Array, "..."]]):
-        self.masks = iter(masks)
-
-    def keep(self, shape: tuple[int, ...], rate: float) -> Float[Array, "..."]:
-        mask = next(self.masks)
-        if mask.shape != shape:
-            raise ValueError(f"dropout mask: expected shape {shape}, got {mask.shape}")
-        return mask
-
-
-class Mode(NamedTuple):
-    """How a forward pass runs: the default is PyTorch's eval(); batch statistics and noise together are its train().
-
-    Without `folded` every normalisation is a layer of its own, so that layers can be compared one by one.
-    """
-
-    batch_statistics: bool = False
-    noise: Noise | None = None
-    folded: bool = True
-
-
-EVAL = Mode()
 
 
 def _each(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
@@ -224,161 +176,3 @@ class Linear(Layer):
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
         y = x @ self.weight[...]
         return y if self.bias is None else y + self.bias[...]
-
-
-class BatchNorm(Layer):
-    """Normalisation by running statistics, or by those of the batch when `mode.batch_statistics` is set.
-
-    As in PyTorch the batch is normalised with its biased variance, and the running variance is updated with the unbiased
-    one: running <- 0.9 running + 0.1 batch.
-    """
-
-    def __init__(self, channels: int, *, epsilon: float = 1e-5, momentum: float = 0.1, affine: bool = True):
-        self.epsilon, self.momentum = epsilon, momentum
-        self.weight = nnx.Param(jnp.ones(channels)) if affine else None
-        self.bias = nnx.Param(jnp.zeros(channels)) if affine else None
-        self.running_mean = nnx.BatchStat(jnp.zeros(channels))
-        self.running_var = nnx.BatchStat(jnp.ones(channels))
-
-    def affine(self) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """Scale and shift of the normalisation by running statistics."""
-        scale = lax.rsqrt(self.running_var[...] + self.epsilon)
-        if self.weight is None or self.bias is None:
-            return scale, -self.running_mean[...] * scale
-        scale = scale * self.weight[...]
-        return scale, self.bias[...] - self.running_mean[...] * scale
-
-    def __call__(self, x: Float[Array, "b *space c"], mode: Mode = EVAL) -> Float[Array, "b *space c"]:
-        mean, var = self.running_mean[...], self.running_var[...]
-        if mode.batch_statistics:
-            axes = tuple(range(x.ndim - 1))
-            count = math.prod(x.shape[:-1])
-            batch_mean = jnp.mean(x, axes)
-            batch_var = jnp.mean(jnp.square(x - batch_mean), axes)
-            self.running_mean[...] = mean + self.momentum * (batch_mean - mean)
-            unbiased = batch_var * (count / max(count - 1, 1))
-            self.running_var[...] = var + self.momentum * (unbiased - var)
-            mean, var = batch_mean, batch_var
-        scale = lax.rsqrt(var + self.epsilon)
-        if self.weight is None or self.bias is None:
-            return (x - mean) * scale
-        return (x - mean) * (scale * self.weight[...]) + self.bias[...]
-
-
-class InstanceNorm(Layer):
-    """Normalisation of each image and channel over space (biased variance), with an optional affine map."""
-
-    def __init__(self, channels: int, *, epsilon: float = 1e-5, affine: bool = True):
-        self.epsilon = epsilon
-        self.weight = nnx.Param(jnp.ones(channels)) if affine else None
-        self.bias = nnx.Param(jnp.zeros(channels)) if affine else None
-
-    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
-        axes = tuple(range(1, x.ndim - 1))
-        mean = jnp.mean(x, axes, keepdims=True)
-        var = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
-        scale = lax.rsqrt(var + self.epsilon)
-        if self.weight is None or self.bias is None:
-            return (x - mean) * scale
-        return (x - mean) * (scale * self.weight[...]) + self.bias[...]
-
-
-class GroupNorm(Layer):
-    """Normalisation of each image over space and the channels of a group (biased variance), with an affine map."""
-
-    def __init__(self, groups: int, channels: int, *, epsilon: float = 1e-5, affine: bool = True):
-        self.groups, self.epsilon = groups, epsilon
-        self.weight = nnx.Param(jnp.ones(channels)) if affine else None
-        self.bias = nnx.Param(jnp.zeros(channels)) if affine else None
-
-    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
-        grouped = x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
-        axes = (*range(1, x.ndim - 1), x.ndim)
-        mean = jnp.mean(grouped, axes, keepdims=True)
-        var = jnp.mean(jnp.square(grouped - mean), axes, keepdims=True)
-        y = ((grouped - mean) * lax.rsqrt(var + self.epsilon)).reshape(x.shape)
-        return y if self.weight is None or self.bias is None else y * self.weight[...] + self.bias[...]
-
-
-class LayerNorm(Layer):
-    """Normalisation over the last axis (biased variance), with an affine map."""
-
-    def __init__(self, channels: int, *, epsilon: float = 1e-5):
-        self.epsilon = epsilon
-        self.weight = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
-
-    def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
-        mean = jnp.mean(x, -1, keepdims=True)
-        var = jnp.mean(jnp.square(x - mean), -1, keepdims=True)
-        return (x - mean) * lax.rsqrt(var + self.epsilon) * self.weight[...] + self.bias[...]
-
-
-class ChannelDropout(nnx.Module):
-    """Drops whole channels of an image and scales the rest by 1/(1-rate), as Dropout2d and Dropout3d do."""
-
-    def __init__(self, rate: float):
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"dropout rate: expected 0 <= rate < 1, got {rate}")
-        self.rate = rate
-
-    def __call__(self, x: Float[Array, "b *space c"], mode: Mode = EVAL) -> Float[Array, "b *space c"]:
-        if mode.noise is None or self.rate == 0.0:
-            return x
-        keep = mode.noise.keep((x.shape[0], x.shape[-1]), self.rate)
-        return x * (keep / (1.0 - self.rate)).reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
-
-
-def max_pool(x: Float[Array, "b *space c"], window: int, *, ceil_mode: bool = False) -> Float[Array, "b *out c"]:
-    """Maximum over non-overlapping windows; an incomplete window at the end is dropped, or kept with `ceil_mode`.
-
-    The gradient goes to the first of equal values, row by row, as in PyTorch.
-    """
-    for axis in range(x.ndim - 2, 0, -1):  # the last axis first, which makes the first of equal values the row-by-row one
-        size = x.shape[axis]
-        if ceil_mode and size % window:
-            padding = [(0, -size % window if a == axis else 0) for a in range(x.ndim)]
-            x = jnp.pad(x, padding, constant_values=-jnp.inf)
-        else:
-            x = lax.slice_in_dim(x, 0, size // window * window, axis=axis)
-        x = x.reshape(*x.shape[:axis], x.shape[axis] // window, window, *x.shape[axis + 1 :])
-        entries = [lax.index_in_dim(x, k, axis + 1, keepdims=False) for k in range(window)]
-        x = functools.reduce(_first_maximum, entries)
-    return x
-
-
-def _first_maximum(a: Array, b: Array) -> Array:
-    """The larger one, the first of equal ones, NaN where one is NaN.
-
-    Not `max`, whose gradient divides by the number of entries equal to it: the compiler may compute them anew for that, with
-    another rounding, so that none is equal and the gradient is 0 / 0.
-    """
-    return jnp.where((a >= b) | jnp.isnan(a), a, b)
-
-
-def interpolation_matrix(size: int, out: int, *, align_corners: bool) -> Float[np.ndarray, "out size"]:
-    """Rows of linear-interpolation weights from `size` to `out` samples, in PyTorch's two conventions."""
-    if align_corners:
-        position = np.arange(out) * ((size - 1) / (out - 1) if out > 1 else 0.0)
-    else:
-        position = np.clip((np.arange(out) + 0.5) * size / out - 0.5, 0, None)
-    low = np.minimum(np.floor(position).astype(int), size - 1)
-    high = np.minimum(low + 1, size - 1)
-    matrix = np.zeros((out, size))
-    np.add.at(matrix, (np.arange(out), low), 1.0 - (position - low))
-    np.add.at(matrix, (np.arange(out), high), position - low)
-    return matrix
-
-
-def resize_linear(x: Float[Array, "b *space c"], size: Sequence[int], *, align_corners: bool) -> Float[Array, "b *size c"]:
-    """Linear, bilinear or trilinear interpolation to `size`, as torch.nn.functional.interpolate computes it."""
-    for axis, out in enumerate(size, start=1):
-        if x.shape[axis] != out:
-            matrix = jnp.asarray(interpolation_matrix(x.shape[axis], out, align_corners=align_corners), x.dtype)
-            x = jnp.moveaxis(jnp.tensordot(matrix, x, (1, axis)), 0, axis)
-    return x
-
-
-def space_size(x: Float[Array, "b *space c"]) -> tuple[int, ...]:
-    """The spatial shape of a batch."""
-    return x.shape[1:-1]

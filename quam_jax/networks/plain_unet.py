@@ -4,13 +4,18 @@ Its softmax acts on the ReLU of the head's output, so the logits here are never 
 channels) between the two convolutions of a block. Sources: github.com/orobix/retina-unet (architecture file, Keras 1).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Conv, Mode, max_pool
-from .value_dropout import ValueDropout
+from ..core.network import EVAL, Mode
+from .architecture import Architecture, Named
+from .dropout import ValueDropout
+from .layers import Conv
+from .pooling import max_pool
 
 
 class PlainUNet(nnx.Module):
@@ -54,3 +59,13 @@ class PlainUNet(nnx.Module):
 def _doubled(x: Float[Array, "b h w c"]) -> Float[Array, "b u v c"]:
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def _infer(shapes: Named) -> dict[str, Any]:
+    channels, in_channels = shapes["conv1.weight"][:2]
+    return {"in_channels": in_channels, "n_classes": shapes["conv11.weight"][0], "channels": channels}
+
+
+ARCHITECTURES = (
+    Architecture("plain_unet", PlainUNet, title="plain U-Net (orobix/retina-unet)", telling="conv11.weight", infer=_infer),
+)

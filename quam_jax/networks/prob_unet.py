@@ -10,8 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Conv, Mode, max_pool
+from ..core.network import EVAL, Mode
+from .architecture import Architecture
+from .layers import Conv
 from .nnunet import PlainConvUNet
+from .pooling import max_pool
 
 
 class GaussianEncoder(nnx.Module):
@@ -70,3 +73,12 @@ class ProbUNet(nnx.Module):
         for conv in self.combine[:2]:
             x = jax.nn.relu(conv(x))
         return x
+
+
+ARCHITECTURES = (
+    Architecture(
+        "prob_unet",
+        ProbUNet,
+        title="Probabilistic U-Net",
+    ),
+)

@@ -1,13 +1,19 @@
 """The two blocks that the published U-Net family is built of: three convolutions in a row, and up-sample-concatenate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import BatchNorm, ChannelDropout, Conv, ConvTranspose, Mode, conv_norm, resize_linear, space_size
+from ..core.network import Mode
+from .architecture import Named
+from .dropout import ChannelDropout
+from .layers import Conv, ConvTranspose, conv_norm
+from .norms import BatchNorm
+from .resizing import resize_linear, space_size
 
 
 class TripleBlock(nnx.Module):
@@ -47,3 +53,19 @@ class UpBlock(nnx.Module):
         """The input of the triple block: [doubled input, *skips] on channels."""
         up = resize_linear(x, [2 * n for n in space_size(x)], align_corners=True) if self.up is None else self.up(x)
         return jnp.concatenate([up, *skips], -1) if skips else up
+
+
+def infer_published(first: str, up: str | None, head: str) -> Callable[[Named], dict[str, Any]]:
+    """The U-Net family: channels from the first block, flags from the presence of tensors."""
+
+    def infer(shapes: Named) -> dict[str, Any]:
+        channels, in_channels = shapes[f"{first}.conv1.0.weight"][:2]
+        found = {
+            "in_channels": in_channels,
+            "n_classes": shapes[f"{head}.weight"][0],
+            "channels": channels,
+            "is_batchnorm": f"{first}.conv1.1.weight" in shapes,
+        }
+        return found if up is None else {**found, "is_deconv": f"{up}.up.weight" in shapes}
+
+    return infer

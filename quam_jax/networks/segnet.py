@@ -4,12 +4,17 @@ Odd sizes work: an incomplete window at the end is dropped by the pooling and co
 in a softmax; here the softmax is left to the caller, as for every network.
 """
 
+from typing import Any
+
 import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from .layers import EVAL, BatchNorm, Conv, Mode, conv_norm
-from .unpool import max_pool_place, unpool
+from ..core.network import EVAL, Mode
+from .architecture import Architecture, Named
+from .layers import Conv, conv_norm
+from .norms import BatchNorm
+from .pooling import max_pool_place, unpool
 
 DEPTH = 5
 
@@ -66,3 +71,19 @@ class SegNet(nnx.Module):
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
         """Logits from the activation in front of the cut."""
         return self.conv(self.decoder0(activation, mode) if cut == "last_block" else activation)
+
+
+def _infer(shapes: Named) -> dict[str, Any]:
+    first = [shapes[f"encoder{level}.layers.0.0.weight"] for level in range(4)]
+    return {"in_channels": first[0][1], "n_classes": shapes["conv.weight"][0], "widths": tuple(w[0] for w in first)}
+
+
+ARCHITECTURES = (
+    Architecture(
+        "segnet",
+        SegNet,
+        title="SegNet",
+        telling="encoder4.layers.2.0.weight",
+        infer=_infer,
+    ),
+)

@@ -5,192 +5,23 @@ differs in the names of its weights, which start with `swin_unet.`, and in takin
 Attention dropout, which the published wrapper never sets, is left out.
 """
 
-import jax
+import math
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from .layers import EVAL, Conv, LayerNorm, Linear, Mode
-from .value_dropout import BranchDropout, ValueDropout
+from ..core.network import EVAL, Mode
+from .architecture import Architecture, Named
+from .dropout import ValueDropout
+from .layers import Conv, Linear
+from .norms import LayerNorm
+from .swin_blocks import MASKED, PATCH, PatchEmbed, PatchExpand, Stage, relative_position, shifted_windows_allow
 
-PATCH = 4
 DEEPEST, LARGEST_WINDOW, LARGEST_IMAGE = 100, 64, 8192  # a file may say anything
-MASKED = -100.0
-
-
-class WindowAttention(nnx.Module):
-    """Multi-head self-attention inside windows with a learnt bias for every relative position."""
-
-    def __init__(self, channels: int, window: int, heads: int, *, qkv_bias: bool, drop: float, rngs: nnx.Rngs):
-        self.window, self.heads = window, heads
-        table = 0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, ((2 * window - 1) ** 2, heads))
-        self.relative_position_bias_table = nnx.Param(table)
-        self.qkv = Linear(channels, 3 * channels, bias=qkv_bias, rngs=rngs)
-        self.proj = Linear(channels, channels, rngs=rngs)
-        self.dropout = ValueDropout(drop)
-
-    def __call__(
-        self, x: Float[Array, "b n t c"], allowed: Bool[np.ndarray, "n t t"] | None, mode: Mode
-    ) -> Float[Array, "b n t c"]:
-        *batch, tokens, channels = x.shape
-        width = channels // self.heads
-        q, k, v = jnp.moveaxis(self.qkv(x).reshape(*batch, tokens, 3, self.heads, width), -3, 0)
-        bias = self.relative_position_bias_table[...][relative_position(self.window)]
-        scores = jnp.einsum("bnqhw,bnkhw->bnhqk", q * width**-0.5, k) + bias.transpose(2, 0, 1)
-        if allowed is not None:
-            scores = scores + jnp.where(allowed, 0.0, MASKED)[:, None]
-        y = jnp.einsum("bnhqk,bnkhw->bnqhw", jax.nn.softmax(scores, -1), v).reshape(x.shape)
-        return self.dropout(self.proj(y), mode)
-
-
-def relative_position(window: int) -> Int[np.ndarray, "t t"]:
-    """Row of the bias table for every pair of positions in a window: (dy + w - 1)(2w - 1) + (dx + w - 1)."""
-    y, x = np.divmod(np.arange(window * window), window)
-    dy, dx = y[:, None] - y[None], x[:, None] - x[None]
-    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
-
-
-def shifted_windows_allow(grid: int, window: int, shift: int) -> Bool[np.ndarray, "n t t"]:
-    """Which positions of a window may see each other after the cyclic shift: those that were neighbours before it."""
-    part = np.searchsorted([grid - window, grid - shift], np.arange(grid), side="right")
-    region = 3 * part[:, None] + part[None]
-    windows = region.reshape(grid // window, window, grid // window, window).transpose(0, 2, 1, 3)
-    tokens = windows.reshape(-1, window * window)
-    return tokens[:, :, None] == tokens[:, None]
-
-
-class Mlp(nnx.Module):
-    """Linear, exact GELU, linear."""
-
-    def __init__(self, channels: int, hidden: int, *, drop: float, rngs: nnx.Rngs):
-        self.fc1, self.fc2 = Linear(channels, hidden, rngs=rngs), Linear(hidden, channels, rngs=rngs)
-        self.dropout = ValueDropout(drop)
-
-    def __call__(self, x: Float[Array, "b h w c"], mode: Mode) -> Float[Array, "b h w c"]:
-        y = self.dropout(jax.nn.gelu(self.fc1(x), approximate=False), mode)
-        return self.dropout(self.fc2(y), mode)
-
-
-class Block(nnx.Module):
-    """x + attention(norm x), then x + mlp(norm x)."""
-
-    def __init__(
-        self,
-        channels: int,
-        grid: int,
-        *,
-        heads: int,
-        window: int,
-        shifted: bool,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        drop: float,
-        drop_path: float,
-        rngs: nnx.Rngs,
-    ):
-        self.window = min(window, grid)
-        self.shift = self.window // 2 if shifted and grid > window else 0
-        self.norm1, self.norm2 = LayerNorm(channels), LayerNorm(channels)
-        self.attn = WindowAttention(channels, self.window, heads, qkv_bias=qkv_bias, drop=drop, rngs=rngs)
-        self.mlp = Mlp(channels, int(channels * mlp_ratio), drop=drop, rngs=rngs)
-        self.drop_path = BranchDropout(drop_path)
-
-    def __call__(self, x: Float[Array, "b h w c"], mode: Mode) -> Float[Array, "b h w c"]:
-        b, h, w, c = x.shape
-        n, m, s = h // self.window, w // self.window, self.window
-        y = jnp.roll(self.norm1(x), (-self.shift, -self.shift), (1, 2))
-        y = y.reshape(b, n, s, m, s, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, n * m, s * s, c)
-        allowed = shifted_windows_allow(h, s, self.shift) if self.shift else None
-        y = self.attn(y, allowed, mode).reshape(b, n, m, s, s, c).transpose(0, 1, 3, 2, 4, 5).reshape(x.shape)
-        x = x + self.drop_path(jnp.roll(y, (self.shift, self.shift), (1, 2)), mode)
-        return x + self.drop_path(self.mlp(self.norm2(x), mode), mode)
-
-
-class PatchEmbed(nnx.Module):
-    """4x4 patches to vectors."""
-
-    def __init__(self, inputs: int, outputs: int, *, normed: bool, rngs: nnx.Rngs):
-        self.proj = Conv(inputs, outputs, PATCH, stride=PATCH, padding=0, rngs=rngs)
-        self.norm = LayerNorm(outputs) if normed else None
-
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b u v c"]:
-        y = self.proj(x)
-        return y if self.norm is None else self.norm(y)
-
-
-class PatchMerging(nnx.Module):
-    """The four 2x2 sub-grids on channels, normalised, to twice the channels."""
-
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.norm = LayerNorm(4 * channels)
-        self.reduction = Linear(4 * channels, 2 * channels, bias=False, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b u v d"]:
-        b, h, w, c = x.shape
-        # channels in the order (0,0), (1,0), (0,1), (1,1) of [row, column] offsets
-        y = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 4, 2, 5).reshape(b, h // 2, w // 2, 4 * c)
-        return self.reduction(self.norm(y))
-
-
-class PatchExpand(nnx.Module):
-    """Each position to factor x factor positions of fewer channels, normalised."""
-
-    def __init__(self, channels: int, factor: int, outputs: int, *, rngs: nnx.Rngs):
-        self.factor = factor
-        self.expand = Linear(channels, factor * factor * outputs, bias=False, rngs=rngs)
-        self.norm = LayerNorm(outputs)
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b u v d"]:
-        (b, h, w, _), f = x.shape, self.factor
-        y = self.expand(x).reshape(b, h, w, f, f, -1).transpose(0, 1, 3, 2, 4, 5)
-        return self.norm(y.reshape(b, h * f, w * f, -1))
-
-
-class Stage(nnx.Module):
-    """Blocks of one grid size, every second one shifted, then a change of grid: `downsample`, `upsample` or none."""
-
-    def __init__(
-        self,
-        channels: int,
-        grid: int,
-        *,
-        depth: int,
-        drop_path: tuple[float, ...],
-        down: bool = False,
-        up: bool = False,
-        heads: int,
-        window: int,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        drop: float,
-        rngs: nnx.Rngs,
-    ):
-        self.blocks = nnx.List(
-            [
-                Block(
-                    channels,
-                    grid,
-                    heads=heads,
-                    window=window,
-                    shifted=index % 2 == 1,
-                    mlp_ratio=mlp_ratio,
-                    qkv_bias=qkv_bias,
-                    drop=drop,
-                    drop_path=drop_path[index],
-                    rngs=rngs,
-                )
-                for index in range(depth)
-            ]
-        )
-        self.downsample = PatchMerging(channels, rngs=rngs) if down else None
-        self.upsample = PatchExpand(channels, 2, channels // 2, rngs=rngs) if up else None
-
-    def __call__(self, x: Float[Array, "b h w c"], mode: Mode) -> Float[Array, "b u v d"]:
-        for block in self.blocks:
-            x = block(x, mode)
-        change = self.downsample or self.upsample
-        return x if change is None else change(x)
 
 
 class SwinUNet(nnx.Module):
@@ -349,3 +180,76 @@ class SwinUNetWrapper(nnx.Module):
     def tail(self, activation: Float[Array, "b u v f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
         """Logits from the activation in front of the cut."""
         return self.swin_unet.tail(activation, mode, cut=cut)
+
+
+def _inferring(prefix: str) -> Callable[[Named], dict[str, Any]]:
+    def infer(shapes: Named) -> dict[str, Any]:
+        embed_dim, in_channels, *patch = shapes[f"{prefix}patch_embed.proj.weight"]
+        if patch != [PATCH, PATCH]:
+            raise ValueError(f"{shapes.architecture}: expected patches of 4x4, got {patch}")
+        block = prefix + "layers.{}.blocks.{}."
+        depths = tuple(shapes.count(block.replace("{}", str(level), 1) + "norm1.weight") for level in range(4))
+        tables = [shapes[block.format(level, 0) + "attn.relative_position_bias_table"] for level in range(4)]
+        windows = [(math.isqrt(rows) + 1) // 2 for rows, _ in tables]
+        found = {
+            "in_channels": in_channels,
+            "n_classes": shapes[f"{prefix}output.weight"][0],
+            "embed_dim": embed_dim,
+            "depths": depths,
+            "num_heads": tuple(heads for _, heads in tables),
+            "window_size": max(windows),
+            "mlp_ratio": shapes[block.format(0, 0) + "mlp.fc1.weight"][0] / embed_dim,
+            "qkv_bias": block.format(0, 0) + "attn.qkv.bias" in shapes,
+            "ape": f"{prefix}absolute_pos_embed" in shapes,
+            "patch_norm": f"{prefix}patch_embed.norm.weight" in shapes,
+        }
+        size = _image_side(shapes, prefix, windows)
+        return found if size is None else {**found, "img_size": size}
+
+    return infer
+
+
+def _image_side(shapes: Named, prefix: str, windows: list[int]) -> int | None:
+    if f"{prefix}absolute_pos_embed" in shapes:
+        return PATCH * math.isqrt(shapes[f"{prefix}absolute_pos_embed"][1])
+    for level, window in enumerate(windows):
+        mask = f"{prefix}layers.{level}.blocks.1.attn_mask"
+        if mask in shapes:  # one row a window
+            return (PATCH << level) * window * math.isqrt(shapes[mask][0])
+        if window < max(windows):  # a window shrinks to its grid
+            return (PATCH << level) * window
+    return None
+
+
+def _wrong_positions(table: Int[np.ndarray, "t t"]) -> str | None:
+    window = math.isqrt(table.shape[-1]) if table.ndim else 0
+    same = np.array_equal(relative_position(window), table)
+    return None if same else f"the table that {window}x{window} windows have"
+
+
+def _wrong_mask(mask: Float[np.ndarray, "n t t"]) -> str | None:
+    window = math.isqrt(mask.shape[-1]) if mask.ndim else 0
+    allowed = shifted_windows_allow(math.isqrt(len(mask)) * window, window, window // 2) if window else np.empty(0)
+    same = allowed.shape == mask.shape and bool(np.where(allowed, mask == 0, mask <= MASKED).all())
+    return None if same else f"the table that {window}x{window} windows have"
+
+
+BUFFERS = {"relative_position_index": _wrong_positions, "attn_mask": _wrong_mask}
+ARCHITECTURES = (
+    Architecture(
+        "swin_unet",
+        SwinUNet,
+        title="Swin-Unet",
+        telling="layers_up.0.expand.weight",
+        infer=_inferring(""),
+        buffers=BUFFERS,
+    ),
+    Architecture(
+        "swin_unet_wrapper",
+        SwinUNetWrapper,
+        title="Swin-Unet (wrapper)",
+        telling="swin_unet.layers_up.0.expand.weight",
+        infer=_inferring("swin_unet."),
+        buffers=BUFFERS,
+    ),
+)

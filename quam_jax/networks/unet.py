@@ -7,8 +7,11 @@ at full resolution.
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Conv, Mode, max_pool
-from .published_blocks import TripleBlock, UpBlock
+from ..core.network import EVAL, Mode
+from .architecture import Architecture
+from .layers import Conv
+from .pooling import max_pool
+from .published_blocks import TripleBlock, UpBlock, infer_published
 
 
 class UNet(nnx.Module):
@@ -57,3 +60,14 @@ class UNet(nnx.Module):
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
         """Logits from the activation in front of the cut."""
         return self.outconv1(self.up_concat1.conv(activation, mode) if cut == "last_block" else activation)
+
+
+ARCHITECTURES = (
+    Architecture(
+        "unet",
+        UNet,
+        title="U-Net",
+        telling="up_concat4.conv.conv1.0.weight",
+        infer=infer_published("conv1", "up_concat4", "outconv1"),
+    ),
+)

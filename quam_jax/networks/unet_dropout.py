@@ -5,6 +5,8 @@ The published class keeps 0.3 in its up blocks whatever its `drop` says; here th
 
 from flax import nnx
 
+from .architecture import Architecture
+from .published_blocks import infer_published
 from .unet import UNet
 
 
@@ -33,3 +35,11 @@ class UNetDropout(UNet):
             decoder_drop=decoder_drop,
             rngs=rngs,
         )
+
+
+# no name tells it: its weights are those of `unet`
+ARCHITECTURES = (
+    Architecture(
+        "unet_dropout", UNetDropout, title="U-Net with dropout", infer=infer_published("conv1", "up_concat4", "outconv1")
+    ),
+)

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Conv, Mode, max_pool
-from .published_blocks import TripleBlock, UpBlock
+from ..core.network import EVAL, Mode
+from .architecture import Architecture
+from .layers import Conv
+from .pooling import max_pool
+from .published_blocks import TripleBlock, UpBlock, infer_published
 
 DEPTH = 4
 
@@ -75,3 +78,14 @@ class UNetpp(nnx.Module):
     def _features(self, last: Float[Array, "b h w f"], mode: Mode) -> Float[Array, "b h w g"]:
         channels = last.shape[-1] // (DEPTH + 1)
         return jnp.concatenate([last[..., 2 * channels :], self.up_concat04.conv(last, mode)], -1)
+
+
+ARCHITECTURES = (
+    Architecture(
+        "unetpp",
+        UNetpp,
+        title="U-Net++",
+        telling="up_concat04.conv.conv1.0.weight",
+        infer=infer_published("conv00", "up_concat01", "final_1"),
+    ),
+)

@@ -10,8 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, Conv, Mode, max_pool, resize_linear, space_size
-from .published_blocks import TripleBlock
+from ..core.network import EVAL, Mode
+from .architecture import Architecture
+from .layers import Conv
+from .pooling import max_pool
+from .published_blocks import TripleBlock, infer_published
+from .resizing import resize_linear, space_size
 
 LEVELS = 4
 
@@ -81,3 +85,10 @@ class UNetppp(nnx.Module):
 
     def _merge(self, level: int, branches: Float[Array, "b h w f"]) -> Float[Array, "b h w f"]:
         return jax.nn.relu(getattr(self, f"conv{level}d_1")(branches))
+
+
+ARCHITECTURES = (
+    Architecture(
+        "unetppp", UNetppp, title="U-Net 3+", telling="hd4_UT_hd1_conv.weight", infer=infer_published("conv1", None, "outconv1")
+    ),
+)

@@ -4,12 +4,18 @@ The second U-Net sees the image and the logits of the first; its logits are the 
 sigmoid, as published. Normalisation comes after the ReLU in this architecture.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .layers import EVAL, BatchNorm, Conv, ConvTranspose, Mode, conv_norm, max_pool
+from ..core.network import EVAL, Mode
+from .architecture import Architecture, Named
+from .layers import Conv, ConvTranspose, conv_norm
+from .norms import BatchNorm
+from .pooling import max_pool
 
 
 class ConvBlock(nnx.Module):
@@ -121,3 +127,14 @@ class WNet(nnx.Module):
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
         """Logits from the activation in front of the cut."""
         return self.unet2.final(self.unet2.last_block(activation, mode) if cut == "last_block" else activation)
+
+
+def _infer(shapes: Named) -> dict[str, Any]:
+    first = shapes["unet1.first.block.0.weight"]
+    down = [shapes[f"unet1.down_path.{n}.block.0.weight"][0] for n in range(shapes.count("unet1.down_path.{}.block.0.weight"))]
+    return {"in_channels": first[1], "n_classes": shapes["unet2.final.weight"][0], "widths": (first[0], *down)}
+
+
+ARCHITECTURES = (
+    Architecture("wnet", WNet, title="W-Net, little U-Net (lwnet)", telling="unet2.first.block.0.weight", infer=_infer),
+)

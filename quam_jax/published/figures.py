@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, Integer, Real, Shaped
 from scipy.spatial import cKDTree
 
-from ..evaluation.reference_maps import consensus, rater_mean
+from ..evaluation.reference_maps import consensus
 from ..evaluation.surface import hausdorff, surface_distances
 
 # Steps along an axis and along a diagonal of OpenCV's 3x3 chamfer approximation of L2 (Borgefors 1986).
@@ -165,12 +165,12 @@ def sample_quality_binary(samples: Float[np.ndarray, "s *space 2"], raters: Inte
 
 def consensus_by_mode(raters: Integer[np.ndarray, " a *space"]) -> Int[np.ndarray, "*space"]:
     """The most frequent label, a tie going to the smallest."""
-    return consensus(rater_mean(raters, classes=int(np.max(raters)) + 1))
+    return consensus(raters, classes=int(np.max(raters)) + 1, ties="smallest")
 
 
 def consensus_by_mean(raters: Integer[np.ndarray, " a *space"]) -> Int[np.ndarray, "*space"]:
     """1 where the mean of binary raters is at least .5, so a tie goes to the foreground."""
-    return (np.mean(raters, axis=0) >= 0.5).astype(np.int64)
+    return consensus(raters, classes=2, ties="foreground")
 
 
 def sample_uncertainty(samples: Float[np.ndarray, "s *space c"]) -> SampleUncertainty:

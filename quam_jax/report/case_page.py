@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.regions import Region, find_regions
 from . import case_numbers, case_pictures, figures, plots
 from .folder import Case, Run
 from .layers import TITLES, Layers, Scales, read_layers
-from .regions import find_regions
 
+MOST_REGIONS = 8  # of the list
 REGION_SHARE = 0.25  # of the epistemic scale: the threshold of the region list
 MOST_PLOTS = 48  # searches drawn where they do not belong to slices
 
@@ -74,7 +75,10 @@ def _pictures(run: Run, case: Case, layers: Layers, scales: Scales) -> dict[str,
     colour = "image" in arrays and arrays["image"].ndim > len(space)
     limits = figures.display_range(arrays["image"], colour=colour) if "image" in arrays else (0.0, 1.0)
     threshold = REGION_SHARE * scales.epistemic.high
-    regions, count = find_regions(arrays, threshold=threshold)
+    regions: list[Region] = []
+    region_count = 0
+    if "epistemic" in arrays and threshold > 0:
+        regions, region_count, _ = find_regions(arrays, threshold=threshold, limit=MOST_REGIONS)
     return {
         "space": space,
         "planes": [case_pictures.draw_plane(plane, layers, scales, limits=limits) for plane in planes],
@@ -91,7 +95,7 @@ def _pictures(run: Run, case: Case, layers: Layers, scales: Scales) -> dict[str,
         "share": case_numbers.epistemic_share(layers),
         "sizes": case_numbers.size_table(case, layers),
         "regions": regions,
-        "region_count": count,
+        "region_count": region_count,
         "region_threshold": threshold,
         "marks": [case_pictures.place_mark(r.peak, planes[0], space) for r in regions],
         "thumb": case_pictures.draw_thumbnail(planes[0], layers, scales, limits=limits),

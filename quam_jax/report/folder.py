@@ -102,7 +102,7 @@ def load_arrays(case: Case) -> tuple[dict[str, np.ndarray], list[str]]:
     return arrays, problems
 
 
-def read_map(case: Case, name: str) -> np.ndarray | None:
+def load_array(case: Case, name: str) -> np.ndarray | None:
     """One array of numbers of a case without the others, None where it cannot be had."""
     if case.arrays is None:
         return None

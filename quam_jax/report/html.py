@@ -21,7 +21,7 @@ from . import figures, tables
 from .case_numbers import plain
 from .case_page import build_case
 from .figures import round_up
-from .folder import Run, number, read_map, read_run
+from .folder import Run, load_array, number, read_run
 from .layers import TITLES, Scales
 from .overview_page import build_overview, case_line, case_state
 
@@ -74,12 +74,12 @@ def survey(run: Run) -> Scales:
     seen, largest, pictured = 2, 0.0, 0
     for case in run.cases:
         pictured += case.arrays is not None
-        epistemic = read_map(case, "epistemic")
+        epistemic = load_array(case, "epistemic")
         if epistemic is not None:
             finite = epistemic[np.isfinite(epistemic)]
             largest = max(largest, float(finite.max(initial=0.0)))
         for name in ("segmentation", "raters") if not given else ():
-            labels = read_map(case, name)
+            labels = load_array(case, name)
             if labels is not None:
                 seen = max(seen, int(np.nan_to_num(labels).max(initial=0)) + 1)
     classes = max(given) if given else seen

@@ -15,8 +15,9 @@ from jaxtyping import Float, Num
 
 from ..data.files import image_suffix, write_atomic
 from ..data.geometry import AFFINE_TOLERANCE, Geometry
+from ..data.maps import read_map, write_map
 from ..data.records import read_json, write_json, write_table
-from ..data.volumes import read_image, read_map, write_map
+from ..data.volumes import read_image
 from ..report.comparison_page import comparison_page
 from ..runs import folder as run_folder
 from ..version import __version__

@@ -32,6 +32,8 @@ from jaxtyping import Bool, Float, Int, Num
 from scipy import ndimage
 from scipy.special import ndtr
 
+from ..evaluation.statistics import holm
+
 LEVEL = 0.95
 LEAST = 0.1
 
@@ -90,15 +92,6 @@ def explained(shift: Float[np.ndarray, "*n"], variance: Float[np.ndarray, "*n"],
         return np.where(beyond > 0, ndtr(-np.maximum(beyond, 0.0) / np.sqrt(variance)), 1.0)
 
 
-def holm(chances: Float[np.ndarray, " n"], *, level: float) -> Bool[np.ndarray, " n"]:
-    """Which of several chances are small enough that, with probability `level`, none is chosen by accident."""
-    order = np.argsort(chances, kind="stable")
-    small = chances[order] <= (1 - level) / np.arange(len(chances), 0, -1)
-    chosen = np.zeros(len(chances), bool)
-    chosen[order] = np.logical_and.accumulate(small)
-    return chosen
-
-
 def compare(
     baseline: Date, followup: Date, *, seen: Bool[np.ndarray, "*space"] | None = None, level: float = LEVEL, least: float = LEAST
 ) -> Compared:
@@ -136,7 +129,7 @@ def compare(
         peak = np.unravel_index(inside[np.argmax(probability.reshape(-1)[inside])], numbers.shape)
         chances.append(float(explained(np.asarray(shift), np.asarray(variance), least=least)))
         rows.append((number, before, after, len(inside), shift, math.sqrt(variance), tuple(int(i) for i in peak)))
-    exceeds = holm(np.array(chances), level=level)
+    exceeds = holm(np.array(chances)) <= 1 - level
     changes = [Change(*row[:6], 1 - chance, bool(more), row[6]) for row, chance, more in zip(rows, chances, exceeds, strict=True)]
     return Compared(numbers, probability.astype(np.float32), tuple(changes))
 

@@ -7,11 +7,12 @@ the error is left when the first cases have been corrected.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer, Num
-from scipy import ndimage, stats
+from jaxtyping import Float, Int, Integer, Num
+from scipy import stats
+
+from ..evaluation.regions import Region, slice_disagreement, smallest_cost
 
 CASE_CRITERIA = {
     "epistemic": "sum of epistemic uncertainty (nats x size)",
@@ -34,15 +35,6 @@ REGION_CRITERIA = {
 }
 
 
-class FoundRegion(NamedTuple):
-    """A connected region of one case: its label in the label map, where it peaks, its pixels, and its criteria."""
-
-    label: int
-    peak: tuple[int, ...]
-    pixels: int
-    criteria: dict[str, float]
-
-
 def case_criteria(arrays: Mapping[str, Num[np.ndarray, "..."]], *, voxel: float = 1.0) -> dict[str, float]:
     """Every criterion of CASE_CRITERIA for one case; NaN where an array that it needs is missing.
 
@@ -54,7 +46,8 @@ def case_criteria(arrays: Mapping[str, Num[np.ndarray, "..."]], *, voxel: float 
         if name in arrays:
             found[name] = float(np.nansum(np.asarray(arrays[name], np.float64)) * voxel)
     if "flipcost" in arrays:
-        found["flip_cost"] = _cheapest(arrays["flipcost"])
+        cost = smallest_cost(arrays["flipcost"])
+        found["flip_cost"] = float("nan") if cost is None else -cost
     if "segmentation" in arrays:
         labels = arrays["segmentation"]
         found["size"] = float((labels > 0).sum() * voxel)
@@ -67,55 +60,17 @@ def case_criteria(arrays: Mapping[str, Num[np.ndarray, "..."]], *, voxel: float 
     return found
 
 
-def find_regions(
-    arrays: Mapping[str, Num[np.ndarray, "..."]], *, threshold: float, voxel: float = 1.0, least: int = 1
-) -> tuple[list[FoundRegion], Int[np.ndarray, "*space"]]:
-    """Connected regions of at least `least` pixels whose epistemic uncertainty reaches `threshold` nats, and their label map.
-
-    Pixels that touch along an edge or face belong together. Criteria are those of REGION_CRITERIA. ValueError without an
-    epistemic map, or for a threshold that is not positive.
-    """
-    if "epistemic" not in arrays:
-        raise ValueError("regions: expected an epistemic map, got none")
-    if not threshold > 0:
-        raise ValueError(f"threshold: expected a number of nats > 0, got {threshold}")
-    values: Float[np.ndarray, "*space"] = np.nan_to_num(np.asarray(arrays["epistemic"], np.float64))
-    parts, _ = ndimage.label(values >= threshold)
-    alone = None
-    if "segmentation" in arrays and values.ndim == 3:
-        alone = slice_disagreement(arrays["segmentation"])
-    regions: list[FoundRegion] = []
-    labels = np.zeros(values.shape, np.int32)
-    for index, box in enumerate(ndimage.find_objects(parts), start=1):
-        member = parts[box] == index
-        pixels = int(member.sum())
-        if pixels < least:
-            continue
-        inner = np.where(member, values[box], -np.inf)
-        place = np.unravel_index(int(inner.argmax()), inner.shape)
-        mass = float(values[box][member].sum())
-        criteria = dict.fromkeys(REGION_CRITERIA, float("nan"))
-        criteria |= {"epistemic": mass * voxel, "peak": float(inner.max()), "size": pixels * voxel}
-        if "total" in arrays:
-            total = float(np.nansum(np.asarray(arrays["total"][box], np.float64)[member]))
-            criteria["share"] = mass / total if total > 0 else float("nan")
-        if "flipcost" in arrays:
-            criteria["flip_cost"] = _cheapest(arrays["flipcost"][box][member])
-        if alone is not None:
-            criteria["slices"] = float(alone[box][member].mean())
-        labels[box][member] = len(regions) + 1
-        regions.append(
-            FoundRegion(len(regions) + 1, tuple(int(p) + s.start for p, s in zip(place, box, strict=True)), pixels, criteria)
-        )
-    return regions, labels
-
-
-def slice_disagreement(labels: Integer[np.ndarray, "i j k"]) -> Bool[np.ndarray, "i j k"]:
-    """Voxels whose label differs from both neighbours along the last axis, while these two agree; never in the end slices."""
-    alone = np.zeros(labels.shape, bool)
-    before, here, after = labels[..., :-2], labels[..., 1:-1], labels[..., 2:]
-    alone[..., 1:-1] = (before == after) & (here != before)
-    return alone
+def region_criteria(region: Region, *, voxel: float = 1.0) -> dict[str, float]:
+    """Every criterion of REGION_CRITERIA for one region; NaN where an array that it needs was missing."""
+    known: dict[str, float | None] = {
+        "epistemic": region.mass * voxel,
+        "peak": region.largest,
+        "share": region.share,
+        "flip_cost": None if region.flip_cost is None else -region.flip_cost,
+        "slices": region.alone,
+        "size": region.pixels * voxel,
+    }
+    return {name: float("nan") if value is None else float(value) for name, value in known.items()}
 
 
 def order_by(criteria: Sequence[Mapping[str, float]], by: Sequence[str]) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -173,11 +128,6 @@ def retention_area(curve: Float[np.ndarray, " n+1"], *, up_to: float = 1.0) -> f
     places = np.linspace(0, 1, len(curve))
     ends = np.concatenate([places[places < up_to], [up_to]])
     return float(np.trapezoid(np.interp(ends, places, curve), ends) / up_to)
-
-
-def _cheapest(costs: Num[np.ndarray, "..."]) -> float:
-    finite = np.asarray(costs, np.float64)[np.isfinite(costs)]
-    return -float(finite.min()) if finite.size else float("nan")
 
 
 def _unlike(labels: Integer[np.ndarray, "*space"], other: Integer[np.ndarray, "*space"]) -> float:

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.colour_tables import write_colour_tables
+from ..data.maps import write_map
 from ..data.records import write_json, write_table
-from ..data.volumes import read_image, write_map
+from ..data.volumes import read_image
+from ..evaluation.regions import Region, find_regions
 from ..report.case_page import REGION_SHARE
 from ..report.folder import Run, load_arrays, read_run
 from ..report.html import survey
 from ..report.layers import spacing_of
-from .ranking import CASE_CRITERIA, REGION_CRITERIA, case_criteria, find_regions, order_by
+from .ranking import CASE_CRITERIA, REGION_CRITERIA, case_criteria, order_by, region_criteria
 
 MOST_LABELS = 255  # of one label map; a palette picture has no more
 
@@ -55,7 +57,7 @@ def rank_run(
     run = read_run(Path(run_folder))
     threshold = threshold or REGION_SHARE * survey(run).epistemic.high
     names, found, marked, left_out = [], [], {}, {}
-    regions: list[tuple[str, int, Any]] = []
+    regions: list[tuple[str, Region, dict[str, float]]] = []
     for case in run.cases:
         arrays, problems = load_arrays(case)
         if "epistemic" not in arrays:
@@ -65,10 +67,10 @@ def rank_run(
         voxel = float(np.prod(spacing))
         names.append(case.name)
         found.append(case_criteria(arrays, voxel=voxel))
-        listed, labels = find_regions(arrays, threshold=threshold, voxel=voxel, least=least)
-        if listed:
-            marked[case.name] = labels
-            regions += [(case.name, region.label, region) for region in listed]
+        regions_of_case = find_regions(arrays, threshold=threshold, least=least)
+        if regions_of_case.listed:
+            marked[case.name] = regions_of_case.labels
+            regions += [(case.name, region, region_criteria(region, voxel=voxel)) for region in regions_of_case.listed]
     if not names:
         raise ValueError(f"{run_folder}: no case can be ranked: {next(iter(left_out.values()), 'the run has no cases')}")
     cases = _case_rows(names, found, by=by, top=top)
@@ -110,26 +112,26 @@ def _case_rows(
     ]
 
 
-def _region_rows(regions: Sequence[tuple[str, int, Any]], *, by: Sequence[str]) -> list[dict[str, Any]]:
+def _region_rows(regions: Sequence[tuple[str, Region, dict[str, float]]], *, by: Sequence[str]) -> list[dict[str, Any]]:
     """Regions in order; `label` is the place of a region among those of its case, which its label map shows."""
     if not regions:
         return []
-    order, scores = order_by([region.criteria for _, _, region in regions], by)
+    order, scores = order_by([criteria for *_, criteria in regions], by)
     seen: dict[str, int] = {}
     rows = []
     for rank, i in enumerate(order.tolist(), start=1):
-        name, number, region = regions[i]
+        name, region, criteria = regions[i]
         seen[name] = seen.get(name, 0) + 1
         rows.append(
             {
                 "rank": rank,
                 "case": name,
                 "label": seen[name] if seen[name] <= MOST_LABELS else "",
-                "found_as": number,
+                "found_as": region.label,
                 "at": ",".join(map(str, region.peak)),
                 "pixels": region.pixels,
                 "score": round(float(scores[i]), 6),
-                **region.criteria,
+                **criteria,
             }
         )
     return rows

@@ -12,17 +12,16 @@ from ..case.audit import models_held
 from ..case.quantified import Quantified, audit_rows
 from ..case.structures import structure_volumes, volume_columns
 from ..config import to_dict
+from ..data.cases import read_case_files
 from ..data.datasets import Case
-from ..data.maps import pack_arrays
+from ..data.maps import pack_arrays, write_map
 from ..data.records import digest, digest_arrays
-from ..data.volumes import Image, read_channels, read_labels, write_map
+from ..data.volumes import Image
 from ..evaluation.evaluate import evaluate
-from ..evaluation.reference_maps import boundary_map, contour_distance
+from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, contour_distance
 from . import folder as run_folder
 from .quantifier import Quantifier
 from .request import RunRequest
-
-BOUNDARY_SIGMA = 2.0  # pixels; the width of the `boundary` control, in mm for images with a spacing
 
 
 class Loaded(NamedTuple):
@@ -50,10 +49,7 @@ class Searched(NamedTuple):
 def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_digest: str) -> Loaded:
     """Read the files of a case, look whether its results are there and sound, and prepare the image if not."""
     start = time.perf_counter()
-    image = read_channels(case.files)
-    raters = {
-        name: read_labels(path, classes=len(quantifier.shared.names), like=image.geometry) for name, path in case.raters.items()
-    }
+    image, raters = read_case_files(case, classes=len(quantifier.shared.names))
     case_digest = digest(run_digest, image.sha256, digest_arrays(raters))
     notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in quantifier.known.hashes else []
     done, why = run_folder.verify(request.out, case.name, case_digest)

@@ -21,7 +21,7 @@ REPORTED = 2000  # cases of a page that a browser still opens; a larger run gets
 TIMING = ("case", "seconds", "read", "search", "write", "worker", "finished")
 
 
-class Outcome(NamedTuple):
+class Ending(NamedTuple):
     """What the journals tell of a run: failed cases with reasons, cases done again with reasons, and figures of the workers.
 
     `present` are the workers that were there at the end, since `began` (seconds of the clock).
@@ -35,13 +35,13 @@ class Outcome(NamedTuple):
     began: float
 
 
-def read_outcome(
+def read_ending(
     journals: Mapping[str, Sequence[Mapping[str, Any]]],
     ended: Mapping[str, Mapping[str, Any]],
     out: Path,
     *,
     present: Sequence[str],
-) -> Outcome:
+) -> Ending:
     """Put journals together; `ended` is the line that ended each case, `present` are the workers that are there now."""
     failed = {name: str(line["reason"]) for name, line in ended.items() if line["event"] == "failed"}
     timing = _read_timing(out / "timing.csv")
@@ -64,12 +64,12 @@ def read_outcome(
             elif event == "figures":
                 told = {k: v for k, v in line.items() if k != "event"}
         workers[worker] = {**counts, **told}
-    return Outcome(failed, redone, timing, workers, tuple(present), began)
+    return Ending(failed, redone, timing, workers, tuple(present), began)
 
 
-def merge(out: Path, names: Sequence[str], outcome: Outcome, info: dict[str, Any]) -> None:
+def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any]) -> None:
     """Write everything that is about the whole run. OSError where that is not possible; then it can be done again."""
-    rows, notes = read_rows(out, names, outcome.failed)
+    rows, notes = read_rows(out, names, ending.failed)
     done = [row for row in rows if row["status"] == "ok"]
     write_table(out / "results.csv", rows)
     write_json(
@@ -80,18 +80,18 @@ def merge(out: Path, names: Sequence[str], outcome: Outcome, info: dict[str, Any
             "failed": len(rows) - len(done),
         },
     )
-    known = [outcome.timing[name] for name in names if name in outcome.timing]
+    known = [ending.timing[name] for name in names if name in ending.timing]
     write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
-    notes = notes + [f"{name}: done again, because {why}" for name, why in outcome.redone.items() if name not in outcome.failed]
-    seconds = time.time() - outcome.began
+    notes = notes + [f"{name}: done again, because {why}" for name, why in ending.redone.items() if name not in ending.failed]
+    seconds = time.time() - ending.began
     info = info | {
         "status": "finished",
-        "failed": outcome.failed,
-        "redone": outcome.redone,
+        "failed": ending.failed,
+        "redone": ending.redone,
         "notes": notes,
         "seconds": seconds,
-        "workers": outcome.workers,
-        "throughput": throughput(outcome, done, members=info["config"]["search"]["members"], seconds=seconds),
+        "workers": ending.workers,
+        "throughput": throughput(ending, done, members=info["config"]["search"]["members"], seconds=seconds),
     }
     if len(names) > REPORTED:
         info["notes"] = [*notes, f"report.html was not made of {len(names):,} cases; `quam-jax report` makes one all the same"]
@@ -102,15 +102,15 @@ def merge(out: Path, names: Sequence[str], outcome: Outcome, info: dict[str, Any
     run_folder.clean(out)
 
 
-def throughput(outcome: Outcome, rows: Sequence[Mapping[str, Any]], *, members: int, seconds: float) -> dict[str, Any]:
+def throughput(ending: Ending, rows: Sequence[Mapping[str, Any]], *, members: int, seconds: float) -> dict[str, Any]:
     """Cases, targets and adversarial models a second of wall time, start and compilation included, and how the devices fared.
 
     Only what the workers that are present at the end did counts. A target has `members` models; patches and folds have
     targets of their own. The shares are those of the lanes' time (one lane a device) from a process's first case on: at work in a
     search, waiting for the files of the next case, waiting until results are written.
     """
-    workers = [outcome.workers[name] for name in outcome.present]
-    cases = {name for name, line in outcome.timing.items() if line.get("worker") in outcome.present}
+    workers = [ending.workers[name] for name in ending.present]
+    cases = {name for name, line in ending.timing.items() if line.get("worker") in ending.present}
     models = sum(int(row["members"]) for row in rows if row["case"] in cases)
     parts = {name: sum(worker.get(name, 0.0) for worker in workers) for name in ("worked", "starved", "blocked")}
     total = sum(parts.values()) or math.nan

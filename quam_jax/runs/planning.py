@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import jax
 
 from ..config import Config
-from ..core.layout.plan import Plan, backend_name, choose_plan
+from ..config.build import build_layout
+from ..core.layout.choose import Layout, backend_name, choose_layout
 from ..data.records import read_json, write_json
 from ..data.spread import evenly_spread
 from ..data.volumes import read_channels
@@ -79,7 +80,7 @@ class Probe(NamedTuple):
     cases: int
     sizes: int
     lanes: int
-    plan: Plan
+    plan: Layout
 
 
 class Estimate(NamedTuple):
@@ -92,6 +93,19 @@ class Estimate(NamedTuple):
     disk: int
     device_hours: float
     price: float | None
+
+
+class Planned(NamedTuple):
+    """A large run foreseen: what was measured, the prediction, and the layout in words."""
+
+    measured: Probe
+    estimate: Estimate
+    layout: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        probe = {k: v._asdict() if hasattr(v, "_asdict") else v for k, v in self.measured._asdict().items()}
+        return {"probe": probe, "estimate": self.estimate._asdict(), "layout": self.layout}
 
 
 class Sizes(NamedTuple):
@@ -115,6 +129,27 @@ class _Pass(NamedTuple):
     def searching(self) -> Clock:
         """From the first case to the last result."""
         return self.last - self.first
+
+
+def plan_run(
+    request: RunRequest,
+    *,
+    cases: int,
+    devices: int = 1,
+    hosts: int = 1,
+    price: float | None = None,
+    probe_cases: int = 4,
+    imports: float = 0.0,
+) -> Planned:
+    """Measure a request on `probe_cases` of its images and predict it for `cases` (see `probe` and `predict_run`)."""
+    measured, sizes = probe(request, cases=probe_cases, imports=imports)
+    estimate = predict_run(measured, sizes, request.config, cases=cases, devices=devices, hosts=hosts, price=price)
+    return Planned(measured, estimate, describe_plan(measured))
+
+
+def time_a_case(measured: Probe, config: Config) -> Clock:
+    """What one case takes with all steps of its search."""
+    return measured.case.plus(measured.step.scaled(config.search.steps if not config.search.epochs else 0))
 
 
 def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple[Probe, Sizes]:
@@ -155,7 +190,7 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple
         length,
         cold.sizes,
         lanes,
-        choose_plan(request.config.execution, members=max(1, round(models))),
+        choose_layout(build_layout(request.config.execution), members=max(1, round(models))),
     ), longer.bytes
 
 
@@ -168,7 +203,7 @@ def predict_run(
     """
     if not 1 <= hosts <= devices or cases < 1:
         raise ValueError(f"expected cases >= 1 and devices >= hosts >= 1, got {cases} cases, {devices} devices, {hosts} hosts")
-    each = measured.case.plus(measured.step.scaled(config.search.steps if not config.search.epochs else 0))
+    each = time_a_case(measured, config)
     lane = each.wall * measured.lanes  # seconds that one device spends on a case
     rate = max(lane / devices, measured.thread / hosts)
     compiling = measured.compile.scaled(measured.sizes)

@@ -17,12 +17,12 @@ from ..config import Config
 from ..data.datasets import Case, find_cases, find_channel_cases
 from ..data.plans import Plan
 from ..data.preprocess import Preprocessing
-from ..data.records import digest, digest_arrays
+from ..data.records import digest
 from ..data.volumes import Image
 from ..models.coding import Coding
+from ..models.description import model_digest, preprocessing_of
 from ..models.model import SegmentationModel
 from ..models.predict import fit_data
-from ..models.preprocessing import preprocessing_of
 from .request import RunRequest
 
 
@@ -132,5 +132,4 @@ def _model_digest(model: SegmentationModel, path: Path) -> str:
             f"{path}: expected finite weights, got NaN or infinity in {', '.join(bad[:3])}"
             + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
         )
-    description = digest(model.network.architecture, dict(model.network.arguments))
-    return digest(description, digest_arrays({**model.params, **model.stats}))
+    return model_digest(model)

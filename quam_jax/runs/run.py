@@ -6,10 +6,7 @@ written. Any number of processes may run the same request into the same folder: 
 and whoever is last merges (runs/workers.py). The parts of a run are in `runs`.
 """
 
-import dataclasses
 import datetime
-import importlib.metadata
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,16 +15,16 @@ from typing import Any
 
 import jax
 
-from ..config import Config, to_dict
-from ..core.layout.plan import backend_name
+from ..config import to_dict
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
-from ..data.records import digest, read_json, write_json
+from ..data.records import digest, read_json
 from ..models.loading import load_models
 from ..version import __version__
 from . import folder as run_folder
-from .cases import BOUNDARY_SIGMA, Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
-from .merge import merge, read_outcome, read_result
+from .announcement import announce, describe, first_announced
+from .cases import Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
+from .merge import merge, read_ending, read_result
 from .quantifier import Quantifier, find_quantifier, models_digest
 from .request import RunRequest, RunResult, Sharing
 from .stages import Failed, Passed, Times, run_stages
@@ -51,14 +48,14 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResu
     models = load_models(request.model, arch=request.arch)
     model_digest = models_digest(models, request.model)
     quantifier = find_quantifier(models, request)
-    settings = to_dict(dataclasses.replace(request.config, execution=Config().execution))
+    settings = to_dict(request.config.without_layout())
     run_digest = digest(__version__, model_digest, settings, quantifier.known.hashes, quantifier.preparation)
     fresh = not request.out.exists()
     run_folder.claim(
         request.out, run_digest, overwrite=request.overwrite, busy=others_at_work(request.out, patience=request.sharing.patience)
     )
     lanes = _lanes(quantifier, request)
-    info = _describe(quantifier, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
+    info = describe(quantifier, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
     try:
         return _share(quantifier, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
     except OSError as error:
@@ -82,7 +79,7 @@ def _share(
     while True:
         with Worker(out, patience=request.sharing.patience) as worker:
             try:
-                _announce(out, info, alone=not worker.others())
+                announce(out, info, alone=not worker.others())
                 while True:
                     _work(worker, cases, lanes, request, run_digest, times=times, progress=progress)
                     ended = _wait(worker, names)
@@ -90,12 +87,12 @@ def _share(
                         continue
                     progress("", len(names), len(names))
                     if worker.claim(FINAL):
-                        outcome = read_outcome(worker.journals(), ended, out, present=[worker.name, *worker.others()])
-                        if len(outcome.failed) == len(names):
+                        ending = read_ending(worker.journals(), ended, out, present=[worker.name, *worker.others()])
+                        if len(ending.failed) == len(names):
                             _remove(worker, fresh=fresh)
-                            raise _all_failed(outcome.failed)
+                            raise _all_failed(ending.failed)
                         write_colour_tables(out, quantifier.shared.names)
-                        merge(out, names, outcome, {**info, **_first_announced(out)})
+                        merge(out, names, ending, {**info, **first_announced(out)})
                         worker.close_session()
                         return read_result(out, names)
                     time.sleep(POLL)
@@ -250,18 +247,6 @@ def _lanes(quantifier: Quantifier, request: RunRequest) -> list[Quantifier]:
     return [quantifier.on_device(device) for device in devices[:count]]
 
 
-def _announce(out: Path, info: dict[str, Any], *, alone: bool) -> None:
-    """Write run.json, unless another process of this run has done so."""
-    stored = read_json(out / "run.json")
-    if alone or any(stored.get(key) != info[key] for key in ("status", "digest", "cases")):
-        write_json(out / "run.json", info)
-
-
-def _first_announced(out: Path) -> dict[str, Any]:
-    stored = read_json(out / "run.json")
-    return {key: stored[key] for key in ("started", "command") if key in stored}
-
-
 def _remove(worker: Worker, *, fresh: bool) -> None:
     """Leave nothing of a run without a single result."""
     out = worker.out
@@ -280,51 +265,3 @@ def _text(name: str, done: int, seconds: float, worked: float, lanes: int) -> st
     if not done:
         return name
     return f"{name} ({done / seconds:.3g} cases/s, device {min(1.0, worked / seconds / lanes):.0%})"
-
-
-def _describe(
-    quantifier: Quantifier, request: RunRequest, *, run_digest: str, model_digest: str, began: datetime.datetime, lanes: int
-) -> dict[str, Any]:
-    """What run.json says from the first moment on."""
-    model = quantifier.shared.folds[0].model
-    return {
-        "format": run_folder.FORMAT,
-        "status": "running",
-        "digest": run_digest,
-        "command": request.command,
-        "started": began.isoformat(timespec="seconds"),
-        "versions": _versions(),
-        "device": backend_name(),
-        "devices": jax.local_device_count(),
-        "lanes": lanes,
-        "hosts": request.sharing.hosts,
-        "units": "nats",
-        "method": "adversarial-model search (QUAM-SM)",
-        "setting": request.config.setting,
-        "config": to_dict(request.config),
-        "seed": request.config.seed,
-        "model": {
-            "path": str(request.model),
-            "sha256": model_digest,
-            "architecture": model.network.architecture,
-            "classes": model.network.classes,
-            "parameters": model.parameter_count,
-            "folds": len(quantifier.shared.folds),
-        },
-        "preprocessing": quantifier.preparation,
-        "fit_cases": quantifier.known.names,
-        "cases": [c.name for c in quantifier.cases],
-        "controls": {
-            "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
-            "softmax": "entropy of the given network's prediction",
-        },
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "nibabel")
-    return {
-        "quam_jax": __version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }

@@ -1,5 +1,6 @@
 """The harness that holds every method against the same cases: same networks, same metrics, same right to be tuned.
 
-`cases` reads a data set, `splits` refuses parts that overlap, `methods` lists what is compared, `tuning` chooses settings on
-validation cases, `study` runs what is not yet done, `tables` and `figures` show it.
+`request` says what is asked, `cases` reads a data set, `splits` refuses parts that overlap, `preparation` puts networks, methods
+and cases together, `methods` lists what is compared, `tuning` chooses settings on validation cases, `study` runs what is not
+yet done, `tables` and `figures` show it. `benchmark` goes through all of it, from request to files.
 """

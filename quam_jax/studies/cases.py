@@ -8,15 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..case.fit import batch_fit
-from ..core.types import FitData
+from ..data.cases import read_case_files
 from ..data.datasets import Case
 from ..data.layouts import LAYOUTS
-from ..data.preprocess import Preprocessing, consensus
+from ..data.preprocess import Preprocessing
 from ..data.records import digest, digest_arrays
-from ..data.volumes import read_channels, read_labels
-from ..models.model import SegmentationModel
-from ..models.predict import fit_data
 from .splits import Identity, patient_of
 
 
@@ -66,17 +62,10 @@ def read_case(
     """One case (see read_cases)."""
     if len(case.raters) < least_raters:
         raise ValueError(f"{case.image}: case {case.name}: expected at least {least_raters} raters, got {len(case.raters)}")
-    image = read_channels(case.files)
-    raters = np.stack([read_labels(path, classes=classes, like=image.geometry) for path in case.raters.values()])
+    image, masks = read_case_files(case, classes=classes)
+    raters = np.stack(list(masks.values()))
     prepared = preprocessing.apply(image.array)
     spacing = tuple(float(s) for s in image.geometry.spacing[: raters.ndim - 1])
     identity = Identity(case.name, patient_of(case.name, patient), image.sha256)
     whole = digest(image.sha256, digest_arrays({"raters": raters}), preprocessing.to_dict())
     return StudyCase(identity, prepared, raters, spacing, image.array, whole)
-
-
-def case_fit_data(model: SegmentationModel, cases: Sequence[StudyCase], *, batch_size: int = 0) -> FitData:
-    """The fit data of a search from cases, their raters' majority as labels, in batches of `batch_size` (0: one batch)."""
-    classes = model.network.classes
-    pairs = [(case.image, consensus(case.raters, classes)) for case in cases]
-    return fit_data(model, *batch_fit(pairs, size=batch_size, multiple=model.network.size_multiple))

@@ -13,6 +13,7 @@ from jaxtyping import Float, Integer
 from ..evaluation.agreement import pcc
 from ..evaluation.ranking import aurc, auroc, count_errors
 from ..evaluation.reference_maps import consensus, entropy_map, rater_mean
+from .splits import take_evenly
 
 MOST = 12  # divisions of the raters that are looked at, evenly spread over all of them
 
@@ -22,8 +23,7 @@ def halves(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     if count < 2:
         raise ValueError(f"raters: expected at least two to divide, got {count}")
     chosen = list(itertools.combinations(range(count), count // 2))
-    kept = [chosen[n * len(chosen) // MOST] for n in range(MOST)] if len(chosen) > MOST else chosen
-    return [(one, tuple(n for n in range(count) if n not in one)) for one in kept]
+    return [(one, tuple(n for n in range(count) if n not in one)) for one in take_evenly(chosen, MOST)]
 
 
 def pcc_halves(values: Float[np.ndarray, "*space"], raters: Integer[np.ndarray, " a *space"], *, classes: int) -> float:
@@ -38,7 +38,7 @@ def rater_figures(
     figures: dict[str, list[float]] = {"total/pcc_halves": [], "total/auroc_image": [], "total/aurc_image": []}
     for part, rest in halves(len(raters)):
         values = _entropy(raters, part, classes)
-        truth = consensus(rater_mean(raters[list(rest)], classes=classes))
+        truth = consensus(raters[list(rest)], classes=classes, ties="smallest")
         counts = count_errors(values, segmentation != truth)
         figures["total/pcc_halves"].append(pcc(values, _entropy(raters, rest, classes)))
         figures["total/auroc_image"].append(auroc(counts))

@@ -6,8 +6,9 @@ case is a patient of its own. Fit cases may be training cases, since both belong
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+T = TypeVar("T")
 KNOWN = ("train", "fit")  # parts that may share cases with each other
 
 
@@ -27,6 +28,13 @@ def patient_of(name: str, pattern: str | None) -> str:
     if found is None:
         raise ValueError(f"case {name}: expected a patient as {pattern!r} in the name, got none")
     return found[1] if found.groups() else found[0]
+
+
+def take_evenly(items: Sequence[T], most: int | None) -> list[T]:
+    """At most so many items, the n-th of them at place floor(n * len / most); all where `most` is None or large enough."""
+    if most is None or most >= len(items):
+        return list(items)
+    return [items[n * len(items) // most] for n in range(most)]
 
 
 def check_disjoint(parts: Mapping[str, Sequence[Identity]]) -> None:

@@ -17,26 +17,26 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..data.records import digest, digest_arrays, read_json, write_json
+from ..baselines.method import Method, Outcome, Settings, Subject
+from ..data.records import digest, read_json, write_json
 from ..evaluation.calibration import reliability, top_label
 from ..evaluation.evaluate import evaluate
 from ..evaluation.overlap import dice
 from ..evaluation.ranking import count_errors
-from ..evaluation.reference_maps import boundary_map, consensus, contour_distance, entropy_map, rater_mean
-from ..models.model import SegmentationModel
+from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, consensus, contour_distance, entropy_map, rater_mean
+from ..models.description import model_digest
 from ..models.predict import predict
 from ..version import __version__
 from .cases import StudyCase
 from .ceiling import pcc_halves, rater_figures
-from .methods import Method, Outcome, Settings, Subject, memo_key
+from .methods import memo_key
 from .shifts import shifted
 
-CONTROL_SIGMA = 2.0  # pixels (or the unit of the spacing): the boundary map that partial correlations regress out
 COVERAGE = np.linspace(0, 1, 41)
 BINS = 15
 
 
-class Network(NamedTuple):
+class StudyNetwork(NamedTuple):
     """A network of the study with the digest of its weights."""
 
     name: str
@@ -55,12 +55,6 @@ class Cell(NamedTuple):
     curves: dict[str, list[float]]
 
 
-def model_digest(model: SegmentationModel) -> str:
-    """SHA-256 of a network's description and numbers."""
-    description = digest(model.network.architecture, dict(model.network.arguments))
-    return digest(description, digest_arrays({**model.params, **model.stats}))
-
-
 def measure(outcome: Outcome, case: StudyCase, *, reference: Float[np.ndarray, "*space c"]) -> tuple[dict, dict]:
     """Figures and curves of one outcome against the raters of its case.
 
@@ -72,7 +66,7 @@ def measure(outcome: Outcome, case: StudyCase, *, reference: Float[np.ndarray, "
     labels = reference.argmax(-1)
     spacing = case.spacing
     probabilities = reference if outcome.probabilities is None else outcome.probabilities
-    control = boundary_map(contour_distance(labels, spacing=spacing), sigma=CONTROL_SIGMA)
+    control = boundary_map(contour_distance(labels, spacing=spacing), sigma=BOUNDARY_SIGMA)
     row = evaluate(
         {**outcome.maps, "boundary": control},
         case.raters,
@@ -84,7 +78,7 @@ def measure(outcome: Outcome, case: StudyCase, *, reference: Float[np.ndarray, "
     )
     figures = {n: float(v) for n, v in row.items() if not isinstance(v, str) and not n.startswith("boundary/")}
     mean = rater_mean(case.raters, classes=classes)
-    truth = consensus(mean)
+    truth = consensus(case.raters, classes=classes, ties="smallest")
     if outcome.probabilities is None:  # a map without probabilities has no calibration and no samples of its own
         figures = {n: v for n, v in figures.items() if n.startswith("total/") or n.startswith("dice")}
     else:
@@ -124,7 +118,7 @@ def risk_curve(uncertainty: Float[np.ndarray, "*space"], wrong: Bool[np.ndarray,
 
 
 def run_case(
-    network: Network,
+    network: StudyNetwork,
     run: Callable[..., Outcome] | None,
     case: StudyCase,
     *,
@@ -157,7 +151,7 @@ def _number(*parts: str) -> int:
 
 
 def run_study(
-    networks: Sequence[Network],
+    networks: Sequence[StudyNetwork],
     methods: Mapping[str, Method],
     settings: Mapping[tuple[str, str], Settings],
     cases: Sequence[StudyCase],
@@ -190,11 +184,7 @@ def run_study(
                 chosen,
                 fit_digest,
                 network.subject.seed,
-                together
-                if method.name == "ensemble"
-                else model_digest(network.subject.trained[method.name])
-                if method.trained
-                else "",
+                together if method.ensemble else model_digest(network.subject.trained[method.name]) if method.trained else "",
             )
             start = functools.cache(lambda method=method, network=network, chosen=chosen: method.start(network.subject, chosen))
             for condition, (place, case) in itertools.product(conditions, enumerate(cases)):
@@ -226,7 +216,7 @@ def run_study(
 
 def _cell(
     where: Cell,
-    network: Network,
+    network: StudyNetwork,
     start: Callable[[], Callable[..., Outcome] | None],
     case: StudyCase,
     *,

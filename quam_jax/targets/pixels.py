@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import ndimage
 
 from ..config import TargetConfig
 from ..core.types import Targets
+from ..evaluation.reference_maps import contour_distance
 from .masks import ranked_classes
 
 Chosen = Int[np.ndarray, " t"]
@@ -26,25 +26,9 @@ def all_pixels(shape: Sequence[int]) -> Chosen:
     return np.arange(math.prod(shape), dtype=np.int32)
 
 
-def boundary_distance(
-    labels: Int[np.ndarray, "*space"], *, spacing: Sequence[float] | None = None
-) -> Float[np.ndarray, "*space"]:
-    """Euclidean distance from every pixel to the nearest one of another label; inf where there is none.
-
-    In pixels, or in the unit of `spacing`, the sides of a voxel.
-    """
-    labels = np.asarray(labels)
-    distance = np.full(labels.shape, np.inf)
-    present = np.unique(labels)
-    for label in present if len(present) > 1 else ():
-        inside = labels == label
-        distance[inside] = ndimage.distance_transform_edt(inside, sampling=spacing)[inside]
-    return distance
-
-
 def boundary_band(labels: Int[np.ndarray, "*space"], width: float) -> Chosen:
     """Pixels within the Euclidean distance `width` of a pixel of another label; width 1 is the layer on either side."""
-    return np.flatnonzero(boundary_distance(labels) <= width).astype(np.int32)
+    return np.flatnonzero(contour_distance(labels) <= width).astype(np.int32)
 
 
 def _entropy(probs: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, " pixels"]:

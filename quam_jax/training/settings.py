@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..config import _require, setting
+from ..config import require, setting
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, name, "a whole number >= 1", getattr(self, name))
-        _require(0 < self.learning_rate < float("inf"), "learning_rate", "a number > 0", self.learning_rate)
+            require(getattr(self, name) >= 1, name, "a whole number >= 1", getattr(self, name))
+        require(0 < self.learning_rate < float("inf"), "learning_rate", "a number > 0", self.learning_rate)
         for name in ("weight_decay", "dice_weight", "scaling", "brightness", "contrast", "grain"):
-            _require(0 <= getattr(self, name) < float("inf"), name, "a number >= 0", getattr(self, name))
-        _require(0 <= self.rotation <= 180, "rotation", "0 to 180 degrees", self.rotation)
-        _require(self.crop >= 0, "crop", "a whole number >= 0", self.crop)
-        _require(self.seed >= 0, "seed", "a whole number >= 0", self.seed)
+            require(0 <= getattr(self, name) < float("inf"), name, "a number >= 0", getattr(self, name))
+        require(0 <= self.rotation <= 180, "rotation", "0 to 180 degrees", self.rotation)
+        require(self.crop >= 0, "crop", "a whole number >= 0", self.crop)
+        require(self.seed >= 0, "seed", "a whole number >= 0", self.seed)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from quam_jax.models.model import Network, SegmentationModel
-from quam_jax.networks.inference import guess_architecture, infer_arguments
+from quam_jax.networks import guess_architecture, infer_arguments
 
 FOLDER = "A_forward"
 ARCHITECTURES = {

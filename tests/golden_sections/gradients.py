@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quam_jax.core.step import cross_entropy
+from quam_jax.core.loss import cross_entropy
+from quam_jax.core.network import Mode
 from quam_jax.models.model import Network, Parameters
-from quam_jax.networks.layers import Mode
 
 from .double import as_double, double_precision
 from .forward import from_torch
@@ -94,7 +94,7 @@ def _differentiate(
 ) -> tuple[Any, Any, Any, Any, Any]:
     def loss(params: Parameters, images: Any) -> tuple[Any, Any]:
         logits, after = network.apply(params, stats, images, Mode(batch_statistics=train))
-        return cross_entropy(logits, labels), (logits, after)
+        return cross_entropy.mean(logits, labels), (logits, after)
 
     (value, (logits, after)), (grads, grad_input) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, images)
     return value, logits, grads, grad_input, after

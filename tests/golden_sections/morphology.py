@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from quam_jax.published.combination import dilate_published, erode_published
-from quam_jax.targets.masks import dilate, erode
+from quam_jax.targets.wanted.dilate import dilate
+from quam_jax.targets.wanted.erode import erode
 
 FOLDER = "E_metrics"
 INDEX = f"{FOLDER}/morph.npz"

@@ -17,13 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from quam_jax.config import SearchConfig
-from quam_jax.core.searching import prepare, search_prepared
-from quam_jax.core.step import Frozen, Procedure, Setup, StepInputs, Target, begin, plan_steps, step
+from quam_jax.config.build import build_schedule
+from quam_jax.core.searching import search_prepared
+from quam_jax.core.step import Frozen, Setup, StepInputs, Target, begin, step
 from quam_jax.core.types import Trajectory
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data
+from quam_jax.models.prepare import prepare
 from quam_jax.published.combination import best_prediction
-from quam_jax.targets.masks import dilate, erode, mask_targets
+from quam_jax.targets.masks import mask_targets
+from quam_jax.targets.wanted.dilate import dilate
+from quam_jax.targets.wanted.erode import erode
 
 from .double import as_double, double_precision
 from .forward import from_torch
@@ -125,12 +129,12 @@ def _check_single(found: Result, expected: dict[str, np.ndarray]) -> None:
 def _check_plan(given: Case) -> None:
     """Coefficients and fit batches of the steps: the schedule's value serves the step after it."""
     data, batches = given.data, len(given.data["images"])
-    plan = plan_steps(given.config, batches)
+    plan = build_schedule(given.config).plan(batches)
     np.testing.assert_array_equal(plan.batch, data["batch_index_used"])
     np.testing.assert_array_equal(plan.batch, data["sched_step_arg"] % batches)
     np.testing.assert_allclose(plan.coefficient, data["c_used"], rtol=1e-12)
     longer = dataclasses.replace(given.config, epochs=given.config.epochs + 1)
-    after = plan_steps(longer, batches).coefficient[1 : len(plan.batch) + 1]
+    after = build_schedule(longer).plan(batches).coefficient[1 : len(plan.batch) + 1]
     np.testing.assert_allclose(after, data["sched_value"], rtol=1e-12)
 
 
@@ -149,8 +153,9 @@ def _search(given: Case, *, double: bool) -> Result:
     )
     wanted = np.asarray(targets.labels).reshape(data["target_masks"].shape)
     np.testing.assert_array_equal(wanted, data["target_masks"])
-    trajectory = search_prepared(prepare(model, fit, config), image[0], targets, key=jax.random.key(0), noise=_noise(given))
-    return _as_published(trajectory, fit.reference_loss, jax.nn.softmax(logits), mask.shape)
+    prepared = prepare(model, fit, config)
+    trajectory = search_prepared(prepared, image[0], targets, key=jax.random.key(0), noise=_noise(given))
+    return _as_published(trajectory, prepared.reference_loss, jax.nn.softmax(logits), mask.shape)
 
 
 def _as_published(trajectory: Trajectory, reference_loss: Any, probs: Any, shape: tuple[int, ...]) -> Result:
@@ -186,7 +191,7 @@ def _check_states(given: Case) -> None:
     prepared = prepare(model, fit, config)
     image = jnp.asarray(data["test_image"], jnp.float64)
     frozen = Frozen(model.params, model.stats, image, prepared.fit, prepared.fit_labels, prepared.reference_loss, prepared.bound)
-    setup = Setup(model.network, prepared.space, Procedure.of(config), image.shape[1:-1])
+    setup = Setup.of(model.network, prepared.procedure, image.shape[1:-1])
     advance = jax.jit(step, static_argnums=0)
     points = jnp.arange(data["first_mask"].size)
     names = sorted({name.split("/")[0] for name in given.states})

@@ -9,8 +9,7 @@ import numpy as np
 
 from converters.readers import read_weights
 from quam_jax.models.model import Network, SegmentationModel
-from quam_jax.networks import NETWORKS
-from quam_jax.networks.inference import guess_architecture, infer_arguments
+from quam_jax.networks import NETWORKS, guess_architecture, infer_arguments
 
 from .forward import from_torch
 

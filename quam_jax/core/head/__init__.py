@@ -11,6 +11,6 @@ from .line_search import Factor as Factor
 from .line_search import fisher as fisher
 from .line_search import line_search as line_search
 from .problem import HeadProblem as HeadProblem
+from .problem import head_features as head_features
 from .problem import head_problem as head_problem
 from .problem import is_linear_head as is_linear_head
-from .problem import with_one as with_one

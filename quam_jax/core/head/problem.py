@@ -5,16 +5,19 @@ appended to f the head is one matrix. For two classes only the difference of the
 kept: the margin of class 1 over class 0 (`columns` = 1); for more classes all are kept.
 """
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ...models.model import Network, Parameters
+from ..network import CutNetwork, Parameters, described, like, named_leaves
 from .loss import fit_loss
+
+Head = tuple[Array, ...]  # kernel [f c], and bias [c] where there is one
 
 
 class HeadProblem(NamedTuple):
@@ -23,37 +26,65 @@ class HeadProblem(NamedTuple):
     features: Float[Array, "s q f"]
     transposed: Float[Array, "s f q"]
     wanted: Float[Array, "s f k"]
-    theta: Float[Array, "f k"]
+    head: Head
     reference_loss: Float[Array, " s"]
 
+    @property
+    def theta(self) -> Float[Array, "f k"]:
+        """The columns of the given head that matter."""
+        return columns_of(self.head)
 
-def is_linear_head(network: Network) -> bool:
-    """Whether what follows the cut `head` is one 1x1 convolution with bias or without."""
-    if "head" not in network.cuts:
+
+def is_linear_head(network: Any, params: Parameters, stats: Parameters) -> bool:
+    """Whether what follows the cut `head` is one matrix at every pixel, with a bias or without.
+
+    The shapes must be those of a 1x1 convolution, and the tail must give its numbers (asked once of a network, on random
+    features under random weights).
+    """
+    if not isinstance(network, CutNetwork) or "head" not in network.cuts:
         return False
-    names = network.tail_names("head")
-    shapes = network.shapes()[0]
-    weights = [shapes[n] for n in names if n.endswith("weight")]
-    return (
-        len(weights) == 1
-        and len(names) - 1 == sum(n.endswith("bias") for n in names) <= 1
-        and math.prod(weights[0][:-2]) == 1
-        and weights[0][-1] == network.classes
-    )
+    shapes = [named_leaves(params)[name].shape for name in network.tail_names("head")]
+    kernels = [shape for shape in shapes if len(shape) >= 2]
+    biases = [shape for shape in shapes if len(shape) == 1]
+    if len(kernels) != 1 or len(biases) > 1 or len(shapes) != 1 + len(biases) or math.prod(kernels[0][:-2]) != 1:
+        return False
+    return _is_matrix(network, described(params), described(stats))  # type: ignore[arg-type]  # networks are hashable
 
 
-def head_matrix(network: Network, params: Parameters) -> Float[Array, "f k"]:
-    """The head's weights, the bias as the last row, with one column a class, or one in all for two classes."""
-    names = network.tail_names("head")
-    weight = next(params[n] for n in names if n.endswith("weight"))
-    weight = weight.reshape(weight.shape[-2:])
-    bias = next((params[n] for n in names if n.endswith("bias")), jnp.zeros(weight.shape[-1]))
-    theta = jnp.concatenate([weight, bias[None]])
-    return theta[:, 1:] - theta[:, :1] if theta.shape[1] == 2 else theta
+@functools.lru_cache(maxsize=64)
+def _is_matrix(network: Any, params_like: tuple[Any, tuple], stats_like: tuple[Any, tuple]) -> bool:
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), like(params_like))
+    stats = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), like(stats_like))
+    head = head_of(network, params)
+    sides = (4,) * getattr(network, "rank", 2)
+    features = jnp.asarray(rng.normal(size=(1, *sides, head[0].shape[0])), jnp.float32)
+    try:
+        found = jax.jit(lambda p, s, x: network.tail(p, s, x, cut="head")[0])(params, stats, features)
+    except (TypeError, ValueError):
+        return False  # a tail that takes other activations
+    weights = jnp.concatenate([head[0], *(leaf[None] for leaf in head[1:])])
+    expected = head_features(features, head) @ weights
+    return found.shape == expected.shape and bool(np.allclose(found, expected, atol=1e-3 * np.ptp(expected)))
 
 
-def with_one(features: Float[Array, "*points f"]) -> Float[Array, "*points g"]:
-    """Features with the constant 1 of the bias appended."""
+def head_of(network: CutNetwork, params: Parameters) -> Head:
+    """The head's kernel as a matrix, and its bias where it has one."""
+    leaves = [named_leaves(params)[name] for name in network.tail_names("head")]
+    kernel = next(leaf for leaf in leaves if leaf.ndim >= 2)
+    return (kernel.reshape(kernel.shape[-2:]), *(leaf for leaf in leaves if leaf.ndim == 1))
+
+
+def columns_of(head: tuple[Float[Array, "..."], ...]) -> Float[Array, "g k *t"]:
+    """The head as one matrix, its bias as the last row: one column a class, or for two classes the margin of class 1 over 0."""
+    weights = jnp.concatenate([head[0], *(leaf[None] for leaf in head[1:])])
+    return weights[:, 1:] - weights[:, :1] if weights.shape[1] == 2 else weights
+
+
+def head_features(features: Float[Array, "*points f"], head: Head) -> Float[Array, "*points g"]:
+    """Features as the rows of `columns_of` take them: with the constant 1 of the bias, where there is one."""
+    if len(head) == 1:
+        return features
     return jnp.concatenate([features, jnp.ones((*features.shape[:-1], 1), features.dtype)], -1)
 
 
@@ -80,7 +111,7 @@ def fit_points(
 
 
 def head_problem(
-    network: Network,
+    network: CutNetwork,
     params: Parameters,
     fit: Float[Array, "k b *space f"],
     labels: Int[Array, "k b *space"],
@@ -93,11 +124,11 @@ def head_problem(
     flat = np.asarray(labels)
     points = fit_points(flat, batch, count=count, key=key)
     chosen = jnp.asarray(flat.reshape(-1)[points])
-    features = with_one(fit.reshape(-1, fit.shape[-1])[jnp.asarray(points)])
-    theta = head_matrix(network, params)
+    head = head_of(network, params)
+    features = head_features(fit.reshape(-1, fit.shape[-1])[jnp.asarray(points)], head)
+    theta = columns_of(head)
     columns = theta.shape[1]
     hot = chosen[..., None] == (jnp.arange(columns) if columns > 1 else jnp.ones(1, int))
     wanted = jnp.einsum("sqf,sqk->sfk", features, hot.astype(jnp.float32)) / points.shape[1]
-    problem = HeadProblem(features, jnp.swapaxes(features, 1, 2), wanted, theta, jnp.zeros(len(batch)))
-    losses = jnp.stack([fit_loss(problem.features[s], problem.wanted[s], theta[..., None])[0][0] for s in range(len(batch))])
-    return problem._replace(reference_loss=losses)
+    losses = jnp.stack([fit_loss(features[s], wanted[s], theta[..., None])[0][0] for s in range(len(batch))])
+    return HeadProblem(features, jnp.swapaxes(features, 1, 2), wanted, head, losses)

@@ -1,12 +1,14 @@
 """Pixels and regions in the space `head`: every target and member its own head, a chunk of them as matrix products."""
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ...config import ExecutionConfig, SearchConfig
-from ...models.model import Network, SegmentationModel
 from ..compilation import jit
 from ..head import (
     Asked,
@@ -14,81 +16,101 @@ from ..head import (
     HeadProblem,
     HeadRecord,
     fisher,
+    head_features,
     head_problem,
     is_linear_head,
     line_search,
     search_heads,
-    with_one,
 )
-from ..space import Space, TailSpace
-from ..step import Procedure, StepPlan, slack_bound
+from ..loss import cross_entropy
+from ..network import Parameters
+from ..schedule import StepPlan
+from ..solvers import LineSearch, Solver
+from ..space import TailSpace
+from ..step import Procedure
 from ..types import FitData, Targets, Trajectory
+from .choose import Layout
 
 NUMBERS = {"cpu": 2**21, "other": 2**27}  # logits of a chunk: a few megabytes stay near the cores
 LARGEST = 8192
-FEW_POINTS = 4096  # of a target; larger ones are images, whose search is one of whole networks
 
 
-def is_for_heads(space: Space, network: Network, config: SearchConfig, targets: Targets) -> bool:
-    """Whether this search can run as many linear heads."""
+def is_for_heads(
+    network: Any, params: Parameters, stats: Parameters, procedure: Procedure, targets: Targets, shape: Sequence[int]
+) -> bool:
+    """Whether this search runs as many linear heads: parts of an image, each with a head of its own.
+
+    How many targets there are does not decide: one pixel keeps the bound on the same drawn points as a thousand. A mask of
+    the whole image is a search of whole networks, whose constraint is the whole batch.
+    """
     return (
-        isinstance(space, TailSpace)
-        and space.cut == "head"
-        and is_linear_head(network)
-        and config.mode == "eval"
-        and config.record == "same"
-        and config.optimizer in ("adam", "sgd")
-        and targets.points.shape[0] > 1
-        and targets.points.shape[1] <= FEW_POINTS
+        procedure.space == TailSpace("head")
+        and procedure.loss == cross_entropy
+        and not procedure.train
+        and not procedure.record_after
+        and targets.points.shape[1] < math.prod(shape)
+        and is_linear_head(network, params, stats)
     )
 
 
 def search_head_targets(
-    model: SegmentationModel,
+    network: Any,
+    params: Parameters,
     activation: Float[Array, "1 *padded f"],
     fit: FitData,
     targets: Targets,
     *,
     shape: tuple[int, ...],
-    config: SearchConfig,
+    procedure: Procedure,
     steps: StepPlan,
     key: Key[Array, ""],
-    execution: ExecutionConfig,
+    layout: Layout,
 ) -> Trajectory:
     """Search every (target, member); `fit.images` are the features of the fit batches.
 
     Memory grows with the chunk; only the records grow with the number of targets, and they are kept as NumPy arrays.
     """
-    closed = config.solver == "line_search"
-    batch = steps.batch[:1] if closed else np.append(steps.batch, (steps.batch[-1] + 1) % len(fit.reference_loss))
-    problem = head_problem(model.network, model.params, fit.images, fit.labels, batch=batch, count=config.fit_points, key=key)
-    bound = slack_bound(problem.reference_loss, config)
+    solver = procedure.solver
+    closed = isinstance(solver, LineSearch)
+    batch = steps.batch[:1] if closed else np.append(steps.batch, (steps.batch[-1] + 1) % len(fit.labels))
+    problem = head_problem(network, params, fit.images, fit.labels, batch=batch, count=procedure.fit_points, key=key)
+    bound = procedure.slack.bound(problem.reference_loss)
     coefficient = jnp.asarray(np.append(steps.coefficient, steps.coefficient[-1])[: len(batch)], jnp.float32)
-    numbers = (bound, coefficient, jnp.asarray(config.learning_rate, jnp.float32))
-    factor = fisher(problem, damping=config.damping) if closed else None
+    numbers = (bound, coefficient, jnp.asarray(procedure.learning_rate, jnp.float32))
+    factor = fisher(problem, damping=solver.damping) if isinstance(solver, LineSearch) else None
     count, members, length = targets.labels.shape
     total = count * members
-    points = problem.features.shape[1] * problem.theta.shape[1]
+    points = max(problem.features.shape[1] * problem.theta.shape[1], length * problem.features.shape[2])
     budget = NUMBERS["cpu" if jax.default_backend() == "cpu" else "other"]
-    chunk = min(execution.chunk or max(16, min(LARGEST, budget // points)), total)
-    features = with_one(activation[(0, *(slice(n) for n in shape))].reshape(-1, activation.shape[-1]))
+    chunk = min(layout.chunk or max(16, min(LARGEST, budget // points)), total)
+    features = head_features(activation[(0, *(slice(n) for n in shape))].reshape(-1, activation.shape[-1]), problem.head)
     owner = np.repeat(np.arange(count), members)
     labels, places, weights = (np.asarray(leaf) for leaf in (targets.labels.reshape(-1, length), targets.points, targets.weights))
     records: list[HeadRecord] = []
     for start in range(0, total, chunk):
         rows = np.minimum(np.arange(start, start + chunk), total - 1)  # the last chunk is filled up: one compilation
         record = _search_chunk(
-            problem, factor, features, places[owner[rows]], labels[rows], weights[owner[rows]], numbers, Procedure.of(config)
+            problem,
+            factor,
+            features,
+            places[owner[rows]],
+            labels[rows],
+            weights[owner[rows]],
+            numbers,
+            None if closed else solver,
+            procedure.stop,
         )
         records.append(jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), 0, 1), record))
     probs, objective, fit_loss, penalty = (
         np.concatenate(leaves)[:total].reshape(count, members, *leaves[0].shape[1:]) for leaves in zip(*records, strict=True)
     )
-    recorded = np.asarray(bound)[-objective.shape[2] :]
-    return Trajectory(probs, objective, fit_loss, np.broadcast_to(recorded, objective.shape), penalty)  # type: ignore[arg-type]
+    bounds, references = (
+        np.broadcast_to(np.asarray(values)[-objective.shape[2] :], objective.shape) for values in (bound, problem.reference_loss)
+    )
+    return Trajectory(probs, objective, fit_loss, bounds, penalty, references)  # type: ignore[arg-type]  # NumPy arrays
 
 
-@jit(static_argnames="procedure")
+@jit(static_argnames=("solver", "stop"))
 def _search_chunk(
     problem: HeadProblem,
     factor: Factor | None,
@@ -97,14 +119,16 @@ def _search_chunk(
     labels: Int[Array, "t p"],
     weights: Float[Array, "t p"],
     numbers: tuple,
-    procedure: Procedure,
+    solver: Solver | None,
+    stop: bool,
 ) -> HeadRecord:
     columns = problem.theta.shape[1]
     own = jnp.moveaxis(features[points], (0, 1, 2), (2, 1, 0))
     asked = Asked(own, _one_hot(labels, columns), (weights / jnp.sum(weights, -1, keepdims=True)).T)
     bound, coefficient, rate = numbers
-    if factor is None:
-        return search_heads(problem, asked, bound=bound, coefficient=coefficient, rate=rate, procedure=procedure)
+    if solver is not None:
+        return search_heads(problem, asked, bound=bound, coefficient=coefficient, rate=rate, solver=solver, stop=stop)
+    assert factor is not None
     if columns == 1:
         against = 1 - asked.labels
     else:

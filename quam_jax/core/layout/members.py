@@ -1,4 +1,4 @@
-"""Many members of a case through the steps of search.py: mapped, unrolled or one by one; scanned, unrolled or in a loop.
+"""Many members of a case through the steps of step.py: mapped, unrolled or one by one; scanned, unrolled or in a loop.
 
 On a CPU a convolution inside a scan or with mapped weights is many times slower than in a plain compiled step, so members
 and steps are dispatched from Python there; on accelerators they are mapped and scanned. All ways give the same numbers.
@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...config import SearchConfig
 from ..compilation import jit, side_by_side
-from ..step import Frozen, Record, Setup, State, StepInputs, StepPlan, Target, begin, fit_loss_of, may_skip_fit, measure, step
-from .plan import PROBE, Plan, memory_budget
+from ..schedule import StepPlan
+from ..step import Frozen, Record, Setup, State, StepInputs, Target, begin, fit_loss_of, may_skip_fit, measure, step
+from .choose import PROBE, Layout, memory_budget
 
 Job = tuple[int, ...]  # what tells a member apart: image, target and member
 _COMPILED: set[Hashable] = set()  # kinds of groups that have run in this process
@@ -33,8 +33,8 @@ def run_members(
     jobs: list[Job],
     steps: StepPlan,
     *,
-    config: SearchConfig,
-    plan: Plan,
+    rate: float,
+    layout: Layout,
     draw: Callable[[Job, int], Any],
 ) -> Record:
     """The records `[members s ...]` of all jobs in order, a chunk at a time; the chunk halves when memory runs out.
@@ -43,14 +43,14 @@ def run_members(
     targets of some jobs along a leading axis, `draw` gives the noise of a job in a step.
     """
     parts: list[Record] = []
-    start, chunk = 0, plan.chunk or _fitting_chunk(setup, frozen, targets_of, jobs, plan=plan, draw=draw)
+    start, chunk = 0, layout.chunk or _fitting_chunk(setup, frozen, targets_of, jobs, layout=layout, draw=draw)
     while start < len(jobs):
         part = jobs[start : start + chunk]
         count = len(part)
-        if plan.members == "vmap":
+        if layout.members == "vmap":
             part = part + part[-1:] * (chunk - count)
         try:
-            record = _run_chunk(setup, frozen, targets_of(part), part, steps, config=config, plan=plan, draw=draw)
+            record = _run_chunk(setup, frozen, targets_of(part), part, steps, rate=rate, layout=layout, draw=draw)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or chunk == 1:
                 raise
@@ -67,7 +67,7 @@ def _fitting_chunk(
     targets_of: Callable[[list[Job]], Target],
     jobs: list[Job],
     *,
-    plan: Plan,
+    layout: Layout,
     draw: Callable[[Job, int], Any],
 ) -> int:
     """How many members' temporary arrays the memory takes, by the compiled step of a few, each device with its share."""
@@ -82,7 +82,7 @@ def _fitting_chunk(
     )
     analysis = compiled.memory_analysis()
     each = max(1, (analysis.temp_size_in_bytes + analysis.output_size_in_bytes) // count)  # type: ignore[union-attr]
-    chunk = max(1, memory_budget() // each) * plan.devices
+    chunk = max(1, memory_budget() // each) * layout.devices
     chunks = -(-len(jobs) // chunk)
     return -(-len(jobs) // chunks)  # chunks of equal size
 
@@ -94,22 +94,22 @@ def _run_chunk(
     jobs: list[Job],
     steps: StepPlan,
     *,
-    config: SearchConfig,
-    plan: Plan,
+    rate: float,
+    layout: Layout,
     draw: Callable[[Job, int], Any],
 ) -> Record:
     total = len(steps.batch)
-    measured = not setup.procedure.record_after  # then one more evaluation gives the last iterate its record
+    measured = not setup.record_after  # then one more evaluation gives the last iterate its record
     batches = frozen.bound.shape[0]
-    rate = jnp.asarray(config.learning_rate, jnp.float32)
-    mapped = plan.members == "vmap"
-    groups = [list(range(len(jobs)))] if plan.members != "loop" else [[i] for i in range(len(jobs))]
+    moved_by = jnp.asarray(rate, jnp.float32)
+    mapped = layout.members == "vmap"
+    groups = [list(range(len(jobs)))] if layout.members != "loop" else [[i] for i in range(len(jobs))]
     advance = _mapped if mapped else _unrolled
 
     def inputs(group: list[int], s: int) -> Any:
         batch = steps.batch[s] if s < total else (steps.batch[-1] + 1) % batches
         last = min(s, total - 1)
-        shared = StepInputs(jnp.asarray(batch), jnp.asarray(steps.coefficient[last], jnp.float32), rate, None)
+        shared = StepInputs(jnp.asarray(batch), jnp.asarray(steps.coefficient[last], jnp.float32), moved_by, None)
         noise = [draw(jobs[i], last) for i in group]
         return shared._replace(noise=_stack(noise)) if mapped else tuple(shared._replace(noise=masks) for masks in noise)
 
@@ -117,7 +117,7 @@ def _run_chunk(
     chosen: list[Any] = []
     for group in groups:
         one_by_one = tuple(jax.tree.map(lambda x, i=i: x[i], targets) for i in group) if not mapped else ()
-        chosen.append(_shared_out(targets, plan.devices) if mapped else one_by_one)
+        chosen.append(_shared_out(targets, layout.devices) if mapped else one_by_one)
         states.append(_begin(setup, frozen, len(group), mapped))
     recorded: list[list[Any]] = [[] for _ in groups]
 
@@ -125,9 +125,9 @@ def _run_chunk(
         if measured:
             recorded[g].append(_measure(setup, frozen, chosen[g], states[g], inputs(groups[g], total), advance))
 
-    if plan.steps == "loop":
+    if layout.steps == "loop":
         bounds, references = np.asarray(frozen.bound), np.asarray(frozen.reference_loss)
-        lazy = plan.members == "loop" and may_skip_fit(setup)
+        lazy = layout.members == "loop" and may_skip_fit(setup)
 
         def run_group(g: int) -> None:
             for s in range(total):
@@ -142,13 +142,13 @@ def _run_chunk(
                 recorded[g].append(record)
             measure_last(g)
 
-        kind = (setup, len(groups[0]), plan, _shapes((frozen, targets)))
+        kind = (setup, len(groups[0]), layout, _shapes((frozen, targets)))
         for _ in side_by_side(run_group, range(len(groups)), compiled=kind in _COMPILED):
             _COMPILED.add(kind)
     else:
         for g, group in enumerate(groups):
             sequence = _stack([inputs(group, s) for s in range(total)])
-            states[g], records = _steps(setup, frozen, chosen[g], states[g], sequence, advance, plan.steps == "scan")
+            states[g], records = _steps(setup, frozen, chosen[g], states[g], sequence, advance, layout.steps == "scan")
             recorded[g] = [jax.tree.map(lambda x, s=s: x[s], records) for s in range(total)]
             measure_last(g)
     first = 1 if measured else 0

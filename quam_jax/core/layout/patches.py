@@ -7,22 +7,23 @@ the whole image is. A fit patch explains CROP x CROP pixels.
 
 import functools
 import math
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ...config import ExecutionConfig, SearchConfig
-from ...models.model import Network, Parameters
-from ...networks.convolution import on_patches
 from ..compilation import jit
 from ..head.problem import fit_points
-from ..space import Space, TailSpace
-from ..step import Frozen, Record, Setup, StepPlan, Target, cross_entropy, slack_bound
+from ..network import CutNetwork, Parameters, described, like, on_patches
+from ..schedule import StepPlan
+from ..space import TailSpace
+from ..step import Frozen, Procedure, Record, Setup, Target
 from ..types import FitData, Targets
+from .choose import Layout, choose_layout
 from .members import Job, run_members
-from .plan import choose_plan
 
 PROBE = 33  # pixels a side of the activation on which the receptive field is read off
 CHUNK = 128  # pixels side by side
@@ -30,17 +31,27 @@ CROP = 4  # pixels a side that a fit patch explains: neighbours share most of wh
 TOO_WIDE = 11  # windows of more pixels a side than 2 * this + 1 save nothing
 
 
-@functools.lru_cache(maxsize=32)
-def receptive_radius(network: Network, cut: str, features: int) -> int | None:
+def receptive_radius(
+    network: CutNetwork, params: Parameters, stats: Parameters, *, cut: str, features: int, rank: int
+) -> int | None:
     """How far behind a cut a logit sees, in pixels; None where that is the whole image, or the size changes on the way.
 
-    Read off the gradient of the middle logits in random activations under random weights.
+    Read off the gradient of the middle logits in random activations under random weights; asked once of a network.
     """
+    kinds = described(params), described(stats)
+    return _radius(network, cut, features, rank, *kinds)  # type: ignore[arg-type]  # networks are hashable
+
+
+@functools.lru_cache(maxsize=32)
+def _radius(
+    network: CutNetwork, cut: str, features: int, rank: int, params_like: tuple[Any, tuple], stats_like: tuple[Any, tuple]
+) -> int | None:
     rng = np.random.default_rng(0)
-    shapes, statistics = network.shapes()
-    params = {n: jnp.asarray(rng.normal(size=s) / math.sqrt(max(1, math.prod(s[:-1]))), jnp.float32) for n, s in shapes.items()}
-    stats = {n: jnp.ones(s) for n, s in statistics.items()}
-    sides = (PROBE,) * network.rank
+    params = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape) / math.sqrt(max(1, math.prod(x.shape[:-1]))), x.dtype), like(params_like)
+    )
+    stats = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), like(stats_like))
+    sides = (PROBE,) * rank
     middle = (0, *(n // 2 for n in sides))
     activation = jnp.asarray(rng.normal(size=(1, *sides, features)), jnp.float32)
 
@@ -63,21 +74,28 @@ def receptive_radius(network: Network, cut: str, features: int) -> int | None:
 
 
 def patch_radius(
-    space: Space, network: Network, config: SearchConfig, targets: Targets, activation: Float[Array, "1 *padded f"]
+    network: Any,
+    params: Parameters,
+    stats: Parameters,
+    procedure: Procedure,
+    targets: Targets,
+    activation: Float[Array, "1 *padded f"],
 ) -> int | None:
-    """The radius of a search on patches, or None where this search needs whole images."""
+    """The radius of a search on patches, or None where this search needs whole images.
+
+    How many pixels are asked does not decide: one keeps the bound on the same drawn patches as a thousand.
+    """
+    space = procedure.space
     if not (
         isinstance(space, TailSpace)
         and space.cut != "head"
         and targets.points.shape[1] == 1
-        and targets.points.shape[0] > 1
-        and config.mode == "eval"
-        and config.record == "same"
+        and not procedure.train
+        and not procedure.record_after
+        and isinstance(activation, jax.Array)
     ):
         return None
-    if not isinstance(activation, jax.Array):
-        return None
-    radius = receptive_radius(network, space.cut, activation.shape[-1])
+    radius = receptive_radius(network, params, stats, cut=space.cut, features=activation.shape[-1], rank=activation.ndim - 2)
     return radius if radius is not None and min(activation.shape[1:-1]) >= 2 * radius + CROP else None
 
 
@@ -116,11 +134,11 @@ def fit_patches(
     return windows.reshape(*flat.shape, *windows.shape[1:]), jnp.asarray(crops.reshape(*flat.shape, *crops.shape[1:]))
 
 
-@jit(static_argnames=("network", "space"))
-def _patch_loss(network: Network, space: Space, params: Parameters, stats: Parameters, patches: Array, labels: Array) -> Array:
-    z = space.start(network, params, patches)
+@jit(static_argnames="setup")
+def _patch_loss(setup: Setup, params: Parameters, stats: Parameters, patches: Array, labels: Array) -> Array:
+    z = setup.space.start(setup.network, params, patches)
     with on_patches():
-        return cross_entropy(space.logits(network, z, params, stats, patches)[0], labels)
+        return setup.loss.mean(setup.space.logits(setup.network, z, params, stats, patches)[0], labels)
 
 
 def search_patches(
@@ -130,16 +148,16 @@ def search_patches(
     targets: Targets,
     *,
     radius: int,
-    config: SearchConfig,
+    procedure: Procedure,
     steps: StepPlan,
     key: Key[Array, ""],
-    execution: ExecutionConfig,
+    layout: Layout,
 ) -> Record:
     """The records of every (target, member) in order."""
-    batch = np.append(steps.batch, (steps.batch[-1] + 1) % len(fit.reference_loss))
-    patches, labels = fit_patches(fit, batch, radius=radius, count=config.fit_patches, key=key)
+    batch = np.append(steps.batch, (steps.batch[-1] + 1) % len(fit.labels))
+    patches, labels = fit_patches(fit, batch, radius=radius, count=procedure.fit_patches, key=key)
     reference_loss = jnp.stack(
-        [_patch_loss(setup.network, setup.space, frozen.params, frozen.stats, x, y) for x, y in zip(patches, labels, strict=True)]
+        [_patch_loss(setup, frozen.params, frozen.stats, x, y) for x, y in zip(patches, labels, strict=True)]
     )
     image, wanted = frozen.image, np.asarray(targets.labels)
     place = np.stack(np.unravel_index(np.asarray(targets.points)[:, 0], setup.shape), -1)
@@ -148,7 +166,7 @@ def search_patches(
         fit=patches,
         fit_labels=labels,
         reference_loss=reference_loss,
-        bound=slack_bound(reference_loss, config),
+        bound=procedure.slack.bound(reference_loss),
     )
     jobs = [(t, m) for t in range(wanted.shape[0]) for m in range(wanted.shape[1])]
     at_border = np.any((place < radius) | (place >= np.array(image.shape[1:-1]) - radius), 1)
@@ -165,18 +183,18 @@ def search_patches(
         return Target(points[:, None], wanted[rows, members], np.ones((len(rows), 1), np.float32), windows[:, None])
 
     def run(part: list[Job], setup: Setup) -> Record:
-        plan = choose_plan(execution, members=len(part))
-        devices = min(execution.devices or jax.local_device_count(), len(part))
-        if execution.member_plan == "auto":
-            plan = plan._replace(members="vmap", devices=devices, chunk=min(execution.chunk or CHUNK * devices, len(part)))
+        chosen = choose_layout(layout, members=len(part))
+        devices = min(layout.devices or jax.local_device_count(), len(part))
+        if layout.members == "auto":
+            chosen = replace(chosen, members="vmap", devices=devices, chunk=min(layout.chunk or CHUNK * devices, len(part)))
         return run_members(
             setup,
             frozen,
             lambda some: targets_of(some, setup.shape),
             part,
             own_steps,
-            config=config,
-            plan=plan,
+            rate=procedure.learning_rate,
+            layout=chosen,
             draw=lambda job, s: None,
         )
 

@@ -1,8 +1,9 @@
 """Any other network: a graph that `torch.export` wrote down, run on JAX arrays without PyTorch.
 
-`program.py` reads the graph's text form, `values.py` says how values are stored, `convolution.py`, `resize.py`, `norms.py`,
-`elementwise.py`, `shapes.py`, `entries.py` and `creation.py` hold the operations and `run.py` runs them. `GraphNetwork` makes
-such a graph a network like the others. The graph is fixed as exported: there is no train mode.
+`program.py` reads the graph's text form, `arithmetic.py` computes with its sizes, `values.py` says how values are stored,
+`convolution.py`, `pooling.py`, `products.py`, `resize.py`, `norms.py`, `elementwise.py`, `numbers.py`, `shapes.py`, `entries.py`
+and `creation.py` hold the operations and `run.py` runs them. `GraphNetwork` makes such a graph a network like the others. The
+graph is fixed as exported: there is no train mode.
 """
 
 import math
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ..layers import EVAL, Mode
+from ...core.network import EVAL, Mode
+from ..architecture import Architecture
 from .program import Weight, bind_sizes, parse, references
 from .run import SIZES, Blank, abstract_sizes, run, split_at
 from .values import LAYOUTS, Last, Stored, last, plain, rank, shape
@@ -41,6 +43,7 @@ class GraphNetwork(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.program = tuple(program)
+        parse(self.program)
         self.size_multiple = tuple(size_multiple)
         self.places = tuple((cut, node, tuple(scale)) for cut, node, scale in cuts)
         self.kinds = tuple((name, layout) for name, layout, _ in (*weights, *statistics))
@@ -131,4 +134,6 @@ def _initial(rngs: nnx.Rngs, layout: str, size: tuple[int, ...], name: str) -> A
     return jax.random.uniform(rngs.params(), size, jnp.float32, -bound, bound)
 
 
-__all__ = ["GraphNetwork"]
+ARCHITECTURES = (Architecture("graph", GraphNetwork),)
+
+__all__ = ["ARCHITECTURES", "GraphNetwork"]

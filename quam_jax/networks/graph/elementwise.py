@@ -1,8 +1,6 @@
-"""Elementwise operations of imported graphs: arithmetic, comparisons, activations, casts, and arithmetic of sizes."""
+"""Elementwise operations of imported graphs: arithmetic, comparisons, activations and casts."""
 
 import functools
-import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +9,7 @@ import jax.numpy as jnp
 from jax.scipy import special
 from jaxtyping import Array
 
-from .values import OPERATIONS, Last, elementwise, is_array, plain, register, shape
+from .values import Last, elementwise, is_array, plain, register
 
 # 64-bit types are computed in 32 bits: JAX's default, and enough for indices and logits
 DTYPES: dict[str, Any] = {
@@ -104,69 +102,10 @@ _BINARY: dict[str, Callable[..., Any]] = {
     "true_divide": jnp.true_divide,
 }
 
-# numbers of the program itself, sizes mostly: Python's own arithmetic
-_NUMBERS: dict[str, Callable[..., Any]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "floordiv": operator.floordiv,
-    "mod": operator.mod,
-    "truediv": operator.truediv,
-    "neg": operator.neg,
-    "pow": operator.pow,
-    "eq": operator.eq,
-    "ne": operator.ne,
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "and_": operator.and_,
-    "or_": operator.or_,
-    "not_": operator.not_,
-    "sym_not": operator.not_,
-    "sym_max": max,
-    "sym_min": min,
-    "max": max,
-    "min": min,
-    "sym_int": int,
-    "sym_float": float,
-    "float": float,
-    "int": int,
-    "trunc": math.trunc,
-    "ceil": math.ceil,
-    "floor": math.floor,
-    "round": round,
-    "sqrt": math.sqrt,
-    "sym_sqrt": math.sqrt,
-    "_sym_sqrt": math.sqrt,
-    "sym_ite": lambda c, a, b: a if c else b,
-    "abs": abs,
-}
-
 for _name, _function in _UNARY.items():
     elementwise(_name)(functools.partial(lambda f, x: f(x), _function))
 for _name, _function in _BINARY.items():
     elementwise(_name)(functools.partial(lambda f, x, other: f(x, other), _function))
-for _name, _function in _NUMBERS.items():
-    OPERATIONS[f"size.{_name}"] = _function
-
-
-@register("size.item")
-def take_item(values: Any, index: int) -> Any:
-    """An entry of a list."""
-    return values[index]
-
-
-@register("sym_size")
-def size_of(x: Any, dim: int) -> int:
-    """The length of an axis."""
-    return shape(x)[dim]
-
-
-@register("sym_numel", "numel")
-def count_entries(x: Any) -> int:
-    """The number of entries."""
-    return math.prod(shape(x))
 
 
 @elementwise("add")

@@ -10,41 +10,25 @@ returns the logits. The operations are those of PyTorch's ATen library by their 
 import ast
 import functools
 import math
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from .arithmetic import check_number, condition_text, evaluate_size
 
 SPACE = ("d", "h", "w")
 WORDS = {"inf": math.inf, "nan": math.nan}
-_ARITHMETIC: dict[type, Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.truediv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.USub: operator.neg,
-    ast.Not: operator.not_,
-}
-_CALLS: dict[str, Callable[..., Any]] = {
-    "max": max,
-    "min": min,
-    "abs": abs,
-    "int": int,
-    "float": float,
-    "round": round,
-    "ceil": math.ceil,
-    "floor": math.floor,
-    "trunc": math.trunc,
-    "sqrt": math.sqrt,
-}
+_UNREADABLE = (  # all that reading a line may raise
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+)
+NESTING = 16  # lists inside each other in an argument
 
 
 class Ref(NamedTuple):
@@ -114,24 +98,38 @@ def parse(lines: tuple[str, ...]) -> Program:
     image, sizes, checks, output = "", (), [], ""
     for number, line in enumerate(lines, start=1):
         try:
-            statement = ast.parse(line).body[0]
+            (statement,) = ast.parse(line).body
             if isinstance(statement, ast.Return):
                 output = _read(statement.value, nodes).name
             elif isinstance(statement, ast.Expr):
-                call = statement.value
-                if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "check"):
-                    raise TypeError("neither a node nor a check")
-                checks.append(ast.unparse(call.args[0]))
+                checks.append(_read_check(statement.value, sizes))
             else:
                 node = _read_node(statement, nodes, where=line.partition("  # ")[2])
                 nodes[node.name] = node
                 if node.op == "input":
-                    image, sizes = node.name, node.args
-        except (SyntaxError, TypeError, AttributeError, IndexError, KeyError, RecursionError) as error:
-            raise ValueError(f"graph: line {number} cannot be read ({error}): {line[:100]}") from error
+                    image, sizes = node.name, _read_sizes(node)
+        except _UNREADABLE as error:
+            shown = " ".join(str(line)[:100].split())
+            raise ValueError(f"graph: line {number} cannot be read ({str(error)[:200]}): {shown}") from error
     if not image or not output:
         raise ValueError("graph: expected an image = input(...) line and a return line")
     return Program(image, sizes, tuple(checks), tuple(n for n in nodes.values() if n.op != "input"), output)
+
+
+def _read_check(call: Any, sizes: Sequence[int | str]) -> str:
+    if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "check" and not call.keywords):
+        raise TypeError("neither a node nor a check")
+    (condition,) = call.args
+    text = condition_text(condition)
+    evaluate_size(text, {n: None for n in sizes if isinstance(n, str)})  # what does not depend on sizes is tried now
+    return text
+
+
+def _read_sizes(node: Node) -> tuple[int | str, ...]:
+    known = ("b", "i", *SPACE)
+    if not all(n in known if isinstance(n, str) else isinstance(n, int) and n > 0 for n in node.args) or node.kwargs:
+        raise TypeError(f"expected sizes > 0 or letters among {', '.join(known)}")
+    return node.args
 
 
 def _read_node(statement: Any, known: Mapping[str, Node], *, where: str) -> Node:
@@ -141,14 +139,16 @@ def _read_node(statement: Any, known: Mapping[str, Node], *, where: str) -> Node
     return Node(target.id, op, tuple(_read(a, known) for a in call.args), kwargs, where)
 
 
-def _read(value: Any, known: Mapping[str, Node]) -> Any:
+def _read(value: Any, known: Mapping[str, Node], *, depth: int = 0) -> Any:
+    if depth > NESTING:
+        raise TypeError(f"expected up to {NESTING} lists inside each other")
     match value:
         case ast.Constant():
-            return value.value
+            return check_number(value.value) if isinstance(value.value, int) else value.value
         case ast.List() | ast.Tuple():
-            return [_read(v, known) for v in value.elts]
+            return [_read(v, known, depth=depth + 1) for v in value.elts]
         case ast.UnaryOp(op=ast.USub()):
-            return -_read(value.operand, known)
+            return -_read(value.operand, known, depth=depth + 1)
         case ast.Subscript(value=ast.Name(id="weight")):
             return Weight(value.slice.value)  # type: ignore[attr-defined]
         case ast.Name():
@@ -172,39 +172,3 @@ def bind_sizes(program: Program, shape: Sequence[int]) -> dict[str, int]:
         if not evaluate_size(check, {n: max(m, 2) if n == "b" else m for n, m in sizes.items()}):
             raise ValueError(f"graph: {wanted}, with {check}; got {list(shape)}")
     return sizes
-
-
-def evaluate_size(expression: str, sizes: Mapping[str, int]) -> Any:
-    """The value of an arithmetic expression of sizes; ValueError on anything that is not arithmetic."""
-    return _evaluate(_expression(expression), sizes)
-
-
-@functools.lru_cache(maxsize=4096)
-def _expression(text: str) -> ast.expr:
-    try:
-        return ast.parse(text, mode="eval").body
-    except (SyntaxError, RecursionError) as error:
-        raise ValueError(f"graph: cannot read the condition {text[:100]}") from error
-
-
-def _evaluate(node: ast.expr, sizes: Mapping[str, int]) -> Any:
-    match node:
-        case ast.Constant(value=int() | float()):
-            return node.value
-        case ast.Name() if node.id in sizes:
-            return sizes[node.id]
-        case ast.BinOp() if type(node.op) in _ARITHMETIC:
-            return _ARITHMETIC[type(node.op)](_evaluate(node.left, sizes), _evaluate(node.right, sizes))
-        case ast.UnaryOp() if type(node.op) in _ARITHMETIC:
-            return _ARITHMETIC[type(node.op)](_evaluate(node.operand, sizes))
-        case ast.BoolOp():
-            parts = [_evaluate(v, sizes) for v in node.values]
-            return all(parts) if isinstance(node.op, ast.And) else any(parts)
-        case ast.Compare() if all(type(op) in _ARITHMETIC for op in node.ops):
-            values = [_evaluate(v, sizes) for v in (node.left, *node.comparators)]
-            return all(_ARITHMETIC[type(op)](a, b) for op, a, b in zip(node.ops, values, values[1:], strict=False))
-        case ast.Call():
-            name = ast.unparse(node.func).removeprefix("math.")
-            if name in _CALLS:
-                return _CALLS[name](*(_evaluate(a, sizes) for a in node.args))
-    raise ValueError(f"graph: no arithmetic of sizes: {ast.unparse(node)}")

@@ -11,13 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import convolution, creation, elementwise, entries, norms, resize, shapes
+from . import convolution, creation, elementwise, entries, norms, numbers, pooling, products, resize, shapes
 from .fold import convolve_normalised, find_folds
 from .program import Node, Program, Ref, Weight, parse, references
 from .values import OPERATIONS, is_array, register
 
 SIZES = ("sym_size", "sym_numel", "numel")
-TABLES = (convolution, creation, elementwise, entries, norms, resize, shapes)  # importing them fills OPERATIONS
+TABLES = (
+    convolution,
+    creation,
+    elementwise,
+    entries,
+    norms,
+    numbers,
+    pooling,
+    products,
+    resize,
+    shapes,
+)  # importing them fills OPERATIONS
 
 
 class Blank(NamedTuple):

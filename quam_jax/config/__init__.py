@@ -1,0 +1,36 @@
+"""Settings of a run: which there are (schema), and their way to and from files (files)."""
+
+from .files import change, dump_config, fields_of, from_dict, load_config, to_dict
+from .schema import (
+    PRESETS,
+    REGION_KINDS,
+    WANTED_MASKS,
+    Config,
+    ExecutionConfig,
+    FitConfig,
+    SampleConfig,
+    SearchConfig,
+    TargetConfig,
+    require,
+    setting,
+)
+
+__all__ = [
+    "PRESETS",
+    "REGION_KINDS",
+    "WANTED_MASKS",
+    "Config",
+    "ExecutionConfig",
+    "FitConfig",
+    "SampleConfig",
+    "SearchConfig",
+    "TargetConfig",
+    "change",
+    "dump_config",
+    "fields_of",
+    "from_dict",
+    "load_config",
+    "require",
+    "setting",
+    "to_dict",
+]

@@ -1,0 +1,45 @@
+"""Losses: what a point costs and how points add up, one for the target's points and for the fit data alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+PerPoint = Callable[[Float[Array, "*batch c"], Int[ArrayLike, "*batch"]], Float[Array, "*batch"]]
+Reduction = Callable[[Float[Array, "*batch"], ArrayLike], Float[Array, ""]]
+
+
+def weighted_mean(
+    losses: Float[Array, "*batch"], weights: Float[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"]
+) -> Float[Array, ""]:
+    """The mean of the losses under weights >= 0; points of weight 0 take no part, whatever their loss."""
+    weights = jnp.asarray(weights)
+    total = jnp.sum(weights)
+    return jnp.sum(weights * jnp.where(weights > 0, losses, 0.0)) / jnp.where(total > 0, total, 1)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`per_point(logits, labels)` gives the loss of every point, `reduce(losses, weights)` one number of them.
+
+    Both are pure functions of arrays; a loss is told apart by them, so define them once and not in a loop.
+    """
+
+    per_point: PerPoint = optax.softmax_cross_entropy_with_integer_labels
+    reduce: Reduction = weighted_mean
+
+    def mean(self, logits: Float[Array, "*batch c"], labels: Int[Array, "*batch"]) -> Float[Array, ""]:
+        """The loss over the positions with a label >= 0."""
+        labelled = labels >= 0
+        return self.reduce(self.per_point(logits, jnp.where(labelled, labels, 0)), labelled)
+
+    def at_points(
+        self, logits: Float[Array, "p c"], labels: Int[ArrayLike, " p"], weights: Float[ArrayLike, " p"]
+    ) -> Float[Array, ""]:
+        """The loss over a target's points."""
+        return self.reduce(self.per_point(logits, labels), weights)
+
+
+cross_entropy = Loss()

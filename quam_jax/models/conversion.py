@@ -1,0 +1,80 @@
+"""Any model that can be read, as a model folder, with settings that the file lacks and its numbers checked; and the way back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..data.preprocess import Preprocessing
+from .folder import save_model
+from .loading import load_model
+from .model import SegmentationModel
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """A model to read (load_model says what is meant by `arch`, `arguments`, `fold` and `configuration`), and where to save it.
+
+    `preprocessing` (settings of Preprocessing) and `class_names` replace what the source says. `verify` is an .npz with `input`
+    and `logits` [b c *space] of the original network.
+    """
+
+    source: Path
+    out: Path
+    arch: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] | None = None
+    class_names: tuple[str, ...] | None = None
+    fold: str | None = None
+    configuration: str | None = None
+    verify: Path | None = None
+
+
+class Converted(NamedTuple):
+    """The model as saved, and how it compares with the original where that is known.
+
+    `parity` are the figures of the comparison (converters.parity), `reference` says with what, and `differs` whether the logits
+    are not those of the reference that was asked for.
+    """
+
+    model: SegmentationModel
+    parity: dict[str, Any] | None = None
+    reference: str = ""
+    differs: bool = False
+
+
+def convert_model(request: ConvertRequest) -> Converted:
+    """Read, map, check and save a model.
+
+    A model whose logits differ from the reference is saved all the same, with the figures in its manifest. ValueError, before
+    anything is written, for what `load_model` refuses, settings that do not fit, and no reference where one was named.
+    """
+    model = load_model(
+        request.source, request.arch, fold=request.fold, configuration=request.configuration, **dict(request.arguments)
+    )
+    if request.preprocessing is not None:
+        settings = {"channels": model.network.in_channels, **request.preprocessing}
+        model.manifest["preprocessing"] = Preprocessing.from_dict(settings).to_dict()
+    if request.class_names is not None:
+        if len(request.class_names) != model.network.classes:
+            raise ValueError(f"--class-names: expected {model.network.classes} names, got {len(request.class_names)}")
+        model.manifest["class_names"] = list(request.class_names)
+    result = Converted(model)
+    if request.verify is not None:
+        from converters.parity import check_parity, record_parity
+
+        if not request.verify.is_file():
+            raise ValueError(f"--verify {request.verify}: expected an NPZ file with input and logits, got nothing there")
+        parity = check_parity(model, reference=request.verify)
+        result = Converted(record_parity(model, parity), parity, request.verify.name, parity["verdict"] != "equal")
+    elif (live := model.manifest.get("parity", {})).get("kind") == "live PyTorch":  # reading a graph checks it
+        result = Converted(model, live, "the graph in PyTorch")
+    save_model(request.out, result.model)
+    return result
+
+
+def export_model(model: Path, out: Path) -> None:
+    """Write a model's weights as a PyTorch (.pth) or safetensors file, with their original names."""
+    from converters.export import export_weights
+
+    export_weights(load_model(model), out)

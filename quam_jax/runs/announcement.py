@@ -1,0 +1,79 @@
+"""What run.json says while a run is on: written by the first process, kept by those that join it."""
+
+import datetime
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ..config import to_dict
+from ..core.layout.choose import backend_name
+from ..data.records import read_json, write_json
+from ..evaluation.reference_maps import BOUNDARY_SIGMA
+from ..version import __version__
+from . import folder as run_folder
+from .quantifier import Quantifier
+from .request import RunRequest
+
+
+def describe(
+    quantifier: Quantifier, request: RunRequest, *, run_digest: str, model_digest: str, began: datetime.datetime, lanes: int
+) -> dict[str, Any]:
+    """What run.json says from the first moment on."""
+    model = quantifier.shared.folds[0].model
+    return {
+        "format": run_folder.FORMAT,
+        "status": "running",
+        "digest": run_digest,
+        "command": request.command,
+        "started": began.isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "device": backend_name(),
+        "devices": jax.local_device_count(),
+        "lanes": lanes,
+        "hosts": request.sharing.hosts,
+        "units": "nats",
+        "method": "adversarial-model search (QUAM-SM)",
+        "setting": request.config.setting,
+        "config": to_dict(request.config),
+        "seed": request.config.seed,
+        "model": {
+            "path": str(request.model),
+            "sha256": model_digest,
+            "architecture": model.network.architecture,
+            "classes": model.network.classes,
+            "parameters": model.parameter_count,
+            "folds": len(quantifier.shared.folds),
+        },
+        "preprocessing": quantifier.preparation,
+        "fit_cases": quantifier.known.names,
+        "cases": [c.name for c in quantifier.cases],
+        "controls": {
+            "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
+            "softmax": "entropy of the given network's prediction",
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "nibabel")
+    return {
+        "quam_jax": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def announce(out: Path, info: dict[str, Any], *, alone: bool) -> None:
+    """Write run.json, unless another process of this run has done so."""
+    stored = read_json(out / "run.json")
+    if alone or any(stored.get(key) != info[key] for key in ("status", "digest", "cases")):
+        write_json(out / "run.json", info)
+
+
+def first_announced(out: Path) -> dict[str, Any]:
+    """What the process that began the run said of its beginning."""
+    stored = read_json(out / "run.json")
+    return {key: stored[key] for key in ("started", "command") if key in stored}

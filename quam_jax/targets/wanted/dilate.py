@@ -1,0 +1,50 @@
+"""The mask grown by the radius."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+from scipy import ndimage
+
+from ..morphology import ROUNDING, Element, neighbours_set, squared_distance, structuring_element
+from ..wish import Wish
+
+PLACE = 1
+
+
+def wanted(labels: Int[Array, "*space"], wish: Wish) -> Int[Array, "*space"]:
+    """Every structure grown by `wish.radius` pixels."""
+    return dilate(labels, radius=int(wish.radius), classes=wish.classes, element=wish.element)
+
+
+def wanted_mm(labels: Int[np.ndarray, "*space"], wish: Wish, *, spacing: Sequence[float]) -> Int[np.ndarray, "*space"]:
+    """Every structure grown by `wish.radius` mm."""
+    return dilate_mm(labels, radius=wish.radius, spacing=spacing)
+
+
+def dilate(labels: Int[Array, "*space"], *, radius: int, classes: int = 2, element: Element = "square") -> Int[Array, "*space"]:
+    """Grow the foreground by `radius` steps; a new pixel takes the most frequent foreground label around it.
+
+    With `disk` (a ball in a volume) all pixels within the Euclidean distance `radius` take the nearest foreground label, the
+    smaller one where two are as near. For two classes this is binary dilation. Labels already in the foreground keep their
+    value.
+    """
+    if element == "disk":
+        squared = jnp.stack([squared_distance(labels == c, reach=radius) for c in range(1, classes)])
+        nearest = jnp.where(jnp.min(squared, 0) <= radius * radius, jnp.argmin(squared, 0) + 1, 0)
+        return jnp.where(labels > 0, labels, nearest.astype(labels.dtype))
+    window = structuring_element(labels.ndim, element)
+    for _ in range(radius):
+        votes = jnp.stack([neighbours_set(labels == c, window, pad="constant") for c in range(1, classes)])
+        grown = jnp.where(jnp.max(votes, 0) > 0, jnp.argmax(votes, 0) + 1, 0)
+        labels = jnp.where(labels > 0, labels, grown.astype(labels.dtype))
+    return labels
+
+
+def dilate_mm(labels: Int[np.ndarray, "*space"], *, radius: float, spacing: Sequence[float]) -> Int[np.ndarray, "*space"]:
+    """Grow the foreground to all voxels whose centre is within `radius` mm of it; each takes the nearest voxel's label."""
+    if not labels.any():
+        return labels.copy()
+    distance, nearest = ndimage.distance_transform_edt(labels == 0, sampling=spacing, return_indices=True)
+    return np.where(distance <= radius + ROUNDING, labels[tuple(nearest)], 0).astype(labels.dtype)

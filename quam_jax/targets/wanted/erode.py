@@ -1,0 +1,70 @@
+"""The mask shrunk by the radius."""
+
+import functools
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+from scipy import ndimage
+
+from ..morphology import ROUNDING, Element, Outside, neighbours_set, squared_distance, structuring_element
+from ..wish import Wish
+
+PLACE = 2
+
+
+def wanted(labels: Int[Array, "*space"], wish: Wish) -> Int[Array, "*space"]:
+    """Every structure shrunk by `wish.radius` pixels."""
+    return erode(labels, radius=int(wish.radius), classes=wish.classes, element=wish.element, outside=wish.outside)
+
+
+def wanted_mm(labels: Int[np.ndarray, "*space"], wish: Wish, *, spacing: Sequence[float]) -> Int[np.ndarray, "*space"]:
+    """Every structure shrunk by `wish.radius` mm."""
+    return erode_mm(labels, radius=wish.radius, spacing=spacing, outside=wish.outside)
+
+
+def erode(
+    labels: Int[Array, "*space"], *, radius: int, classes: int = 2, element: Element = "square", outside: Outside = "edge"
+) -> Int[Array, "*space"]:
+    """Shrink every foreground structure by `radius` steps: a pixel stays only if its whole window has its label.
+
+    With `disk` (a ball in a volume) it stays only if every pixel within the Euclidean distance `radius` has its label.
+    `outside` says what lies beyond the image: more of the same (`edge`), or background, which eats a mask that touches
+    the border (published).
+    """
+    if element == "disk":
+        kept = [
+            (labels == c) & (squared_distance(labels != c, reach=radius, outside=outside == "background") > radius * radius)
+            for c in range(1, classes)
+        ]
+        return jnp.where(functools.reduce(jnp.logical_or, kept), labels, 0)
+    window = structuring_element(labels.ndim, element)
+    full = float(window.sum())
+    for _ in range(radius):
+        stays = jnp.zeros(labels.shape, bool)
+        for c in range(1, classes):
+            count = neighbours_set(labels == c, window, pad="edge" if outside == "edge" else "constant")
+            stays = stays | ((labels == c) & (count == full))
+        labels = jnp.where(stays, labels, 0)
+    return labels
+
+
+def erode_mm(
+    labels: Int[np.ndarray, "*space"], *, radius: float, spacing: Sequence[float], outside: str = "edge"
+) -> Int[np.ndarray, "*space"]:
+    """Shrink every structure to the voxels with no voxel of another label within `radius` mm.
+
+    `outside` says what lies beyond the volume: more of the same (`edge`), or `background`.
+    """
+    kept = np.zeros_like(labels)
+    for label in np.unique(labels[labels > 0]):
+        inside = labels == label
+        if outside == "background":
+            distance = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=spacing)[(slice(1, -1),) * labels.ndim]
+        elif inside.all():
+            return labels.copy()
+        else:
+            distance = ndimage.distance_transform_edt(inside, sampling=spacing)
+        kept[inside & (distance > radius + ROUNDING)] = label
+    return kept
