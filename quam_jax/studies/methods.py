@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Key
 
 from ..baselines import BASELINES
 from ..baselines.method import Method, MethodOptions, Outcome, Run, Settings, Subject, fit_of, outcome_of, slack_grid
-from ..case.image import quantify_prepared
+from ..case.quantify import quantify_images
+from ..case.shared import whole_image_model
 from ..config import Config, SampleConfig, change, dump_config
 from ..config.build import build_layout
 from ..core.searching import Prepared, search_prepared
@@ -24,7 +25,7 @@ from ..core.weighting import to_samples, trajectory_weights
 from ..data.records import digest_arrays
 from ..evaluation.agreement import average_ranks
 from ..models.predict import predict
-from ..models.prepare import model_of, prepare
+from ..models.prepare import model_of
 from ..published.combination import published_uncertainty
 from ..targets.masks import mask_targets, wanted_mask
 
@@ -82,7 +83,8 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     fit = fit_of(subject, config.fit)
     if config.search.epochs:  # the published stride of 50 uses 2 batches of 100 in an epoch; fewer batches give 2 as well
         config = change(config, {"batch_stride": min(config.search.batch_stride, max(1, fit.images.shape[0] // 2))})
-    prepared, whole = prepare(subject.model, fit, config.search), config.search.space == "full"
+    shared, whole = whole_image_model(subject.model, fit, config.search), config.search.space == "full"
+    prepared = shared.folds[0].prepared
     steps, members = len(prepared.steps.batch), config.search.members
     each = int(fit.images.shape[1]) + 1
     forward = (
@@ -93,7 +95,7 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
 
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         if config.targets.target != "mask":
-            found = quantify_prepared(prepared, image, config=config)
+            (found,) = quantify_images(shared, [image], config=config)
             labels = np.concatenate([found.adversarial, found.segmentation[None]])
             maps = {name: found.maps[name] for name in ("total", "aleatoric", "epistemic")}
             models = int(np.prod(found.objective.shape[:-1]))  # a part of the network is no pass: their seconds must do
