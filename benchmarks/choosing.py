@@ -231,7 +231,7 @@ def main() -> None:
     import quam_jax
     from quam_jax.case.fit import read_fit_images
     from quam_jax.cli.common import start_jax
-    from quam_jax.config import FitConfig
+    from quam_jax.config import FitConfig, SearchConfig
     from quam_jax.data.datasets import find_cases
     from quam_jax.data.volumes import read_channels, read_labels
     from quam_jax.models.description import preprocessing_of
@@ -257,7 +257,7 @@ def main() -> None:
         [r.row for r in results],
         case=CASE,
         shape=list(share.shape),
-        settings=dataclasses.asdict(Config().search) | {"slack": SLACK},
+        settings=dataclasses.asdict(SearchConfig()) | {"slack": SLACK},
     )
     PICTURES.mkdir(parents=True, exist_ok=True)
     draw_epistemic(results, picture.array[..., 0], raters, entropy)

@@ -7,7 +7,6 @@ in turn, and the third is anywhere; places come from a generator seeded by the c
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +40,7 @@ class Known(NamedTuple):
 
 
 def read_fit_images(
-    cases: Sequence[Case], masks: Path, *, network: Network, preprocessing: Preprocessing, settings: FitConfig
+    cases: Sequence[Case], where: object, *, network: Network, preprocessing: Preprocessing, settings: FitConfig
 ) -> Known:
     """Whole images for a plain model, or the slices of volumes, those without foreground only where there is nothing else.
 
@@ -59,19 +58,19 @@ def read_fit_images(
         shown = np.flatnonzero(some if some.any() else ~some)
         return [(slices[z], slice_labels[z]) for z in shown[evenly_spread(len(shown), settings.fit_cases)]]
 
-    chosen = choose_cases(cases, masks, settings=settings)
+    chosen = choose_cases(cases, where, settings=settings)
     pairs, hashes = _read(chosen, take, labels=network.classes)
     pairs = [pairs[i] for i in evenly_spread(len(pairs), settings.fit_cases)]
     images, labels = batch_fit(pairs, size=settings.fit_batch, multiple=network.size_multiple)
     return Known(images, labels, [case.name for case in chosen], hashes)
 
 
-def read_fit_patches(cases: Sequence[Case], masks: Path, *, plan: Plan, coding: Coding, settings: FitConfig) -> Known:
+def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding: Coding, settings: FitConfig) -> Known:
     """Patches for a model with a plan: as many as `fit_cases` asks for (0: one a case), their labels in classes of the search.
 
     ValueError for a case without a mask, a mask on another grid than its image, and an image that does not fit the plan.
     """
-    chosen = choose_cases(cases, masks, settings=settings)
+    chosen = choose_cases(cases, where, settings=settings)
     count = max(1, -(-settings.fit_cases // len(chosen)))
 
     def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
@@ -84,11 +83,11 @@ def read_fit_patches(cases: Sequence[Case], masks: Path, *, plan: Plan, coding: 
     return Known(*batch_fit(pairs, size=size), [case.name for case in chosen], hashes)
 
 
-def choose_cases(cases: Sequence[Case], masks: Path, *, settings: FitConfig) -> list[Case]:
-    """The fit cases that the settings ask for, evenly spread; ValueError, naming `masks`, where any case has none."""
+def choose_cases(cases: Sequence[Case], where: object, *, settings: FitConfig) -> list[Case]:
+    """The fit cases that the settings ask for, evenly spread; ValueError, naming `where` their masks should be, if one has none."""
     unlabelled = [case.name for case in cases if not case.raters]
     if unlabelled:
-        raise ValueError(f"{masks}: expected a mask for every fit image, got none for {', '.join(unlabelled[:5])}")
+        raise ValueError(f"{where}: expected a mask for every fit image, got none for {', '.join(unlabelled[:5])}")
     return [cases[i] for i in evenly_spread(len(cases), settings.fit_cases)]
 
 

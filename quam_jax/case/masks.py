@@ -14,13 +14,13 @@ from jaxtyping import Array, Float, Int, Key
 from ..config import Config, SampleConfig, TargetConfig
 from ..config.build import build_layout
 from ..core.searching import search_images
-from ..core.types import Targets, Trajectory
+from ..core.types import Samples, Targets, Trajectory
 from ..core.weighting import counted
 from ..targets.masks import mask_targets, wanted_mask
 from ..targets.millimetres import wanted_volume
 from .audit import SearchFacts, kept_probs
 from .patches import Ask, Found, PatchJob, Regions, Scene
-from .samples import Moved, decompose_published, decompose_samples, decompose_sums_of, sum_weights
+from .samples import Moved, decompose_published, decompose_samples, decompose_sums_of, mix_samples, sum_weights
 from .shared import CaseModel
 
 
@@ -103,8 +103,20 @@ def _by_pixels(
 
 def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> Iterator[Found]:
     """What came of some patches of one shape, which are searched together."""
+    for job, trajectories in zip(jobs, _search(shared, jobs, config=config), strict=True):
+        yield _weigh(shared, job, trajectories, config=config)
+
+
+def sample_masks(shared: CaseModel, job: PatchJob, *, config: Config) -> tuple[Samples, list[Trajectory]]:
+    """The weighted samples of one patch that is asked for a mask, all folds mixed in equal shares, and their trajectories."""
+    (trajectories,) = _search(shared, [job], config=config)
+    return mix_samples(trajectories, [r[None] for r in job.references], samples=config.samples), trajectories
+
+
+def _search(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> list[list[Trajectory]]:
+    """The searches of every patch, one a fold."""
     if not jobs:
-        return
+        return []
     searched = [
         search_images(
             fold.prepared,
@@ -115,8 +127,7 @@ def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config)
         )
         for f, fold in enumerate(shared.folds)
     ]
-    for job, *trajectories in zip(jobs, *searched, strict=True):
-        yield _weigh(shared, job, trajectories, config=config)
+    return [list(trajectories) for trajectories in zip(*searched, strict=True)]
 
 
 def _key(job: PatchJob, fold: int) -> Key[Array, ""]:

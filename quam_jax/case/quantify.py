@@ -19,13 +19,13 @@ from jaxtyping import Float, Key
 from ..config import Config
 from ..config.build import build_layout
 from ..core.layout.choose import choose_group
-from ..core.types import FitData
+from ..core.types import FitData, Samples, Trajectory
 from ..data.geometry import Geometry
 from ..data.patches import lay_patches
 from ..data.plans import to_grid
 from ..models.model import SegmentationModel
 from ..models.predict import predict
-from .masks import ask_masks, mask_names, search_masks
+from .masks import ask_masks, mask_names, sample_masks, search_masks
 from .on_image import join_slices, on_image
 from .patches import Ask, Found, Joined, Regions, Scene, leave_patch, patch_jobs
 from .points import ask_points, place_points, point_names, search_points
@@ -75,6 +75,23 @@ def quantify_images(
         next(found) if image.ndim - 1 == network.rank else join_slices(list(itertools.islice(found, image.shape[2])))
         for image in images
     ]
+
+
+def sample_image(
+    shared: CaseModel, image: Float[np.ndarray, "*space i"], *, config: Config, key: Key[jax.Array, ""]
+) -> tuple[Samples, list[Trajectory]]:
+    """The weighted samples of the mask search of one whole image, for more than maps, and the trajectories of its folds.
+
+    ValueError for settings of another target, and for an image that does not fit the network.
+    """
+    if config.targets.target != "mask":
+        raise ValueError(f"target: expected mask, whose samples are of whole images, got {config.targets.target}")
+    image, network = np.asarray(image, np.float32), shared.folds[0].model.network
+    _require_whole(image, network.in_channels, network.rank)
+    scene = _look(shared, _View(image, key), config=config)
+    ask, _ = ask_masks(shared, scene, config=config)
+    (job,) = patch_jobs(shared, scene, ask)
+    return sample_masks(shared, job, config=config)
 
 
 class _View(NamedTuple):

@@ -74,11 +74,18 @@ def decompose_samples(
 def _decompose_mixture(
     trajectories: tuple[Trajectory, ...], references: tuple[Float[Array, "t p c"], ...], samples: SampleConfig
 ) -> Uncertainty:
+    mixed = mix_samples(trajectories, references, samples=samples)
+    return decompose(mixed, sum(references[1:], references[0]) / len(references), setting=samples.decomposition)
+
+
+def mix_samples(
+    trajectories: Sequence[Trajectory], references: Sequence[Float[Array, "t p c"]], *, samples: SampleConfig
+) -> Samples:
+    """The samples of every network weighed by themselves, and the networks in equal shares."""
     parts = [_weighted_samples(*pair, samples) for pair in zip(trajectories, references, strict=True)]
-    mixed = Samples(
+    return Samples(
         jnp.concatenate([part.probs for part in parts], 1), jnp.concatenate([part.weights for part in parts], 1) / len(parts)
     )
-    return decompose(mixed, sum(references[1:], references[0]) / len(references), setting=samples.decomposition)
 
 
 def _weighted_samples(trajectory: Trajectory, reference: Float[Array, "t p c"], samples: SampleConfig) -> Samples:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-
 from .methods import methods
 
 # command -> module of benchmarks, and what it measures
