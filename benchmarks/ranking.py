@@ -41,6 +41,7 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
     from quam_jax.config import Config, change, to_dict
     from quam_jax.data.preprocess import Preprocessing
     from quam_jax.data.records import digest, read_json, write_json
+    from quam_jax.data.spread import evenly_spread
     from quam_jax.evaluation.overlap import dice
     from quam_jax.evaluation.reference_maps import consensus
     from quam_jax.models.description import model_digest
@@ -52,7 +53,7 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
     config = change(Config(), {"slack": SLACK, **SETTINGS[setting]})
     known = Preprocessing.from_dict(model.manifest["preprocessing"])
     fit_cases = read_cases(parse_dataset(f"folders:{fit}"), preprocessing=known, classes=2)
-    fit_cases = [fit_cases[i] for i in np.linspace(0, len(fit_cases) - 1, config.fit.fit_cases).round().astype(int)]
+    fit_cases = [fit_cases[i] for i in evenly_spread(len(fit_cases), config.fit.fit_cases)]
     shared = None  # until a case needs it
     inputs = digest(model_digest(model), to_dict(config), [case.digest for case in fit_cases])
     cache.mkdir(parents=True, exist_ok=True)

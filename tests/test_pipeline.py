@@ -207,7 +207,7 @@ def test_fit_data_are_read_once_for_all_devices(
     def never(*arguments: object) -> None:
         raise AssertionError("a fit image was read again")
 
-    monkeypatch.setattr("quam_jax.case.fit.read_channels", never)
+    monkeypatch.setattr("quam_jax.case.fit.read_case_files", never)
     placed = quantifier.on_device(jax.devices()[0])
     assert placed.config.execution.devices == 1 and placed.known is quantifier.known
     (here,), (there,) = (one.quantify([image], [prepared]) for one in (quantifier, placed))
