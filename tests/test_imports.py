@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "case": {"config", "core", "data", "evaluation", "models", "published", "report", "targets"},
     "baselines": {"config", "core", "data", "evaluation", "models", "registry"},
     "training": {"baselines", "config", "core", "data", "evaluation", "models"},
-    "studies": {"baselines", "case", "config", "core", "data", "evaluation", "models", "published", "version"},
+    "studies": {"baselines", "case", "config", "data", "evaluation", "models", "published", "version"},
     "runs": {"case", "config", "core", "data", "evaluation", "models", "report", "version"},
     "results": {"data", "evaluation", "report", "runs", "version"},
     "cli": {"config", "data", "models", "report", "results", "runs", "studies", "training"},

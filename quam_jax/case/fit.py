@@ -84,7 +84,7 @@ def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding
 
 
 def choose_cases(cases: Sequence[Case], where: object, *, settings: FitConfig) -> list[Case]:
-    """The fit cases that the settings ask for, evenly spread; ValueError, naming `where` their masks should be, if one has none."""
+    """The fit cases that the settings ask for, evenly spread; ValueError, saying `where`, if one of them has no mask."""
     unlabelled = [case.name for case in cases if not case.raters]
     if unlabelled:
         raise ValueError(f"{where}: expected a mask for every fit image, got none for {', '.join(unlabelled[:5])}")
