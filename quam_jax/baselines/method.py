@@ -16,7 +16,8 @@ from jaxtyping import Float, Int, Key
 from ..config import Config, FitConfig
 from ..core.decomposition import decompose
 from ..core.types import FitData, Samples
-from ..data.preprocess import stack_fit_batches
+from ..data.preprocess import batch_fit
+from ..data.spread import evenly_spread
 from ..evaluation.reference_maps import consensus
 from ..models.model import SegmentationModel
 from ..models.predict import fit_data
@@ -141,19 +142,15 @@ def with_own_network(name: str, function: Callable[..., Samples]) -> Callable[[S
 
 def fit_of(subject: Subject, settings: FitConfig) -> FitData:
     """The fit data that these settings choose, evenly spread over the fit cases."""
-    count = len(subject.fit_cases)
-    places = np.linspace(0, count - 1, min(settings.fit_cases or count, count)).round().astype(int)
-    return case_fit_data(subject.model, [subject.fit_cases[n] for n in np.unique(places)], batch_size=settings.fit_batch)
+    places = evenly_spread(len(subject.fit_cases), settings.fit_cases)
+    return case_fit_data(subject.model, [subject.fit_cases[n] for n in places], batch_size=settings.fit_batch)
 
 
 def case_fit_data(model: SegmentationModel, cases: Sequence[KnownCase], *, batch_size: int = 0) -> FitData:
     """The fit data of a search from cases, their raters' majority as labels, in batches of `batch_size` (0: one batch)."""
     classes = model.network.classes
-    labels = [consensus(case.raters, classes=classes, ties="smallest") for case in cases]
-    stacked = stack_fit_batches(
-        [case.image for case in cases], labels, batch_size=batch_size or len(cases), multiple=model.network.size_multiple
-    )
-    return fit_data(model, *stacked)
+    pairs = [(case.image, consensus(case.raters, classes=classes, ties="smallest")) for case in cases]
+    return fit_data(model, *batch_fit(pairs, size=batch_size, multiple=model.network.size_multiple))
 
 
 def slack_grid(*further: float) -> tuple[dict[str, float], ...]:

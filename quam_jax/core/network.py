@@ -145,9 +145,7 @@ def like(description: tuple[Any, tuple]) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _classes(
-    network: Any, params: tuple[Any, tuple], stats: tuple[Any, tuple], shape: tuple[int, ...], dtype: str
-) -> int:
+def _classes(network: Any, params: tuple[Any, tuple], stats: tuple[Any, tuple], shape: tuple[int, ...], dtype: str) -> int:
     batch = jax.ShapeDtypeStruct(shape, dtype)
     try:
         found = jax.eval_shape(lambda p, s, x: network.apply(p, s, x, EVAL), like(params), like(stats), batch)
