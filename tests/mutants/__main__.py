@@ -31,7 +31,7 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [m for m in MUTANTS if not options.patterns or any(re.search(p, "\n".join(m[:3])) for p in options.patterns)]
     trees: queue.Queue[Path] = queue.Queue()
-    survivors = 0
+    survivors, began = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.workers) as pool:
         for number in range(options.workers):
             trees.put(copy_tree(Path(folder) / str(number)))
@@ -48,7 +48,7 @@ def main() -> int:
             line = f"{'noticed ' if by else 'SURVIVED'} {seconds:4.0f} s  {mutant.file}: {mutant.before!r} -> {mutant.after!r}"
             sys.stdout.write(f"{line}{f'  [{by}]' if by else ''}\n")
             sys.stdout.flush()
-    sys.stdout.write(f"{len(chosen)} mutants, {survivors} survived\n")
+    sys.stdout.write(f"{len(chosen)} mutants, {survivors} survived, {time.monotonic() - began:.0f} s\n")
     return int(survivors > 0)
 
 

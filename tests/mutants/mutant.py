@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Mutant(NamedTuple):
-    """`before` stands once in `file` (below the root) and becomes `after`; `tests` are the tests that must notice, by pytest's ids."""
+    """`before` stands once in `file` (below the root) and becomes `after`; `tests` must notice (ids of pytest)."""
 
     file: str
     before: str
