@@ -1,0 +1,183 @@
+"""How the parts of a case are put together: targets that overlap, draws for slices, patches and folds, fit patches."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quam_jax.case.fit import fit_patches
+from quam_jax.case.quantified import Quantified
+from quam_jax.case.quantify import quantify, quantify_images
+from quam_jax.case.shared import CaseModel, whole_image_model
+from quam_jax.config import Config, ExecutionConfig, SearchConfig, TargetConfig
+from quam_jax.models.coding import Coding
+from quam_jax.models.predict import predict
+from tests.test_volumes_planned import plan_of
+from tests.tiny import SIZE, tiny_fit, tiny_image, tiny_model, tiny_network
+from tests.volume_by_hand import folds_of, geometry_of, tiny_fold
+
+HEADS = SearchConfig(space="head", members=2, steps=3, learning_rate=0.2, slack=0.2, fit_points=0)
+LEVELS = {"tiles of 2": ("tiles", 2, 1), "tiles of 4": ("tiles", 4, 1), "pyramid": ("pyramid", 2, 2)}
+MAPS = ("total", "aleatoric", "epistemic")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _known() -> Iterator[None]:
+    with tiny_network():
+        yield
+
+
+def regions(kind: str) -> Config:
+    """Tiles of 2 or 4 pixels a side, or a pyramid of both."""
+    name, size, levels = LEVELS[kind]
+    return Config(
+        search=HEADS,
+        targets=TargetConfig(
+            target="region",
+            regions=name,
+            region_size=size,  # type: ignore[arg-type]
+            pyramid_levels=levels,
+            shapes=("all_one", "all_zero"),
+        ),
+    )
+
+
+def quantify_scan(shared: CaseModel, image: np.ndarray, spacing: tuple[float, ...], config: Config) -> Quantified:
+    return quantify_images(shared, [image], config=config, geometries=[geometry_of(image, spacing)])[0]
+
+
+# targets that overlap
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, Quantified]:
+    """One image asked by two sizes of tiles, alone and together."""
+    model = tiny_model(classes=3)
+    return {kind: quantify(model, tiny_image(), tiny_fit(model), config=regions(kind)) for kind in LEVELS}
+
+
+@pytest.fixture(scope="module")
+def volumes() -> dict[str, Quantified]:
+    """One volume asked by two sizes of tiles, alone and together."""
+    image = np.random.default_rng(2).standard_normal((4, 6, 4, 1)).astype(np.float32)
+    found = {}
+    for kind in LEVELS:
+        config = regions(kind)
+        shared = folds_of([tiny_fold(0, classes=3)], config, patch=(4, 4), spacing=(1.0, 1.0), mirror_axes=[])
+        found[kind] = quantify_scan(shared, image, (1.0, 1.0, 2.0), config)
+    return found
+
+
+def assert_mean_and_cheapest(fine: Quantified, coarse: Quantified, both: Quantified) -> None:
+    for name in MAPS:
+        one, other = getattr(fine, name), getattr(coarse, name)
+        np.testing.assert_allclose(getattr(both, name), (one + other) / 2, rtol=1e-4, atol=1e-6)
+        assert np.abs(one - other).max() > 1e-4
+    one, other = fine.fragility["slack"], coarse.fragility["slack"]
+    np.testing.assert_allclose(both.fragility["slack"], np.minimum(one, other), rtol=1e-3, atol=1e-6)
+    assert not np.allclose(one, other, rtol=1e-2)
+
+
+def test_targets_that_overlap_in_an_image_are_averaged(images: dict[str, Quantified]) -> None:
+    assert_mean_and_cheapest(*(images[kind] for kind in LEVELS))
+
+
+def test_targets_that_overlap_in_a_volume_are_averaged(volumes: dict[str, Quantified]) -> None:
+    assert_mean_and_cheapest(*(volumes[kind] for kind in LEVELS))
+
+
+def test_a_sample_of_a_pyramid_moves_volumes_by_the_mean_of_its_levels(volumes: dict[str, Quantified]) -> None:
+    sampled = [volumes[kind].volumes for kind in LEVELS]
+    fine, coarse, both = (one.ml for one in sampled if one is not None)
+    np.testing.assert_allclose(both, (fine + coarse) / 2, rtol=1e-5, atol=1e-8)
+    assert np.abs(fine - coarse).max() > 1e-5
+
+
+def test_nobody_asked_is_what_the_given_network_says() -> None:
+    model = tiny_model(classes=3)
+    config = Config(search=HEADS, targets=TargetConfig(target="pixel", pixels="list", pixel_list="0,3;7,11"))
+    reference = np.asarray(predict(model, tiny_image()))
+    found = quantify(model, tiny_image(), tiny_fit(model), config=config)
+    asked = np.zeros(SIZE, bool)
+    asked[[0, 7], [3, 11]] = True
+    entropy = -(reference * np.log(reference)).sum(-1)
+    np.testing.assert_allclose(found.total[~asked], entropy[~asked], rtol=1e-5)
+    np.testing.assert_allclose(found.aleatoric[~asked], entropy[~asked], rtol=1e-5)
+    assert not found.epistemic[~asked].any() and (found.epistemic[asked] > 0).all()
+
+
+# draws of their own
+
+SLICED = {
+    "random masks": Config(targets=TargetConfig(shapes=("random",)), search=SearchConfig(steps=2, learning_rate=0.02)),
+    "noise": Config(search=SearchConfig(steps=2, learning_rate=0.02, mode="train")),
+    "random masks of regions": Config(targets=TargetConfig(target="region", region_size=4, shapes=("random",)), search=HEADS),
+    "drawn fit points": Config(
+        targets=TargetConfig(target="pixel", pixels="uncertain", pixel_count=5), search=dataclasses.replace(HEADS, fit_points=8)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SLICED)
+def test_equal_slices_have_draws_of_their_own(kind: str) -> None:
+    config = SLICED[kind]
+    model = tiny_model(drop=0.5)
+    shared = whole_image_model(model, tiny_fit(model), config.search)
+    volume = np.stack([tiny_image()] * 3, 2)
+    (found,) = quantify_images(shared, [volume], config=config)
+    for z in (1, 2):
+        np.testing.assert_allclose(found.reference[:, :, z], found.reference[:, :, 0])
+        assert np.abs(found.objective[z] - found.objective[0]).max() > 1e-4
+        assert np.abs(found.epistemic[:, :, z] - found.epistemic[:, :, 0]).max() > 1e-6
+    np.testing.assert_array_equal(quantify_images(shared, [volume], config=config)[0].total, found.total)
+
+
+def test_slices_that_are_searched_together_keep_their_draws() -> None:
+    """Noise, and random masks of other seeds, belong to the slice and not to its company."""
+    config = Config(targets=TargetConfig(shapes=("random",)), search=SearchConfig(steps=2, learning_rate=0.02, mode="train"))
+    model = tiny_model(drop=0.5)
+    shared = whole_image_model(model, tiny_fit(model), config.search)
+    volume = np.stack([tiny_image()] * 3, 2)
+    (alone,) = quantify_images(shared, [volume], config=config)
+    together = quantify_images(shared, [volume], config=dataclasses.replace(config, execution=ExecutionConfig(together=2)))[0]
+    np.testing.assert_allclose(together.objective, alone.objective, rtol=1e-4)
+    np.testing.assert_allclose(together.total, alone.total, rtol=1e-3, atol=1e-5)
+
+
+def test_equal_patches_and_folds_have_draws_of_their_own() -> None:
+    """Equal slices are equal patches, and both folds are the same network: what differs is the noise."""
+    config = Config(search=SearchConfig(steps=2, learning_rate=0.02, mode="train"))
+    model = tiny_fold(0, classes=3, drop=0.5)
+    shared = folds_of([model, model], config, patch=(4, 4), spacing=(1.0, 1.0), mirror_axes=[])
+    image = np.repeat(np.random.default_rng(0).standard_normal((4, 4, 1, 1)).astype(np.float32), 3, 2)
+    found = quantify_scan(shared, image, (1.0, 1.0, 9.0), config)
+    assert found.searched_patches == 3
+    losses = found.objective.reshape(3 * 2, -1)  # of patches and folds
+    for first in range(6):
+        for second in range(first):
+            assert np.abs(losses[first] - losses[second]).max() > 1e-4
+
+
+# fit patches
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_fit_patches_in_three_show_foreground(seed: int) -> None:
+    """Two lone voxels in a large volume: a patch that is anywhere misses them."""
+    labels = np.zeros((40, 40, 40), np.int32)
+    labels[8, 30, 11], labels[31, 9, 28] = 1, 2
+    image = np.ones((40, 40, 40, 1), np.float32)
+    plan = plan_of()
+    patches = fit_patches(
+        image,
+        labels,
+        geometry_of(image, (1.0, 1.0, 1.0)),
+        plan=plan,
+        coding=Coding.of(plan, where="model"),
+        count=9,
+        seed=seed,
+    )
+    shown: list[Any] = [sorted({int(label) for label in np.unique(classes)} - {0}) for _, classes in patches]
+    assert shown == [[1], [2], [], [2], [1], [], [1], [2], []]  # labels in turn by the number of the patch
