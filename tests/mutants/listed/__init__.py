@@ -1,6 +1,7 @@
 """The mutants, a file a room: changes that would give wrong results without a word."""
 
 from ..mutant import Mutant
+from .case import CASE
 from .core import CORE
 
-MUTANTS: tuple[Mutant, ...] = (*CORE,)
+MUTANTS: tuple[Mutant, ...] = (*CORE, *CASE)

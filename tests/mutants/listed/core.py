@@ -8,29 +8,39 @@ BACK = "search_rules.py::test_backtracking_goes_halfway_back_to_the_last_feasibl
 CORE = room(
     "core",
     # a step
-    ("step.py", "feasible = record.fit_loss <= record.bound", "feasible = record.fit_loss < record.bound", "search_rules.py"),
+    (
+        "step.py",
+        "feasible = record.fit_loss <= record.bound",
+        "feasible = record.fit_loss < record.bound",
+        "step.py::test_weights_at_the_bound_keep_it",
+    ),
     ("step.py", "done = done | (feasible & has_all)", "done = done | has_all", RULES),
-    ("step.py", "| (target.weights == 0))", "| (target.weights < 0))", "search_rules.py"),
+    ("step.py", "| (target.weights == 0))", "| (target.weights < 0))", "step.py::test_padding_of_a_target_takes_no_part"),
     ("step.py", "mode = _passes(setup, inputs)[2]", "mode = _passes(setup, inputs)[1]", "search.py"),
-    ("step.py", "DrawnNoise(keys[i])", "DrawnNoise(keys[0])", "search.py"),
+    ("step.py", "DrawnNoise(keys[i])", "DrawnNoise(keys[0])", "step.py::test_every_pass_of_a_step_draws_noise_of_its_own"),
     ("step.py", "penalty(fit_loss - bound,", "penalty(bound - fit_loss,", "search.py"),
     (
         "step.py",
         "frozen.reference_loss[inputs.batch]\n",
         "frozen.reference_loss[0]\n",
-        "execution.py::test_bounds_and_fit_losses_belong_to_the_batch_of_the_step",
+        "case_audit.py::test_the_recorded_loss_is_that_of_the_records_own_fit_batch",
     ),
     ("step.py", "return objective + penalty, (Record", "return objective - penalty, (Record", "search.py"),
-    ("step.py", "not setup.patches and not setup.train and setup.solver", "not setup.patches and setup.solver", "execution.py"),
+    (
+        "step.py",
+        "not setup.patches and not setup.train and setup.solver",
+        "not setup.patches and setup.solver",
+        "step.py::test_with_noise_the_fit_loss_is_that_of_the_noisy_pass",
+    ),
     # solvers
-    ("solvers.py", "value - rate * d", "value + rate * d", "search.py::test_adam_is_torchs_rule"),
+    ("solvers.py", "value - rate * d", "value + rate * d", BACK),
     (
         "solvers.py",
         "if self.hinge else violation",
         "if not self.hinge else violation",
         "search.py::test_hinge_has_no_gradient_inside_the_slack",
     ),
-    ("solvers.py", "return self.hinge", "return True", "execution.py", "head.py::test_heads_equal_whole_networks"),
+    ("solvers.py", "return self.hinge", "return True", "head.py::test_heads_equal_whole_networks[linear penalty-2]"),
     ("solvers.py", "(a + b) / 2, z, state.held", "(a + b) / 3, z, state.held", BACK),
     ("solvers.py", "where(feasible, z, state.held))", "where(feasible, state.held, z))", BACK),
     ("solvers.py", "(halfway, state.optimizer))", "(halfway, optimizer))", BACK),
@@ -40,7 +50,12 @@ CORE = room(
     ("schedule.py", "epoch * batches + used", "epoch + used", "search.py"),
     ("schedule.py", "if self.relative else", "if not self.relative else", "search.py::test_slack_as_a_fraction_and_in_nats"),
     # losses
-    ("loss.py", "jnp.where(weights > 0, losses, 0.0)", "jnp.where(weights >= 0, losses, 0.0)", "search.py", "predict.py"),
+    (
+        "loss.py",
+        "jnp.where(weights > 0, losses, 0.0)",
+        "jnp.where(weights >= 0, losses, 0.0)",
+        "step.py::test_points_without_weight_may_cost_anything",
+    ),
     (
         "loss.py",
         "labelled = labels >= 0",
@@ -151,9 +166,19 @@ CORE = room(
     ),
     ("fragility.py", "(share >= HALF)", "(share > HALF + 2e-6)", "fragility.py"),
     # spaces, networks and fit data
-    ("space.py", "re.match(self.pattern, n)", "re.search(self.pattern, n)", "space.py"),
+    (
+        "space.py",
+        "re.match(self.pattern, n)",
+        "re.search(self.pattern, n)",
+        "step.py::test_a_pattern_matches_names_from_their_start",
+    ),
     ("space.py", "self.epsilon * jnp.tanh(z)", "self.epsilon * z", "space.py::test_the_image_stays_in_its_ball"),
-    ("space.py", "jax.random.key(index), (columns, rank)", "jax.random.key(0), (columns, rank)", "space.py"),
+    (
+        "space.py",
+        "jax.random.key(index), (columns, rank)",
+        "jax.random.key(0), (columns, rank)",
+        "step.py::test_kernels_of_one_shape_have_bases_of_their_own",
+    ),
     ("network.py", 'mode="edge")', 'mode="constant")', "predict.py::test_odd_sides_are_padded_by_the_edge_and_cropped_back"),
     ("network.py", "self.count += 1", "self.count += 0", "networks.py"),
     (
@@ -236,7 +261,7 @@ CORE = room(
     ("head/iterative.py", "jnp.any(slope != 0)", "jnp.all(slope != 0)", "head.py::test_heads_equal_whole_networks"),
     ("head/iterative.py", "done | (feasible & _has_all(logits, asked))", "done | _has_all(logits, asked)", RULES),
     ("head/iterative.py", "[-gradient, gradient]", "[gradient, -gradient]", "head.py::test_heads_equal_whole_networks"),
-    ("head/iterative.py", "| (asked.weights == 0)", "| (asked.weights < 0)", "head.py", "search_rules.py"),
+    ("head/iterative.py", "| (asked.weights == 0)", "| (asked.weights < 0)", "step.py::test_padding_of_a_target_takes_no_part"),
     ("head/line_search.py", "((a == b) - probs[:, b])", "((a == b) + probs[:, b])", "head.py"),
     (
         "head/line_search.py",

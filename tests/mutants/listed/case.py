@@ -1,0 +1,168 @@
+"""Mutants of a case: the audit, maps and evidence of patches, points, samples and volumes, and the choice of fit data."""
+
+from ..mutant import room
+
+KEPT = "case_audit.py::test_the_kept_step_has_the_smallest_objective"
+ONE = "case_audit.py::test_rows_of_one_target_by_hand"
+MANY = "case_audit.py::test_a_row_of_many_targets_has_sums_and_means"
+REGIONS = "volume_by_hand.py::test_regions_on_slices_with_noise_in_two_folds"
+CUBES = "volume_by_hand.py::test_labels_in_overlapping_cubes"
+VOXELS = "volume_by_hand.py::test_samples_change_volumes_by_the_voxels_of_the_network"
+DRAWS = "case_assembly.py::test_equal_patches_and_folds_have_draws_of_their_own"
+SLICES = "case_assembly.py::test_equal_slices_have_draws_of_their_own[noise]"
+OVERLAP = "case_assembly.py::test_targets_that_overlap_in_an_image_are_averaged"
+IN_VOLUME = "case_assembly.py::test_targets_that_overlap_in_a_volume_are_averaged"
+WEIGHTS = "case_samples.py::test_weights_of_volumes_by_hand"
+BOTH = "case_samples.py::test_running_sums_give_what_the_samples_at_hand_give"
+
+CASE = room(
+    "case",
+    # the kept step and its row
+    (
+        "audit.py",
+        'np.argmin(np.where(counts, losses["objective"], np.inf), -1)',
+        'np.argmax(np.where(counts, losses["objective"], -np.inf), -1)',
+        KEPT,
+    ),
+    ("audit.py", 'np.where(counts, losses["objective"], np.inf)', 'losses["objective"]', KEPT),
+    ("audit.py", 'losses["objective"], np.inf)', 'losses["fit_loss"], np.inf)', KEPT),
+    ("audit.py", "best, counts.shape[-1] - 1)", "best, 0)", KEPT),
+    ("audit.py", "facts.reference_loss[:, m][rows, kept].mean()", "facts.reference_loss[:, m][rows, 0].mean()", ONE),
+    ("audit.py", "facts.bound[:, m][rows, kept].mean()", "facts.bound[:, m][rows, 0].mean()", ONE),
+    ("audit.py", "_mean(objective[rows, kept])", "_mean(objective[:, -1])", ONE),
+    ("audit.py", "int(counts.any(1).sum())", "int(counts.sum())", MANY),
+    ("audit.py", "held=held > 0", "held=held == len(rows)", MANY),
+    (
+        "audit.py",
+        "total / np.maximum(count, 1)",
+        "total / len(known)",
+        "case_audit.py::test_means_over_targets_leave_out_what_is_not_a_number",
+    ),
+    (
+        "audit.py",
+        "sum(row.searched for row in audit)",
+        "len(audit)",
+        "case_audit.py::test_models_held_adds_up_targets_and_members",
+    ),
+    # patches joined
+    ("patches.py", "(slice(None), *inner)], 0, -1) * job.share", "(slice(None), *inner)], 0, -1)", CUBES),
+    ("patches.py", "reshape(*patches.patch, -1)[inner]) * job.share", "reshape(*patches.patch, -1)[inner])", CUBES),
+    ("patches.py", "np.log(np.maximum(probs, LEAST))", "np.maximum(probs, LEAST)", CUBES),
+    ("patches.py", "self.maps[outer] += ", "self.maps[outer] = ", CUBES),
+    ("patches.py", "(weights[inner] / total[outer])", "(weights[inner] / weights[inner].sum())", CUBES),
+    ("patches.py", "self.moved.plus(moved)", "moved", CUBES),
+    # masks
+    ("masks.py", "_fold_in(job.scene.key, job.number, fold, 0)", "_fold_in(job.scene.key, 0, fold, 0)", DRAWS),
+    ("masks.py", "_fold_in(job.scene.key, job.number, fold, 0)", "_fold_in(job.scene.key, job.number, 0, 0)", DRAWS),
+    (
+        "masks.py",
+        "((coding.class_to_label_probs(probs) - before) * job.share)",
+        "(coding.class_to_label_probs(probs) - before)",
+        CUBES,
+    ),
+    ("masks.py", "(coding.class_to_label_probs(probs) - before)", "(before - coding.class_to_label_probs(probs))", CUBES),
+    ("masks.py", "(inside & (probs.argmax(-1) != labels))", "(probs.argmax(-1) != labels)", REGIONS),
+    ("masks.py", "(inside / inside.sum())", "(np.ones_like(inside) / inside.size)", REGIONS),
+    ("masks.py", "spacing=scene.grid.spacing", "spacing=scene.grid.spacing[::-1]", CUBES),
+    ("masks.py", "feasible_only=samples.feasible_only", "feasible_only=False", CUBES),
+    # pixels and regions
+    ("points.py", "np.minimum.reduce(leaves)", "np.maximum.reduce(leaves)", "volumes_points.py::test_other_models_and_targets"),
+    ("points.py", "size)[there] / counts[there]", "size)[there]", OVERLAP),
+    (
+        "points.py",
+        "weights[inner] > best[outer]",
+        "weights[inner] >= best[outer]",
+        "volumes_points.py::test_a_voxel_belongs_to_the_patch_where_it_is_most_central",
+    ),
+    (
+        "points.py",
+        "int(np.argmax(means))",
+        "int(np.argmin(means))",
+        "volumes_points.py::test_regions_stay_whole_where_a_patch_holds_them",
+    ),
+    (
+        "points.py",
+        "(high < starts + np.array",
+        "(high <= starts + np.array",
+        "volumes_points.py::test_regions_stay_whole_where_a_patch_holds_them",
+    ),
+    ("points.py", "settings.band_width * float(np.median", "settings.band_width * float(np.max", "volumes_points.py"),
+    # samples and their weights
+    ("samples.py", "for part in parts], 1) / len(parts)", "for part in parts], 1)", BOTH),
+    ("samples.py", "weights.sum(0).reshape(-1) / len(trajectories)", "weights.sum(0).reshape(-1)", WEIGHTS),
+    ("samples.py", "1.0 / (counts + 1.0) if samples", "1.0 / counts if samples", WEIGHTS),
+    ("samples.py", "(1.0 - reference)[:, None, None], reference", "(1.0 + 0 * reference)[:, None, None], reference", WEIGHTS),
+    ("samples.py", "sums = np.where(counts > 0, weights.sum((1, 2)), 1.0)", "sums = np.where(counts > 0, counts, 1.0)", WEIGHTS),
+    (
+        "samples.py",
+        "include_reference=samples.include_reference))\n    return decompose_sums(",
+        "include_reference=True))\n    return decompose_sums(",
+        BOTH,
+    ),
+    (
+        "samples.py",
+        "rows = np.minimum(np.arange(start, start + block), targets - 1)",
+        "rows = np.arange(block)",
+        "case_samples.py",
+    ),
+    # volumes
+    (
+        "on_image.py",
+        "math.prod(grid.native_shape) / math.prod(grid.shape)",
+        "math.prod(grid.shape) / math.prod(grid.native_shape)",
+        VOXELS,
+    ),
+    ("on_image.py", "ml = expected + (change", "ml = expected - (change", VOXELS),
+    (
+        "on_image.py",
+        "(change / max(levels, 1))",
+        "change",
+        "case_assembly.py::test_a_sample_of_a_pyramid_moves_volumes_by_the_mean_of_its_levels",
+    ),
+    ("on_image.py", "weights / searches)", "weights)", CUBES),
+    (
+        "on_image.py",
+        "(entropies + entr(1 - channels).sum(-1))",
+        "entropies",
+        "volumes_planned.py::test_a_run_keeps_the_geometry_and_tells_volumes",
+    ),
+    (
+        "structures.py",
+        "math.prod(spacing) / 1000",
+        "math.prod(spacing)",
+        "volumes_planned.py::test_volumes_of_structures_in_millilitres",
+    ),
+    (
+        "structures.py",
+        "[min(own, *kept), max(own, *kept)]",
+        "[min(kept), max(kept)]",
+        "volumes_planned.py::test_volumes_of_structures_in_millilitres",
+    ),
+    (
+        "structures.py",
+        "weights=weights, level=LEVEL)",
+        "level=LEVEL)",
+        "case_samples.py::test_the_interval_of_a_structure_leaves_out_samples_without_weight",
+    ),
+    # the given network's prediction
+    ("prediction.py", "np.float32(len(models) * len(flips))", "np.float32(len(models))", REGIONS),
+    ("prediction.py", "np.flip(value, flip)", "value", REGIONS),
+    ("prediction.py", "total /= weight_sum(patches)[..., None] *", "total /= 10.0 *", CUBES),
+    # slices and fit data
+    ("quantify.py", "jax.random.fold_in(key, z)", "jax.random.fold_in(key, 0)", SLICES),
+    (
+        "fit.py",
+        "!= FOREGROUND_SHARE - 1",
+        "== FOREGROUND_SHARE - 1",
+        "case_assembly.py::test_two_fit_patches_in_three_show_foreground",
+    ),
+    ("fit.py", "present[number % len(present)]", "present[0]", "case_assembly.py::test_two_fit_patches_in_three_show_foreground"),
+    ("fit.py", "table[plan.ignore_label] = IGNORED", "table[plan.ignore_label] = 0", "volumes_planned.py"),
+    ("fit.py", "_around(classes, centre, size, IGNORED)", "_around(classes, centre, size, 0)", "volumes_planned.py"),
+    (
+        "fit.py",
+        "int(c) - p // 2, 0)",
+        "int(c) - p, 0)",
+        "volumes_planned.py::test_fit_patches_show_foreground_and_are_the_same_again",
+    ),
+)
