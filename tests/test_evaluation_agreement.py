@@ -33,6 +33,7 @@ def test_sdice_threshold_by_hand():
     u, v = np.array([0.0, 0.5, 1.0, 0.2]), np.array([0.0, 1.0, 0.5, 0.2])
     # at .4 both are {1, 2}: Dice 1; at .8 they are {2} and {1}: Dice 0; 2 is reached by neither and left out
     assert agree.sdice_threshold(u, v, scaling="raw", thresholds=(0.4, 0.8, 2.0)) == 0.5
+    assert agree.sdice_threshold(u, v, scaling="raw", thresholds=(0.5,)) == 1.0  # .5 itself is in both
     assert np.isnan(agree.sdice_threshold(u, v, scaling="raw", thresholds=(2.0,)))
 
 

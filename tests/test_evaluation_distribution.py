@@ -98,6 +98,8 @@ def test_hm_iou_equals_the_best_of_all_matchings():
 def test_hm_iou_by_hand():
     # each sample is used once: left-left 1 and left-right 0
     assert figure("hm_iou", maps(LEFT, LEFT), maps(LEFT, RIGHT), classes=2) == 0.5
+    # whatever their order, the pairs that fit best
+    assert figure("hm_iou", maps(LEFT, RIGHT), maps(RIGHT, LEFT), classes=2) == 1
     # one sample is repeated for both raters: both-left 1/2, both-right 1/2
     assert figure("hm_iou", maps(BOTH), maps(LEFT, RIGHT), classes=2) == 0.5
 

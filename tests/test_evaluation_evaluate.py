@@ -13,6 +13,7 @@ from quam_jax.evaluation import (
     reference_maps,
     summarise,
     surface,
+    volume,
 )
 
 
@@ -86,6 +87,9 @@ def test_parts_are_the_modules_own_figures():
     assert row["nll_soft"] == pytest.approx(calibration.nll_soft(q, mean))
     assert row["ged_v"] == pytest.approx(distribution.distribution_figures(samples, raters, classes=2)["ged_v"])
     assert row["qubiq"] == pytest.approx(distribution.qubiq_score(q[..., 1], mean[..., 1]))
+    drawn = raters.sum(axis=(1, 2)) * 0.96
+    crps = volume.crps_gaussian(q[..., 1].sum() * 0.96, mean=drawn.mean(), sd=drawn.std())
+    assert row["volume_crps_curvas"] == pytest.approx(crps)
     u = maps["epistemic"]
     assert row["epistemic/pcc_band"] == pytest.approx(agreement.pcc(u[near], v[near]))
     assert row["epistemic/spearman"] == pytest.approx(agreement.spearman(u, v))

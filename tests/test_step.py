@@ -11,7 +11,7 @@ import pytest
 from quam_jax.core import searching
 from quam_jax.core.layout.choose import Layout
 from quam_jax.core.loss import weighted_mean
-from quam_jax.core.network import EVAL, Mode
+from quam_jax.core.network import EVAL, DrawnNoise, Mode
 from quam_jax.core.schedule import Slack, Steps
 from quam_jax.core.searching import prepare, search, search_prepared
 from quam_jax.core.solvers import Backtrack, Penalty
@@ -103,6 +103,21 @@ def test_every_pass_of_a_step_draws_noise_of_its_own() -> None:
     passes = np.stack([found.fit_loss[0, 0], found.objective[0, 0], of_record])
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert np.abs(passes[a] - passes[b]).max() > 1e-2
+
+
+def test_every_target_member_and_step_draws_noise_of_its_own() -> None:
+    pixels = jnp.tile(jnp.arange(20), (2, 1))
+    targets = Targets(pixels, jnp.zeros((2, 2, 20), int), jnp.full((2, 20), 0.05))
+    found = searched(targets, train=True, record_after=True, learning_rate=0.0)
+    drawn = np.asarray(found.probs).reshape(2 * 2 * 6, -1)
+    for first in range(len(drawn)):
+        assert np.abs(drawn[first + 1 :] - drawn[first]).max(1, initial=0, where=True).all()
+
+
+def test_noise_keeps_the_share_that_is_not_dropped_and_layers_differ() -> None:
+    noise = DrawnNoise(KEY)
+    first, second = noise.keep((10000,), 0.2), noise.keep((10000,), 0.2)
+    assert float(first.mean()) == pytest.approx(0.8, abs=0.02) and float((first != second).mean()) > 0.2
 
 
 def test_with_noise_the_fit_loss_is_that_of_the_noisy_pass() -> None:

@@ -3,5 +3,7 @@
 from ..mutant import Mutant
 from .case import CASE
 from .core import CORE
+from .figures import EVALUATION
+from .inputs import DATA, MODELS, TARGETS
 
-MUTANTS: tuple[Mutant, ...] = (*CORE, *CASE)
+MUTANTS: tuple[Mutant, ...] = (*CORE, *CASE, *TARGETS, *MODELS, *DATA, *EVALUATION)

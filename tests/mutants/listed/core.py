@@ -180,12 +180,17 @@ CORE = room(
         "step.py::test_kernels_of_one_shape_have_bases_of_their_own",
     ),
     ("network.py", 'mode="edge")', 'mode="constant")', "predict.py::test_odd_sides_are_padded_by_the_edge_and_cropped_back"),
-    ("network.py", "self.count += 1", "self.count += 0", "networks.py"),
+    (
+        "network.py",
+        "self.count += 1",
+        "self.count += 0",
+        "step.py::test_noise_keeps_the_share_that_is_not_dropped_and_layers_differ",
+    ),
     (
         "network.py",
         "bernoulli(key, 1.0 - rate, shape)",
         "bernoulli(key, rate, shape)",
-        "networks.py::test_dropped_values_are_zero_and_the_rest_is_scaled",
+        "step.py::test_noise_keeps_the_share_that_is_not_dropped_and_layers_differ",
     ),
     ("fit.py", "constant_values=-1", "constant_values=0", "predict.py"),
     # searching
@@ -193,13 +198,13 @@ CORE = room(
         "searching.py",
         "(*place, s), keys[image])",
         "(*place,), keys[image])",
-        "execution.py::test_noise_depends_on_the_member_and_the_step_but_not_on_the_plan",
+        "step.py::test_every_target_member_and_step_draws_noise_of_its_own",
     ),
     (
         "searching.py",
         "(*place, s), keys[image])",
         "(s,), keys[image])",
-        "execution.py::test_noise_depends_on_the_member_and_the_step_but_not_on_the_plan",
+        "step.py::test_every_target_member_and_step_draws_noise_of_its_own",
     ),
     (
         "searching.py",

@@ -1,0 +1,210 @@
+"""Mutants of what a search is given: wanted masks, regions, coding of channels, grids, patches, and what files are told by."""
+
+from ..mutant import room
+
+MOVED = "targets.py::test_binary_morphology_is_scipys"
+MM = "volumes_planned.py::test_masks_move_by_millimetres"
+REGION = "regions.py::test_region_targets_against_a_loop"
+STRATA = "pixels.py::test_strata_share_alike_by_hand"
+CODED = "volumes_planned.py::test_regions_are_classes_with_the_same_probabilities"
+THERE = "volumes_planned.py::test_there_and_back_keeps_every_voxel"
+WINDOW = "sliding_window.py"
+
+TARGETS = room(
+    "targets",
+    # masks moved by pixels and by millimetres
+    ("wanted/dilate.py", "for _ in range(radius):", "for _ in range(radius + 1):", MOVED),
+    (
+        "wanted/dilate.py",
+        "<= radius * radius, jnp.argmin",
+        "< radius * radius, jnp.argmin",
+        "targets.py::test_a_disk_keeps_the_euclidean_radius",
+    ),
+    (
+        "wanted/dilate.py",
+        "jnp.argmax(votes, 0) + 1",
+        "jnp.argmin(votes, 0) + 1",
+        "targets.py::test_growing_takes_the_most_frequent_neighbour_and_keeps_labels",
+    ),
+    ("wanted/dilate.py", "labels == 0, sampling=spacing", "labels == 0, sampling=spacing[::-1]", MM),
+    ("wanted/dilate.py", "distance <= radius + ROUNDING", "distance < radius - ROUNDING", MM),
+    ("wanted/erode.py", "(count == full)", "(count >= full - 1)", MOVED),
+    (
+        "wanted/erode.py",
+        'pad="edge" if outside == "edge" else "constant"',
+        'pad="constant" if outside == "edge" else "edge"',
+        "targets.py::test_the_border_eats_a_mask_only_with_background_outside",
+    ),
+    ("wanted/erode.py", "distance > radius + ROUNDING", "distance >= radius - ROUNDING", MM),
+    ("wanted/erode.py", "distance_transform_edt(inside, sampling=spacing)", "distance_transform_edt(inside)", MM),
+    (
+        "wanted/erode.py",
+        "distance_transform_edt(np.pad(inside, 1), sampling",
+        "distance_transform_edt(np.pad(inside, 1, mode='edge'), sampling",
+        "volumes_planned.py",
+        "targets.py",
+    ),
+    ("wanted/other_class.py", "stable=True)[..., 1]", "stable=True)[..., -1]", "targets.py::test_wanted_masks_by_name"),
+    ("wanted/random.py", "labels.shape, 0, wish.classes)", "labels.shape, 0, wish.classes - 1)", "targets.py"),
+    ("morphology.py", 'rank if element == "square" else 1', '1 if element == "square" else rank', MOVED),
+    ("morphology.py", "constant_values=0 if outside else far", "constant_values=far if outside else 0", "targets.py"),
+    (
+        "millimetres.py",
+        "float(np.median(spacing))",
+        "float(np.mean(spacing))",
+        "volume_by_hand.py::test_labels_in_overlapping_cubes",
+    ),
+    ("masks.py", "wanted[k % len(wanted)]", "wanted[min(k, len(wanted) - 1)]", "targets.py::test_members_want_the_masks_in_turn"),
+    (
+        "masks.py",
+        "np.argsort(-np.asarray(probs)",
+        "np.argsort(np.asarray(probs)",
+        "targets.py::test_classes_in_order_of_probability",
+    ),
+    # pixels
+    ("pixels.py", "contour_distance(labels) <= width)", "contour_distance(labels) < width)", "pixels.py::test_the_band_by_hand"),
+    (
+        "pixels.py",
+        'np.argsort(-_entropy(probs), kind="stable")',
+        'np.argsort(_entropy(probs), kind="stable")',
+        "pixels.py::test_most_uncertain_first",
+    ),
+    ("pixels.py", "np.lexsort((stratum, place))", "np.lexsort((place, stratum))", STRATA),
+    (
+        "pixels.py",
+        "(np.arange(members) + 1) % classes",
+        "np.arange(members) % classes",
+        "pixels.py::test_members_want_the_other_classes_in_order",
+    ),
+    # regions
+    ("partition.py", "np.where(first == present[points], second, first)", "second", REGION),
+    (
+        "partition.py",
+        "np.all(asked == present[points][:, None], -1, keepdims=True)",
+        "np.any(asked == present[points][:, None], -1, keepdims=True)",
+        REGION,
+    ),
+    ("partition.py", "inside / np.maximum(sizes, 1)[:, None]", "inside / inside.shape[1]", REGION),
+    ("partition.py", "if number >= 0]", "if number >= -1]", "regions.py::test_region_points_list_every_region"),
+    (
+        "regions/pyramid.py",
+        "settings.region_size * 2**level",
+        "settings.region_size * (level + 1)",
+        "regions.py::test_partitions_by_name",
+    ),
+    ("regions/components.py", "connectivity=1) - 1)", "connectivity=2) - 1)", "regions.py::test_components_by_hand"),
+    (
+        "regions/superpixels.py",
+        "settings.region_size**labels.ndim",
+        "settings.region_size**2",
+        "regions.py::test_partitions_by_name",
+    ),
+    (
+        "regions/segments.py",
+        "(distance[inside] <= 1)",
+        "(distance[inside] <= 2)",
+        "regions.py::test_a_straight_boundary_is_cut_evenly",
+    ),
+)
+
+MODELS = room(
+    "models",
+    ("coding.py", "(label in region) << r for", "(label in region) for", CODED),
+    (
+        "coding.py",
+        "expit(logits[..., r]) > 0.5]",
+        "expit(logits[..., r]) > 0]",
+        "volume_by_hand.py::test_regions_on_slices_with_noise_in_two_folds",
+    ),
+    ("coding.py", "probs[..., r : r + 1], 1 - probs[..., r : r + 1]", "1 - probs[..., r : r + 1], probs[..., r : r + 1]", CODED),
+    ("coding.py", "model.params[name] @ sums", "model.params[name] @ sums[::-1]", CODED),
+    (
+        "coding.py",
+        "astype(probs.dtype) > 0.5]",
+        "astype(probs.dtype) >= 0.2]",
+        "volume_by_hand.py::test_regions_on_slices_with_noise_in_two_folds",
+    ),
+    ("description.py", "{**model.params, **model.stats}", "{**model.params}", "data_records.py"),
+    ("description.py", "digest(description, digest_arrays", "digest(digest_arrays", "data_records.py"),
+)
+
+DATA = room(
+    "data",
+    # patches
+    ("patches.py", "n / 8 for n in patch", "n / 4 for n in patch", "volume_by_hand.py::test_labels_in_overlapping_cubes"),
+    (
+        "patches.py",
+        "weights[weights == 0] = weights[weights > 0].min()",
+        "weights[weights == 0] = 0",
+        "sliding_window.py::test_every_voxel_counts",
+    ),
+    (
+        "patches.py",
+        "(m - n) // 2 for n, m",
+        "(m - n) for n, m",
+        "sliding_window.py::test_a_small_grid_is_padded_around_its_centre",
+    ),
+    (
+        "patches.py",
+        "math.ceil((size - patch) / (patch * step)) + 1",
+        "math.floor((size - patch) / (patch * step)) + 1",
+        "sliding_window.py::test_evenly_spread_starts",
+    ),
+    ("patches.py", "int(np.round(apart * i))", "int(apart * i)", "sliding_window.py::test_evenly_spread_starts"),
+    (
+        "patches.py",
+        "tuple(n // 2 for n in patch)",
+        "tuple((n - 1) // 2 for n in patch)",
+        "volume_by_hand.py::test_labels_in_overlapping_cubes",
+    ),
+    # grids
+    (
+        "plans.py",
+        "(*spacing[: 3 - len(self.spacing)], *self.spacing)",
+        "(*self.spacing, *spacing[len(self.spacing) :])",
+        "volumes_planned.py::test_a_slice_is_a_volume_of_one",
+    ),
+    (
+        "plans.py",
+        "apart = coarse_axis(self.spacing, self.native_spacing)",
+        "apart = coarse_axis(self.native_spacing, self.spacing)",
+        "data_grids.py",
+    ),
+    (
+        "plans.py",
+        "values[inside] if use_mask and inside.any() else values",
+        "values",
+        "volumes_planned.py::test_z_score_inside_the_mask_keeps_the_rest",
+    ),
+    ("plans.py", '(clipped - intensity["mean"])', '(values - intensity["mean"])', "volumes_planned.py::test_normalisations"),
+    ("plans.py", "array.transpose(*np.argsort(plan.transpose), *rest)", "array.transpose(*plan.transpose, *rest)", THERE),
+    (
+        "plans.py",
+        "(found + 0.5) * np.array(grid.shape)",
+        "found * np.array(grid.shape)",
+        "volumes_points.py::test_listed_voxels_are_those_of_the_image",
+    ),
+    ("plans.py", "max(known) + 1", "len(known)", "data_grids.py"),
+    ("plans.py", "spacing = spacing[::-1]", "spacing = spacing[:]", "data_grids.py"),
+    ("resampling.py", "round(s / t * n)", "round(t / s * n)", "resampling.py::test_half_voxels_round_to_even"),
+    ("resampling.py", "n / m * (np.arange(m) + 0.5) - 0.5", "n / m * np.arange(m)", "resampling.py"),
+    (
+        "resampling.py",
+        "np.where(share > most, np.int32(label), best)",
+        "np.where(share >= most, np.int32(label), best)",
+        "resampling.py",
+    ),
+    (
+        "resampling.py",
+        "first + share * (np.take(out, high, axis) - first)",
+        "first + (1 - share) * (np.take(out, high, axis) - first)",
+        "resampling.py",
+    ),
+    # what things are told by
+    ("records.py", "{name} {value.dtype} {value.shape}", "{name} {value.dtype}", "data_records.py"),
+    ("records.py", "{name} {value.dtype} {value.shape}", "{value.dtype} {value.shape}", "data_records.py"),
+    ("records.py", "{name} {value.dtype} {value.shape}", "{name} {value.shape}", "data_records.py"),
+    ("records.py", "sort_keys=True", "sort_keys=False", "data_records.py"),
+    ("records.py", "for name in sorted(arrays):", "for name in arrays:", "data_records.py"),
+    ("records.py", "not math.isfinite(value)", "math.isnan(value)", "data_records.py"),
+)
