@@ -16,7 +16,7 @@ from quam_jax.models.coding import Coding
 from quam_jax.models.predict import predict
 from tests.test_volumes_planned import plan_of
 from tests.tiny import SIZE, tiny_fit, tiny_image, tiny_model, tiny_network
-from tests.volume_by_hand import folds_of, geometry_of, tiny_fold
+from tests.volume_by_hand import AS_READ, folds_of, geometry_of, tiny_fold
 
 HEADS = SearchConfig(space="head", members=2, steps=3, learning_rate=0.2, slack=0.2, fit_points=0)
 LEVELS = {"tiles of 2": ("tiles", 2, 1), "tiles of 4": ("tiles", 4, 1), "pyramid": ("pyramid", 2, 2)}
@@ -181,3 +181,35 @@ def test_two_fit_patches_in_three_show_foreground(seed: int) -> None:
     )
     shown: list[Any] = [sorted({int(label) for label in np.unique(classes)} - {0}) for _, classes in patches]
     assert shown == [[1], [2], [], [2], [1], [], [1], [2], []]  # labels in turn by the number of the patch
+
+
+@pytest.mark.parametrize(
+    ("voxel", "start"), [((9, 12, 5), (5, 8, 1)), ((1, 19, 10), (0, 12, 6))], ids=["inside", "at the border"]
+)
+def test_a_fit_patch_lies_around_its_voxel_and_inside(voxel: tuple[int, ...], start: tuple[int, ...]) -> None:
+    """Voxels of the image say where they are; axes are z y x."""
+    labels = np.zeros((20, 20, 20), np.int32)
+    labels[voxel] = 1
+    image = np.arange(1, 1 + labels.size, dtype=np.float32).reshape(labels.shape)
+    patch, classes = fit_patch(image, labels)
+    np.testing.assert_array_equal(patch[..., 0], image[tuple(slice(s, s + 8) for s in start)])
+    assert np.argwhere(classes == 1).tolist() == [[v - s for v, s in zip(voxel, start, strict=True)]]
+
+
+def test_what_a_small_volume_lacks_and_the_ignored_label_are_no_classes() -> None:
+    labels = np.full((6, 8, 8), 2, np.int32)
+    labels[:, :4], labels[0, 0, 0] = 3, 1
+    settings = {"labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}, "ignore_label": 3}
+    patch, classes = fit_patch(np.ones(labels.shape, np.float32), labels, **settings)
+    assert (patch[1:7] == 1).all() and not patch[[0, 7]].any()
+    expected = np.full((8, 8, 8), -1)
+    expected[1:7, 4:], expected[1, 0, 0] = 2, 1
+    np.testing.assert_array_equal(classes, expected)
+
+
+def fit_patch(image: np.ndarray, mask: np.ndarray, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The first fit patch, of 8 voxels a side, of a volume whose axes are z y x."""
+    plan = plan_of(normalisation=[AS_READ], **changes)
+    coding = Coding.of(plan, where="model")
+    scan = image.T[..., None]
+    return fit_patches(scan, mask.T, geometry_of(scan, (1.0, 1.0, 1.0)), plan=plan, coding=coding, count=1, seed=0)[0]

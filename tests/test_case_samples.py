@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from quam_jax.case import samples as case_samples
 from quam_jax.case.quantified import SampledVolumes
 from quam_jax.case.samples import Moved, decompose_samples, decompose_sums_of, sum_weights
 from quam_jax.case.structures import structure_volumes
@@ -54,6 +55,14 @@ def test_running_sums_give_what_the_samples_at_hand_give(samples: SampleConfig, 
     assert float(direct.epistemic.max()) > 0.01
     for one, other in zip(direct, running, strict=True):
         np.testing.assert_allclose(one[0], other, rtol=1e-4, atol=1e-6)
+
+
+def test_targets_that_are_decomposed_in_blocks_are_those_of_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    trajectory, reference = searched(targets=5), np.random.default_rng(9).dirichlet(np.ones(3), (5, 7)).astype(np.float32)
+    whole = decompose_samples([trajectory], [reference], samples=RULES[0])
+    monkeypatch.setattr(case_samples, "BLOCK", 2 * trajectory.probs[0].size)
+    for one, other in zip(decompose_samples([trajectory], [reference], samples=RULES[0]), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("samples", RULES, ids=lambda s: s.weighting)

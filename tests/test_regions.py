@@ -225,17 +225,30 @@ def test_a_map_of_another_shape_is_refused() -> None:
 def test_partitions_by_name(name: str) -> None:
     labels = blobs((32, 40), seed=2)
     image = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((32, 40, 1)), (2, 2, 0))
-    maps = region_maps(TargetConfig(target="region", regions=name, region_size=8, band_width=1, pyramid_levels=2), image, labels)
+    maps = region_maps(TargetConfig(target="region", regions=name, region_size=8, band_width=1, pyramid_levels=3), image, labels)
     expected = {
         "tiles": [tiles((32, 40), 8)],
         "components": [components(labels)],
         "segments": [boundary_segments(labels, band=1, length=8)],
         "superpixels": [superpixels(image, 20)],
-        "pyramid": [tiles((32, 40), 8), tiles((32, 40), 16)],
+        "pyramid": [tiles((32, 40), 8), tiles((32, 40), 16), tiles((32, 40), 32)],
     }[name]
     assert len(maps) == len(expected)
     for found, wanted in zip(maps, expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_super_pixels_of_a_volume_are_as_many_as_its_cubes() -> None:
+    image = np.random.default_rng(0).standard_normal((8, 12, 8, 1)).astype(np.float32)
+    settings = TargetConfig(target="region", regions="superpixels", region_size=4, compactness=100)
+    (found,) = region_maps(settings, image, np.zeros((8, 12, 8), int))
+    assert found.max() + 1 == 2 * 3 * 2
+
+
+@pytest.mark.parametrize("band", [1, 3])
+def test_pieces_are_counted_by_the_contour_and_not_by_the_band(band: int) -> None:
+    labels = (np.arange(12) >= 6).astype(int)[None] * np.ones((16, 1), int)
+    assert boundary_segments(labels, band=band, length=4).max() + 1 == 4
 
 
 def test_an_unknown_kind_of_regions_is_named() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from quam_jax.config import WANTED_MASKS
+from quam_jax.config import WANTED_MASKS, TargetConfig
 from quam_jax.targets.masks import mask_targets, ranked_classes, wanted_mask
+from quam_jax.targets.millimetres import wanted_volume
 from quam_jax.targets.morphology import squared_distance, structuring_element
 from quam_jax.targets.wanted import dilate as dilating
 from quam_jax.targets.wanted import erode as eroding
@@ -175,3 +176,19 @@ def test_members_want_the_masks_in_turn() -> None:
     np.testing.assert_array_equal(targets.points, [[0, 1, 2, 3, 4, 5]])
     np.testing.assert_array_equal(targets.labels[0], [[0] * 6, [1] * 6, [0] * 6])
     assert float(targets.weights.sum()) == pytest.approx(1) and bool((targets.weights > 0).all())
+
+
+@pytest.mark.parametrize(("radius", "sides"), [(1, (1, 3, 5)), (2, (1, 5, 9)), (4, (3, 9, 17))])
+def test_a_step_in_a_volume_is_the_middle_voxel_side(radius: int, sides: tuple[int, ...]) -> None:
+    """Voxels of 4, 1 and 0.5 mm: so many of them lie within `radius` mm of one, along each axis."""
+    labels = np.zeros((19, 19, 19), np.int32)
+    labels[9, 9, 9] = 1
+    grown = wanted_volume(
+        labels,
+        "dilate",
+        settings=TargetConfig(radius=radius),
+        spacing=(4.0, 1.0, 0.5),
+        probs=np.zeros((19, 19, 19, 2)),
+        key=jax.random.key(0),
+    )
+    assert tuple(int(line.sum()) for line in (grown[:, 9, 9], grown[9, :, 9], grown[9, 9])) == sides

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import entr
 
 from quam_jax.case.quantified import Quantified, SampledVolumes
 from quam_jax.case.quantify import quantify_images
@@ -43,6 +44,8 @@ def assert_as_expected(found: Quantified, volumes: SampledVolumes, expected: Exp
     channels = found.reference if found.channels is None else found.channels
     np.testing.assert_allclose(zyx(channels), expected.channels, atol=1e-5)
     np.testing.assert_array_equal(zyx(found.segmentation), expected.segmentation)
+    own = entr(expected.channels) + (0 if found.channels is None else entr(1 - expected.channels))
+    np.testing.assert_allclose(zyx(found.softmax), own.sum(-1), atol=1e-5)
     for name, values in zip(("total", "aleatoric", "epistemic"), np.moveaxis(expected.maps, -1, 0), strict=True):
         np.testing.assert_allclose(zyx(getattr(found, name)), values, rtol=1e-3, atol=2e-5, err_msg=name)
     assert expected.maps[..., 2].max() > 1e-3

@@ -66,7 +66,12 @@ CASE = room(
     ("masks.py", "spacing=scene.grid.spacing", "spacing=scene.grid.spacing[::-1]", CUBES),
     ("masks.py", "feasible_only=samples.feasible_only", "feasible_only=False", CUBES),
     # pixels and regions
-    ("points.py", "np.minimum.reduce(leaves)", "np.maximum.reduce(leaves)", "volumes_points.py::test_other_models_and_targets"),
+    (
+        "points.py",
+        "np.minimum.reduce(leaves)",
+        "np.maximum.reduce(leaves)",
+        "case_points.py::test_the_cheapest_fold_says_what_a_flip_costs",
+    ),
     ("points.py", "size)[there] / counts[there]", "size)[there]", OVERLAP),
     (
         "points.py",
@@ -86,7 +91,12 @@ CASE = room(
         "(high <= starts + np.array",
         "volumes_points.py::test_regions_stay_whole_where_a_patch_holds_them",
     ),
-    ("points.py", "settings.band_width * float(np.median", "settings.band_width * float(np.max", "volumes_points.py"),
+    (
+        "points.py",
+        "settings.band_width * float(np.median",
+        "settings.band_width * float(np.max",
+        "case_points.py::test_the_band_counts_steps_of_the_middle_voxel_side",
+    ),
     # samples and their weights
     ("samples.py", "for part in parts], 1) / len(parts)", "for part in parts], 1)", BOTH),
     ("samples.py", "weights.sum(0).reshape(-1) / len(trajectories)", "weights.sum(0).reshape(-1)", WEIGHTS),
@@ -103,7 +113,7 @@ CASE = room(
         "samples.py",
         "rows = np.minimum(np.arange(start, start + block), targets - 1)",
         "rows = np.arange(block)",
-        "case_samples.py",
+        "case_samples.py::test_targets_that_are_decomposed_in_blocks_are_those_of_one_block",
     ),
     # volumes
     (
@@ -124,7 +134,7 @@ CASE = room(
         "on_image.py",
         "(entropies + entr(1 - channels).sum(-1))",
         "entropies",
-        "volumes_planned.py::test_a_run_keeps_the_geometry_and_tells_volumes",
+        REGIONS,
     ),
     (
         "structures.py",
@@ -157,12 +167,22 @@ CASE = room(
         "case_assembly.py::test_two_fit_patches_in_three_show_foreground",
     ),
     ("fit.py", "present[number % len(present)]", "present[0]", "case_assembly.py::test_two_fit_patches_in_three_show_foreground"),
-    ("fit.py", "table[plan.ignore_label] = IGNORED", "table[plan.ignore_label] = 0", "volumes_planned.py"),
-    ("fit.py", "_around(classes, centre, size, IGNORED)", "_around(classes, centre, size, 0)", "volumes_planned.py"),
+    (
+        "fit.py",
+        "table[plan.ignore_label] = IGNORED",
+        "table[plan.ignore_label] = 0",
+        "case_assembly.py::test_what_a_small_volume_lacks_and_the_ignored_label_are_no_classes",
+    ),
+    (
+        "fit.py",
+        "_around(classes, centre, size, IGNORED)",
+        "_around(classes, centre, size, 0)",
+        "case_assembly.py::test_what_a_small_volume_lacks_and_the_ignored_label_are_no_classes",
+    ),
     (
         "fit.py",
         "int(c) - p // 2, 0)",
         "int(c) - p, 0)",
-        "volumes_planned.py::test_fit_patches_show_foreground_and_are_the_same_again",
+        "case_assembly.py::test_a_fit_patch_lies_around_its_voxel_and_inside",
     ),
 )

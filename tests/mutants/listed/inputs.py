@@ -41,18 +41,27 @@ TARGETS = room(
         "wanted/erode.py",
         "distance_transform_edt(np.pad(inside, 1), sampling",
         "distance_transform_edt(np.pad(inside, 1, mode='edge'), sampling",
-        "volumes_planned.py",
-        "targets.py",
+        MM,
     ),
     ("wanted/other_class.py", "stable=True)[..., 1]", "stable=True)[..., -1]", "targets.py::test_wanted_masks_by_name"),
-    ("wanted/random.py", "labels.shape, 0, wish.classes)", "labels.shape, 0, wish.classes - 1)", "targets.py"),
+    (
+        "wanted/random.py",
+        "labels.shape, 0, wish.classes)",
+        "labels.shape, 0, wish.classes - 1)",
+        "targets.py::test_wanted_masks_by_name",
+    ),
     ("morphology.py", 'rank if element == "square" else 1', '1 if element == "square" else rank', MOVED),
-    ("morphology.py", "constant_values=0 if outside else far", "constant_values=far if outside else 0", "targets.py"),
+    (
+        "morphology.py",
+        "constant_values=0 if outside else far",
+        "constant_values=far if outside else 0",
+        "targets.py::test_a_disk_keeps_the_euclidean_radius",
+    ),
     (
         "millimetres.py",
         "float(np.median(spacing))",
         "float(np.mean(spacing))",
-        "volume_by_hand.py::test_labels_in_overlapping_cubes",
+        "targets.py::test_a_step_in_a_volume_is_the_middle_voxel_side",
     ),
     ("masks.py", "wanted[k % len(wanted)]", "wanted[min(k, len(wanted) - 1)]", "targets.py::test_members_want_the_masks_in_turn"),
     (
@@ -97,13 +106,13 @@ TARGETS = room(
         "regions/superpixels.py",
         "settings.region_size**labels.ndim",
         "settings.region_size**2",
-        "regions.py::test_partitions_by_name",
+        "regions.py::test_super_pixels_of_a_volume_are_as_many_as_its_cubes",
     ),
     (
         "regions/segments.py",
         "(distance[inside] <= 1)",
         "(distance[inside] <= 2)",
-        "regions.py::test_a_straight_boundary_is_cut_evenly",
+        "regions.py::test_pieces_are_counted_by_the_contour_and_not_by_the_band",
     ),
 )
 

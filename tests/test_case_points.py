@@ -1,0 +1,33 @@
+"""Pixels and regions on a grid: the band in millimetres, and what flips cost in several folds."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quam_jax.case.points import _cheapest, _special_pixels
+from quam_jax.config import Config, TargetConfig
+from quam_jax.core.fragility import Fragility
+
+
+@pytest.mark.parametrize(("axis", "layers"), [(0, 0), (1, 3), (2, 1)])
+def test_the_band_counts_steps_of_the_middle_voxel_side(axis: int, layers: int) -> None:
+    """Voxels of 4, 1 and 2 mm, and a band of 1.5 steps of 2 mm: no layer of the first, three of the second, one of the third."""
+    labels = np.moveaxis((np.arange(12) >= 6).astype(int)[None, :, None] * np.ones((6, 1, 6), int), 1, axis)
+    config = Config(targets=TargetConfig(target="pixel", pixels="band", band_width=1.5))
+    grid: Any = SimpleNamespace(spacing=(4.0, 1.0, 2.0))
+    found = _special_pixels(grid, labels, config=config)
+    assert found is not None and len(found) == 2 * layers * 36
+    assert sorted(set(np.unravel_index(found, labels.shape)[axis].tolist())) == list(range(6 - layers, 6 + layers))
+
+
+def test_the_cheapest_fold_says_what_a_flip_costs() -> None:
+    inf = np.inf
+    costs = [
+        Fragility(*map(np.array, ([[True, False]], [[2.0, inf]], [[0.5, inf]], [0.3], [0.5], [inf], [inf]))),
+        Fragility(*map(np.array, ([[True, True]], [[3.0, 4.0]], [[0.1, 0.2]], [0.4], [0.2], [5.0], [0.7]))),
+    ]
+    found = _cheapest(costs)
+    told = [np.asarray(leaf).tolist() for leaf in found]
+    assert told == [[[True, True]], [[2.0, 4.0]], [[0.1, 0.2]], [0.3], [0.5], [5.0], [0.7]]
