@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quam_jax.case.points import _cheapest, _special_pixels
+from quam_jax.case.points import _cheapest, _special_pixels, owners, share_out
 from quam_jax.config import Config, TargetConfig
 from quam_jax.core.fragility import Fragility
+from quam_jax.data.patches import lay_patches
 
 
 @pytest.mark.parametrize(("axis", "layers"), [(0, 0), (1, 3), (2, 1)])
@@ -31,3 +32,31 @@ def test_the_cheapest_fold_says_what_a_flip_costs() -> None:
     found = _cheapest(costs)
     told = [np.asarray(leaf).tolist() for leaf in found]
     assert told == [[[True, True]], [[2.0, 4.0]], [[0.1, 0.2]], [0.3], [0.5], [5.0], [0.7]]
+
+
+@pytest.mark.parametrize(
+    ("region", "owner"),
+    [((0, 1), 0), ((5, 6), 0), ((6, 7), 1), ((4, 11), 1), ((0, 7), 0), ((7, 8), 1)],
+    ids=[
+        "at the start",
+        "nearer to the first",
+        "nearer to the second",
+        "all of the second",
+        "all of the first",
+        "in the second alone",
+    ],
+)
+def test_a_region_goes_to_the_patch_that_holds_it_nearest_to_its_middle(region: tuple[int, int], owner: int) -> None:
+    """Patches of eight from 0 and from 4 on a line of twelve; their middles are 4 and 8."""
+    patches = lay_patches((12,), (8,))
+    pixels = np.arange(region[0], region[1] + 1)
+    shared = share_out([pixels], patches, owners(patches))
+    assert [len(parts) for parts in shared] == [int(owner == n) for n in (0, 1)]
+    np.testing.assert_array_equal(shared[owner][0], pixels)
+
+
+def test_a_region_that_no_patch_holds_goes_to_the_owners_of_its_pixels() -> None:
+    patches = lay_patches((12,), (8,))
+    assert owners(patches).tolist() == [0] * 7 + [1] * 5  # halfway between two middles the first keeps it
+    (first,), (second,) = share_out([np.arange(2, 11)], patches, owners(patches))
+    assert (first.tolist(), second.tolist()) == ([2, 3, 4, 5, 6], [7, 8, 9, 10])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from quam_jax.data.geometry import Geometry
-from quam_jax.data.plans import Grid, to_grid
+from quam_jax.data.plans import Grid, points_on_grid, to_grid
 from quam_jax.data.resampling import Scheme, resample_labels
 from tests.test_volumes_planned import plan_of
 
@@ -30,6 +30,15 @@ def test_the_own_spacing_decides_on_either_way_which_axis_goes_apart() -> None:
     box = (slice(0, 4),) * 3
     grid = Grid(geometry("nifti", size, (5.0, 1.0, 1.0)), plan_of(), size, box, (1.0, 1.0, 5.0), size, (5.0, 1.0, 1.0))
     assert (grid.image_scheme.apart, grid.logit_scheme.apart) == (2, 0)
+
+
+def test_a_voxel_is_where_its_centre_lies() -> None:
+    """The plan's voxels are half as large, four thirds as large and equal along x, y and z."""
+    plan = plan_of(spacing=[1.0, 4 / 3, 0.5], normalisation=[{"scheme": "NoNormalization", "use_mask": False, "intensity": None}])
+    _, grid = to_grid(np.ones((4, 4, 4, 1), np.float32), geometry("nifti", (4, 4, 4), (1.0, 1.0, 1.0)), plan)
+    assert grid.shape == (4, 3, 8)
+    points = np.array([[0, 0, 0], [1, 1, 1], [2, 2, 2], [3, 3, 3]])
+    assert points_on_grid(points, grid).tolist() == [[0, 0, 1], [1, 1, 3], [2, 1, 5], [3, 2, 7]]
 
 
 @pytest.mark.parametrize(

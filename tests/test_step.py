@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from quam_jax.core import searching
+from quam_jax.core.fit import reference_losses
 from quam_jax.core.layout.choose import Layout
 from quam_jax.core.loss import weighted_mean
 from quam_jax.core.network import EVAL, DrawnNoise, Mode
@@ -127,6 +128,23 @@ def test_with_noise_the_fit_loss_is_that_of_the_noisy_pass() -> None:
     found = searched(targets, BY_LOOP, **settings)
     assert (np.asarray(found.fit_loss) < np.asarray(found.bound)).all()
     assert_alike(found, searched(targets, AT_ONCE, **settings))
+
+
+def test_the_first_record_has_the_loss_of_its_own_batch() -> None:
+    """Recorded after the step, with every second batch used: at the given weights the fit loss is known beforehand."""
+    targets = target([3], [1], [1.0])
+    found = searched(targets, record_after=True, slack=Slack(5.0), schedule=Steps(epochs=2, stride=2))
+    first, second = reference_losses(Linear(), PARAMS, {}, FIT, Procedure().loss)
+    assert abs(float(first) - float(second)) > 1e-3
+    np.testing.assert_allclose(found.reference_loss[0, 0], [second] * 2, rtol=1e-6)
+    assert float(found.fit_loss[0, 0, 0]) == pytest.approx(float(second), rel=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [2, 3, 4])
+def test_a_mapped_chunk_that_is_not_full_keeps_its_order(chunk: int) -> None:
+    wanted = jnp.asarray(np.random.default_rng(5).integers(0, 3, (1, 5, 20)))
+    targets = Targets(jnp.arange(20)[None], wanted, jnp.full((1, 20), 0.05))
+    assert_alike(searched(targets, Layout("vmap", "scan", chunk)), searched(targets, BY_LOOP))
 
 
 def test_a_pattern_matches_names_from_their_start() -> None:

@@ -83,13 +83,13 @@ CASE = room(
         "points.py",
         "int(np.argmax(means))",
         "int(np.argmin(means))",
-        "volumes_points.py::test_regions_stay_whole_where_a_patch_holds_them",
+        "case_points.py::test_a_region_goes_to_the_patch_that_holds_it_nearest_to_its_middle",
     ),
     (
         "points.py",
-        "(high < starts + np.array",
-        "(high <= starts + np.array",
-        "volumes_points.py::test_regions_stay_whole_where_a_patch_holds_them",
+        "(starts <= low)",
+        "(starts < low)",
+        "case_points.py::test_a_region_goes_to_the_patch_that_holds_it_nearest_to_its_middle",
     ),
     (
         "points.py",

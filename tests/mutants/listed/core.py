@@ -225,8 +225,18 @@ CORE = room(
         "s < total else steps.batch[-1]",
         "execution.py::test_bounds_and_fit_losses_belong_to_the_batch_of_the_step",
     ),
-    ("layout/members.py", "known = references[batch]", "known = references[0]", "execution.py"),
-    ("layout/members.py", "float(known) <= bounds[batch]", "True", "execution.py"),
+    (
+        "layout/members.py",
+        "known = references[batch]",
+        "known = references[0]",
+        "step.py::test_the_first_record_has_the_loss_of_its_own_batch",
+    ),
+    (
+        "layout/members.py",
+        "float(known) <= bounds[batch]",
+        "True",
+        "execution.py::test_members_that_keep_the_bound_are_spared_the_gradient_of_the_fit",
+    ),
     (
         "layout/members.py",
         "not float(record.fit_loss) <= float(record.bound)",
@@ -237,7 +247,7 @@ CORE = room(
         "layout/members.py",
         "part + part[-1:] * (chunk - count)",
         "part[-1:] * (chunk - count) + part",
-        "execution.py::test_every_plan_gives_the_same_numbers",
+        "step.py::test_a_mapped_chunk_that_is_not_full_keeps_its_order",
     ),
     (
         "layout/heads.py",
