@@ -13,7 +13,7 @@ import pytest
 from quam_jax.config import SearchConfig
 from quam_jax.config.build import build_procedure
 from quam_jax.core import searching
-from quam_jax.core.head import head_problem, is_linear_head
+from quam_jax.core.head import HeadProblem, fisher, head_problem, is_linear_head
 from quam_jax.core.head.loss import fit_gradient, fit_loss, log_sum, point_loss
 from quam_jax.core.head.problem import columns_of, fit_points, head_of
 from quam_jax.core.layout.choose import Layout
@@ -238,6 +238,23 @@ def test_losses_and_gradients_by_hand(columns: int) -> None:
             return numpy_cross_entropy(values if columns > 1 else np.concatenate([np.zeros_like(values), values], -1), labels)
 
         np.testing.assert_allclose(gradient[index], (at(small) - at(-small)) / (2 * small), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_the_fisher_matrix_is_the_hessian_of_the_fit_loss(columns: int) -> None:
+    """Under cross-entropy they are the same, with or without labels; damped by a fraction of the mean diagonal."""
+    rng = np.random.default_rng(0)
+    features, wanted = rng.standard_normal((40, 4)).astype(np.float32), rng.standard_normal((4, columns)).astype(np.float32)
+    kernel = jnp.asarray(rng.standard_normal((4, max(columns, 2))), jnp.float32)
+    problem = HeadProblem(features[None], features.T[None], wanted[None], (kernel,), np.zeros(1))  # type: ignore[arg-type]
+
+    def loss(flat: jax.Array) -> jax.Array:
+        return fit_loss(problem.features[0], problem.wanted[0], flat.reshape(columns, 4).T[..., None])[0][0]
+
+    expected = np.asarray(jax.hessian(loss)(problem.theta.T.reshape(-1)))
+    expected = expected + 0.1 * np.trace(expected) / len(expected) * np.eye(len(expected))
+    lower = np.tril(fisher(problem, damping=0.1).lower)
+    np.testing.assert_allclose(lower @ lower.T, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_saturated_points_do_not_overflow() -> None:

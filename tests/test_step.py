@@ -1,5 +1,6 @@
 """One step in cases that are exact: the bound itself, padding of a target, and the noise of each pass."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,16 @@ def test_weights_at_the_bound_keep_it() -> None:
     """The fit loss of a moved image is the given network's: with no slack it is at the bound, and the image goes on."""
     one = target([3], [1], [1.0])
     found = searched(one, space=InputSpace(0.5), solver=Backtrack(), slack=Slack(0.0))
+    np.testing.assert_array_equal(found.fit_loss, found.bound)
+    assert (np.diff(np.asarray(found.objective)[0, 0]) < 0).all()
+
+
+def test_heads_at_the_bound_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every head explains one black fit pixel alike, so that with no slack all are at the bound."""
+    labels = np.full((2, 2, 4, 5), -1)
+    labels[:, 0, 0, 0] = 1
+    monkeypatch.setattr(sys.modules[__name__], "FIT", FitData(jnp.zeros((2, 2, 4, 5, 2)), jnp.asarray(labels)))
+    found = searched(target([3], [1], [1.0]), space=TailSpace("head"), solver=Backtrack(), slack=Slack(0.0), fit_points=0)
     np.testing.assert_array_equal(found.fit_loss, found.bound)
     assert (np.diff(np.asarray(found.objective)[0, 0]) < 0).all()
 

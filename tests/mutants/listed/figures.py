@@ -153,7 +153,6 @@ EVALUATION = room(
         "size = counts.sum(axis=0)[1:]",
         "size = counts.sum(axis=1)[1:]",
         "evaluation_overlap.py",
-        "evaluation_evaluate.py",
     ),
     ("segmentation.py", "reference == label, spacing=spacing)", "reference == label)", PARTS),
     # errors ranked by uncertainty

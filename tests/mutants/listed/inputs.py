@@ -8,7 +8,6 @@ REGION = "regions.py::test_region_targets_against_a_loop"
 STRATA = "pixels.py::test_strata_share_alike_by_hand"
 CODED = "volumes_planned.py::test_regions_are_classes_with_the_same_probabilities"
 THERE = "volumes_planned.py::test_there_and_back_keeps_every_voxel"
-WINDOW = "sliding_window.py"
 
 TARGETS = room(
     "targets",
