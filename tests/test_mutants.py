@@ -19,9 +19,10 @@ def test_a_mutant_changes_one_place(mutant: Mutant) -> None:
 
 
 def test_they_are_many_and_everywhere() -> None:
-    assert len(MUTANTS) >= 60 and len(set(MUTANTS)) == len(MUTANTS)
+    assert len(MUTANTS) >= 240 and len(set(MUTANTS)) == len(MUTANTS)
     rooms = Counter(mutant.file.split("/")[1] for mutant in MUTANTS)
-    assert {"core", "targets", "case", "evaluation"} <= rooms.keys() and min(rooms[room] for room in ("core", "case")) >= 12
+    assert {"core", "targets", "models", "case", "data", "evaluation"} <= rooms.keys()
+    assert min(rooms[room] for room in ("core", "case", "data", "targets", "evaluation")) >= 20
 
 
 def test_a_change_that_is_not_there_once_is_refused() -> None:

@@ -5,5 +5,6 @@ from .case import CASE
 from .core import CORE
 from .figures import EVALUATION
 from .inputs import DATA, MODELS, TARGETS
+from .layouts import LAYOUTS
 
-MUTANTS: tuple[Mutant, ...] = (*CORE, *CASE, *TARGETS, *MODELS, *DATA, *EVALUATION)
+MUTANTS: tuple[Mutant, ...] = (*CORE, *LAYOUTS, *CASE, *TARGETS, *MODELS, *DATA, *EVALUATION)

@@ -1,0 +1,118 @@
+"""Mutants of how a search is laid out: members, patches, and heads as matrix products."""
+
+from ..mutant import room
+
+RULES = "search_rules.py::test_a_target_rests_only_where_a_feasible_model_has_all_it_wants"
+
+LAYOUTS = room(
+    "core",
+    # layouts
+    (
+        "layout/members.py",
+        "s < total else (steps.batch[-1] + 1) % batches",
+        "s < total else steps.batch[-1]",
+        "execution.py::test_bounds_and_fit_losses_belong_to_the_batch_of_the_step",
+    ),
+    (
+        "layout/members.py",
+        "known = references[batch]",
+        "known = references[0]",
+        "step.py::test_the_first_record_has_the_loss_of_its_own_batch",
+    ),
+    (
+        "layout/members.py",
+        "float(known) <= bounds[batch]",
+        "True",
+        "execution.py::test_members_that_keep_the_bound_are_spared_the_gradient_of_the_fit",
+    ),
+    (
+        "layout/members.py",
+        "not float(record.fit_loss) <= float(record.bound)",
+        "False",
+        "execution.py::test_members_that_keep_the_bound_are_spared_the_gradient_of_the_fit",
+    ),
+    (
+        "layout/members.py",
+        "part + part[-1:] * (chunk - count)",
+        "part[-1:] * (chunk - count) + part",
+        "step.py::test_a_mapped_chunk_that_is_not_full_keeps_its_order",
+    ),
+    (
+        "layout/heads.py",
+        "np.repeat(np.arange(count), members)",
+        "np.tile(np.arange(count), members)",
+        "head.py::test_heads_equal_whole_networks",
+    ),
+    (
+        "layout/heads.py",
+        "(weights / jnp.sum(weights, -1, keepdims=True)).T",
+        "(weights / weights.shape[-1]).T",
+        "head.py::test_regions_weigh_their_points",
+    ),
+    ("layout/heads.py", "(steps.batch[-1] + 1) % len(fit.labels)", "steps.batch[-1]", "head.py::test_heads_equal_whole_networks"),
+    (
+        "layout/heads.py",
+        "jnp.where(labels == present, second, present)",
+        "jnp.where(labels == present, present, second)",
+        "head.py::test_the_line_search_ends_at_the_bound",
+    ),
+    ("layout/patches.py", "+ radius + grid[a]", "+ radius - 1 + grid[a]", "patches.py::test_fit_patches_explain_their_labels"),
+    (
+        "layout/patches.py",
+        "jnp.concatenate(leaves)[order]",
+        "jnp.concatenate(leaves)",
+        "patches.py::test_a_pixel_on_its_patch_is_the_pixel_of_the_image",
+    ),
+    ("layout/patches.py", "place < radius", "place < 0", "patches.py::test_a_pixel_on_its_patch_is_the_pixel_of_the_image"),
+    # heads
+    ("head/iterative.py", "feasible = violation <= 0", "feasible = violation < 0", "step.py::test_heads_at_the_bound_keep_it"),
+    ("head/iterative.py", "jnp.any(slope != 0)", "jnp.all(slope != 0)", "head.py::test_heads_equal_whole_networks"),
+    ("head/iterative.py", "done | (feasible & _has_all(logits, asked))", "done | _has_all(logits, asked)", RULES),
+    ("head/iterative.py", "[-gradient, gradient]", "[gradient, -gradient]", "head.py::test_heads_equal_whole_networks"),
+    ("head/iterative.py", "| (asked.weights == 0)", "| (asked.weights < 0)", "step.py::test_padding_of_a_target_takes_no_part"),
+    (
+        "head/line_search.py",
+        "((a == b) - probs[:, b])",
+        "((a == b) + probs[:, b])",
+        "head.py::test_the_fisher_matrix_is_the_hessian_of_the_fit_loss",
+    ),
+    (
+        "head/line_search.py",
+        "inside = loss <= bound",
+        "inside = loss <= bound + slack",
+        "head.py::test_the_line_search_ends_at_the_bound",
+    ),
+    (
+        "head/line_search.py",
+        "turned = asked.labels - against",
+        "turned = against - asked.labels",
+        "head.py::test_the_line_search_moves_further_than_an_equal_gradient_step",
+    ),
+    (
+        "head/line_search.py",
+        "matrix + damping *",
+        "matrix + 0 *",
+        "head.py::test_the_fisher_matrix_is_the_hessian_of_the_fit_loss",
+    ),
+    ("head/loss.py", "constant_values=1.0)", "constant_values=0.5)", "head.py::test_log_sum_is_the_sum_of_logarithms"),
+    (
+        "head/loss.py",
+        "jnp.stack([lax.logistic(-logits[:, 0]), one], -1)",
+        "jnp.stack([one, lax.logistic(-logits[:, 0])], -1)",
+        "head.py::test_heads_equal_whole_networks",
+    ),
+    ("head/problem.py", "+ k * size for k", "+ k for k", "head.py::test_fit_points_are_labelled_and_repeat_with_the_key"),
+    (
+        "head/problem.py",
+        "jax.random.fold_in(key, s), (wanted,), 0, len(points))",
+        "jax.random.fold_in(key, 0), (wanted,), 0, len(points))",
+        "head.py::test_fit_points_are_labelled_and_repeat_with_the_key",
+    ),
+    (
+        "head/problem.py",
+        "(wanted,), 0, len(points))",
+        "(wanted,), 0, len(points) - 1)",
+        "head.py::test_fit_points_are_labelled_and_repeat_with_the_key",
+    ),
+    ("head/problem.py", "reshape(-1) >= 0)", "reshape(-1) > 0)", "head.py::test_fit_points_are_labelled_and_repeat_with_the_key"),
+)
