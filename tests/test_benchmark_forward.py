@@ -15,7 +15,7 @@ from converters.mapping import to_torch
 from quam_jax.core.loss import cross_entropy
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks import NETWORKS
-from tests.test_cli import call
+from tests.command_line import call
 
 torch = pytest.importorskip("torch")
 
