@@ -108,6 +108,6 @@ def test_command(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
     from quam_jax.cli import benchmark
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(benchmark.quam_jax, "__file__", str(tmp_path / "site" / "quam_jax" / "__init__.py"))
+    monkeypatch.setattr(benchmark, "__file__", str(tmp_path / "site" / "quam_jax" / "cli" / "benchmark.py"))
     code, _, error = call(monkeypatch, capsys, "benchmark", "forward")
     assert code == 2 and "expected a source checkout" in error and error.count("\n") == 1
