@@ -34,8 +34,8 @@ SLACK = 0.2  # relative; what the learning rates above were chosen with
 
 def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cache: Path) -> list[dict[str, Any]]:
     """Criteria and errors of every case of a part under one setting, each case kept in `cache`."""
-    from quam_jax.baselines.method import case_fit_data
     from quam_jax.case.audit import models_held
+    from quam_jax.case.fit import fit_of_cases
     from quam_jax.case.quantify import quantify_images
     from quam_jax.case.shared import whole_image_model
     from quam_jax.config import Config, change, to_dict
@@ -62,7 +62,7 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
         path = cache / f"{hashlib.sha256((inputs + case.digest).encode()).hexdigest()[:24]}.json"
         row = read_json(path)
         if not row:
-            shared = shared or whole_image_model(model, case_fit_data(model, fit_cases), config.search)
+            shared = shared or whole_image_model(model, fit_of_cases(model, fit_cases, config.fit), config.search)
             start = time.process_time()
             (found,) = quantify_images(shared, [case.image], config=config)
             truth = consensus(case.raters, classes=2, ties="smallest")

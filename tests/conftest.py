@@ -7,7 +7,7 @@ compare stay within their tolerances. With `--long`, and in tests/test_demo.py, 
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,15 @@ def shared(pytestconfig: pytest.Config) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of shared data at {folder} (--shared)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[None]:
+    """The tiny network is known by its name."""
+    from tests.tiny import tiny_network  # only some tests need JAX
+
+    with tiny_network():
+        yield
 
 
 @pytest.fixture

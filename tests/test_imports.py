@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "published": {"core", "evaluation"},
     "report": {"evaluation"},
     "case": {"config", "core", "data", "evaluation", "models", "published", "report", "targets"},
-    "baselines": {"config", "core", "data", "evaluation", "models", "registry"},
+    "baselines": {"case", "config", "core", "evaluation", "models", "registry"},
     "training": {"baselines", "config", "core", "data", "evaluation", "models"},
     "studies": {"baselines", "case", "config", "data", "evaluation", "models", "published", "version"},
     "runs": {"case", "config", "core", "data", "evaluation", "models", "report", "version"},

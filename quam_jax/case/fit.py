@@ -7,12 +7,13 @@ in turn, and the third is anywhere; places come from a generator seeded by the c
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ..config import FitConfig
+from ..core.types import FitData
 from ..data.cases import read_case_files
 from ..data.datasets import Case
 from ..data.geometry import Geometry
@@ -22,12 +23,26 @@ from ..data.spread import evenly_spread
 from ..data.volumes import Image
 from ..evaluation.reference_maps import consensus
 from ..models.coding import Coding
-from ..models.model import Network
+from ..models.model import Network, SegmentationModel
+from ..models.predict import fit_data
 
 FOREGROUND_SHARE = 3  # every such patch is anywhere, the others show foreground
 BATCH_VOXELS = 2**19  # of a batch of patches where the settings leave its size open
 
 Pair = tuple[Float[np.ndarray, "*space i"], Int[np.ndarray, "*space"]]
+
+
+class KnownCase(Protocol):
+    """A case ready for a network, with the masks of its raters; `digest` covers image and masks, `identity` says who it is."""
+
+    @property
+    def identity(self) -> Any: ...
+    @property
+    def image(self) -> Float[np.ndarray, "*space i"]: ...
+    @property
+    def raters(self) -> Int[np.ndarray, " a *space"]: ...
+    @property
+    def digest(self) -> str: ...
 
 
 class Known(NamedTuple):
@@ -81,6 +96,14 @@ def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding
     pairs = pairs[: settings.fit_cases or None]
     size = settings.fit_batch or max(1, min(len(pairs), BATCH_VOXELS // pairs[0][1].size))
     return Known(*batch_fit(pairs, size=size), [case.name for case in chosen], hashes)
+
+
+def fit_of_cases(model: SegmentationModel, cases: Sequence[KnownCase], settings: FitConfig) -> FitData:
+    """Fit data of cases in memory: evenly chosen, labelled by their raters' majority, in batches."""
+    classes = model.network.classes
+    some = [cases[n] for n in evenly_spread(len(cases), settings.fit_cases)]
+    pairs = [(case.image, consensus(case.raters, classes=classes, ties="smallest")) for case in some]
+    return fit_data(model, *batch_fit(pairs, size=settings.fit_batch, multiple=model.network.size_multiple))
 
 
 def choose_cases(cases: Sequence[Case], where: object, *, settings: FitConfig) -> list[Case]:
