@@ -14,7 +14,7 @@ from quam_jax.case.shared import CaseModel, whole_image_model
 from quam_jax.config import Config, ExecutionConfig, SearchConfig, TargetConfig
 from quam_jax.models.coding import Coding
 from quam_jax.models.predict import predict
-from tests.test_volumes_planned import plan_of
+from tests.planned import plan_of
 from tests.tiny import SIZE, tiny_fit, tiny_image, tiny_model, tiny_network
 from tests.volume_by_hand import AS_READ, folds_of, geometry_of, tiny_fold
 

@@ -6,7 +6,7 @@ import pytest
 from quam_jax.data.geometry import Geometry
 from quam_jax.data.plans import Grid, points_on_grid, to_grid
 from quam_jax.data.resampling import Scheme, resample_labels
-from tests.test_volumes_planned import plan_of
+from tests.planned import plan_of
 
 
 def geometry(kind: str, size: tuple[int, ...], spacing: tuple[float, ...]) -> Geometry:

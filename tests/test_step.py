@@ -12,7 +12,6 @@ import pytest
 from quam_jax.core import searching
 from quam_jax.core.fit import reference_losses
 from quam_jax.core.layout.choose import Layout
-from quam_jax.core.loss import weighted_mean
 from quam_jax.core.network import EVAL, DrawnNoise, Mode
 from quam_jax.core.schedule import Slack, Steps
 from quam_jax.core.searching import prepare, search, search_prepared
@@ -98,10 +97,6 @@ def test_padding_of_a_target_takes_no_part(monkeypatch: pytest.MonkeyPatch, head
     assert_alike(padded._replace(probs=padded.probs[..., :1, :]), alone)
     rests = (np.diff(np.asarray(alone.probs)[0, 0, :, 0], axis=0) == 0).all(1)
     assert rests.any() == stop
-
-
-def test_points_without_weight_may_cost_anything() -> None:
-    assert float(weighted_mean(jnp.array([1.0, 3.0, jnp.nan, jnp.inf]), jnp.array([3.0, 1.0, 0.0, 0.0]))) == 1.5
 
 
 def test_every_pass_of_a_step_draws_noise_of_its_own() -> None:

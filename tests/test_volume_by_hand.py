@@ -15,7 +15,7 @@ from quam_jax.config import Config, SampleConfig, SearchConfig, TargetConfig
 from quam_jax.core.searching import search_prepared
 from quam_jax.core.types import Targets
 from quam_jax.data.plans import to_grid
-from tests.test_volumes_planned import REGIONS, model_of
+from tests.planned import REGIONS, model_of
 from tests.tiny import tiny_network
 from tests.volume_by_hand import Expected, Kind, Shape, by_hand, folds_of, geometry_of, softmax, tiny_fold
 

@@ -21,7 +21,7 @@ from quam_jax.models.coding import Coding
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.targets.wanted.dilate import dilate_mm
 from quam_jax.targets.wanted.erode import erode_mm
-from tests.test_volumes_planned import plan_of, record
+from tests.planned import plan_of, record
 
 AS_READ = {"scheme": "NoNormalization", "use_mask": False, "intensity": None}
 

@@ -3,11 +3,11 @@
 from ..mutant import room
 
 MOVED = "targets.py::test_binary_morphology_is_scipys"
-MM = "volumes_planned.py::test_masks_move_by_millimetres"
+MM = "data_plans.py::test_masks_move_by_millimetres"
 REGION = "regions.py::test_region_targets_against_a_loop"
 STRATA = "pixels.py::test_strata_share_alike_by_hand"
 CODED = "volumes_planned.py::test_regions_are_classes_with_the_same_probabilities"
-THERE = "volumes_planned.py::test_there_and_back_keeps_every_voxel"
+THERE = "data_plans.py::test_there_and_back_keeps_every_voxel"
 
 TARGETS = room(
     "targets",
@@ -169,7 +169,7 @@ DATA = room(
         "plans.py",
         "(*spacing[: 3 - len(self.spacing)], *self.spacing)",
         "(*self.spacing, *spacing[len(self.spacing) :])",
-        "volumes_planned.py::test_a_slice_is_a_volume_of_one",
+        "data_plans.py::test_a_slice_is_a_volume_of_one",
     ),
     (
         "plans.py",
@@ -181,9 +181,9 @@ DATA = room(
         "plans.py",
         "values[inside] if use_mask and inside.any() else values",
         "values",
-        "volumes_planned.py::test_z_score_inside_the_mask_keeps_the_rest",
+        "data_plans.py::test_z_score_inside_the_mask_keeps_the_rest",
     ),
-    ("plans.py", '(clipped - intensity["mean"])', '(values - intensity["mean"])', "volumes_planned.py::test_normalisations"),
+    ("plans.py", '(clipped - intensity["mean"])', '(values - intensity["mean"])', "data_plans.py::test_normalisations"),
     ("plans.py", "array.transpose(*np.argsort(plan.transpose), *rest)", "array.transpose(*plan.transpose, *rest)", THERE),
     (
         "plans.py",

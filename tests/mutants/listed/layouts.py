@@ -11,7 +11,7 @@ LAYOUTS = room(
         "layout/members.py",
         "s < total else (steps.batch[-1] + 1) % batches",
         "s < total else steps.batch[-1]",
-        "execution.py::test_bounds_and_fit_losses_belong_to_the_batch_of_the_step",
+        "search_laws.py::test_bounds_and_fit_losses_belong_to_the_batch_of_the_step",
     ),
     (
         "layout/members.py",
