@@ -2,12 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from quam_jax.case.fit import fit_patches
+from quam_jax.case.masks import wanted_masks
 from quam_jax.case.quantified import Quantified
 from quam_jax.case.quantify import quantify, quantify_images
 from quam_jax.case.shared import CaseModel, whole_image_model
@@ -158,6 +162,29 @@ def test_equal_patches_and_folds_have_draws_of_their_own() -> None:
     for first in range(6):
         for second in range(first):
             assert np.abs(losses[first] - losses[second]).max() > 1e-4
+
+
+def test_folds_draw_fit_points_of_their_own() -> None:
+    """Both folds are the same network, so that only the points drawn for them differ."""
+    search = dataclasses.replace(HEADS, fit_points=8)
+    config = Config(targets=TargetConfig(target="pixel", pixels="uncertain", pixel_count=5), search=search)
+    model = tiny_fold(0, classes=3)
+    shared = folds_of([model, model], config, patch=(4, 4), spacing=(1.0, 1.0), mirror_axes=[])
+    image = np.random.default_rng(0).standard_normal((4, 4, 1, 1)).astype(np.float32)
+    first, second = quantify_scan(shared, image, (1.0, 1.0, 9.0), config).fit_loss
+    assert np.abs(first - second).max() > 1e-3
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_random_masks_differ(planned: bool) -> None:
+    config = Config(targets=TargetConfig(shapes=("random", "random")), search=HEADS)
+    labels, logits = np.zeros((6, 7, 8), int), np.zeros((6, 7, 8, 3), np.float32)
+    scene: Any = SimpleNamespace(grid=None, labels=jnp.asarray(labels), probs=jnp.asarray(logits), key=jax.random.key(0))
+    if planned:
+        scene.grid, scene.logits = SimpleNamespace(spacing=(1.0, 1.0, 1.0)), logits
+    shared: Any = SimpleNamespace(coding=Coding(3))
+    first, second = wanted_masks(shared, scene, config=config)
+    assert (first != second).any() and set(np.unique(first)) == set(np.unique(second)) == {0, 1, 2}
 
 
 # fit patches

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quam_jax.case.fit import choose_cases
+from quam_jax.case.fit import choose_cases, read_fit_images
 from quam_jax.config import FitConfig
 from quam_jax.data.datasets import Case
-from quam_jax.data.preprocess import batch_fit
+from quam_jax.data.preprocess import Preprocessing, batch_fit
 from quam_jax.data.spread import evenly_spread
+from quam_jax.models.model import Network
+from tests.planned import write
+from tests.tiny import tiny_network
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (1, 4), (4, 4), (5, 4), (7, 3)])
@@ -64,3 +67,24 @@ def test_fit_cases_are_spread_over_those_with_masks() -> None:
     assert [case.name for case in choose_cases(cases, Path("masks"), settings=FitConfig(fit_cases=3))] == ["c0", "c4", "c7"]
     with pytest.raises(ValueError, match="masks: expected a mask for every fit image, got none for c2"):
         choose_cases([*cases[:2], cases[2]._replace(raters={}), *cases[3:]], Path("masks"), settings=FitConfig(fit_cases=2))
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted", "taken"),
+    [((1, 2, 4), 0, (1, 2, 4)), ((1, 2, 4), 2, (1, 4)), ((), 3, (0, 2, 5))],
+    ids=["all with foreground", "the first and the last of them", "any where there is none"],
+)
+def test_slices_of_fit_volumes_show_foreground(
+    tmp_path: Path, shown: tuple[int, ...], wanted: int, taken: tuple[int, ...]
+) -> None:
+    image = np.random.default_rng(0).standard_normal((8, 12, 6)).astype(np.float32)
+    mask = np.zeros(image.shape, np.uint8)
+    mask[2, 3, list(shown)] = 1
+    case = Case("a", write(tmp_path / "a.nii.gz", image, np.eye(4)), {"r": write(tmp_path / "a_m.nii.gz", mask, np.eye(4))})
+    with tiny_network():
+        network = Network.create("tiny", in_channels=1, n_classes=2)
+        preprocessing = Preprocessing(normalise="none", channels=1)
+        settings = FitConfig(fit_cases=wanted)
+        known = read_fit_images([case], tmp_path, network=network, preprocessing=preprocessing, settings=settings)
+    np.testing.assert_allclose(known.images[0, ..., 0], np.moveaxis(image[..., list(taken)], -1, 0), rtol=1e-6)
+    np.testing.assert_array_equal(known.labels[0], np.moveaxis(mask[..., list(taken)], -1, 0))

@@ -65,6 +65,13 @@ CASE = room(
     ("masks.py", "(inside / inside.sum())", "(np.ones_like(inside) / inside.size)", REGIONS),
     ("masks.py", "spacing=scene.grid.spacing", "spacing=scene.grid.spacing[::-1]", CUBES),
     ("masks.py", "feasible_only=samples.feasible_only", "feasible_only=False", CUBES),
+    ("masks.py", "jax.random.fold_in(key, index)", "jax.random.fold_in(key, 0)", "case_assembly.py::test_random_masks_differ"),
+    (
+        "masks.py",
+        "jax.random.fold_in(scene.key, index)",
+        "jax.random.fold_in(scene.key, 0)",
+        "case_assembly.py::test_random_masks_differ",
+    ),
     # pixels and regions
     (
         "points.py",
@@ -97,7 +104,14 @@ CASE = room(
         "settings.band_width * float(np.max",
         "case_points.py::test_the_band_counts_steps_of_the_middle_voxel_side",
     ),
+    (
+        "points.py",
+        "else jax.random.fold_in(job.scene.key, fold)",
+        "else jax.random.fold_in(job.scene.key, 0)",
+        "case_assembly.py::test_folds_draw_fit_points_of_their_own",
+    ),
     # samples and their weights
+    ("samples.py", "effective_size=samples.effective_size,\n    )\n    return to_samples", ")\n    return to_samples", BOTH),
     ("samples.py", "for part in parts], 1) / len(parts)", "for part in parts], 1)", BOTH),
     ("samples.py", "weights.sum(0).reshape(-1) / len(trajectories)", "weights.sum(0).reshape(-1)", WEIGHTS),
     ("samples.py", "1.0 / (counts + 1.0) if samples", "1.0 / counts if samples", WEIGHTS),
@@ -184,5 +198,12 @@ CASE = room(
         "int(c) - p // 2, 0)",
         "int(c) - p, 0)",
         "case_assembly.py::test_a_fit_patch_lies_around_its_voxel_and_inside",
+    ),
+    ("fit.py", "some if some.any() else ~some", "np.ones_like(some)", "case_fit.py::test_slices_of_fit_volumes_show_foreground"),
+    (
+        "fit.py",
+        "shown[evenly_spread(len(shown), settings.fit_cases)]",
+        "shown[: settings.fit_cases or None]",
+        "case_fit.py::test_slices_of_fit_volumes_show_foreground",
     ),
 )
