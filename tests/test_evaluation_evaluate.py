@@ -84,6 +84,8 @@ def test_parts_are_the_modules_own_figures():
     assert row["volume_error_consensus"] == pytest.approx((labels.sum() - truth.sum()) * 0.96)
     figures = calibration.calibration(q[near], raters[:, near], bins=7)
     assert row["ece_raters_band"] == pytest.approx(figures["ece"])
+    assert row["ece_raters"] == pytest.approx(calibration.calibration(q, raters, bins=7)["ece"])
+    assert row["ece_soft_band"] == pytest.approx(calibration.calibration_soft(q[near], mean[near], bins=7)["ece"])
     assert row["nll_soft"] == pytest.approx(calibration.nll_soft(q, mean))
     assert row["ged_v"] == pytest.approx(distribution.distribution_figures(samples, raters, classes=2)["ged_v"])
     assert row["qubiq"] == pytest.approx(distribution.qubiq_score(q[..., 1], mean[..., 1]))
@@ -95,11 +97,30 @@ def test_parts_are_the_modules_own_figures():
     assert row["epistemic/spearman"] == pytest.approx(agreement.spearman(u, v))
     assert row["epistemic/partial_spearman_distance"] == pytest.approx(agreement.partial_spearman(u, v, distance[None]))
     assert row["epistemic/partial_pcc_boundary"] == pytest.approx(agreement.partial_pcc(u, v, maps["boundary"][None]))
+    by_distance = agreement.partial_pcc(u[near], v[near], distance[None, near])
+    assert row["epistemic/partial_pcc_distance_band"] == pytest.approx(by_distance)
+    banded = ranking.count_errors(u[near], (labels != truth)[near])
+    assert row["epistemic/auroc_image_band"] == pytest.approx(ranking.auroc(banded))
     counts = ranking.count_errors(u, labels != truth)
     assert row["epistemic/auroc_image"] == pytest.approx(ranking.auroc(counts))
     assert row["epistemic/aurc_image"] == pytest.approx(ranking.aurc(counts))
     volumes = samples.sum(axis=(1, 2)) * 0.96
     assert row["volume_low"] == pytest.approx(volumes.min()) and row["volume_high"] == pytest.approx(volumes.max())
+
+
+def test_every_class_is_filtered_by_itself():
+    maps, raters, settings = make_case(classes=3)
+    row = evaluate(maps, raters, **settings)
+    labels, truth = settings["segmentation"], reference_maps.consensus(raters, classes=3, ties="smallest")
+    scaled = reference_maps.scale_to_unit(maps["epistemic"])
+    curves = [ranking.filtered_dice(scaled, labels == label, truth == label) for label in (1, 2)]
+    assert row["epistemic/qu_brats_image"] == pytest.approx(np.mean([ranking.qu_brats_score(curve) for curve in curves]))
+
+
+def test_a_volume_at_the_end_of_the_interval_is_covered():
+    maps = np.zeros((2, 3, 4), int)
+    maps[0, 0, :2] = maps[1, :2] = 1
+    assert evaluate({}, maps, samples=maps)["volume_covered"] == 1
 
 
 def test_order_of_raters_samples_and_axes_changes_nothing():

@@ -2,7 +2,8 @@
 
 from ..mutant import room
 
-PARTS = "evaluation_evaluate.py::test_parts_are_the_modules_own_figures"
+ROW = "evaluation_evaluate.py"
+PARTS = f"{ROW}::test_parts_are_the_modules_own_figures"
 
 EVALUATION = room(
     "evaluation",
@@ -241,6 +242,16 @@ EVALUATION = room(
         "_volumes(samples, label, voxel), _volumes(raters, label, voxel)",
         "_volumes(samples, label, 1.0), _volumes(raters, label, 1.0)",
         PARTS,
+    ),
+    ("evaluate.py", "low <= one <= high", "low < one < high", f"{ROW}::test_a_volume_at_the_end_of_the_interval_is_covered"),
+    ("evaluate.py", "mean[near], bins=bins)", "mean[near])", PARTS),
+    ("evaluate.py", "calibration(probabilities, raters, bins=bins)", "calibration(probabilities, raters)", PARTS),
+    ("evaluate.py", "np.asarray(values)[near], wrong[near])", "np.asarray(values), wrong)", PARTS),
+    (
+        "evaluate.py",
+        "labels == label, truth == label) for",
+        "labels == label, truth > 0) for",
+        f"{ROW}::test_every_class_is_filtered_by_itself",
     ),
     ("statistics.py", "used.std(ddof=1)", "used.std()", "evaluation_statistics.py::test_summary_by_hand"),
     (
