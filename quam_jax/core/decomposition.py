@@ -30,7 +30,7 @@ def expected_entropy(probs: Float[Array, "n c"], weights: Float[Array, " n"]) ->
     """
     mean = weights @ probs
     aleatoric = weights @ entropy(probs)
-    epistemic = weights @ jnp.sum(divergence_terms(probs, mean), -1)
+    epistemic = weights @ jnp.sum(divergence_terms(probs, mean[None]), -1)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
 
 
@@ -42,12 +42,14 @@ def expected_cross_entropy(reference: Float[Array, " c"], probs: Float[Array, "n
     """
     aleatoric = entropy(reference)
     floor = jnp.finfo(probs.dtype).tiny
-    epistemic = weights @ jnp.sum(divergence_terms(reference, jnp.maximum(probs, floor)), -1)
+    epistemic = weights @ jnp.sum(divergence_terms(reference[None], jnp.maximum(probs, floor)), -1)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
 
 
-def divergence_terms(p: Float[Array, "*batch c"], q: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+def divergence_terms(p: Float[Array, "*#batch c"], q: Float[Array, "*#batch c"]) -> Float[Array, "*batch c"]:
     """Terms p ln(p/q) - p + q >= 0 of the divergence of p from q; the added parts cancel between distributions.
+
+    Axes of size 1 in front of the classes are repeated.
 
     For p near q the difference of logarithms is lost in rounding, so that the series in u = (p - q)/q takes over:
     q (u^2/2 - u^3/6 + u^4/12 - ...). Relative differences of a few roundings are those of two forward passes of one

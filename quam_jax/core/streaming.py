@@ -49,7 +49,7 @@ def add_samples(
     origin = jnp.where(jnp.isfinite(top), top, 0.0)  # all -inf so far
     weight = jnp.exp(log_weight - origin)
     counts = log_weight > -jnp.inf  # a weight that underflows beside a larger one still counts as a sample
-    probs = jnp.where(counts[:, None, None], probs, anchor)
+    probs = jnp.where(counts[:, None, None], probs, anchor[None])
     floor = jnp.finfo(probs.dtype).tiny
     anchor = jnp.maximum(anchor, floor)
     terms = (
@@ -57,8 +57,8 @@ def add_samples(
         counts.astype(jnp.float32),
         probs,
         entropy(probs),
-        jnp.sum(divergence_terms(probs, anchor), -1),
-        jnp.sum(divergence_terms(anchor, jnp.maximum(probs, floor)), -1),
+        jnp.sum(divergence_terms(probs, anchor[None]), -1),
+        jnp.sum(divergence_terms(anchor[None], jnp.maximum(probs, floor)), -1),
     )
     before = jnp.exp(sums.top - origin)
     new = [before * old + jnp.tensordot(weight, term, 1) for old, term in zip(sums[3:], terms[2:], strict=True)]

@@ -105,12 +105,12 @@ class Network:
 
     def trunk(
         self, params: Parameters, stats: Parameters, x: Float[Array, "b *space i"], *, cut: str
-    ) -> Float[Array, "b *space f"]:
+    ) -> Float[Array, "b *inner f"]:
         """The activation in front of a cut, in eval mode."""
         return self._run(params, stats, lambda net: net.trunk(x, EVAL, cut=cut))[0]
 
     def tail(
-        self, params: Parameters, stats: Parameters, activation: Float[Array, "b *space f"], mode: Mode = EVAL, *, cut: str
+        self, params: Parameters, stats: Parameters, activation: Float[Array, "b *inner f"], mode: Mode = EVAL, *, cut: str
     ) -> tuple[Float[Array, "b *space c"], Parameters]:
         """Logits from the activation in front of a cut, and the statistics after the pass."""
         return self._run(params, stats, lambda net: net.tail(activation, mode, cut=cut))

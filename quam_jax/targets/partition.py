@@ -64,7 +64,7 @@ def region_targets(
     )
 
 
-def region_points(region_map: RegionMap) -> list[Int[np.ndarray, " p"]]:
+def region_points(region_map: RegionMap) -> list[Int[np.ndarray, " _"]]:
     """Flat indices of the pixels of every region, in order."""
     flat = region_map.reshape(-1)
     order = np.argsort(flat, kind="stable")
