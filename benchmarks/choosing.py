@@ -63,16 +63,16 @@ class Result(NamedTuple):
 def search_case(choice: Choice, known: Any, image: np.ndarray, entropy: np.ndarray) -> Result:
     """Search the image twice, unless it takes long; the second time, without compilation, is the time of the row."""
     from quam_jax.case.audit import models_held
-    from quam_jax.case.image import quantify_prepared
+    from quam_jax.case.quantify import quantify_images
+    from quam_jax.case.shared import whole_image_model
     from quam_jax.config import Config, change
-    from quam_jax.models.prepare import prepare
 
     config = change(Config(), {"target": choice.target, "space": choice.space, "slack": SLACK, **choice.settings})
-    prepared = prepare(known.model, known.fit, config.search)
+    shared = whole_image_model(known.model, known.fit, config.search)
     times: list[tuple[float, float]] = []
     while len(times) < 2 and (not times or times[0][1] < PATIENCE):
         start, start_work = time.perf_counter(), time.process_time()
-        quantified = quantify_prepared(prepared, image, config=config)
+        (quantified,) = quantify_images(shared, [image], config=config)
         times.append((time.perf_counter() - start, time.process_time() - start_work))
     seconds, work = times[-1]
     held, searched = models_held(quantified.audit)
@@ -229,21 +229,22 @@ class Known(NamedTuple):
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     import quam_jax
+    from quam_jax.case.fit import read_fit_images
     from quam_jax.cli.common import start_jax
-    from quam_jax.config import Config
+    from quam_jax.config import FitConfig, SearchConfig
     from quam_jax.data.datasets import find_cases
     from quam_jax.data.volumes import read_channels, read_labels
     from quam_jax.models.description import preprocessing_of
     from quam_jax.models.loading import load_model
-    from quam_jax.runs.run import load_fit
+    from quam_jax.models.predict import fit_data
 
     start_jax()
     data = Path(quam_jax.__file__).parent / "demo_data"
     model = load_model(data / "model" / "att_unet.pth", "att_unet")
     preprocessing = preprocessing_of(model)
-    known = Known(
-        model, load_fit(model, data / "fit_images", data / "fit_masks", preprocessing=preprocessing, config=Config()).fit
-    )
+    fit_cases = find_cases(data / "fit_images", data / "fit_masks")
+    fit = read_fit_images(fit_cases, data / "fit_masks", network=model.network, preprocessing=preprocessing, settings=FitConfig())
+    known = Known(model, fit_data(model, fit.images, fit.labels))
     case = next(c for c in find_cases(data / "images", data / "masks") if c.name == CASE)
     picture = read_channels(case.files)
     raters = np.stack([read_labels(path, classes=2, like=picture.geometry) for path in case.raters.values()])
@@ -256,7 +257,7 @@ def main() -> None:
         [r.row for r in results],
         case=CASE,
         shape=list(share.shape),
-        settings=dataclasses.asdict(Config().search) | {"slack": SLACK},
+        settings=dataclasses.asdict(SearchConfig()) | {"slack": SLACK},
     )
     PICTURES.mkdir(parents=True, exist_ok=True)
     draw_epistemic(results, picture.array[..., 0], raters, entropy)

@@ -34,17 +34,18 @@ SLACK = 0.2  # relative; what the learning rates above were chosen with
 
 def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cache: Path) -> list[dict[str, Any]]:
     """Criteria and errors of every case of a part under one setting, each case kept in `cache`."""
-    from quam_jax.baselines.method import case_fit_data
     from quam_jax.case.audit import models_held
-    from quam_jax.case.image import quantify_prepared
+    from quam_jax.case.fit import fit_of_cases
+    from quam_jax.case.quantify import quantify_images
+    from quam_jax.case.shared import whole_image_model
     from quam_jax.config import Config, change, to_dict
     from quam_jax.data.preprocess import Preprocessing
     from quam_jax.data.records import digest, read_json, write_json
+    from quam_jax.data.spread import evenly_spread
     from quam_jax.evaluation.overlap import dice
     from quam_jax.evaluation.reference_maps import consensus
     from quam_jax.models.description import model_digest
     from quam_jax.models.loading import load_model
-    from quam_jax.models.prepare import prepare
     from quam_jax.results.ranking import case_criteria
     from quam_jax.studies.cases import parse_dataset, read_cases
 
@@ -52,18 +53,18 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
     config = change(Config(), {"slack": SLACK, **SETTINGS[setting]})
     known = Preprocessing.from_dict(model.manifest["preprocessing"])
     fit_cases = read_cases(parse_dataset(f"folders:{fit}"), preprocessing=known, classes=2)
-    fit_cases = [fit_cases[i] for i in np.linspace(0, len(fit_cases) - 1, config.fit.fit_cases).round().astype(int)]
-    prepared = None  # until a case needs it
-    shared = digest(model_digest(model), to_dict(config), [case.digest for case in fit_cases])
+    fit_cases = [fit_cases[i] for i in evenly_spread(len(fit_cases), config.fit.fit_cases)]
+    shared = None  # until a case needs it
+    inputs = digest(model_digest(model), to_dict(config), [case.digest for case in fit_cases])
     cache.mkdir(parents=True, exist_ok=True)
     rows = []
     for case in read_cases(parse_dataset(f"folders:{part}"), preprocessing=known, classes=2, least_raters=2):
-        path = cache / f"{hashlib.sha256((shared + case.digest).encode()).hexdigest()[:24]}.json"
+        path = cache / f"{hashlib.sha256((inputs + case.digest).encode()).hexdigest()[:24]}.json"
         row = read_json(path)
         if not row:
-            prepared = prepared or prepare(model, case_fit_data(model, fit_cases), config.search)
+            shared = shared or whole_image_model(model, fit_of_cases(model, fit_cases, config.fit), config.search)
             start = time.process_time()
-            found = quantify_prepared(prepared, case.image, config=config)
+            (found,) = quantify_images(shared, [case.image], config=config)
             truth = consensus(case.raters, classes=2, ties="smallest")
             arrays = {**found.maps, "segmentation": found.segmentation, "adversarial": found.adversarial}
             held, searched = models_held(found.audit)

@@ -24,7 +24,7 @@ BOOKKEEPING = {
     "claim": tuple(
         f"quam_jax.runs.workers.Worker.{name}" for name in ("claim", "owns", "refresh", "write", "outcome", "journals")
     ),
-    "audit": ("quam_jax.case.image.audit_members", "quam_jax.runs.cases.models_held", "quam_jax.runs.cases.audit_rows"),
+    "audit": ("quam_jax.case.patches.audit_members", "quam_jax.runs.cases.models_held", "quam_jax.runs.cases.audit_rows"),
 }
 
 

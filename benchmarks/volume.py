@@ -70,22 +70,31 @@ def main() -> None:
 
 
 def scene(options: argparse.Namespace, config: Any) -> tuple[Any, Any, Any]:
-    """The study of the model, and the volume as an image with its geometry."""
+    """The model with its fit data, and the volume as an image with its geometry."""
     import numpy as np
 
-    from quam_jax.case.volume.study import load_study
+    from quam_jax.case.fit import read_fit_patches
+    from quam_jax.case.shared import planned_model
+    from quam_jax.data.datasets import find_channel_cases
     from quam_jax.data.itk import nifti_geometry
+    from quam_jax.data.plans import Plan
     from quam_jax.data.volumes import read_image
+    from quam_jax.models.coding import Coding
     from quam_jax.models.loading import load_models
 
-    study, _, _ = load_study(load_models(options.model), options.images, options.labels, config=config, where=str(options.model))
+    models, where = load_models(options.model), str(options.model)
+    plan = Plan.of(models[0].manifest, where=where)
+    coding = Coding.of(plan, where=where)
+    cases = find_channel_cases(options.images, options.labels, channels=len(plan.normalisation))
+    known = read_fit_patches(cases, options.labels, plan=plan, coding=coding, settings=config.fit)
+    shared = planned_model(models, known.images, known.labels, plan=plan, coding=coding, search=config.search)
     scan = read_image(sorted(options.images.iterdir())[0]).array
     more = [(0, max(0, n - m)) for n, m in zip(options.size, scan.shape, strict=False)]
     image = np.pad(scan, [*more, (0, 0)], mode="symmetric")
     image = np.ascontiguousarray(image[tuple(slice(n) for n in options.size)])
-    spacing = tuple(study.plan.spacing[::-1])
+    spacing = tuple(plan.spacing[::-1])
     return (
-        study,
+        shared,
         image,
         nifti_geometry(tuple(options.size), np.diag([*spacing, 1.0]), spacing=spacing, suffix=".nii.gz", mode="float32"),
     )
@@ -97,21 +106,21 @@ def against_torch(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from converters.export import state_dict
-    from quam_jax.case.volume.sliding_window import mirrorings, predict_logits, weight_sum
+    from quam_jax.case.prediction import mirrorings, predict_logits
     from quam_jax.cli.process import keep_freed_memory
     from quam_jax.config import Config, FitConfig
+    from quam_jax.data.patches import cut, importance, lay_patches, weight_sum
     from quam_jax.data.plans import to_grid
-    from quam_jax.data.tiles import cut, importance, tile
 
     from .torch_nnunet import NNUNet
 
     keep_freed_memory()  # as the command line does; both sides gain
     torch.set_num_threads(threads())
-    study, image, geometry = scene(options, Config(fit=FitConfig(fit_cases=1)))
-    volume, _ = to_grid(image, geometry, study.plan)
+    shared, image, geometry = scene(options, Config(fit=FitConfig(fit_cases=1)))
+    volume, _ = to_grid(image, geometry, shared.plan)
     volume = np.ascontiguousarray(volume[tuple(slice(n) for n in options.compared)])
-    tiling, weights = tile(volume.shape[:-1], study.plan.patch), torch.from_numpy(importance(study.plan.patch))
-    model = study.models[0]
+    patches, weights = lay_patches(volume.shape[:-1], shared.plan.patch), torch.from_numpy(importance(shared.plan.patch))
+    model = shared.folds[0].model
     arguments = dict(model.network.arguments)
     stages = len(arguments["features_per_stage"])
     net = NNUNet(
@@ -127,11 +136,11 @@ def against_torch(options: argparse.Namespace) -> dict[str, Any]:
     ).eval()
     stored = state_dict(model)  # holds nnU-Net's aliases too
     net.load_state_dict({name: torch.tensor(np.asarray(stored[name])) for name in net.state_dict()})
-    flips = mirrorings(study.plan.mirror_axes)
+    flips = mirrorings(shared.plan.mirror_axes)
 
     def patch_logits(index: int, together: bool) -> torch.Tensor:
         with torch.inference_mode():
-            patch = torch.from_numpy(np.ascontiguousarray(cut(volume, tiling, index))).movedim(-1, 0)[None]
+            patch = torch.from_numpy(np.ascontiguousarray(cut(volume, patches, index))).movedim(-1, 0)[None]
             turned = [torch.flip(patch, [a + 2 for a in flip]) for flip in flips]
             logits = list(net(torch.cat(turned))[:, None]) if together else [net(x) for x in turned]
             mean = sum(torch.flip(z, [a + 2 for a in flip]) for z, flip in zip(logits, flips, strict=True))
@@ -140,16 +149,16 @@ def against_torch(options: argparse.Namespace) -> dict[str, Any]:
     pool = ThreadPoolExecutor(threads(), initializer=torch.set_num_threads, initargs=(1,))
 
     def predict(together: bool, run: Callable[..., Iterable[torch.Tensor]] = map) -> np.ndarray:
-        total = torch.zeros(arguments["n_classes"], *tiling.shape)
-        count = len(tiling.starts)
+        total = torch.zeros(arguments["n_classes"], *patches.shape)
+        count = len(patches.starts)
         for index, logits in enumerate(run(patch_logits, range(count), [together] * count)):
-            outer, inner = tiling.overlap(index)
+            outer, inner = patches.overlap(index)
             total[(slice(None), *outer)] += logits[(slice(None), *inner)]
         torch.set_num_threads(threads())
-        return total.movedim(0, -1).numpy() / (weight_sum(tiling)[..., None] * len(flips))
+        return total.movedim(0, -1).numpy() / (weight_sum(patches)[..., None] * len(flips))
 
     def ours() -> np.ndarray:
-        return predict_logits(study.models, volume, tiling, mirror_axes=study.plan.mirror_axes)
+        return predict_logits([fold.model for fold in shared.folds], volume, patches, mirror_axes=shared.plan.mirror_axes)
 
     difference = float(np.abs(ours() - predict(False)).max())
     times = alternate(
@@ -164,7 +173,7 @@ def against_torch(options: argparse.Namespace) -> dict[str, Any]:
     best = min(times["torch one by one"], times["torch together"], times["torch threads"])
     return {
         "what": "reference prediction",
-        "patches": len(tiling.starts),
+        "patches": len(patches.starts),
         "mirrorings": len(flips),
         "seconds": times["ours"],
         "torch_one_by_one_seconds": times["torch one by one"],
@@ -184,48 +193,36 @@ def one_part(options: argparse.Namespace) -> dict[str, Any]:
     from quam_jax.cli.process import keep_freed_memory
 
     keep_freed_memory()
-    import jax
     import numpy as np
 
-    from quam_jax.case.volume.points import search_points
-    from quam_jax.case.volume.sliding_window import predict_logits
+    from quam_jax.case.prediction import predict_logits
+    from quam_jax.case.quantify import quantify_images
     from quam_jax.config import Config, SearchConfig, TargetConfig
+    from quam_jax.data.patches import lay_patches
     from quam_jax.data.plans import to_grid
-    from quam_jax.data.tiles import tile
 
     solver = "line_search" if options.child == "line_search" else "penalty"
     config = Config(
         targets=TargetConfig(target="pixel", pixels="band", band_width=2),
         search=SearchConfig(space="head", solver=solver, members=1, learning_rate=1e-2),
     )  # type: ignore[arg-type]
-    study, image, geometry = scene(options, config)
+    shared, image, geometry = scene(options, config)
     start = time.perf_counter()
-    volume, grid = to_grid(image, geometry, study.plan)
-    tiling = tile(grid.shape, study.plan.patch)
-    logits = predict_logits(study.models, volume, tiling, mirror_axes=study.plan.mirror_axes)
+    volume, _ = to_grid(image, geometry, shared.plan)
+    patches = lay_patches(volume.shape[:-1], shared.plan.patch)
+    predict_logits([fold.model for fold in shared.folds], volume, patches, mirror_axes=shared.plan.mirror_axes)
     predicted = time.perf_counter() - start
     row: dict[str, Any] = {"what": f"{options.child} of a whole process", "prediction_seconds": predicted}
     if options.child != "prediction":
-        labels = study.coding.segment(logits)
         start = time.perf_counter()
-        found = search_points(
-            study,
-            volume,
-            tiling,
-            labels=labels,
-            probs=study.coding.channel_probs(logits),
-            wanted=[],
-            grid=grid,
-            config=config,
-            key=jax.random.key(0),
-        )
+        (found,) = quantify_images(shared, [image], geometries=[geometry], config=config)
         row |= {
             "what": f"search of the boundary band, {options.child}",
-            "seconds": time.perf_counter() - start,
+            "seconds": time.perf_counter() - start - predicted,
             "voxels": int((~np.isnan(found.fragility["slack"])).sum()),
             "models": sum(a.searched for a in found.audit),
             "kept": sum(a.kept for a in found.audit),
-            "patches": found.searched,
+            "patches": found.searched_patches,
         }
     return row | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 

@@ -45,8 +45,8 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .case.image import Quantified as Quantified
-    from .case.image import quantify as quantify
+    from .case.quantified import Quantified as Quantified
+    from .case.quantify import quantify as quantify
     from .config import Config as Config
     from .config import SearchConfig as SearchConfig
     from .core.layout.choose import Layout as Layout
@@ -80,8 +80,8 @@ _PLACES = {
     "Network": "models.model",
     "SegmentationModel": "models.model",
     "fit_data": "models.predict",
-    "quantify": "case.image",
-    "Quantified": "case.image",
+    "quantify": "case.quantify",
+    "Quantified": "case.quantified",
     "read_image": "data.volumes",
     "read_labels": "data.volumes",
     "rank_run": "results.review",

@@ -93,7 +93,7 @@ def test_nothing_to_show_is_shown() -> None:
 
 def test_figures_come_in_only_when_something_is_shown() -> None:
     code = (
-        "import sys, quam_jax, quam_jax.case.image; quam_jax.quantify; quam_jax.Quantified\n"
+        "import sys, quam_jax, quam_jax.case.quantify; quam_jax.quantify; quam_jax.Quantified\n"
         "assert not {'matplotlib', 'jinja2', 'PIL.Image'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,9 +8,9 @@ import pytest
 
 from quam_jax.data.preprocess import (
     Preprocessing,
+    batch_fit,
     match_channels,
     pad_to_shape,
-    stack_fit_batches,
     to_slices,
 )
 
@@ -146,42 +146,7 @@ def test_padding_sizes():
             pad_to_shape(array, shape, mode)
     for multiple in (0, (4, 4, 4)):
         with pytest.raises(ValueError, match="multiple"):
-            stack_fit_batches([array], [array[..., 0].astype(int)], batch_size=1, multiple=multiple)
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (1, 4), (4, 4), (5, 4), (7, 3)])
-@pytest.mark.parametrize("rank", [2, 3])
-def test_fit_batches_hold_every_image_once(count, batch_size, rank):
-    rng = np.random.default_rng(count)
-    sizes = rng.integers(3, 9, (count, rank))
-    images = [rng.random((*size, 2)).astype(np.float32) for size in sizes]
-    labels = [rng.integers(0, 3, size) for size in sizes]
-    stacked, marked = stack_fit_batches(images, labels, batch_size=batch_size, multiple=4)
-    padded = tuple(-(-sizes.max(axis=0) // 4) * 4)
-    assert stacked.shape == (-(-count // batch_size), batch_size, *padded, 2) and stacked.dtype == np.float32
-    assert marked.shape == stacked.shape[:-1] and marked.dtype == np.int32
-    flat, flat_labels = stacked.reshape(-1, *padded, 2), marked.reshape(-1, *padded)
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        kept = flat_labels[index] >= 0
-        assert kept.sum() == label.size
-        np.testing.assert_array_equal(flat_labels[index][kept].reshape(label.shape), label)
-        np.testing.assert_array_equal(flat[index][kept].reshape(image.shape), image)
-        assert flat[index][~kept].size == 0 or flat[index][~kept].min() >= image.min()  # border values, no zeros
-    assert (flat_labels[count:] == -1).all() and (flat[count:] == 0).all()
-
-
-def test_fit_batches_that_do_not_belong_together():
-    image, label = np.zeros((4, 4, 1)), np.zeros((4, 4), int)
-    for images, labels, size, says in (
-        ([], [], 1, "got 0 and 0"),
-        ([image], [label, label], 1, "got 1 and 2"),
-        ([image], [label], 0, "batch_size"),
-        ([image, image], [label, label[:3]], 1, "fit data 1: image of size"),
-        ([image, np.zeros((4, 4, 3))], [label, label], 1, "fit data 1: shape"),
-        ([image, np.zeros((4, 4, 4, 1))], [label, np.zeros((4, 4, 4), int)], 1, "fit data 1: shape"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            stack_fit_batches(images, labels, batch_size=size)
+            batch_fit([(array, array[..., 0].astype(int))], size=1, multiple=multiple)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -89,7 +89,7 @@ def test_one_pixel_keeps_the_bound_on_the_same_points_as_many() -> None:
         {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01},
         {"stop": "flipped", "slack": 0.2, "steps": 12, "learning_rate": 0.01, "solver": "backtrack"},
         {"optimizer": "lion", "learning_rate": 0.01},
-        {"optimizer": "trust_ratio", "learning_rate": 0.01},
+        {"optimizer": "trust_ratio", "learning_rate": 0.3},
     ],
     ids=["adam", "sgd", "backtrack", "linear penalty", "early stop", "early stop, backtrack", "lion", "trust ratio"],
 )

@@ -6,14 +6,22 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from quam_jax.case.fit import read_fit_images
+from quam_jax.case.quantify import quantify
 from quam_jax.config import Config, ExecutionConfig, SearchConfig, change
+from quam_jax.data.datasets import find_cases
+from quam_jax.data.volumes import read_image
 from quam_jax.models.description import preprocessing_of
-from quam_jax.runs.run import RunRequest, load_fit, run
+from quam_jax.models.loading import load_models
+from quam_jax.models.predict import fit_data
+from quam_jax.runs.quantifier import find_quantifier
+from quam_jax.runs.run import RunRequest, run
 from tests.small_run import disc, picture, prepare_folders, write_cases, write_nifti
 from tests.tiny import picture_model, tiny_network
 
@@ -83,7 +91,7 @@ def test_a_rerun_repeats_nothing_and_changes_nothing(
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a finished case was searched again")
 
-    monkeypatch.setattr("quam_jax.runs.method.quantify_images", never)
+    monkeypatch.setattr("quam_jax.runs.quantifier.quantify_images", never)
     run(RunRequest(**folders, out=finished, config=change(CONFIG, {"chunk": 1, "step_plan": "unroll"})))
     assert before == {p.name: p.read_bytes() for p in finished.iterdir() if p.suffix in (".npz", ".png", ".csv")}
 
@@ -157,14 +165,15 @@ def test_a_volume_keeps_its_geometry(folders: dict[str, Path], tmp_path: Path) -
 
 
 def test_slices_equal_the_same_images_alone(folders: dict[str, Path]) -> None:
-    from quam_jax.case.image import quantify
-
     model = picture_model()
     preparation = preprocessing_of(model)
-    known = load_fit(model, folders["fit_images"], folders["fit_masks"], preprocessing=preparation, config=CONFIG)
+    images, masks = folders["fit_images"], folders["fit_masks"]
+    cases = find_cases(images, masks)
+    known = read_fit_images(cases, masks, network=model.network, preprocessing=preparation, settings=CONFIG.fit)
+    fit = fit_data(model, known.images, known.labels)
     flat = preparation.apply(picture(3, (16, 16))[..., None])
-    alone = quantify(model, flat, known.fit, config=CONFIG)
-    stacked = quantify(model, np.stack([flat, flat], 2), known.fit, config=CONFIG)
+    alone = quantify(model, flat, fit, config=CONFIG)
+    stacked = quantify(model, np.stack([flat, flat], 2), fit, config=CONFIG)
     np.testing.assert_allclose(stacked.total[..., 1], alone.total, atol=1e-6)
 
 
@@ -185,6 +194,25 @@ def test_cases_and_slices_that_are_searched_together_give_the_same_maps(folders:
     maps = [nib.load(tmp_path / name / "v_desc-epistemic_uncertainty.nii.gz").get_fdata() for name in ("alone", "together")]
     np.testing.assert_allclose(*maps, atol=1e-6)
     assert maps[0].max() > 1e-3
+
+
+def test_fit_data_are_read_once_for_all_devices(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = RunRequest(**folders, out=tmp_path / "o", config=CONFIG)
+    quantifier = find_quantifier(load_models(request.model), request)
+    image = read_image(quantifier.cases[0].image)
+    prepared = quantifier.prepare(image)
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("a fit image was read again")
+
+    monkeypatch.setattr("quam_jax.case.fit.read_case_files", never)
+    placed = quantifier.on_device(jax.devices()[0])
+    assert placed.config.execution.devices == 1 and placed.known is quantifier.known
+    (here,), (there,) = (one.quantify([image], [prepared]) for one in (quantifier, placed))
+    np.testing.assert_array_equal(here.epistemic, there.epistemic)
+    assert here.epistemic.max() > 0
 
 
 def test_fit_data_without_masks_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

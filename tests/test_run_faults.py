@@ -25,7 +25,7 @@ from benchmarks.processes import build, contents, difference, finish, start
 from benchmarks.throughput import many
 from quam_jax.config import Config, ExecutionConfig, SearchConfig
 from quam_jax.runs import folder as run_folder
-from quam_jax.runs import method as method_room
+from quam_jax.runs import quantifier as quantifier_room
 from quam_jax.runs.run import RunRequest, RunResult, Sharing, run
 from tests.small_run import picture
 from tests.tiny import tiny_network
@@ -173,7 +173,7 @@ def test_a_changed_image_is_searched_again_and_a_vanished_one_told(
     request = request_of(options, done)
     images = shutil.copytree(request.images, tmp_path / "images")
     Image.fromarray(picture(77)).save(images / "case2.png")
-    real = method_room.find_cases
+    real = quantifier_room.find_cases
 
     def then_gone(*arguments: Any, **settings: Any) -> Any:
         cases = real(*arguments, **settings)
@@ -182,7 +182,7 @@ def test_a_changed_image_is_searched_again_and_a_vanished_one_told(
         return cases
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(method_room, "find_cases", then_gone)
+        patch.setattr(quantifier_room, "find_cases", then_gone)
         result = run(request_of(options, done, images=images))
     assert set(result.failed) == {"case3"} and "case3.png: no such file" in result.failed["case3"]
     assert json.loads((done / "run.json").read_text())["redone"] == {
@@ -244,7 +244,7 @@ def test_a_folder_that_fails_is_told_and_nothing_is_harmed(
 
 
 def test_a_share_that_does_not_answer_fails_one_case(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quam_jax.runs import cases as cases_room
+    from quam_jax.data import cases as cases_room
 
     hung, real = threading.Event(), cases_room.read_channels
     monkeypatch.setattr(

@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from quam_jax.case.fit import Known, fit_patches, read_fit_patches
+from quam_jax.case.quantified import Quantified
+from quam_jax.case.quantify import quantify_images
+from quam_jax.case.shared import CaseModel, planned_model
 from quam_jax.case.structures import structure_volumes
-from quam_jax.case.volume.case import quantify_volume
-from quam_jax.case.volume.fit import FitVolume, fit_patches
-from quam_jax.case.volume.study import load_study
-from quam_jax.config import Config, FitConfig, SampleConfig, SearchConfig
+from quam_jax.config import Config, ExecutionConfig, FitConfig, SampleConfig, SearchConfig
 from quam_jax.core.decomposition import decompose
 from quam_jax.core.searching import search_prepared
 from quam_jax.core.weighting import to_samples, trajectory_weights
+from quam_jax.data.datasets import find_channel_cases
 from quam_jax.data.plans import Plan, from_grid, labels_to_grid, to_grid
 from quam_jax.data.volumes import read_image
 from quam_jax.models.coding import Coding
@@ -250,7 +252,7 @@ def test_fit_patches_show_foreground_and_are_the_same_again(tmp_path: Path) -> N
     plan = plan_of()
     coding = Coding.of(plan, where="model")
     found = [
-        fit_patches(FitVolume(image.array, labels.astype(np.int32), image.geometry), plan, coding, count=4, seed=1)
+        fit_patches(image.array, labels.astype(np.int32), image.geometry, plan=plan, coding=coding, count=4, seed=1)
         for _ in range(2)
     ]
     for first, second in zip(*found, strict=True):
@@ -276,23 +278,37 @@ def _folders(root: Path, size: tuple[int, ...], affine: np.ndarray) -> dict[str,
     }
 
 
+def ready(models: list[SegmentationModel], folders: dict[str, Path], config: Config) -> tuple[CaseModel, Known]:
+    """A model with a plan and its fit patches, as a run makes it."""
+    plan = Plan.of(models[0].manifest, where="model")
+    coding = Coding.of(plan, where="model")
+    cases = find_channel_cases(folders["fit_images"], folders["fit_masks"], channels=len(plan.normalisation))
+    known = read_fit_patches(cases, folders["fit_masks"], plan=plan, coding=coding, settings=config.fit)
+    return planned_model(models, known.images, known.labels, plan=plan, coding=coding, search=config.search), known
+
+
+def quantify_file(shared: CaseModel, path: Path, config: Config) -> Quantified:
+    image = read_image(path)
+    return quantify_images(shared, [image.array], geometries=[image.geometry], config=config)[0]
+
+
 SMALL = Config(search=SearchConfig(steps=2, learning_rate=1e-2), fit=FitConfig(fit_cases=2))
 
 
 def test_one_patch_is_the_direct_decomposition(tmp_path: Path) -> None:
     folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
     model = model_of(mirror_axes=[])
-    study, names, hashes = load_study([model], folders["fit_images"], folders["fit_masks"], config=SMALL, where="model")
-    assert names == ["one", "two"] and len(hashes) == 2
+    shared, known = ready([model], folders, SMALL)
+    assert known.names == ["one", "two"] and len(known.hashes) == 2
+    found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", SMALL)
     image = read_image(tmp_path / "in" / "case_0000.nii.gz")
-    result = quantify_volume(study, image.array, image.geometry, config=SMALL)
-    found = result.quantified
-    volume, grid = to_grid(image.array, image.geometry, study.plan)
+    assert shared.plan is not None and found.volumes is not None
+    volume, grid = to_grid(image.array, image.geometry, shared.plan)
     reference = predict(model, jnp.asarray(volume))
     labels = np.asarray(reference.argmax(-1))
     wanted = [dilate_mm(labels, radius=1, spacing=grid.spacing), erode_mm(labels, radius=1, spacing=grid.spacing)]
     targets = mask_targets([jnp.asarray(w) for w in wanted], members=2)
-    trajectory = search_prepared(study.prepared[0], jnp.asarray(volume), targets, key=jax.random.key(0))
+    trajectory = search_prepared(shared.folds[0].prepared, jnp.asarray(volume), targets, key=jax.random.key(0))
     flat = reference.reshape(1, -1, 3)
     direct = decompose(to_samples(trajectory, trajectory_weights(trajectory), reference=flat), flat)
     assert float(direct.epistemic.max()) > 1e-4
@@ -300,20 +316,19 @@ def test_one_patch_is_the_direct_decomposition(tmp_path: Path) -> None:
         expected = np.asarray(values).reshape(8, 8, 8).transpose(2, 1, 0)
         np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(found.reference, np.asarray(reference).transpose(2, 1, 0, 3), atol=1e-5)
-    assert result.sample_ml.shape == (5, 3)
-    np.testing.assert_allclose(result.sample_ml[-1], found.reference.reshape(-1, 3).sum(0) / 1000, rtol=1e-5)
-    np.testing.assert_allclose(result.sample_ml.sum(1), 0.512, rtol=1e-5)  # every sample divides the same volume
+    assert found.volumes.ml.shape == (5, 3)
+    np.testing.assert_allclose(found.volumes.ml[-1], found.reference.reshape(-1, 3).sum(0) / 1000, rtol=1e-5)
+    np.testing.assert_allclose(found.volumes.ml.sum(1), 0.512, rtol=1e-5)  # every sample divides the same volume
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_without_learning_nothing_is_epistemic(tmp_path: Path, rank: int) -> None:
     folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
     config = dataclasses.replace(SMALL, search=SearchConfig(steps=1, learning_rate=0.0))
-    study, _, _ = load_study([model_of(rank=rank)], folders["fit_images"], folders["fit_masks"], config=config, where="model")
-    image = read_image(tmp_path / "in" / "case_0000.nii.gz")
-    result = quantify_volume(study, image.array, image.geometry, config=config)
-    assert result.tiles > 1 and result.searched > 0
-    assert not result.quantified.epistemic.any() and result.quantified.total.max() > 0
+    shared, _ = ready([model_of(rank=rank)], folders, config)
+    found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", config)
+    assert found.patches is not None and found.patches >= found.searched_patches > 1
+    assert not found.epistemic.any() and found.total.max() > 0
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -347,11 +362,8 @@ def test_a_run_keeps_the_geometry_and_tells_volumes(tmp_path: Path, regions: boo
 def test_published_samples_and_two_folds(tmp_path: Path) -> None:
     folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
     config = dataclasses.replace(SMALL, samples=SampleConfig.published())
-    study, _, _ = load_study(
-        [model_of(), model_of(seed=1)], folders["fit_images"], folders["fit_masks"], config=config, where="model"
-    )
-    image = read_image(tmp_path / "in" / "case_0000.nii.gz")
-    found = quantify_volume(study, image.array, image.geometry, config=config).quantified
+    shared, _ = ready([model_of(), model_of(seed=1)], folders, config)
+    found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", config)
     assert found.adversarial.shape == (4, 8, 8, 8)
     assert found.adversarial_names[0] == "dilate, fold 0" and np.isfinite(found.total).all()
 
@@ -404,3 +416,45 @@ def test_volumes_of_structures_in_millilitres() -> None:
     assert row["volume_ml"] == 0.5 and row["expected_ml"] == pytest.approx(0.4)
     assert row["adversarial_interval"] == [0.5, 1.0] == row["sample_interval"]
     assert row["crps"] == pytest.approx(0.125)  # samples .5 and 1, rater .5: E|X-y| .25 less half of E|X-X'| .25
+
+
+def test_samples_weigh_as_the_rule_says(tmp_path: Path) -> None:
+    folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
+    shared, _ = ready([model_of()], folders, SMALL)
+    weights = {}
+    for rule in ("all", "last"):
+        samples = SampleConfig(weighting=rule)  # type: ignore[arg-type]
+        found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", dataclasses.replace(SMALL, samples=samples))
+        assert found.volumes is not None and found.searched_patches > 1
+        assert all(row.feasible_steps == row.steps == 2 for row in found.audit)
+        weights[rule] = found.volumes.weights
+    np.testing.assert_allclose(weights["all"], np.full(5, 1 / 5))  # two members of two steps, and the given network
+    np.testing.assert_allclose(weights["last"], [0, 1 / 3, 0, 1 / 3, 1 / 3])
+
+
+def test_samples_that_break_the_constraint_have_no_weight(tmp_path: Path) -> None:
+    folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
+    search = dataclasses.replace(SMALL.search, learning_rate=0.5, slack=0.0)
+    shared, _ = ready([model_of()], folders, dataclasses.replace(SMALL, search=search))
+    path = tmp_path / "in" / "case_0000.nii.gz"
+    found = quantify_file(shared, path, dataclasses.replace(SMALL, search=search))
+    broke = ~found.feasible.reshape(-1)
+    assert found.volumes is not None and found.patches == 1 and 0 < broke.sum() < 4
+    np.testing.assert_allclose(found.volumes.weights, np.append(~broke, True) / (5 - broke.sum()))
+    np.testing.assert_array_equal(found.volumes.ml[:-1][broke], found.volumes.ml[[-1] * broke.sum()])  # the given network's
+    free = dataclasses.replace(SMALL, search=search, samples=SampleConfig(feasible_only=False))
+    every = quantify_file(shared, path, free).volumes
+    assert every is not None and np.abs(every.ml[:-1][broke] - every.ml[-1]).max() > 1e-4
+    np.testing.assert_allclose(every.weights, 1 / 5)
+
+
+def test_patches_that_are_searched_together_give_the_same_maps(tmp_path: Path) -> None:
+    folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
+    shared, _ = ready([model_of(rank=2)], folders, SMALL)
+    path = tmp_path / "in" / "case_0000.nii.gz"
+    together = dataclasses.replace(SMALL, execution=ExecutionConfig(member_plan="vmap", step_plan="scan", together=3))
+    one, several = (quantify_file(shared, path, config) for config in (SMALL, together))
+    assert one.searched_patches == several.searched_patches > 3 and one.epistemic.max() > 1e-4
+    for name in ("total", "epistemic", "objective"):
+        np.testing.assert_allclose(getattr(several, name), getattr(one, name), atol=1e-5)
+    assert [row.patch for row in several.audit] == [row.patch for row in one.audit]

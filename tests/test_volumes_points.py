@@ -8,21 +8,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from quam_jax.case.image import quantify_prepared
-from quam_jax.case.volume.case import VolumeResult, quantify_volume
-from quam_jax.case.volume.parts import Study
-from quam_jax.case.volume.points import owners, share_out
-from quam_jax.case.volume.sliding_window import predict_logits
-from quam_jax.case.volume.study import load_study
+from quam_jax.case.points import owners, share_out
+from quam_jax.case.prediction import predict_logits
+from quam_jax.case.quantified import Quantified
+from quam_jax.case.quantify import quantify_images
+from quam_jax.case.shared import CaseModel
 from quam_jax.config import Config, ExecutionConfig, FitConfig, SearchConfig, TargetConfig
+from quam_jax.data.patches import importance, lay_patches
 from quam_jax.data.plans import points_on_grid, to_grid
-from quam_jax.data.tiles import importance, tile
 from quam_jax.data.volumes import read_image
 from quam_jax.evaluation.reference_maps import contour_distance
 from quam_jax.models.folder import save_model
 from quam_jax.models.predict import predict
 from quam_jax.runs.run import RunRequest, run
-from tests.test_volumes_planned import AFFINES, REGIONS, _folders, model_of, plan_of, write
+from tests.test_volumes_planned import AFFINES, REGIONS, _folders, model_of, plan_of, quantify_file, ready, write
 
 BASE = Config(
     search=SearchConfig(steps=2, learning_rate=1e-2, space="head", fit_points=64),
@@ -47,37 +46,36 @@ def quantified(
     affine: np.ndarray | None = None,
     models: int = 1,
     **record: object,
-) -> tuple[Study, VolumeResult]:
+) -> tuple[CaseModel, Quantified]:
     folders = _folders(root, size, np.eye(4) if affine is None else affine)
     loaded = [model_of(seed=seed, **record) for seed in range(models)]  # type: ignore[arg-type]
-    study, _, _ = load_study(loaded, folders["fit_images"], folders["fit_masks"], config=config, where="model")
-    image = read_image(root / "in" / "case_0000.nii.gz")
-    return study, quantify_volume(study, image.array, image.geometry, config=config)
+    shared, _ = ready(loaded, folders, config)
+    return shared, quantify_file(shared, root / "in" / "case_0000.nii.gz", config)
 
 
 def test_a_voxel_belongs_to_the_patch_where_it_is_most_central() -> None:
-    tiling = tile((13, 5, 9), (8, 8, 8))  # padded along the second axis
-    owner, weights = owners(tiling), importance((8, 8, 8))
+    patches = lay_patches((13, 5, 9), (8, 8, 8))  # padded along the second axis
+    owner, weights = owners(patches), importance((8, 8, 8))
     for voxel in np.ndindex(13, 5, 9):
-        place = np.array(voxel) + tiling.before
-        inside = [index for index, start in enumerate(tiling.starts) if ((place >= start) & (place < np.array(start) + 8)).all()]
-        best = max(inside, key=lambda index: (weights[tuple(place - tiling.starts[index])], -index))
+        place = np.array(voxel) + patches.before
+        inside = [index for index, start in enumerate(patches.starts) if ((place >= start) & (place < np.array(start) + 8)).all()]
+        best = max(inside, key=lambda index: (weights[tuple(place - patches.starts[index])], -index))
         assert owner[voxel] == best
 
 
 def test_regions_stay_whole_where_a_patch_holds_them() -> None:
-    tiling = tile((16, 8, 8), (8, 8, 8))
-    owner = owners(tiling)
+    patches = lay_patches((16, 8, 8), (8, 8, 8))
+    owner = owners(patches)
     flat = np.arange(16 * 8 * 8).reshape(16, 8, 8)
     small, long = flat[3:6, 2:5, 2:5].reshape(-1), flat[:, 3, 3]
-    shared = share_out([small, long], tiling, owner)
-    assert sum(np.array_equal(part, small) for tile_parts in shared for part in tile_parts) == 1
-    pieces = [part for tile_parts in shared for part in tile_parts if not np.array_equal(part, small)]
+    shared = share_out([small, long], patches, owner)
+    assert sum(np.array_equal(part, small) for patch_parts in shared for part in patch_parts) == 1
+    pieces = [part for patch_parts in shared for part in patch_parts if not np.array_equal(part, small)]
     assert len(pieces) == 3 and np.array_equal(np.sort(np.concatenate(pieces)), long)
     assert all(
         np.array_equal(part, small) or (owner.reshape(-1)[part] == index).all()
-        for index, tile_parts in enumerate(shared)
-        for part in tile_parts
+        for index, patch_parts in enumerate(shared)
+        for part in patch_parts
     )
 
 
@@ -116,12 +114,12 @@ def test_listed_voxels_are_those_of_the_image(tmp_path: Path, name: str) -> None
 def test_one_patch_is_the_search_of_an_image(tmp_path: Path, config: Config) -> None:
     # all fit points: which are drawn is a matter of the key, which folds have of their own
     config = dataclasses.replace(config, search=dataclasses.replace(config.search, fit_points=0))
-    study, result = quantified(tmp_path, config, mirror_axes=[])
-    found = result.quantified
+    shared, found = quantified(tmp_path, config, mirror_axes=[])
+    assert shared.plan is not None
     image = read_image(tmp_path / "in" / "case_0000.nii.gz")
-    volume, grid = to_grid(image.array, image.geometry, study.plan)
+    volume, grid = to_grid(image.array, image.geometry, shared.plan)
     ball = dataclasses.replace(config, targets=dataclasses.replace(config.targets, element="disk"))
-    direct = quantify_prepared(study.prepared[0], volume, config=ball)
+    (direct,) = quantify_images(shared._replace(plan=None), [volume], config=ball)
     assert float(direct.epistemic.max()) > 1e-5
     for name in ("total", "aleatoric", "epistemic"):
         np.testing.assert_allclose(getattr(found, name), getattr(direct, name).transpose(2, 1, 0), rtol=2e-3, atol=2e-5)
@@ -130,25 +128,33 @@ def test_one_patch_is_the_search_of_an_image(tmp_path: Path, config: Config) -> 
     assert grid.shape == (8, 8, 8) and not np.isnan(found.fragility["slack"]).any()
 
 
+def test_a_pixel_of_two_regions_changes_once(tmp_path: Path) -> None:
+    config = setting(target="region", regions="pyramid", region_size=4, pyramid_levels=2, search={"learning_rate": 0.3})
+    _, found = quantified(tmp_path, config, mirror_axes=[])
+    changed = [int((model != found.segmentation).sum()) for model in found.adversarial]
+    assert [row.changed_pixels for row in found.audit] == changed and max(changed) > 0
+
+
 def test_patches_and_chunks_change_nothing(tmp_path: Path) -> None:
     config = setting(pixels="band", band_width=1)
-    study, result = quantified(tmp_path, config, size=(11, 13, 9), affine=AFFINES["anisotropic"])
-    image = read_image(tmp_path / "in" / "case_0000.nii.gz")
-    again = quantify_volume(
-        study, image.array, image.geometry, config=dataclasses.replace(config, execution=ExecutionConfig(chunk=16))
-    )
-    assert result.tiles > 1 and result.searched > 1
+    shared, found = quantified(tmp_path, config, size=(11, 13, 9), affine=AFFINES["anisotropic"])
+    path = tmp_path / "in" / "case_0000.nii.gz"
+    again = quantify_file(shared, path, dataclasses.replace(config, execution=ExecutionConfig(chunk=16)))
+    assert shared.plan is not None and found.volumes is not None and found.patches is not None
+    assert found.patches >= found.searched_patches > 1
     for name in ("total", "epistemic"):
-        np.testing.assert_allclose(getattr(result.quantified, name), getattr(again.quantified, name), atol=1e-6)
-    asked = ~np.isnan(result.quantified.fragility["slack"])
-    assert 0 < asked.sum() < asked.size and (result.quantified.epistemic[~asked] < result.quantified.epistemic.max()).all()
-    rows = [a for a in result.quantified.audit if a.member == 0]
-    volume, grid = to_grid(image.array, image.geometry, study.plan)
-    tiling = tile(grid.shape, study.plan.patch)
-    labels = predict_logits(study.models, volume, tiling, mirror_axes=study.plan.mirror_axes).argmax(-1)
+        np.testing.assert_allclose(getattr(found, name), getattr(again, name), atol=1e-6)
+    asked = ~np.isnan(found.fragility["slack"])
+    assert 0 < asked.sum() < asked.size and (found.epistemic[~asked] < found.epistemic.max()).all()
+    rows = [a for a in found.audit if a.member == 0]
+    image = read_image(path)
+    volume, grid = to_grid(image.array, image.geometry, shared.plan)
+    patches = lay_patches(grid.shape, shared.plan.patch)
+    models = [fold.model for fold in shared.folds]
+    labels = predict_logits(models, volume, patches, mirror_axes=shared.plan.mirror_axes).argmax(-1)
     band = contour_distance(labels, spacing=grid.spacing) <= np.median(grid.spacing) + 1e-6
     assert sum(row.searched for row in rows) == band.sum()  # every voxel of the band is asked once
-    np.testing.assert_allclose(result.sample_ml.sum(1), result.sample_ml[-1].sum(), rtol=1e-4)
+    np.testing.assert_allclose(found.volumes.ml.sum(1), found.volumes.ml[-1].sum(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["regions of labels and two folds", "two axes", "pyramid", "components"])
@@ -164,8 +170,7 @@ def test_other_models_and_targets(tmp_path: Path, kind: str) -> None:
         config = setting(target="region", regions="pyramid", region_size=4, pyramid_levels=2)
     if kind == "components":
         config = setting(target="region", regions="components")
-    _, result = quantified(tmp_path, config, size=(11, 9, 10), models=models, **record)
-    found = result.quantified
+    _, found = quantified(tmp_path, config, size=(11, 9, 10), models=models, **record)
     assert np.isfinite(found.total).all() and found.epistemic.min() >= 0 and found.epistemic.max() > 0
     np.testing.assert_allclose(found.total, found.aleatoric + found.epistemic, atol=1e-5)
     assert found.adversarial.shape == (2 * models, 11, 9, 10)
@@ -182,15 +187,17 @@ def test_other_models_and_targets(tmp_path: Path, kind: str) -> None:
 
 def test_without_learning_only_the_folds_disagree(tmp_path: Path) -> None:
     config = setting(pixels="all", search={"learning_rate": 0.0})
-    study, two = quantified(tmp_path, config, models=2, mirror_axes=[])
-    assert np.isinf(two.quantified.fragility["slack"]).all()
+    shared, two = quantified(tmp_path, config, models=2, mirror_axes=[])
+    assert np.isinf(two.fragility["slack"]).all()
     image = read_image(tmp_path / "in" / "case_0000.nii.gz")
-    volume, _ = to_grid(image.array, image.geometry, study.plan)
-    probs = np.stack([np.asarray(predict(model, jnp.asarray(volume))) for model in study.models], 0).astype(np.float64)
+    assert shared.plan is not None
+    volume, _ = to_grid(image.array, image.geometry, shared.plan)
+    predicted = [np.asarray(predict(fold.model, jnp.asarray(volume))) for fold in shared.folds]
+    probs = np.stack(predicted).astype(np.float64)
     entropy = -(probs * np.log(probs)).sum(-1)
     mean = probs.mean(0)
     disagreement = -(mean * np.log(mean)).sum(-1) - entropy.mean(0)
-    np.testing.assert_allclose(two.quantified.epistemic, disagreement.transpose(2, 1, 0), atol=2e-5)
+    np.testing.assert_allclose(two.epistemic, disagreement.transpose(2, 1, 0), atol=2e-5)
 
 
 def test_a_run_writes_what_flips_cost(tmp_path: Path) -> None:

@@ -7,35 +7,20 @@ untuned. Every method gets a grid if it has anything to choose, so that nobody i
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int, Key
 
+from ..case.fit import KnownCase, fit_of_cases
 from ..config import Config, FitConfig
 from ..core.decomposition import decompose
 from ..core.types import FitData, Samples
-from ..data.preprocess import stack_fit_batches
-from ..evaluation.reference_maps import consensus
 from ..models.model import SegmentationModel
-from ..models.predict import fit_data
 from .records import mean_probabilities
 
 Settings = Mapping[str, Any]
-
-
-class KnownCase(Protocol):
-    """A case ready for a network, with the masks of its raters; `digest` covers image and masks, `identity` says who it is."""
-
-    @property
-    def identity(self) -> Any: ...
-    @property
-    def image(self) -> Float[np.ndarray, "*space i"]: ...
-    @property
-    def raters(self) -> Int[np.ndarray, " a *space"]: ...
-    @property
-    def digest(self) -> str: ...
 
 
 class Subject(NamedTuple):
@@ -140,20 +125,8 @@ def with_own_network(name: str, function: Callable[..., Samples]) -> Callable[[S
 
 
 def fit_of(subject: Subject, settings: FitConfig) -> FitData:
-    """The fit data that these settings choose, evenly spread over the fit cases."""
-    count = len(subject.fit_cases)
-    places = np.linspace(0, count - 1, min(settings.fit_cases or count, count)).round().astype(int)
-    return case_fit_data(subject.model, [subject.fit_cases[n] for n in np.unique(places)], batch_size=settings.fit_batch)
-
-
-def case_fit_data(model: SegmentationModel, cases: Sequence[KnownCase], *, batch_size: int = 0) -> FitData:
-    """The fit data of a search from cases, their raters' majority as labels, in batches of `batch_size` (0: one batch)."""
-    classes = model.network.classes
-    labels = [consensus(case.raters, classes=classes, ties="smallest") for case in cases]
-    stacked = stack_fit_batches(
-        [case.image for case in cases], labels, batch_size=batch_size or len(cases), multiple=model.network.size_multiple
-    )
-    return fit_data(model, *stacked)
+    """The fit data that these settings choose of the subject's fit cases."""
+    return fit_of_cases(subject.model, subject.fit_cases, settings)
 
 
 def slack_grid(*further: float) -> tuple[dict[str, float], ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..evaluation.volume import crps_empirical, volume_interval
+from .quantified import SampledVolumes
 
 LEVEL = 0.95
 
@@ -22,16 +23,15 @@ def structure_volumes(
     *,
     names: Sequence[str],
     spacing: Sequence[float],
-    sample_ml: Float[np.ndarray, "n labels"] | None = None,
-    sample_weights: Float[np.ndarray, " n"] | None = None,
+    samples: SampledVolumes | None = None,
     raters: Mapping[str, Int[np.ndarray, "*space"]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Volumes in ml of every label but 0, by its name.
 
     `adversarial_ml` lists the kept models, `adversarial_interval` is the smallest and the largest of them and the
-    segmentation. `sample_interval` is the central 95 % interval of the expected volumes of all recorded samples, and `crps`
-    the mean over raters of their continuous ranked probability score; without samples the segmentation and the kept models
-    count as such.
+    segmentation. `sample_interval` is the central 95 % interval of the expected volumes of the `samples` under their weights, and
+    `crps` the mean over raters of their continuous ranked probability score; without samples the segmentation and the kept
+    models count as such.
     """
     voxel = math.prod(spacing) / 1000
     rows: dict[str, dict[str, Any]] = {}
@@ -44,8 +44,8 @@ def structure_volumes(
             "adversarial_ml": kept,
             "adversarial_interval": [min(own, *kept), max(own, *kept)] if kept else [own, own],
         }
-        values = np.array([*kept, own]) if sample_ml is None else sample_ml[:, label]
-        weights = None if sample_ml is None else sample_weights
+        values = np.array([*kept, own]) if samples is None else samples.ml[:, label]
+        weights = None if samples is None else samples.weights
         row["sample_interval"] = list(volume_interval(values, weights=weights, level=LEVEL))
         if raters:
             row["raters_ml"] = {who: np.count_nonzero(mask == label) * voxel for who, mask in raters.items()}

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import click
 
-import quam_jax
-
 from .methods import methods
 
 # command -> module of benchmarks, and what it measures
@@ -38,7 +36,7 @@ def run_benchmark(module: str, arguments: tuple[str, ...]) -> int:
 
 def checkout(module: str) -> Path:
     """The folder that holds `benchmarks/MODULE.py`: that of an editable installation, or the current one."""
-    for root in (Path(quam_jax.__file__).parent.parent, Path.cwd()):
+    for root in (Path(__file__).parent.parent.parent, Path.cwd()):
         if (root / "benchmarks" / f"{module}.py").is_file():
             return root
     raise ValueError(f"benchmarks/{module}.py: expected a source checkout (pip install -e . in it, or run it there), got none")

@@ -10,7 +10,7 @@ Independent calls run two at a time (`side_by_side`): on a few cores one of them
 
 import collections
 import functools
-import os
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -81,7 +81,7 @@ def side_by_side(function: Callable[[Any], Any], items: Iterable[Any], *, compil
             return function(item)
 
     running: collections.deque[Future[Any]] = collections.deque()
-    with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(AT_ONCE, multiprocessing.cpu_count())) as pool:
         for item in remaining:
             running.append(pool.submit(in_thread, item))
             if len(running) >= AT_ONCE:

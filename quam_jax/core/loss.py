@@ -14,10 +14,8 @@ Reduction = Callable[[Float[Array, "*batch"], ArrayLike], Float[Array, ""]]
 def weighted_mean(
     losses: Float[Array, "*batch"], weights: Float[ArrayLike, "*batch"] | Bool[ArrayLike, "*batch"]
 ) -> Float[Array, ""]:
-    """The mean of the losses under weights >= 0; points of weight 0 take no part, whatever their loss."""
-    weights = jnp.asarray(weights)
-    total = jnp.sum(weights)
-    return jnp.sum(weights * jnp.where(weights > 0, losses, 0.0)) / jnp.where(total > 0, total, 1)
+    """The mean of the losses under weights >= 0, some of which are not 0."""
+    return jnp.sum(weights * losses) / jnp.sum(jnp.asarray(weights))
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class Loss:
     def mean(self, logits: Float[Array, "*batch c"], labels: Int[Array, "*batch"]) -> Float[Array, ""]:
         """The loss over the positions with a label >= 0."""
         labelled = labels >= 0
-        return self.reduce(self.per_point(logits, jnp.where(labelled, labels, 0)), labelled)
+        losses = jnp.where(labelled, self.per_point(logits, jnp.where(labelled, labels, 0)), 0.0)
+        return self.reduce(losses, labelled | ~jnp.any(labelled))  # of no labels the loss is 0
 
     def at_points(
         self, logits: Float[Array, "p c"], labels: Int[ArrayLike, " p"], weights: Float[ArrayLike, " p"]

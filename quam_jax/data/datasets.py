@@ -70,6 +70,15 @@ def find_cases(images: Path | str, masks: Path | str | None = None, *, channel_f
     return [case._replace(raters=raters[case.name]) for case in cases]
 
 
+def find_channel_cases(images: Path | str, masks: Path | str | None, *, channels: int) -> list[Case]:
+    """The cases of a folder whose images may be stored as nnU-Net does, one file a channel.
+
+    They are read so where every image ends in four digits below the number of channels (CASE_0000 and so on).
+    """
+    endings = [re.search(r"_(\d{4})$", image_stem(file)) for file in list_images(images, what="images")]
+    return find_cases(images, masks, channel_files=all(e is not None and int(e[1]) < channels for e in endings))
+
+
 def check_cases(cases: Iterable[Case]) -> list[Case]:
     """Cases in natural order of their names; ValueError for names that clash or cannot name output files.
 

@@ -1,12 +1,13 @@
 """Where the values of an array lie: the grid of the file they came from, kept exactly for writing maps."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
-from nibabel.nifti1 import Nifti1Header
-from nibabel.orientations import aff2axcodes
+
+if TYPE_CHECKING:  # nibabel takes its time to import, and arrays without a file need none of it
+    from nibabel.nifti1 import Nifti1Header
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Geometry:
     spacing: tuple[float, ...]
     suffix: str
     mode: str
-    header: Nifti1Header | None = None
+    header: "Nifti1Header | None" = None
 
     @property
     def rank(self) -> int:
@@ -40,6 +41,8 @@ class Geometry:
     @property
     def orientation(self) -> str | None:
         """Where the axes of a NIfTI array point, such as "RAS"; None for a raster or a degenerate affine."""
+        from nibabel.orientations import aff2axcodes
+
         codes = aff2axcodes(self.affine) if self.kind == "nifti" else ()
         return "".join(map(str, codes)) if codes and None not in codes else None
 

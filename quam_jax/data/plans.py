@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 
 from .files import NIFTI_SUFFIXES
@@ -216,16 +215,25 @@ def _slabs(shape: Sequence[int], channels: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, shape[0]))
 
 
-def _orientation(geometry: Geometry) -> np.ndarray:
-    """From the file's axes to the nearest right-anterior-superior ones."""
-    return ornt_transform(io_orientation(geometry.affine), axcodes2ornt("RAS"))
+def _orientation(geometry: Geometry, *, back: bool = False) -> np.ndarray:
+    """From the file's axes to the nearest right-anterior-superior ones, or `back`."""
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform  # late, as in geometry.py
+
+    ends = (io_orientation(geometry.affine), axcodes2ornt("RAS"))
+    return ornt_transform(*(ends[::-1] if back else ends))
+
+
+def _turn(volume: Num[np.ndarray, "x y z *rest"], orientation: np.ndarray) -> Num[np.ndarray, "..."]:
+    from nibabel.orientations import apply_orientation
+
+    return apply_orientation(volume, orientation)
 
 
 def _forward(array: Num[np.ndarray, "*space i"], geometry: Geometry, plan: Plan) -> Num[np.ndarray, "z y x i"]:
     """Axes as the plan has them."""
     volume = array if geometry.rank == 3 else array[:, :, None] if geometry.kind == "nifti" else array.swapaxes(0, 1)[:, :, None]
     if plan.reorient and geometry.rank == 3:
-        volume = apply_orientation(volume, _orientation(geometry))
+        volume = _turn(volume, _orientation(geometry))
     volume = volume.transpose(2, 1, 0, 3)
     return volume.transpose(*plan.transpose, 3)
 
@@ -235,8 +243,7 @@ def _backward(array: Num[np.ndarray, "z y x *rest"], grid: Grid) -> Num[np.ndarr
     rest = tuple(range(3, array.ndim))
     volume = array.transpose(*np.argsort(plan.transpose), *rest).transpose(2, 1, 0, *rest)
     if plan.reorient and geometry.rank == 3:
-        back = ornt_transform(axcodes2ornt("RAS"), io_orientation(geometry.affine))
-        volume = apply_orientation(volume, back)
+        volume = _turn(volume, _orientation(geometry, back=True))
     if geometry.rank == 2:
         volume = volume[:, :, 0] if geometry.kind == "nifti" else volume[:, :, 0].swapaxes(0, 1)
     return np.ascontiguousarray(volume)

@@ -137,41 +137,38 @@ def pad_to_shape(
     return np.pad(array, [*widths, (0, 0)], mode=mode), slices
 
 
-def stack_fit_batches(
-    images: Sequence[Num[np.ndarray, "... i"]],
-    labels: Sequence[Integer[np.ndarray, "..."]],
+def batch_fit(
+    pairs: Sequence[tuple[Num[np.ndarray, "... i"], Integer[np.ndarray, "..."]]],
     *,
-    batch_size: int,
+    size: int = 0,
     multiple: int | Sequence[int] = 1,
 ) -> tuple[Float[np.ndarray, "k b *space i"], Int[np.ndarray, "k b *space"]]:
-    """Images and labels of any sizes as equal batches, in order, each image once.
+    """Images and labels of any sizes as batches of `size` (0: all in one), in order, each image once.
 
-    All are padded to the largest size, rounded up to `multiple`: images by their border values, labels by -1,
-    which carries no loss. A last incomplete batch is filled with zero images whose labels are all -1.
-    ValueError for images and labels that do not belong together, naming the place in the list.
+    All are padded to the largest sides, rounded up to `multiple`: images by their border values, labels by -1, which carries no
+    loss. A last incomplete batch is filled with zero images whose labels are all -1. ValueError for images and labels that do not
+    belong together, naming the place in the list.
     """
-    if not images or len(images) != len(labels):
-        raise ValueError(f"fit data: expected as many images as labels, got {len(images)} and {len(labels)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+    if not pairs:
+        raise ValueError("fit data: expected at least one image with labels, got none")
+    if size < 0:
+        raise ValueError(f"fit data: expected a batch size of 0 (all) or more, got {size}")
+    first, _ = pairs[0]
+    for index, (image, label) in enumerate(pairs):
         if image.shape[:-1] != label.shape:
             raise ValueError(f"fit data {index}: image of size {image.shape[:-1]}, labels of {label.shape}")
-        if (image.ndim, image.shape[-1]) != (images[0].ndim, images[0].shape[-1]):
-            raise ValueError(f"fit data {index}: shape {image.shape} does not go with {images[0].shape}")
-    rank, channels = images[0].ndim - 1, images[0].shape[-1]
-    steps = _steps(multiple, rank)
-    size = tuple(-(-max(i.shape[axis] for i in images) // steps[axis]) * steps[axis] for axis in range(rank))
-    count = -(-len(images) // batch_size)
-    stacked = np.zeros((count * batch_size, *size, channels), np.float32)
-    marked = np.full((count * batch_size, *size), IGNORED, np.int32)
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        stacked[index], slices = pad_to_shape(image, size, "edge")
-        marked[index][slices] = label
-    return (
-        stacked.reshape(count, batch_size, *size, channels),
-        marked.reshape(count, batch_size, *size),
-    )
+        if (image.ndim, image.shape[-1]) != (first.ndim, first.shape[-1]):
+            raise ValueError(f"fit data {index}: shape {image.shape} does not go with {first.shape}")
+    steps = np.array(_steps(multiple, first.ndim - 1))
+    largest = np.max([label.shape for _, label in pairs], 0)
+    sides, size = tuple(int(n) for n in -(-largest // steps) * steps), size or len(pairs)
+    count = -(-len(pairs) // size)
+    images = np.zeros((count * size, *sides, first.shape[-1]), np.float32)
+    labels = np.full((count * size, *sides), IGNORED, np.int32)
+    for index, (image, label) in enumerate(pairs):
+        images[index], slices = pad_to_shape(image, sides, "edge")
+        labels[index][slices] = label
+    return images.reshape(count, size, *images.shape[1:]), labels.reshape(count, size, *sides)
 
 
 def to_slices(volume: Num[np.ndarray, "x y z ..."], *, axis: int = 2) -> Num[np.ndarray, "s h w ..."]:

@@ -23,12 +23,12 @@ MOST_REGIONS = 4
 class Coding:
     """Labels 0..labels-1, the classes of the search, and the network's channels; without regions all three are the same.
 
-    `regions[r]` are the labels that region r covers; where a region is predicted it writes `order[r]`, later ones over
+    `channel_regions[r]` are the labels that region r covers; where a region is predicted it writes `order[r]`, later ones over
     earlier ones.
     """
 
     labels: int
-    regions: tuple[tuple[int, ...], ...] | None = None
+    channel_regions: tuple[tuple[int, ...], ...] | None = None
     order: tuple[int, ...] | None = None
 
     @staticmethod
@@ -41,16 +41,17 @@ class Coding:
     @property
     def subsets(self) -> Int[np.ndarray, "c r"]:
         """Which regions make up each class: the binary digits of its number."""
-        count = len(self.regions or ())
+        count = len(self.channel_regions or ())
         return (np.arange(2**count)[:, None] >> np.arange(count)) & 1
 
     @property
     def class_of_label(self) -> Int[np.ndarray, " labels"]:
         """The class of a voxel that has a label."""
-        if self.regions is None:
+        if self.channel_regions is None:
             return np.arange(self.labels, dtype=np.int32)
         return np.array(
-            [sum((label in region) << r for r, region in enumerate(self.regions)) for label in range(self.labels)], np.int32
+            [sum((label in region) << r for r, region in enumerate(self.channel_regions)) for label in range(self.labels)],
+            np.int32,
         )
 
     @property
@@ -65,11 +66,11 @@ class Coding:
 
     def channel_probs(self, logits: Float[np.ndarray, "*space k"]) -> Float[np.ndarray, "*space k"]:
         """Probabilities of the network's channels as nnU-Net exports them: a softmax, or a sigmoid a region."""
-        return softmax(logits, -1) if self.regions is None else expit(logits)
+        return softmax(logits, -1) if self.channel_regions is None else expit(logits)
 
     def segment(self, logits: Float[np.ndarray, "*space k"]) -> Int[np.ndarray, "*space"]:
         """Labels from the network's logits: the largest, or every region above one half in order."""
-        if self.regions is None or self.order is None:
+        if self.channel_regions is None or self.order is None:
             return np.argmax(logits, -1).astype(np.int32)
         labels = np.zeros(logits.shape[:-1], np.int32)
         for r, label in enumerate(self.order):
@@ -82,7 +83,7 @@ class Coding:
 
     def class_probs(self, probs: Float[np.ndarray, "*space k"]) -> Float[np.ndarray, "*space c"]:
         """Probabilities of the classes of the search from those of the channels."""
-        if self.regions is None:
+        if self.channel_regions is None:
             return probs
         joint = np.ones((*probs.shape[:-1], len(self.subsets)), probs.dtype)
         for r in range(probs.shape[-1]):
@@ -91,14 +92,14 @@ class Coding:
 
     def class_to_label_probs(self, probs: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space labels"]:
         """Probabilities of labels from those of the classes."""
-        if self.regions is None:
+        if self.channel_regions is None:
             return probs
         member = (self.label_of_class[:, None] == np.arange(self.labels)).astype(probs.dtype)
         return probs @ member
 
     def segment_classes(self, probs: Float[np.ndarray, "*space c"]) -> Int[np.ndarray, "*space"]:
         """Labels from probabilities (or their logarithms' argmax) of the classes, by the same rule as `segment`."""
-        if self.regions is None or self.order is None:
+        if self.channel_regions is None or self.order is None:
             return np.argmax(probs, -1).astype(np.int32)
         labels = np.zeros(probs.shape[:-1], np.int32)
         for r, label in enumerate(self.order):
@@ -107,7 +108,7 @@ class Coding:
 
     def searchable(self, model: SegmentationModel) -> SegmentationModel:
         """The model with one channel a class: the last layer's columns added up over the regions of each subset."""
-        if self.regions is None:
+        if self.channel_regions is None:
             return model
         arguments = {**dict(model.network.arguments), "n_classes": len(self.subsets)}
         sums = jnp.asarray(self.subsets.T, jnp.float32)

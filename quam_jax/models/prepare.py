@@ -12,8 +12,3 @@ def prepare(model: SegmentationModel, fit: FitData, config: SearchConfig) -> Pre
     """What all cases of a model share under these settings; ValueError for settings that the network cannot serve."""
     procedure = build_procedure(config, model.network)
     return prepare_search(model.network, model.params, model.stats, fit, procedure=procedure)
-
-
-def model_of(prepared: Prepared) -> SegmentationModel:
-    """The model that a prepared search starts from, without its manifest."""
-    return SegmentationModel(prepared.network, prepared.params, prepared.stats)

@@ -14,15 +14,15 @@ from ..data.records import read_json, write_json
 from ..evaluation.reference_maps import BOUNDARY_SIGMA
 from ..version import __version__
 from . import folder as run_folder
-from .method import Method
+from .quantifier import Quantifier
 from .request import RunRequest
 
 
 def describe(
-    method: Method, request: RunRequest, *, run_digest: str, model_digest: str, began: datetime.datetime, lanes: int
+    quantifier: Quantifier, request: RunRequest, *, run_digest: str, model_digest: str, began: datetime.datetime, lanes: int
 ) -> dict[str, Any]:
     """What run.json says from the first moment on."""
-    model = method.model
+    model = quantifier.shared.folds[0].model
     return {
         "format": run_folder.FORMAT,
         "status": "running",
@@ -45,11 +45,11 @@ def describe(
             "architecture": model.network.architecture,
             "classes": model.network.classes,
             "parameters": model.parameter_count,
-            "folds": method.folds,
+            "folds": len(quantifier.shared.folds),
         },
-        "preprocessing": method.preparation,
-        "fit_cases": method.fit_names,
-        "cases": [c.name for c in method.cases],
+        "preprocessing": quantifier.preparation,
+        "fit_cases": quantifier.known.names,
+        "cases": [c.name for c in quantifier.cases],
         "controls": {
             "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
             "softmax": "entropy of the given network's prediction",

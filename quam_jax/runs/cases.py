@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..case.audit import models_held
-from ..case.image import Quantified, audit_rows
+from ..case.quantified import Quantified, audit_rows
 from ..case.structures import structure_volumes, volume_columns
-from ..case.volume.case import VolumeResult
 from ..config import to_dict
 from ..data.cases import read_case_files
 from ..data.datasets import Case
@@ -21,7 +20,7 @@ from ..data.volumes import Image
 from ..evaluation.evaluate import evaluate
 from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, contour_distance
 from . import folder as run_folder
-from .method import Method
+from .quantifier import Quantifier
 from .request import RunRequest
 
 
@@ -44,32 +43,31 @@ class Searched(NamedTuple):
 
     loaded: Loaded
     quantified: Quantified
-    volume: VolumeResult | None
     seconds: float
 
 
-def read_case(case: Case, method: Method, request: RunRequest, run_digest: str) -> Loaded:
+def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_digest: str) -> Loaded:
     """Read the files of a case, look whether its results are there and sound, and prepare the image if not."""
     start = time.perf_counter()
-    image, raters = read_case_files(case, classes=len(method.labels))
+    image, raters = read_case_files(case, classes=len(quantifier.shared.names))
     case_digest = digest(run_digest, image.sha256, digest_arrays(raters))
-    notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in method.fit_hashes else []
+    notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in quantifier.known.hashes else []
     done, why = run_folder.verify(request.out, case.name, case_digest)
-    prepared = method.prepare(image) if done is None else np.empty(0)
+    prepared = quantifier.prepare(image) if done is None else np.empty(0)
     return Loaded(case, image, prepared, raters, case_digest, notes, done, why, time.perf_counter() - start)
 
 
-def search_cases(loaded: Sequence[Loaded], method: Method) -> list[Searched]:
+def search_cases(loaded: Sequence[Loaded], quantifier: Quantifier) -> list[Searched]:
     """The maps of some cases."""
     start = time.perf_counter()
-    found = method.quantify([case.image for case in loaded], [case.prepared for case in loaded])
+    found = quantifier.quantify([case.image for case in loaded], [case.prepared for case in loaded])
     seconds = (time.perf_counter() - start) / len(loaded)
-    return [Searched(case, quantified, volume, seconds) for case, (quantified, volume) in zip(loaded, found, strict=True)]
+    return [Searched(case, quantified, seconds) for case, quantified in zip(loaded, found, strict=True)]
 
 
-def evaluate_case(searched: Searched, method: Method, request: RunRequest, run_digest: str) -> dict[str, Any]:
+def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunRequest, run_digest: str) -> dict[str, Any]:
     """The JSON of a case but for its files: equal inputs give equal values, so nothing here is a time."""
-    loaded, quantified, volume, _ = searched
+    loaded, quantified, _ = searched
     case, image, raters = loaded.case, loaded.image, loaded.raters
     notes = list(loaded.notes)
     if not quantified.segmentation.any():
@@ -93,15 +91,14 @@ def evaluate_case(searched: Searched, method: Method, request: RunRequest, run_d
         row[f"{name}/mean"] = float(values.mean())
     volumes: dict[str, dict[str, Any]] = {}
     if image.geometry.kind == "nifti" and quantified.segmentation.ndim == 3:
-        samples = {} if volume is None else {"sample_ml": volume.sample_ml, "sample_weights": volume.sample_weights}
         volumes = structure_volumes(
             quantified.segmentation,
             quantified.reference,
             quantified.adversarial,
-            names=method.labels,
+            names=quantifier.shared.names,
             spacing=spacing,
             raters=raters,
-            **samples,
+            samples=quantified.volumes,
         )
         row |= volume_columns(volumes)
     return {
@@ -126,29 +123,31 @@ def evaluate_case(searched: Searched, method: Method, request: RunRequest, run_d
         "volumes": volumes,
         "row": row,
         "notes": notes,
-        **({} if volume is None else {"patches": volume.tiles, "patches_searched": volume.searched}),
+        **(
+            {} if quantified.patches is None else {"patches": quantified.patches, "patches_searched": quantified.searched_patches}
+        ),
     }
 
 
 def stage_case(searched: Searched, folder: Path) -> dict[str, str]:
     """Write the files of a case into an empty folder; returns what each of them is called."""
-    loaded, quantified, volume, _ = searched
-    outputs = _write_maps(folder, loaded.case.name, quantified, loaded.image, volume)
+    loaded, quantified, _ = searched
+    outputs = _write_maps(folder, loaded.case.name, quantified, loaded.image)
     data = folder / run_folder.REPORT_DATA / f"{loaded.case.name}.npz"
     data.write_bytes(_report_data(quantified, loaded.image, loaded.raters))
     return outputs
 
 
-def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image, volume: VolumeResult | None) -> dict[str, str]:
+def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image) -> dict[str, str]:
     """The map files, named as in docs/files.md; returns what each is called."""
     geometry, highest = image.geometry, math.log(quantified.reference.shape[-1])
     files = {
         "segmentation": write_map(folder / f"{name}_seg", quantified.segmentation, geometry, kind="label"),
         "reference": write_map(folder / f"{name}_desc-reference_probseg", quantified.reference, geometry, kind="probability"),
     }
-    if volume is not None and volume.regions:
-        files["regions"] = write_map(folder / f"{name}_desc-regions_probseg", volume.channels, geometry, kind="probability")
-        highest = volume.channels.shape[-1] * math.log(2)
+    if quantified.channels is not None:
+        files["regions"] = write_map(folder / f"{name}_desc-regions_probseg", quantified.channels, geometry, kind="probability")
+        highest = quantified.channels.shape[-1] * math.log(2)
     for kind in ("total", "aleatoric", "epistemic"):
         files[kind] = write_map(
             folder / f"{name}_desc-{kind}_uncertainty", getattr(quantified, kind), geometry, kind="uncertainty", vmax=highest

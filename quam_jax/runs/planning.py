@@ -21,17 +21,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from ..config import Config
 from ..config.build import build_layout
 from ..core.layout.choose import Layout, backend_name, choose_layout
 from ..data.records import read_json, write_json
+from ..data.spread import evenly_spread
 from ..data.volumes import read_channels
 from ..models.loading import load_models
 from ..report.html import write_report
 from .merge import REPORTED
-from .run import TURNS, RunRequest, find_method, run
+from .quantifier import find_quantifier
+from .run import TURNS, RunRequest, run
 
 FEW_STEPS = (2, 4)  # of the short passes, where a search has more than the second of them
 
@@ -158,13 +159,13 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple
     for a run.
     """
     begin = Clock.now()
-    method = find_method(load_models(request.model, arch=request.arch), request)
-    found = method.cases
+    quantifier = find_quantifier(load_models(request.model, arch=request.arch), request)
+    found = quantifier.cases
     start = (Clock.now() - begin).plus(Clock(imports, imports))
     lanes = min(jax.local_device_count(), len(found)) if request.config.targets.target == "mask" else 1
-    together = round(1 / method.share(method.prepare(read_channels(found[0].files))))
+    together = round(1 / quantifier.share(quantifier.prepare(read_channels(found[0].files))))
     count = min(len(found), max(cases, lanes * max(3, TURNS * together)))  # so many that whole batches are searched
-    names = tuple(found[i].name for i in np.unique(np.linspace(0, len(found) - 1, count).round().astype(int)))
+    names = tuple(found[i].name for i in evenly_spread(len(found), count))
     search = request.config.search
     short = FEW_STEPS if not search.epochs and search.steps > FEW_STEPS[1] else (search.steps, search.steps)
     cold, warm = (_measure(request, names, steps=short[0]) for _ in range(2))

@@ -20,18 +20,17 @@ from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
 from ..data.records import digest, read_json
 from ..models.loading import load_models
-from ..models.model import SegmentationModel
 from ..version import __version__
 from . import folder as run_folder
 from .announcement import announce, describe, first_announced
 from .cases import Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
 from .merge import merge, read_ending, read_result
-from .method import Known, Method, find_method, load_fit, models_digest, on_device
+from .quantifier import Quantifier, find_quantifier, models_digest
 from .request import RunRequest, RunResult, Sharing
 from .stages import Failed, Passed, Times, run_stages
 from .workers import FINAL, SessionOver, Worker, others_at_work
 
-__all__ = ["Known", "Method", "RunRequest", "RunResult", "Sharing", "load_fit", "run"]
+__all__ = ["RunRequest", "RunResult", "Sharing", "run"]
 
 TURNS = 4  # batches of cases that a lane gets at least: so that reading and writing overlap, and all lanes get their part
 POLL = 0.2  # seconds between two looks at what the others do, at least
@@ -48,34 +47,34 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResu
     began = datetime.datetime.now(datetime.UTC)
     models = load_models(request.model, arch=request.arch)
     model_digest = models_digest(models, request.model)
-    method = find_method(models, request)
+    quantifier = find_quantifier(models, request)
     settings = to_dict(request.config.without_layout())
-    run_digest = digest(__version__, model_digest, settings, method.fit_hashes, method.preparation)
+    run_digest = digest(__version__, model_digest, settings, quantifier.known.hashes, quantifier.preparation)
     fresh = not request.out.exists()
     run_folder.claim(
         request.out, run_digest, overwrite=request.overwrite, busy=others_at_work(request.out, patience=request.sharing.patience)
     )
-    lanes = _lanes(models, method, request)
-    info = describe(method, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
+    lanes = _lanes(quantifier, request)
+    info = describe(quantifier, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
     try:
-        return _share(method, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
+        return _share(quantifier, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
     except OSError as error:
         raise run_folder.output_error(request.out, error) from error
 
 
 def _share(
-    method: Method,
+    quantifier: Quantifier,
     request: RunRequest,
     run_digest: str,
     *,
-    lanes: list[Method],
+    lanes: list[Quantifier],
     info: dict[str, Any],
     fresh: bool,
     progress: Progress,
 ) -> RunResult:
     """Take part in the run until all of its cases are done, by whomever, and the results are merged."""
-    out, names = request.out, [case.name for case in method.cases]
-    cases = {case.name: case for case in method.cases}
+    out, names = request.out, [case.name for case in quantifier.cases]
+    cases = {case.name: case for case in quantifier.cases}
     times = Times()
     while True:
         with Worker(out, patience=request.sharing.patience) as worker:
@@ -92,7 +91,7 @@ def _share(
                         if len(ending.failed) == len(names):
                             _remove(worker, fresh=fresh)
                             raise _all_failed(ending.failed)
-                        write_colour_tables(out, method.labels)
+                        write_colour_tables(out, quantifier.shared.names)
                         merge(out, names, ending, {**info, **first_announced(out)})
                         worker.close_session()
                         return read_result(out, names)
@@ -113,7 +112,7 @@ def _share(
 def _work(
     worker: Worker,
     cases: dict[str, Case],
-    lanes: Sequence[Method],
+    lanes: Sequence[Quantifier],
     request: RunRequest,
     run_digest: str,
     *,
@@ -121,7 +120,7 @@ def _work(
     progress: Progress,
 ) -> None:
     """Do every case that is free, or whose owner is dead."""
-    method = lanes[0]
+    quantifier = lanes[0]
     worker.refresh()
     sharing, names = request.sharing, list(cases)
     begin = len(names) * sharing.index // sharing.hosts
@@ -139,10 +138,10 @@ def _work(
         yield from (cases[name] for name in queue)
 
     def read(case: Case) -> Loaded | Passed:
-        loaded = read_case(case, method, request, run_digest)
+        loaded = read_case(case, quantifier, request, run_digest)
         return Passed(loaded) if loaded.done is not None else loaded
 
-    def lane(of: Method) -> Callable[[list[Loaded]], list[Searched]]:
+    def lane(of: Quantifier) -> Callable[[list[Loaded]], list[Searched]]:
         def search(loaded: list[Loaded]) -> list[Searched]:
             first = loaded[0].case.name if len(loaded) == 1 else f"{loaded[0].case.name} and {len(loaded) - 1} more"
             progress(_text(first, done, time.monotonic() - began, times.worked - worked, len(lanes)), before + done, len(names))
@@ -151,11 +150,11 @@ def _work(
         return search
 
     def size(loaded: Loaded) -> float:
-        return max(method.share(loaded.prepared), TURNS * len(lanes) * sharing.hosts / len(names))
+        return max(quantifier.share(loaded.prepared), TURNS * len(lanes) * sharing.hosts / len(names))
 
     def write(found: Searched | Passed | Failed) -> None:
         nonlocal done
-        _settle(worker, found, method, request, run_digest)
+        _settle(worker, found, quantifier, request, run_digest)
         done += 1
 
     run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, size=size, stall=sharing.stall, times=times)
@@ -170,7 +169,9 @@ def _work(
     )
 
 
-def _settle(worker: Worker, found: Searched | Passed | Failed, method: Method, request: RunRequest, run_digest: str) -> None:
+def _settle(
+    worker: Worker, found: Searched | Passed | Failed, quantifier: Quantifier, request: RunRequest, run_digest: str
+) -> None:
     """Publish what came of a case, and write it into the journal; errors of the case itself are recorded with it."""
     out = request.out
     if isinstance(found, Passed):
@@ -183,7 +184,7 @@ def _settle(worker: Worker, found: Searched | Passed | Failed, method: Method, r
     loaded, name = found.loaded, found.loaded.case.name
     start = time.perf_counter()
     try:
-        record = evaluate_case(found, method, request, run_digest)
+        record = evaluate_case(found, quantifier, request, run_digest)
     except (ValueError, RuntimeError, MemoryError) as error:
         _give_up(worker, out, name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
         return
@@ -234,16 +235,16 @@ def _wait(worker: Worker, names: Sequence[str]) -> dict[str, dict[str, Any]] | N
         time.sleep(max(POLL, 10 * (time.monotonic() - start)))
 
 
-def _lanes(models: Sequence[SegmentationModel], method: Method, request: RunRequest) -> list[Method]:
-    """One method a device where cases are dealt out to devices, else the one there is, whose members share the devices.
+def _lanes(quantifier: Quantifier, request: RunRequest) -> list[Quantifier]:
+    """One quantifier a device where cases are dealt out to devices, else the one there is, whose members share the devices.
 
     The members of a mask target are few, so that several devices take a case each; pixels and regions fill all devices with one.
     """
     devices = jax.local_devices()[: request.config.execution.devices or None]
-    count = min(len(devices), len(method.cases))
+    count = min(len(devices), len(quantifier.cases))
     if count < 2 or request.config.targets.target != "mask":
-        return [method]
-    return [on_device(models, request, device) for device in devices[:count]]
+        return [quantifier]
+    return [quantifier.on_device(device) for device in devices[:count]]
 
 
 def _remove(worker: Worker, *, fresh: bool) -> None:

@@ -9,24 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from ..baselines import BASELINES
 from ..baselines.method import Method, MethodOptions, Outcome, Run, Settings, Subject, fit_of, outcome_of, slack_grid
-from ..case.image import quantify_prepared
+from ..case.quantify import quantify_images, sample_image
+from ..case.shared import whole_image_model
 from ..config import Config, SampleConfig, change, dump_config
-from ..config.build import build_layout
-from ..core.searching import Prepared, search_prepared
-from ..core.types import Samples
-from ..core.weighting import to_samples, trajectory_weights
 from ..data.records import digest_arrays
 from ..evaluation.agreement import average_ranks
-from ..models.predict import predict
-from ..models.prepare import model_of, prepare
 from ..published.combination import published_uncertainty
-from ..targets.masks import mask_targets, wanted_mask
 
 REGIONS = {"target": "region", "regions": "segments", "region_size": 8, "space": "last_block", "learning_rate": 1e-3}
 PIXELS = {"target": "pixel", "pixels": "all", "space": "head", "members": 1, "solver": "line_search"}
@@ -37,52 +30,14 @@ def search_method(name: str, config: Config, *, grid: tuple[Settings, ...] = ({}
     return Method(name, functools.partial(_quam, config), grid=grid, control=control, about=dump_config(config.without_layout()))
 
 
-def quam_samples(
-    prepared: Prepared, image: Float[np.ndarray, "*space i"], *, config: Config, key: Key[Array, ""]
-) -> tuple[Samples, Any]:
-    """Samples of the mask search on one image, and its trajectory."""
-    x = jnp.asarray(image, jnp.float32)
-    reference = predict(model_of(prepared), x)
-    labels, settings = jnp.argmax(reference, -1), config.targets
-    wanted = [
-        wanted_mask(
-            labels,
-            shape,
-            radius=settings.radius,
-            classes=reference.shape[-1],
-            element=settings.element,
-            outside=settings.outside,
-            probs=reference,
-            key=jax.random.fold_in(key, n),
-        )
-        for n, shape in enumerate(settings.shapes)
-    ]
-    trajectory = search_prepared(
-        prepared,
-        x,
-        mask_targets(wanted, members=config.search.members),
-        key=key,
-        layout=build_layout(config.execution),
-    )
-    rule = config.samples
-    weights = trajectory_weights(
-        trajectory,
-        rule=rule.weighting,
-        feasible_only=rule.feasible_only,
-        temperature=rule.temperature,
-        effective_size=rule.effective_size,
-    )
-    flat = reference.reshape(1, -1, reference.shape[-1])
-    return to_samples(trajectory, weights, reference=flat, include_reference=rule.include_reference), trajectory
-
-
 def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     """QUAM-SM; mask targets give their samples, other targets the maps of `quantify`."""
     config = change(base, {**settings, "seed": subject.seed})
     fit = fit_of(subject, config.fit)
     if config.search.epochs:  # the published stride of 50 uses 2 batches of 100 in an epoch; fewer batches give 2 as well
         config = change(config, {"batch_stride": min(config.search.batch_stride, max(1, fit.images.shape[0] // 2))})
-    prepared, whole = prepare(subject.model, fit, config.search), config.search.space == "full"
+    shared, whole = whole_image_model(subject.model, fit, config.search), config.search.space == "full"
+    prepared = shared.folds[0].prepared
     steps, members = len(prepared.steps.batch), config.search.members
     each = int(fit.images.shape[1]) + 1
     forward = (
@@ -93,13 +48,13 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
 
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
         if config.targets.target != "mask":
-            found = quantify_prepared(prepared, image, config=config)
+            (found,) = quantify_images(shared, [image], config=config)
             labels = np.concatenate([found.adversarial, found.segmentation[None]])
             maps = {name: found.maps[name] for name in ("total", "aleatoric", "epistemic")}
             models = int(np.prod(found.objective.shape[:-1]))  # a part of the network is no pass: their seconds must do
             passes = (1.0 + models * steps * each, float(models * steps * each)) if whole else (np.nan, np.nan)
             return Outcome(maps, found.reference, labels, np.full(len(labels), 1 / len(labels)), *passes)
-        samples, trajectory = quam_samples(prepared, image, config=config, key=key)
+        samples, (trajectory,) = sample_image(shared, image, config=config, key=key)
         outcome = outcome_of(samples, image.shape[:-1], forward=forward, backward=members * steps * each)
         if config.samples == SampleConfig.published():
             maps = published_uncertainty(trajectory)._asdict()

@@ -44,22 +44,35 @@ def region_targets(
     for region_map in maps:
         if region_map.shape != labels.shape:
             raise ValueError(f"region map: expected the shape of the labels {labels.shape}, got {region_map.shape}")
-    present = labels.reshape(-1)
-    first, second = np.moveaxis(ranked_classes(probs)[..., :2], -1, 0).reshape(2, -1)
-    other = np.where(first == present, second, first)
-    asked = np.stack([np.asarray(wanted[m % len(wanted)]).reshape(-1) for m in range(members)])
-    parts = [part for region_map in maps for part in region_points(region_map)]
+    return part_targets(
+        [part for region_map in maps for part in region_points(region_map)], labels, wanted, probs=probs, members=members
+    )
+
+
+def part_targets(
+    parts: Sequence[Int[np.ndarray, " p"]],
+    labels: Int[np.ndarray, "*space"],
+    wanted: Sequence[Int[np.ndarray, "*space"]],
+    *,
+    probs: Float[np.ndarray, "*space c"],
+    members: int,
+    length: int = 0,
+) -> Targets:
+    """`region_targets` of regions given by their pixels as flat indices; `length` is what they are padded to (0: the longest)."""
+    present, flat = labels.reshape(-1), np.asarray(probs).reshape(-1, probs.shape[-1])
     sizes = np.array([len(part) for part in parts], int)
-    column = np.arange(max(sizes, default=1))
+    column = np.arange(length or max(sizes, default=1))
     inside = column < sizes[:, None]
     starts = np.cumsum(sizes) - sizes
     joined = np.concatenate([*parts, np.zeros(0, int)])
     points = joined[starts[:, None] + np.where(inside, column, 0)]
-    labels_there = np.moveaxis(asked[:, points], 0, 1)
-    nothing_new = np.all(labels_there == present[points][:, None], -1, keepdims=True)
+    first, second = np.moveaxis(ranked_classes(flat[points])[..., :2], -1, 0)
+    other = np.where(first == present[points], second, first)
+    asked = np.stack([np.asarray(wanted[m % len(wanted)]).reshape(-1)[points] for m in range(members)], 1)
+    nothing_new = np.all(asked == present[points][:, None], -1, keepdims=True)
     return Targets(
         points=jnp.asarray(points, jnp.int32),
-        labels=jnp.asarray(np.where(nothing_new, other[points][:, None], labels_there), jnp.int32),
+        labels=jnp.asarray(np.where(nothing_new, other[:, None], asked), jnp.int32),
         weights=jnp.asarray(inside / np.maximum(sizes, 1)[:, None], jnp.float32),
     )
 

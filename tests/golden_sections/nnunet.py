@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from converters.nnunet import read_nnunet
-from quam_jax.case.volume.sliding_window import predict_logits
+from quam_jax.case.prediction import predict_logits
+from quam_jax.data.patches import importance, lay_patches
 from quam_jax.data.plans import Plan, from_grid, to_grid
-from quam_jax.data.tiles import importance, tile
 from quam_jax.data.volumes import read_channels
 from quam_jax.models.coding import Coding
 from quam_jax.models.model import SegmentationModel
@@ -53,17 +53,17 @@ def check(golden: Path, case: str) -> None:
     models, plan, coding = _load(golden, name)
     image = read_channels(sorted((golden / FOLDER / "inputs").glob(f"{image_name}_[0-9][0-9][0-9][0-9].nii.gz")))
     volume, grid = to_grid(image.array, image.geometry, plan)
-    tiling = tile(grid.shape, plan.patch)
+    patches = lay_patches(grid.shape, plan.patch)
     stage = golden / FOLDER / "stages" / name / f"{image_name}.npz"
     if stage.is_file():
         with np.load(stage) as stored:
             np.testing.assert_allclose(volume, np.moveaxis(stored["preprocessed"], 0, -1), rtol=0, atol=PREPARED)
             assert [[s.start, s.stop] for s in grid.box] == stored["bbox"].tolist()
-            assert len(tiling.starts) == stored["n_tiles"]
+            assert len(patches.starts) == stored["n_tiles"]
             weights = stored["gaussian"].astype(np.float32)
-            np.testing.assert_allclose(importance(tiling.patch).reshape(weights.shape), weights, rtol=1e-3, atol=1e-6)
-    logits = predict_logits(models, volume, tiling, mirror_axes=plan.mirror_axes if mirror == "tta" else ())
-    first = [1.0] + [0.0] * (logits.shape[-1] - 1) if coding.regions is None else 0.0
+            np.testing.assert_allclose(importance(patches.patch).reshape(weights.shape), weights, rtol=1e-3, atol=1e-6)
+    logits = predict_logits(models, volume, patches, mirror_axes=plan.mirror_axes if mirror == "tta" else ())
+    first = [1.0] + [0.0] * (logits.shape[-1] - 1) if coding.channel_regions is None else 0.0
     probs = from_grid(logits, grid, coding.channel_probs, outside=first)
     labels = from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32)
     folder = _expected(golden, name, mirror)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from converters.nnunet import read_nnunet
-from quam_jax.case.volume.sliding_window import predict_logits
+from quam_jax.case.prediction import predict_logits
+from quam_jax.data.patches import lay_patches
 from quam_jax.data.plans import Plan, from_grid, to_grid
-from quam_jax.data.tiles import tile
 from quam_jax.data.volumes import read_image
 from quam_jax.models.coding import Coding
 
@@ -65,8 +65,8 @@ def predict(folder: Path, file: Path, folds: tuple[int, ...]) -> tuple[np.ndarra
     coding = Coding.of(plan, where=str(folder))
     image = read_image(file)
     volume, grid = to_grid(image.array, image.geometry, plan)
-    logits = predict_logits(models, volume, tile(grid.shape, plan.patch), mirror_axes=plan.mirror_axes)
-    outside = [1.0] + [0.0] * (logits.shape[-1] - 1) if coding.regions is None else 0.0
+    logits = predict_logits(models, volume, lay_patches(grid.shape, plan.patch), mirror_axes=plan.mirror_axes)
+    outside = [1.0] + [0.0] * (logits.shape[-1] - 1) if coding.channel_regions is None else 0.0
     return (
         from_grid(logits, grid, coding.channel_probs, outside=outside),
         from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32),

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ...core.compilation import side_by_side
-from ...data.tiles import Tiling, cut, importance
-from ...models.model import SegmentationModel
+from ..core.compilation import side_by_side
+from ..data.patches import Patches, cut, importance, weight_sum
+from ..models.model import SegmentationModel
 
 TOGETHER = 2**17  # voxels of the patches that go through the network together; two such batches are in flight
 
@@ -26,7 +26,7 @@ def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
 def predict_logits(
     models: Sequence[SegmentationModel],
     volume: Float[np.ndarray, "*grid i"],
-    tiling: Tiling,
+    patches: Patches,
     *,
     mirror_axes: Sequence[int] = (),
     precision: str = "highest",
@@ -35,43 +35,34 @@ def predict_logits(
 
     Memory grows with the volume only by the logits themselves.
     """
-    total = np.zeros((*tiling.shape, models[0].network.classes), np.float32)
+    total = np.zeros((*patches.shape, models[0].network.classes), np.float32)
     flips = mirrorings(mirror_axes)
-    for index, logits in _logits_of_tiles(models, volume, tiling, flips=flips, precision=precision):
-        outer, inner = tiling.overlap(index)
+    for index, logits in _logits_of_patches(models, volume, patches, flips=flips, precision=precision):
+        outer, inner = patches.overlap(index)
         total[outer] += logits[inner]
-    total /= weight_sum(tiling)[..., None] * np.float32(len(models) * len(flips))
+    total /= weight_sum(patches)[..., None] * np.float32(len(models) * len(flips))
     return total
 
 
-def weight_sum(tiling: Tiling) -> Float[np.ndarray, "*grid"]:
-    """The sum of the weights of all patches at every voxel of the grid."""
-    weights, total = importance(tiling.patch), np.zeros(tiling.shape, np.float32)
-    for index in range(len(tiling.starts)):
-        outer, inner = tiling.overlap(index)
-        total[outer] += weights[inner]
-    return total
-
-
-def _logits_of_tiles(
-    models: Sequence[SegmentationModel], volume: np.ndarray, tiling: Tiling, *, flips: Sequence[tuple[int, ...]], precision: str
+def _logits_of_patches(
+    models: Sequence[SegmentationModel], volume: np.ndarray, patches: Patches, *, flips: Sequence[tuple[int, ...]], precision: str
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Weighted logits `[*patch c]` of every model, patch and flip, with the patch's number."""
     rank = models[0].network.rank
-    weights = importance(tiling.patch)[..., None]
-    jobs = list(itertools.product(range(len(tiling.starts)), flips))
-    together = min(max(1, TOGETHER // math.prod(tiling.patch)), len(jobs))
+    weights = importance(patches.patch)[..., None]
+    jobs = list(itertools.product(range(len(patches.starts)), flips))
+    together = min(max(1, TOGETHER // math.prod(patches.patch)), len(jobs))
 
     def run(what: tuple[SegmentationModel, int]) -> list[tuple[int, np.ndarray]]:
         model, start = what
         part = jobs[start : start + together]
-        images = np.zeros((together, *tiling.patch[3 - rank :], volume.shape[-1]), np.float32)
+        images = np.zeros((together, *patches.patch[3 - rank :], volume.shape[-1]), np.float32)
         for image, (index, flip) in zip(images, part, strict=False):
-            image[...] = np.flip(cut(volume, tiling, index).reshape(image.shape), flip)
+            image[...] = np.flip(cut(volume, patches, index).reshape(image.shape), flip)
         with jax.default_matmul_precision(precision):
             logits = np.asarray(model(images))
         return [
-            (index, np.flip(value, flip).reshape(*tiling.patch, -1) * weights)
+            (index, np.flip(value, flip).reshape(*patches.patch, -1) * weights)
             for value, (index, flip) in zip(logits, part, strict=False)
         ]
 

@@ -17,8 +17,8 @@ STEP = 0.5  # of a patch, between two neighbours at most
 HIGHEST_WEIGHT = 10.0
 
 
-class Tiling(NamedTuple):
-    """The patches of one grid.
+class Patches(NamedTuple):
+    """The patches of one grid; one patch of the grid's own shape is the grid itself.
 
     `padded` is the grid's shape after padding, `before` how many voxels of padding stand in front of each axis, `starts`
     the first voxel of every patch in the padded grid, `patch` their shape.
@@ -30,9 +30,9 @@ class Tiling(NamedTuple):
     starts: tuple[tuple[int, ...], ...]
     patch: tuple[int, ...]
 
-    def window(self, index: int) -> tuple[slice, ...]:
-        """The voxels of a patch in the padded grid."""
-        return tuple(slice(s, s + n) for s, n in zip(self.starts[index], self.patch, strict=True))
+    def start(self, index: int) -> tuple[int, ...]:
+        """The first voxel of a patch, in voxels of the grid; negative in the padding."""
+        return tuple(s - b for s, b in zip(self.starts[index], self.before, strict=True))
 
     def overlap(self, index: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """The part of a patch inside the grid proper: its voxels in the grid, and the same voxels in the patch."""
@@ -44,22 +44,22 @@ class Tiling(NamedTuple):
         )
 
 
-def tile(shape: Sequence[int], patch: Sequence[int], *, step: float = STEP) -> Tiling:
+def lay_patches(shape: Sequence[int], patch: Sequence[int], *, step: float = STEP) -> Patches:
     """Spread patches over a grid; a patch of fewer axes than the grid takes every slice of the leading ones."""
     shape = tuple(shape)
     patch = (1,) * (len(shape) - len(patch)) + tuple(patch)
     padded = tuple(max(n, p) for n, p in zip(shape, patch, strict=True))
     before = tuple((m - n) // 2 for n, m in zip(shape, padded, strict=True))
     starts = itertools.product(*(_starts(n, p, step) for n, p in zip(padded, patch, strict=True)))
-    return Tiling(shape, padded, before, tuple(starts), patch)
+    return Patches(shape, padded, before, tuple(starts), patch)
 
 
-def cut(volume: Num[np.ndarray, "*space i"], tiling: Tiling, index: int) -> Num[np.ndarray, "*patch i"]:
+def cut(volume: Num[np.ndarray, "*space i"], patches: Patches, index: int) -> Num[np.ndarray, "*patch i"]:
     """The values of one patch, zero where it is padding."""
-    outer, inner = tiling.overlap(index)
-    if all(s.start == 0 and s.stop == n for s, n in zip(inner, tiling.patch, strict=True)):
+    outer, inner = patches.overlap(index)
+    if all(s.start == 0 and s.stop == n for s, n in zip(inner, patches.patch, strict=True)):
         return volume[outer]
-    patch = np.zeros((*tiling.patch, *volume.shape[len(tiling.shape) :]), volume.dtype)
+    patch = np.zeros((*patches.patch, *volume.shape[len(patches.shape) :]), volume.dtype)
     patch[inner] = volume[outer]
     return patch
 
@@ -75,6 +75,15 @@ def importance(patch: Sequence[int]) -> Float[np.ndarray, "*patch"]:
     weights = (weights / (weights.max() / HIGHEST_WEIGHT)).astype(np.float32)
     weights[weights == 0] = weights[weights > 0].min()
     return weights
+
+
+def weight_sum(patches: Patches) -> Float[np.ndarray, "*grid"]:
+    """The sum of the weights of all patches at every voxel of the grid."""
+    weights, total = importance(patches.patch), np.zeros(patches.shape, np.float32)
+    for index in range(len(patches.starts)):
+        outer, inner = patches.overlap(index)
+        total[outer] += weights[inner]
+    return total
 
 
 def _starts(size: int, patch: int, step: float) -> list[int]:

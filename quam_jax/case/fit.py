@@ -1,0 +1,176 @@
+"""Fit data, the known images that an adversarial model must still explain: which are chosen, and how they are batched.
+
+Cases are chosen evenly over the sorted folder; several raters of a case count by their majority. A plain model takes images
+whole, and a volume's slices where the network has two axes. A model with an nnU-Net plan takes patches of the plan's grid that
+show enough foreground, the same ones in every run: of each case's patches two in three are centred on a foreground voxel, labels
+in turn, and the third is anywhere; places come from a generator seeded by the case's number.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..config import FitConfig
+from ..core.types import FitData
+from ..data.cases import read_case_files
+from ..data.datasets import Case
+from ..data.geometry import Geometry
+from ..data.plans import Plan, labels_to_grid, to_grid
+from ..data.preprocess import IGNORED, Preprocessing, batch_fit, to_slices
+from ..data.spread import evenly_spread
+from ..data.volumes import Image
+from ..evaluation.reference_maps import consensus
+from ..models.coding import Coding
+from ..models.model import Network, SegmentationModel
+from ..models.predict import fit_data
+
+FOREGROUND_SHARE = 3  # every such patch is anywhere, the others show foreground
+BATCH_VOXELS = 2**19  # of a batch of patches where the settings leave its size open
+
+Pair = tuple[Float[np.ndarray, "*space i"], Int[np.ndarray, "*space"]]
+
+
+class KnownCase(Protocol):
+    """A case ready for a network, with the masks of its raters; `digest` covers image and masks, `identity` says who it is."""
+
+    @property
+    def identity(self) -> Any: ...
+    @property
+    def image(self) -> Float[np.ndarray, "*space i"]: ...
+    @property
+    def raters(self) -> Int[np.ndarray, " a *space"]: ...
+    @property
+    def digest(self) -> str: ...
+
+
+class Known(NamedTuple):
+    """The fit data of a run on the host, in batches, with the names of the cases and the hashes of their image files."""
+
+    images: Float[np.ndarray, "k b *space i"]
+    labels: Int[np.ndarray, "k b *space"]
+    names: list[str]
+    hashes: list[str]
+
+
+def read_fit_images(
+    cases: Sequence[Case], where: object, *, network: Network, preprocessing: Preprocessing, settings: FitConfig
+) -> Known:
+    """Whole images for a plain model, or the slices of volumes, those without foreground only where there is nothing else.
+
+    ValueError if a case has no mask or does not fit the network.
+    """
+
+    def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
+        prepared = preprocessing.apply(image.array)
+        if prepared.ndim - 1 == network.rank:
+            return [(prepared, labels)]
+        if prepared.ndim - 1 != 3:
+            raise ValueError(f"expected {network.rank} spatial axes, got {prepared.ndim - 1}")
+        slices, slice_labels = to_slices(prepared), to_slices(labels)
+        some = slice_labels.reshape(len(slice_labels), -1).any(1)
+        shown = np.flatnonzero(some if some.any() else ~some)
+        return [(slices[z], slice_labels[z]) for z in shown[evenly_spread(len(shown), settings.fit_cases)]]
+
+    chosen = choose_cases(cases, where, settings=settings)
+    pairs, hashes = _read(chosen, take, labels=network.classes)
+    pairs = [pairs[i] for i in evenly_spread(len(pairs), settings.fit_cases)]
+    images, labels = batch_fit(pairs, size=settings.fit_batch, multiple=network.size_multiple)
+    return Known(images, labels, [case.name for case in chosen], hashes)
+
+
+def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding: Coding, settings: FitConfig) -> Known:
+    """Patches for a model with a plan: as many as `fit_cases` asks for (0: one a case), their labels in classes of the search.
+
+    ValueError for a case without a mask, a mask on another grid than its image, and an image that does not fit the plan.
+    """
+    chosen = choose_cases(cases, where, settings=settings)
+    count = max(1, -(-settings.fit_cases // len(chosen)))
+
+    def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
+        return fit_patches(image.array, labels, image.geometry, plan=plan, coding=coding, count=count, seed=number)
+
+    stored = coding.labels if plan.ignore_label is None else max(coding.labels, plan.ignore_label + 1)
+    pairs, hashes = _read(chosen, take, labels=stored)
+    pairs = pairs[: settings.fit_cases or None]
+    size = settings.fit_batch or max(1, min(len(pairs), BATCH_VOXELS // pairs[0][1].size))
+    return Known(*batch_fit(pairs, size=size), [case.name for case in chosen], hashes)
+
+
+def fit_of_cases(model: SegmentationModel, cases: Sequence[KnownCase], settings: FitConfig) -> FitData:
+    """Fit data of cases in memory: evenly chosen, labelled by their raters' majority, in batches."""
+    classes = model.network.classes
+    some = [cases[n] for n in evenly_spread(len(cases), settings.fit_cases)]
+    pairs = [(case.image, consensus(case.raters, classes=classes, ties="smallest")) for case in some]
+    return fit_data(model, *batch_fit(pairs, size=settings.fit_batch, multiple=model.network.size_multiple))
+
+
+def choose_cases(cases: Sequence[Case], where: object, *, settings: FitConfig) -> list[Case]:
+    """The fit cases that the settings ask for, evenly spread; ValueError, saying `where`, if one of them has no mask."""
+    unlabelled = [case.name for case in cases if not case.raters]
+    if unlabelled:
+        raise ValueError(f"{where}: expected a mask for every fit image, got none for {', '.join(unlabelled[:5])}")
+    return [cases[i] for i in evenly_spread(len(cases), settings.fit_cases)]
+
+
+def _read(
+    cases: Sequence[Case], take: Callable[[Image, Int[np.ndarray, "*space"], int], list[Pair]], *, labels: int
+) -> tuple[list[Pair], list[str]]:
+    """What is taken of every case, by its image, its raters' majority and its number, and the hashes of the image files."""
+    pairs: list[Pair] = []
+    hashes = []
+    for number, case in enumerate(cases):
+        image, raters = read_case_files(case, classes=labels)
+        try:
+            pairs += take(image, consensus(np.stack(list(raters.values())), classes=labels, ties="smallest"), number)
+        except ValueError as error:
+            raise ValueError(f"{case.image}: {error}") from None
+        hashes.append(image.sha256)
+    return pairs, hashes
+
+
+def fit_patches(
+    image: Float[np.ndarray, "*space i"],
+    labels: Int[np.ndarray, "*space"],
+    geometry: Geometry,
+    *,
+    plan: Plan,
+    coding: Coding,
+    count: int,
+    seed: int,
+) -> list[Pair]:
+    """Some patches of a case as read, with their classes; -1 marks padding and the label that is to be ignored."""
+    volume, grid = to_grid(image, geometry, plan)
+    placed = labels_to_grid(labels, grid)
+    table = np.full(max(coding.labels, int(placed.max()) + 1), IGNORED, np.int32)
+    table[: coding.labels] = coding.class_of_label
+    if plan.ignore_label is not None:
+        table[plan.ignore_label] = IGNORED
+    classes = table[placed]
+    size = (1,) * (3 - plan.rank) + plan.patch
+    rng = np.random.default_rng(seed)
+    present = [label for label in np.unique(placed) if label > 0 and label != plan.ignore_label]
+    patches = []
+    for number in range(count):
+        if present and number % FOREGROUND_SHARE != FOREGROUND_SHARE - 1:
+            places = np.argwhere(placed == present[number % len(present)])
+            centre = places[rng.integers(len(places))]
+        else:
+            centre = np.array([rng.integers(n) for n in placed.shape])
+        patches.append((_around(volume, centre, size, 0), _around(classes, centre, size, IGNORED)))
+    lead = tuple(range(3 - plan.rank))
+    return [(x.squeeze(lead), y.squeeze(lead)) for x, y in patches]
+
+
+def _around(array: np.ndarray, centre: Int[np.ndarray, " 3"], size: Sequence[int], fill: int) -> np.ndarray:
+    """The patch around a voxel, moved inside the volume; what a small volume lacks is `fill`."""
+    patch = np.full((*size, *array.shape[3:]), fill, array.dtype)
+    outer, inner = [], []
+    for n, p, c in zip(array.shape, size, centre, strict=False):
+        start = min(max(int(c) - p // 2, 0), n - p) if n >= p else -((p - n) // 2)
+        low, high = max(start, 0), min(start + p, n)
+        outer.append(slice(low, high))
+        inner.append(slice(low - start, high - start))
+    patch[tuple(inner)] = array[tuple(outer)]
+    return patch

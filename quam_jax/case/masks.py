@@ -1,0 +1,175 @@
+"""Masks: every patch in which a wanted mask differs from the prediction is searched, in every fold, for all pixels at once.
+
+Wanted masks are those of the whole grid: moved by pixels, or by millimetres where there is a grid of the network's own.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from ..config import Config, SampleConfig, TargetConfig
+from ..config.build import build_layout
+from ..core.searching import search_images
+from ..core.types import Samples, Targets, Trajectory
+from ..core.weighting import counted
+from ..targets.masks import mask_targets, wanted_mask
+from ..targets.millimetres import wanted_volume
+from .audit import SearchFacts, kept_probs
+from .patches import Ask, Found, PatchJob, Regions, Scene
+from .samples import Moved, decompose_published, decompose_samples, decompose_sums_of, mix_samples, sum_weights
+from .shared import CaseModel
+
+
+def mask_names(config: Config) -> tuple[str, ...]:
+    """The wanted mask of every member, in order."""
+    shapes = config.targets.shapes
+    return tuple(shapes[k % len(shapes)] for k in range(config.search.members))
+
+
+def wanted_masks(shared: CaseModel, scene: Scene, *, config: Config) -> list[Int[np.ndarray, "*grid"]]:
+    """The masks that the settings name, in classes of the search."""
+    if scene.grid is None or scene.logits is None:
+        return [np.asarray(mask) for mask in _by_pixels(scene.labels, scene.probs, scene.key, config.targets)]
+    coding = shared.coding
+    labels, probs = coding.segment(scene.logits), coding.class_to_label_probs(np.asarray(scene.probs))
+    return [
+        coding.class_of_label[
+            wanted_volume(
+                labels,
+                shape,
+                settings=config.targets,
+                spacing=scene.grid.spacing,
+                probs=probs,
+                key=jax.random.fold_in(scene.key, index),
+            )
+        ]
+        for index, shape in enumerate(config.targets.shapes)
+    ]
+
+
+def ask_masks(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask, Regions]:
+    """The mask target of a patch by its number; none where the masks want nothing new there. A whole image is always asked."""
+    if scene.whole:
+        whole = (_mask_targets(scene.labels, scene.probs, scene.key, config.targets, config.search.members),)
+        return (lambda index: whole), ()
+    wanted = wanted_masks(shared, scene, config=config)
+    patches = scene.patches
+
+    def ask(index: int) -> Sequence[Targets]:
+        outer, inner = patches.overlap(index)
+        if not any((mask[outer] != scene.labels[outer]).any() for mask in wanted):
+            return ()
+        inside = np.zeros(patches.patch, bool)
+        inside[inner] = True
+        masks = np.zeros((len(wanted), *patches.patch), np.int32)
+        for mask, there in zip(wanted, masks, strict=True):
+            there[inner] = mask[outer]
+        targets = mask_targets([jnp.asarray(mask) for mask in masks], members=config.search.members)
+        return (targets._replace(weights=jnp.asarray((inside / inside.sum()).reshape(1, -1), jnp.float32)),)
+
+    return ask, ()
+
+
+# compiled as a whole: one by one, the small operations of a case take longer than the search of a small image
+@partial(jax.jit, static_argnames=("settings", "members"))
+def _mask_targets(
+    labels: Int[Array, "*space"], probs: Float[Array, "*space c"], key: Key[Array, ""], settings: TargetConfig, members: int
+) -> Targets:
+    return mask_targets(_by_pixels(labels, probs, key, settings), members=members)
+
+
+@partial(jax.jit, static_argnames="settings")
+def _by_pixels(
+    labels: Int[Array, "*space"], probs: Float[Array, "*space c"], key: Key[Array, ""], settings: TargetConfig
+) -> list[Int[Array, "*space"]]:
+    return [
+        wanted_mask(
+            labels,
+            shape,
+            radius=settings.radius,
+            classes=probs.shape[-1],
+            element=settings.element,
+            outside=settings.outside,
+            probs=probs,
+            key=jax.random.fold_in(key, index),
+        )
+        for index, shape in enumerate(settings.shapes)
+    ]
+
+
+def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> Iterator[Found]:
+    """What came of some patches of one shape, which are searched together."""
+    for job, trajectories in zip(jobs, _search(shared, jobs, config=config), strict=True):
+        yield _weigh(shared, job, trajectories, config=config)
+
+
+def sample_masks(shared: CaseModel, job: PatchJob, *, config: Config) -> tuple[Samples, list[Trajectory]]:
+    """The weighted samples of one patch that is asked for a mask, all folds mixed in equal shares, and their trajectories."""
+    (trajectories,) = _search(shared, [job], config=config)
+    return mix_samples(trajectories, [r[None] for r in job.references], samples=config.samples), trajectories
+
+
+def _search(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> list[list[Trajectory]]:
+    """The searches of every patch, one a fold."""
+    if not jobs:
+        return []
+    searched = [
+        search_images(
+            fold.prepared,
+            [job.image for job in jobs],
+            [job.asked[0] for job in jobs],
+            keys=[_key(job, f) for job in jobs],
+            layout=build_layout(config.execution),
+        )
+        for f, fold in enumerate(shared.folds)
+    ]
+    return [list(trajectories) for trajectories in zip(*searched, strict=True)]
+
+
+def _key(job: PatchJob, fold: int) -> Key[Array, ""]:
+    """A whole image has one search; of patches every one, every fold and every target (the only one) has a key of its own."""
+    return job.scene.key if job.scene.whole else _fold_in(job.scene.key, job.number, fold, 0)
+
+
+def _fold_in(key: Key[Array, ""], *numbers: int) -> Key[Array, ""]:
+    for number in numbers:
+        key = jax.random.fold_in(key, number)
+    return key
+
+
+def _weigh(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory], *, config: Config) -> Found:
+    """The maps and the kept models of one patch."""
+    facts = [SearchFacts.of(trajectory) for trajectory in trajectories]
+    kept = [kept_probs(trajectory, own.kept)[0] for trajectory, own in zip(trajectories, facts, strict=True)]
+    if config.samples == SampleConfig.published():
+        maps = [u[0] for u in decompose_published(trajectories)]
+    elif job.scene.whole:  # decomposing the samples at hand is the faster way; those of a patch in three axes are too many for it
+        maps = [u[0] for u in decompose_samples(trajectories, [r[None] for r in job.references], samples=config.samples)]
+    else:
+        maps = list(decompose_sums_of(trajectories, job.references, samples=config.samples))
+    inside = np.asarray(job.asked[0].weights)[0] > 0
+    own = [np.asarray(reference).argmax(-1) for reference in job.references]
+    changed = [(inside & (probs.argmax(-1) != labels)).sum(-1) for probs, labels in zip(kept, own, strict=True)]
+    moved = () if shared.plan is None else (_move(shared, job, trajectories, samples=config.samples),)
+    return Found(np.stack([np.asarray(u) for u in maps]), [model for probs in kept for model in probs], facts, changed, moved)
+
+
+def _move(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory], *, samples: SampleConfig) -> Moved:
+    """How much each recorded sample moves the volume of each label in a patch; 0 where it does not count."""
+    _, inner = job.scene.patches.overlap(job.number)
+    shape, coding = job.scene.patches.patch, shared.coding
+    rows = []
+    for trajectory, reference in zip(trajectories, job.references, strict=True):
+        counts = np.asarray(counted(trajectory, feasible_only=samples.feasible_only))[0]
+        before = coding.class_to_label_probs(np.asarray(reference).reshape(*shape, -1)[inner])
+        for m, s in np.ndindex(*counts.shape):
+            if counts[m, s]:
+                probs = np.asarray(trajectory.probs[0, m, s]).reshape(*shape, -1)[inner]
+                rows.append(((coding.class_to_label_probs(probs) - before) * job.share).sum((0, 1, 2), dtype=np.float64))
+            else:
+                rows.append(np.zeros(coding.labels))
+    return Moved(np.stack(rows), sum_weights(trajectories, samples), 1)

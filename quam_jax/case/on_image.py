@@ -1,0 +1,133 @@
+"""From what was joined on the network's grid to the result on the image's own grid."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import entr, softmax
+
+from ..config import Config
+from ..core.decomposition import entropy
+from ..data.plans import Grid, from_grid
+from ..models.coding import Coding
+from .audit import LOSSES
+from .patches import Joined, Scene
+from .quantified import Quantified, SampledVolumes
+from .shared import CaseModel
+
+
+class _Said(NamedTuple):
+    """What the given network says, on the image's own grid."""
+
+    reference: Float[np.ndarray, "*space c"]
+    segmentation: Int[np.ndarray, "*space"]
+    softmax: Float[np.ndarray, "*space"]
+    channels: Float[np.ndarray, "*space k"] | None = None
+
+
+def on_image(
+    shared: CaseModel,
+    joined: Joined,
+    *,
+    fragility: dict[str, Float[np.ndarray, "*grid"]],
+    regions: Sequence[Int[np.ndarray, "*grid"]],
+    names: Sequence[str],
+    config: Config,
+) -> Quantified:
+    """The result of one image, or of one slice; `names` are those of the members."""
+    scene, coding, grid, plain = joined.scene, shared.coding, joined.scene.grid, len(shared.folds) == 1
+    said = _say(coding, scene)
+    maps, labels = joined.maps, [coding.segment_classes(one) for one in joined.evidence] if grid is None else []
+    if grid is not None:
+        maps = from_grid(maps, grid, lambda values: values, outside=0.0)
+        labels = [
+            from_grid(one, grid, lambda values: coding.segment_classes(softmax(values, -1)), outside=0, dtype=np.int32)
+            for one in joined.evidence
+        ]
+        fragility = {name: _nearest(values, grid, outside=np.nan) for name, values in fragility.items()}
+        regions = [_nearest(values, grid, outside=-1, dtype=np.int32) for values in regions]
+    return Quantified(
+        reference=said.reference,
+        segmentation=said.segmentation,
+        total=maps[..., 0],
+        aleatoric=maps[..., 1],
+        epistemic=maps[..., 2],
+        softmax=said.softmax,
+        adversarial=np.stack(labels),
+        adversarial_names=tuple(n if plain else f"{n}, fold {fold.name}" for fold in shared.folds for n in names),
+        audit=tuple(joined.audit),
+        **_losses(shared, joined, config=config),
+        fragility=fragility,
+        regions=np.stack(regions) if regions else None,
+        channels=said.channels,
+        volumes=None if grid is None else _volumes(joined, grid, said.reference, levels=len(regions)),
+        patches=None if grid is None else len(scene.patches.starts),
+    )
+
+
+def _nearest(values: np.ndarray, grid: Grid, **how: Any) -> np.ndarray:
+    """Values that are no quantities, or not finite, of the nearest voxel."""
+    return from_grid(values[..., None], grid, lambda slab: slab[..., 0], nearest=True, **how)
+
+
+def _say(coding: Coding, scene: Scene) -> _Said:
+    grid, logits = scene.grid, scene.logits
+    if grid is None or logits is None:
+        return _Said(np.asarray(scene.probs), np.asarray(scene.labels, np.int32), np.asarray(_entropy(scene.probs)))
+    first = [1.0] + [0.0] * (coding.labels - 1)
+    channels = from_grid(logits, grid, coding.channel_probs, outside=first if coding.channel_regions is None else 0.0)
+    segmentation = from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32)
+    entropies = entr(channels).sum(-1)
+    if coding.channel_regions is None:
+        return _Said(channels, segmentation, entropies.astype(np.float32))
+    entropies = (entropies + entr(1 - channels).sum(-1)).astype(np.float32)
+    reference = from_grid(logits, grid, lambda z: coding.label_probs(coding.channel_probs(z)), outside=first)
+    return _Said(reference, segmentation, entropies, channels)
+
+
+_entropy = jax.jit(entropy)
+
+
+def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, np.ndarray]:
+    """The recorded losses `[m s]` of the one search of a whole image, or of patches `[searches m s]`, by patch and fold."""
+    records = {name: [means[name] for means in joined.losses] for name in LOSSES} | {"feasible": joined.feasible}
+    if joined.scene.whole:
+        return {name: values[0] for name, values in records.items()}
+    if joined.losses:
+        return {name: np.stack(values) for name, values in records.items()}
+    members = config.search.members  # nothing was asked
+    empty = np.zeros((0, members, shared.records(config.search) // members), np.float32)
+    return {name: empty.astype(bool) if name == "feasible" else empty for name in records}
+
+
+def _volumes(joined: Joined, grid: Grid, reference: Float[np.ndarray, "*space labels"], *, levels: int) -> SampledVolumes:
+    """The volumes under the samples; each of the `levels` of a pyramid moves the whole volume once."""
+    voxel = math.prod(grid.native_spacing if grid.geometry.rank == 3 else grid.geometry.spacing) / 1000
+    expected = reference.reshape(-1, reference.shape[-1]).sum(0, dtype=np.float64) * voxel
+    if joined.moved is None:  # nothing was asked
+        return SampledVolumes(expected[None], np.ones(1))
+    scale = math.prod(grid.native_shape) / math.prod(grid.shape)  # the grid's voxels have this many of the image's
+    change, weights, searches = joined.moved
+    ml = expected + (change / max(levels, 1)).astype(np.float64) * scale * voxel
+    return SampledVolumes(np.vstack([ml, expected]), weights / searches)
+
+
+def join_slices(slices: Sequence[Quantified]) -> Quantified:
+    """The results of the slices of a volume, along its last spatial axis, as one."""
+    joined: dict[str, Any] = {
+        name: np.stack([getattr(s, name) for s in slices], 2)
+        for name in ("reference", "segmentation", "total", "aleatoric", "epistemic", "softmax")
+    }
+    joined |= {name: np.stack([getattr(s, name) for s in slices]) for name in (*LOSSES, "feasible")}
+    fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
+    regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)  # type: ignore[misc]  # all or none
+    return slices[0]._replace(
+        **joined,
+        fragility=fragility,
+        regions=regions,
+        adversarial=np.stack([s.adversarial for s in slices], 3),
+        audit=tuple(a for s in slices for a in s.audit),
+    )

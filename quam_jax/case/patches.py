@@ -1,0 +1,175 @@
+"""A case as patches that are searched one by one, and what comes of them joined.
+
+A whole image is the case of one patch, which is the image itself, of weight 1. The maps of several patches are joined with the
+Gaussian weights of the prediction. Samples exist for one patch at a time: what is kept of a volume are maps and sums.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from ..config import Config
+from ..core.fragility import Fragility
+from ..core.types import Targets
+from ..data.patches import Patches, cut, importance, weight_sum
+from ..data.plans import Grid
+from ..models.predict import predict
+from .audit import MemberAudit, SearchFacts, audit_members
+from .samples import Moved, decompose_sums_of
+from .shared import CaseModel
+
+IN_MEMORY = 2**28  # bytes; a larger array over a volume lies in a temporary file
+LEAST = 1e-30  # floor of probabilities whose logarithms are averaged
+
+Ask = Callable[[int], Sequence[Targets]]  # from the number of a patch to what is asked there
+Regions = tuple[Int[np.ndarray, "*grid"], ...]
+
+
+class Scene(NamedTuple):
+    """An image, or the `slice` of one, as the network takes it, and what the given network says of it, before any search.
+
+    `labels` and `probs` are in classes of the search. Of a model with a plan there are the `grid`, which leads back to the image,
+    and the `logits`; without one the image's own pixels are the grid.
+    """
+
+    values: Float[np.ndarray, "*grid i"]
+    patches: Patches
+    key: Key[Array, ""]
+    labels: Int[Array | np.ndarray, "*grid"]
+    probs: Float[Array | np.ndarray, "*grid c"]
+    slice: int | None = None
+    grid: Grid | None = None
+    logits: Float[np.ndarray, "*grid k"] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the image is taken whole, without a grid of the network's own."""
+        return self.grid is None
+
+
+class PatchJob(NamedTuple):
+    """One patch: what every fold says of it, and what is asked there (nothing, a mask, or groups of pixels or regions).
+
+    Points of the targets are flat indices into the patch. `share` is the part of the joined maps that is this patch's.
+    """
+
+    scene: Scene
+    number: int
+    image: Float[Array, "*patch i"]
+    references: tuple[Float[Array, "p c"], ...]
+    asked: Sequence[Targets]
+    share: Float[np.ndarray, "*inner 1"] | float
+
+
+class Placed(NamedTuple):
+    """What was found at the points of some pixels or regions; `kept` by fold and member, `facts` by fold."""
+
+    targets: Targets
+    maps: Float[np.ndarray, "u t p"]
+    kept: Float[np.ndarray, "n t p c"]
+    fragility: Fragility
+    facts: list[SearchFacts]
+    moved: Moved | None
+
+
+class Found(NamedTuple):
+    """What came of one patch: maps (total, aleatoric, epistemic) and the probabilities of the kept models by fold and member.
+
+    Where it was searched there are the facts of every fold, the changed pixels of its members, and, of a model with a plan, how
+    samples move the volumes of labels. What pixels and regions found stands in `placed`, and the rest is the given network's.
+    """
+
+    maps: Float[np.ndarray, "u p"]
+    kept: Sequence[Float[np.ndarray, "p c"]]
+    facts: Sequence[SearchFacts] = ()
+    changed: Sequence[Int[np.ndarray, " m"]] = ()
+    moved: Sequence[Moved] = ()
+    placed: Sequence[Placed] = ()
+
+
+def patch_jobs(shared: CaseModel, scene: Scene, ask: Ask) -> Iterator[PatchJob]:
+    """The patches of a scene in order; `ask` gives the targets of a patch by its number."""
+    patches, rank = scene.patches, len(scene.patches.patch) if shared.plan is None else shared.plan.rank
+    alone = len(patches.starts) == 1
+    total, weights = (None, None) if alone else (weight_sum(patches), importance(patches.patch))
+    for number in range(len(patches.starts)):
+        outer, inner = patches.overlap(number)
+        share = 1.0 if total is None or weights is None else (weights[inner] / total[outer])[..., None]
+        values = cut(scene.values, patches, number)
+        image = jnp.asarray(values.reshape(*patches.patch[len(patches.patch) - rank :], -1))
+        probs = [jnp.asarray(scene.probs)] if scene.whole else [predict(fold.searched, image) for fold in shared.folds]
+        references = tuple(one.reshape(-1, one.shape[-1]) for one in probs)
+        yield PatchJob(scene, number, image, references, ask(number), share)
+
+
+def leave_patch(job: PatchJob, *, config: Config) -> Found:
+    """A patch with the references of the folds as its only samples."""
+    maps = decompose_sums_of((), job.references, samples=config.samples)
+    references = [np.asarray(reference) for reference in job.references]
+    return Found(np.stack([np.asarray(u) for u in maps]), [r for r in references for _ in range(config.search.members)])
+
+
+@dataclass
+class Joined:
+    """Maps and label evidence on the grid, filled patch by patch, and what is told of the searches.
+
+    The evidence of a whole image is the probabilities; of patches it is the mean of their logarithms, as patches of logits are
+    averaged. There is one a fold and member.
+    """
+
+    scene: Scene
+    maps: Float[np.ndarray, "*grid 3"]
+    evidence: list[Float[np.ndarray, "*grid c"]]
+    audit: list[MemberAudit] = field(default_factory=list)
+    losses: list[dict[str, Float[np.ndarray, "m s"]]] = field(default_factory=list)
+    feasible: list[Bool[np.ndarray, "m s"]] = field(default_factory=list)
+    moved: Moved | None = None
+    placed: list[tuple[int, Placed]] = field(default_factory=list)
+
+    @staticmethod
+    def empty(shared: CaseModel, scene: Scene, *, config: Config) -> "Joined":
+        """Before the first patch."""
+        shape, classes = scene.patches.shape, scene.probs.shape[-1]
+        models = len(shared.folds) * config.search.members
+        return Joined(scene, _zeros((*shape, 3)), [_zeros((*shape, classes)) for _ in range(models)])
+
+    def as_evidence(self, probs: Float[np.ndarray, "*any c"]) -> Float[np.ndarray, "*any c"]:
+        """Probabilities as label evidence."""
+        return probs if self.scene.whole else np.log(np.maximum(probs, LEAST))
+
+    def add(self, shared: CaseModel, job: PatchJob, found: Found, *, names: Sequence[str]) -> None:
+        """Take up what came of a patch; `names` are those of its members."""
+        patches = self.scene.patches
+        outer, inner = patches.overlap(job.number)
+        self.maps[outer] += np.moveaxis(found.maps.reshape(-1, *patches.patch)[(slice(None), *inner)], 0, -1) * job.share
+        for evidence, probs in zip(self.evidence, found.kept, strict=True):
+            evidence[outer] += self.as_evidence(probs.reshape(*patches.patch, -1)[inner]) * job.share
+        for fold, facts, changed in zip(shared.folds, found.facts, found.changed, strict=False):
+            place = (
+                {"slice": self.scene.slice}
+                if self.scene.whole
+                else {"patch": job.number, "start": patches.start(job.number), "fold": fold.name}
+            )
+            target = -1 if found.placed else 0
+            self.audit += audit_members(facts, names=names, changed=changed, target=target, **place)
+            self.losses.append(facts.means())
+            self.feasible.append(np.asarray(facts.counts.all(0)))
+        for moved in found.moved:
+            self.moved = moved if self.moved is None else self.moved.plus(moved)
+        self.placed += [(job.number, one) for one in found.placed]
+
+
+def _zeros(shape: Sequence[int]) -> Float[np.ndarray, "..."]:
+    """An array of zeros, in a temporary file where it is large."""
+    size = 4 * math.prod(shape)
+    if size <= IN_MEMORY:
+        return np.zeros(shape, np.float32)
+    with tempfile.TemporaryFile() as handle:
+        handle.truncate(size)
+        return np.memmap(handle, np.float32, "r+", shape=tuple(shape))

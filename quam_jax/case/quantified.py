@@ -1,0 +1,80 @@
+"""What is known of a case after its search: its maps, its adversarial models, and the audit."""
+
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .audit import MemberAudit, models_held
+
+
+class SampledVolumes(NamedTuple):
+    """The volumes of a case under the recorded samples, of every label, with weights that sum to 1 (see samples.py).
+
+    The last sample is the given network.
+    """
+
+    ml: Float[np.ndarray, "n labels"]
+    weights: Float[np.ndarray, " n"]
+
+
+class Quantified(NamedTuple):
+    """The maps of one case on its own grid; uncertainties in nats.
+
+    `adversarial` are the label maps of the kept adversarial models, named by `adversarial_names`. The losses have the axes
+    `[m s]`, with a leading axis for the slices of a volume or for what was searched in patches, one entry a patch and fold.
+
+    `fragility` and `regions` are those of pixel and region targets (`regions` are numbered from 0, -1 outside). Of a model with
+    a plan there are the number of `patches` and the `volumes` under its samples, and of one whose channels are independent
+    regions their probabilities, `channels`.
+    """
+
+    reference: Float[np.ndarray, "*space c"]
+    segmentation: Int[np.ndarray, "*space"]
+    total: Float[np.ndarray, "*space"]
+    aleatoric: Float[np.ndarray, "*space"]
+    epistemic: Float[np.ndarray, "*space"]
+    softmax: Float[np.ndarray, "*space"]
+    adversarial: Int[np.ndarray, " n *space"]
+    adversarial_names: tuple[str, ...]
+    audit: tuple[MemberAudit, ...]
+    objective: Float[np.ndarray, "... s"]
+    fit_loss: Float[np.ndarray, "... s"]
+    bound: Float[np.ndarray, "... s"]
+    penalty: Float[np.ndarray, "... s"]
+    feasible: Bool[np.ndarray, "... s"]
+    fragility: dict[str, np.ndarray] = {}
+    regions: Int[np.ndarray, "..."] | None = None
+    channels: Float[np.ndarray, "*space k"] | None = None
+    volumes: SampledVolumes | None = None
+    patches: int | None = None
+
+    @property
+    def maps(self) -> dict[str, np.ndarray]:
+        """The uncertainty maps by name, the entropy of the given network's prediction among them."""
+        return {"total": self.total, "aleatoric": self.aleatoric, "epistemic": self.epistemic, "softmax": self.softmax}
+
+    @property
+    def searched_patches(self) -> int:
+        """How many of the patches had something to ask."""
+        return len({row.patch for row in self.audit if row.patch is not None})
+
+    def _repr_html_(self) -> str:
+        """The maps as pictures with their scales, as a notebook shows them."""
+        from ..report.notebook import maps_html  # drawing is the report's
+
+        kept, searched = models_held(self.audit)
+        return maps_html(
+            self.maps,
+            self.segmentation,
+            classes=self.reference.shape[-1],
+            adversarial=self.adversarial,
+            names=self.adversarial_names,
+            facts=f"{kept} of {searched} adversarial models held the constraint.",
+        )
+
+
+def audit_rows(quantified: Quantified) -> list[dict[str, Any]]:
+    """The audit as plain rows, with what there is of slice, patch and fold; files call a patch `tile`."""
+    return [{"tile" if k == "patch" else k: v for k, v in asdict(row).items() if v is not None} for row in quantified.audit]

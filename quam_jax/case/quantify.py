@@ -1,0 +1,191 @@
+"""Cases in memory, read top to bottom: onto the grid, predict, choose targets, search patch by patch, join, and back.
+
+A whole image is one patch; a volume given to a two-dimensional network without a plan is taken slice by slice along its last
+spatial axis; a model with an nnU-Net plan takes images on the plan's grid, in patches. The given network's prediction is then
+nnU-Net's: patches with Gaussian weights, mirrored, averaged over folds. No files here.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Key
+
+from ..config import Config
+from ..config.build import build_layout
+from ..core.layout.choose import choose_group
+from ..core.types import FitData, Samples, Trajectory
+from ..data.geometry import Geometry
+from ..data.patches import lay_patches
+from ..data.plans import to_grid
+from ..models.model import SegmentationModel
+from ..models.predict import predict
+from .masks import ask_masks, mask_names, sample_masks, search_masks
+from .on_image import join_slices, on_image
+from .patches import Ask, Found, Joined, Regions, Scene, leave_patch, patch_jobs
+from .points import ask_points, place_points, point_names, search_points
+from .prediction import predict_logits
+from .quantified import Quantified
+from .shared import CaseModel, whole_image_model
+
+
+def quantify(
+    model: SegmentationModel, image: Float[np.ndarray, "*space i"], fit: FitData, *, config: Config | None = None
+) -> Quantified:
+    """Aleatoric, epistemic and total uncertainty of one prepared image.
+
+    `image` is what the network takes (see data.preprocess), `fit` what an adversarial model must still explain (see
+    predict.fit_data). For many images call `whole_image_model` once and `quantify_images`. ValueError for an image that does not
+    fit the network, values that are not finite, or settings that the network cannot serve.
+    """
+    config = config or Config()
+    return quantify_images(whole_image_model(model, fit, config.search), [image], config=config)[0]
+
+
+def quantify_images(
+    shared: CaseModel,
+    images: Sequence[Float[np.ndarray, "*space i"]],
+    *,
+    config: Config,
+    geometries: Sequence[Geometry] | None = None,
+) -> list[Quantified]:
+    """The maps of several images, each on its own grid; small ones of one size are searched together, as are slices and patches.
+
+    Without a plan `images` are prepared as the network takes them; with one they are as read, with their `geometries`. ValueError
+    for an image that does not fit the network or the plan, and where there is no pixel or region to ask.
+    """
+    key = jax.random.key(config.seed)
+    if shared.plan is not None:
+        if geometries is None:
+            raise ValueError("images: expected their geometries for a model with a plan, got none")
+        placed = zip(images, geometries, strict=True)
+        return list(_quantify_views(shared, (_View(image, key, geometry=g) for image, g in placed), config=config))
+    network = shared.folds[0].model.network
+    images = [np.asarray(image, np.float32) for image in images]
+    for image in images:
+        _require_whole(image, network.in_channels, network.rank)
+    views = [view for image in images for view in _views_of(image, key, network.rank)]
+    found = _quantify_views(shared, views, config=config)
+    return [
+        next(found) if image.ndim - 1 == network.rank else join_slices(list(itertools.islice(found, image.shape[2])))
+        for image in images
+    ]
+
+
+def sample_image(
+    shared: CaseModel, image: Float[np.ndarray, "*space i"], *, config: Config, key: Key[jax.Array, ""]
+) -> tuple[Samples, list[Trajectory]]:
+    """The weighted samples of the mask search of one whole image, for more than maps, and the trajectories of its folds.
+
+    ValueError for settings of another target, and for an image that does not fit the network.
+    """
+    if config.targets.target != "mask":
+        raise ValueError(f"target: expected mask, whose samples are of whole images, got {config.targets.target}")
+    image, network = np.asarray(image, np.float32), shared.folds[0].model.network
+    _require_whole(image, network.in_channels, network.rank)
+    scene = _look(shared, _View(image, key), config=config)
+    ask, _ = ask_masks(shared, scene, config=config)
+    (job,) = patch_jobs(shared, scene, ask)
+    return sample_masks(shared, job, config=config)
+
+
+class _View(NamedTuple):
+    """An image, or a slice of one, before it is looked at."""
+
+    image: np.ndarray
+    key: Key[jax.Array, ""]
+    slice: int | None = None
+    geometry: Geometry | None = None
+
+
+def _require_whole(image: Float[np.ndarray, "*space i"], channels: int, rank: int) -> None:
+    if image.shape[-1] != channels or image.ndim - 1 not in (rank, 3):
+        raise ValueError(
+            f"image: expected {channels} channels last and {rank} spatial axes (or a volume of slices), got shape {image.shape}"
+        )
+    if not np.isfinite(image).all():
+        raise ValueError(f"image: expected finite values, got {int((~np.isfinite(image)).sum())} that are not")
+
+
+def _views_of(image: Float[np.ndarray, "*space i"], key: Key[jax.Array, ""], rank: int) -> Iterator[_View]:
+    if image.ndim - 1 == rank:
+        yield _View(image, key)
+    else:
+        yield from (_View(image[:, :, z], jax.random.fold_in(key, z), z) for z in range(image.shape[2]))
+
+
+def _quantify_views(shared: CaseModel, views: Iterable[_View], *, config: Config) -> Iterator[Quantified]:
+    """In order; patches of one size that follow each other go together, also those of several whole images."""
+    for shape, alike in itertools.groupby(views, lambda view: view.image.shape):
+        patch = shape[:-1] if shared.plan is None else shared.plan.patch
+        together = _together(config, pixels=math.prod(patch))
+        while some := list(itertools.islice(alike, together if shared.plan is None else 1)):
+            yield from _quantify_together(shared, some, together=together, config=config)
+
+
+def searched_together(shared: CaseModel, image: Float[np.ndarray, "*space i"], *, config: Config) -> int:
+    """How many images like this one are searched together."""
+    whole = shared.plan is None and image.ndim - 1 == shared.folds[0].model.network.rank
+    return _together(config, pixels=math.prod(image.shape[:-1])) if whole else 1
+
+
+def _together(config: Config, *, pixels: int) -> int:
+    """How many patches of so many pixels are searched together; pixels and regions of one patch are many as they are."""
+    if config.targets.target != "mask":
+        return 1
+    return choose_group(build_layout(config.execution), members=config.search.members, pixels=pixels)
+
+
+class _Way(NamedTuple):
+    """How a kind of target is asked for and searched, and the names of its members."""
+
+    ask: Callable[..., tuple[Ask, Regions]]
+    search: Callable[..., Iterator[Found]]
+    names: tuple[str, ...]
+
+
+def _way(config: Config) -> _Way:
+    if config.targets.target == "mask":
+        return _Way(ask_masks, search_masks, mask_names(config))
+    return _Way(ask_points, search_points, point_names(config))
+
+
+def _quantify_together(shared: CaseModel, views: Sequence[_View], *, together: int, config: Config) -> Iterator[Quantified]:
+    """Predict, choose targets, search `together` patches at a time, join, and back."""
+    way = _way(config)
+    scenes = [_look(shared, view, config=config) for view in views]
+    asks, regions = zip(*(way.ask(shared, scene, config=config) for scene in scenes), strict=True)
+    joined = [Joined.empty(shared, scene, config=config) for scene in scenes]
+    jobs = ((one, job) for one, ask in zip(joined, asks, strict=True) for job in patch_jobs(shared, one.scene, ask))
+    while some := list(itertools.islice(jobs, together)):
+        asked = [job for _, job in some if job.asked]
+        found = way.search(shared, asked, config=config)
+        for one, job in some:
+            one.add(shared, job, next(found) if job.asked else leave_patch(job, config=config), names=way.names)
+    for one, maps in zip(joined, regions, strict=True):
+        fragility = place_points(one) if one.placed else {}
+        yield on_image(shared, one, fragility=fragility, regions=maps, names=way.names, config=config)
+
+
+def _look(shared: CaseModel, view: _View, *, config: Config) -> Scene:
+    """What the given network says: of a whole image as in a search, on a grid as nnU-Net predicts."""
+    if shared.plan is None:
+        space, own = view.image.shape[:-1], predict(shared.folds[0].model, view.image)
+        return Scene(view.image, lay_patches(space, space), view.key, _largest(own), own, slice=view.slice)
+    assert view.geometry is not None
+    plan, coding = shared.plan, shared.coding
+    values, grid = to_grid(view.image, view.geometry, plan)
+    patches = lay_patches(grid.shape, plan.patch)
+    models, precision = [fold.model for fold in shared.folds], config.search.precision
+    logits = predict_logits(models, values, patches, mirror_axes=plan.mirror_axes, precision=precision)
+    classes = coding.class_of_label[coding.segment(logits)]
+    probs = coding.class_probs(coding.channel_probs(logits))
+    return Scene(values, patches, view.key, classes, probs, grid=grid, logits=logits)
+
+
+_largest = jax.jit(partial(jnp.argmax, axis=-1))

@@ -1,0 +1,154 @@
+"""From the searches of one patch to its maps: recorded samples are weighed, those of several networks mixed, and decomposed.
+
+Samples of several networks (folds) count alike: every network's are weighed by themselves, then mixed in equal shares; where a
+reference is needed it is the mean of the networks'. There are two ways to the same maps, up to rounding: `decompose_samples`
+weighs and decomposes all samples at hand, `decompose_sums_of` takes them up one member after the other.
+
+**Samples of a whole volume.** Sample (member, step) of a volume is what that member says at that step in every search (of a
+patch, a voxel, a region) at once; where it may not count, the given network stands in. Its weight is the mean over all
+searches of its weight there, the given network's likewise (a linear pool, Stone 1961). So it is the weight of the rule where
+there is one search, a distribution whatever the rule, independent of how many patches a volume is cut into, and 0 for a sample
+that breaks the constraint everywhere. A product of weights (a logarithmic pool) would give every search a veto: of a hundred
+patches one breaks the constraint for nearly every sample, so that only the given network would be left; and losses that are all
+measured on the same fit data would add up as if there were a hundred times as much of it.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..config import SampleConfig
+from ..core.decomposition import decompose
+from ..core.streaming import add_samples, close_sums, decompose_sums, mix, no_samples
+from ..core.types import Samples, Trajectory, Uncertainty
+from ..core.weighting import log_weights, to_samples, trajectory_weights
+from ..published.combination import published_uncertainty
+
+BLOCK = 2**22  # probabilities that are decomposed at a time
+
+
+class Moved(NamedTuple):
+    """How the samples of one search, or of several alike, move the volumes of labels; samples of all folds in order.
+
+    `change` is in voxels of the grid, 0 where a sample may not count; `weights` are sums over the `searches`, the given network's
+    last.
+    """
+
+    change: Float[np.ndarray, "n labels"]
+    weights: Float[np.ndarray, " n+1"]
+    searches: int
+
+    def plus(self, other: "Moved") -> "Moved":
+        """What these searches and others do together."""
+        return Moved(self.change + other.change, self.weights + other.weights, self.searches + other.searches)
+
+
+def decompose_published(trajectories: Sequence[Trajectory]) -> Uncertainty:
+    """The published combination of every network by itself, and the mean over networks, `[t p]`."""
+    parts = [published_uncertainty(trajectory) for trajectory in trajectories]
+    return Uncertainty(*(sum(values[1:], values[0]) / len(values) for values in zip(*parts, strict=True)))
+
+
+def decompose_samples(
+    trajectories: Sequence[Trajectory], references: Sequence[Float[Array | np.ndarray, "t p c"]], *, samples: SampleConfig
+) -> Uncertainty:
+    """Uncertainty `[t p]` of every point of every target, a block of targets at a time; the same targets in every network."""
+    targets = trajectories[0].objective.shape[0]
+    block = min(targets, max(1, BLOCK // max(1, trajectories[0].probs[0].size)))
+    if block == targets:
+        return _decompose_mixture(tuple(trajectories), tuple(references), samples)
+    parts = []
+    for start in range(0, targets, block):
+        rows = np.minimum(np.arange(start, start + block), targets - 1)  # the last block is filled up: one compilation
+        some = tuple(Trajectory(*(leaf[rows] for leaf in trajectory)) for trajectory in trajectories)
+        parts.append(_decompose_mixture(some, tuple(r[rows] for r in references), samples))
+    return Uncertainty(*(np.concatenate(leaves)[:targets] for leaves in zip(*parts, strict=True)))  # type: ignore[arg-type]
+
+
+@partial(jax.jit, static_argnames="samples")
+def _decompose_mixture(
+    trajectories: tuple[Trajectory, ...], references: tuple[Float[Array, "t p c"], ...], samples: SampleConfig
+) -> Uncertainty:
+    mixed = mix_samples(trajectories, references, samples=samples)
+    return decompose(mixed, sum(references[1:], references[0]) / len(references), setting=samples.decomposition)
+
+
+def mix_samples(
+    trajectories: Sequence[Trajectory], references: Sequence[Float[Array, "t p c"]], *, samples: SampleConfig
+) -> Samples:
+    """The samples of every network weighed by themselves, and the networks in equal shares."""
+    parts = [_weighted_samples(*pair, samples) for pair in zip(trajectories, references, strict=True)]
+    return Samples(
+        jnp.concatenate([part.probs for part in parts], 1), jnp.concatenate([part.weights for part in parts], 1) / len(parts)
+    )
+
+
+def _weighted_samples(trajectory: Trajectory, reference: Float[Array, "t p c"], samples: SampleConfig) -> Samples:
+    weights = trajectory_weights(
+        trajectory,
+        rule=samples.weighting,
+        feasible_only=samples.feasible_only,
+        temperature=samples.temperature,
+        effective_size=samples.effective_size,
+    )
+    return to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)
+
+
+def decompose_sums_of(
+    trajectories: Sequence[Trajectory], references: Sequence[Float[Array, "p c"]], *, samples: SampleConfig
+) -> Uncertainty:
+    """Uncertainty `[p]` of the only target of some searches by running sums; without trajectories that of the references alone.
+
+    Beside the samples themselves this holds a few maps, where `decompose_samples` holds as much again as the samples.
+    """
+    anchor = sum(references[1:], references[0]) / len(references)
+    closed = []
+    for f, reference in enumerate(references):
+        sums = no_samples(*reference.shape)
+        if trajectories:
+            weights = _log_weights(trajectories[f], samples)
+            for member in range(weights.shape[1]):
+                sums = add_samples(sums, trajectories[f].probs[0, member], weights[0, member], anchor)
+        closed.append(close_sums(sums, reference, anchor, include_reference=samples.include_reference))
+    return decompose_sums(mix(closed), anchor, setting=samples.decomposition)
+
+
+def _log_weights(trajectory: Trajectory, samples: SampleConfig) -> Float[Array, "t m s"]:
+    return log_weights(
+        trajectory,
+        rule=samples.weighting,
+        feasible_only=samples.feasible_only,
+        temperature=samples.temperature,
+        effective_size=samples.effective_size,
+    )
+
+
+def sum_weights(trajectories: Sequence[Trajectory], samples: SampleConfig) -> Float[np.ndarray, " n+1"]:
+    """The weights of all samples of some networks, summed over the targets of their searches; the given network's last.
+
+    Those of one target sum to 1: every network has an equal share, and in it the given network counts as one more sample of the
+    average weight when included, and alone where no sample counts.
+    """
+    parts, own = [], 0.0
+    for trajectory in trajectories:
+        weights, reference = _closed_weights(np.asarray(_log_weights(trajectory, samples), np.float64), samples)
+        parts.append(weights.sum(0).reshape(-1) / len(trajectories))
+        own += reference.sum() / len(trajectories)
+    return np.concatenate([*parts, [own]])
+
+
+def _closed_weights(
+    logs: Float[np.ndarray, "t m s"], samples: SampleConfig
+) -> tuple[Float[np.ndarray, "t m s"], Float[np.ndarray, " t"]]:
+    """The weights of every target's samples, and that of the given network beside them."""
+    counts = (logs > -np.inf).sum((1, 2))
+    top = np.where(counts > 0, logs.max((1, 2)), 0.0)
+    weights = np.exp(logs - top[:, None, None])
+    sums = np.where(counts > 0, weights.sum((1, 2)), 1.0)
+    reference = np.where(counts == 0, 1.0, 1.0 / (counts + 1.0) if samples.include_reference else 0.0)
+    return weights / sums[:, None, None] * (1.0 - reference)[:, None, None], reference

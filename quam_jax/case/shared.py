@@ -1,0 +1,90 @@
+"""What all cases of a run share: the given model, every fold of it ready to be searched, and how its images are taken.
+
+There are two kinds. Images of a plain model's rank (and slices of volumes) are taken whole, as they are prepared. A model with an
+nnU-Net plan takes them on the plan's grid, in patches; each of its folds is searched by itself and keeps its own loss on the
+same fit patches.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..config import SearchConfig
+from ..core.searching import Prepared
+from ..core.types import FitData
+from ..data.plans import Plan
+from ..models.coding import Coding
+from ..models.model import SegmentationModel
+from ..models.predict import fit_data
+from ..models.prepare import prepare
+
+
+class Fold(NamedTuple):
+    """One network: as given, with one channel a class for the search, and its search prepared."""
+
+    name: str
+    model: SegmentationModel
+    searched: SegmentationModel
+    prepared: Prepared
+
+
+class CaseModel(NamedTuple):
+    """The model as every case sees it; without a `plan` images are taken whole.
+
+    `coding` says what the channels of the given network mean as labels and as classes of the search, `names` is a name for every
+    label.
+    """
+
+    folds: tuple[Fold, ...]
+    coding: Coding
+    names: tuple[str, ...]
+    plan: Plan | None = None
+
+    def records(self, search: SearchConfig) -> int:
+        """How many samples the search of one target records in each fold."""
+        return search.members * len(self.folds[0].prepared.steps.batch)
+
+
+def whole_image_model(model: SegmentationModel, fit: FitData, search: SearchConfig) -> CaseModel:
+    """A plain model with its fit data (see predict.fit_data), ready for whole images; ValueError as `models.prepare`."""
+    names = tuple(str(name) for name in model.manifest.get("class_names") or ())
+    if len(names) != model.network.classes:
+        names = tuple(f"class {label}" for label in range(model.network.classes))
+    return CaseModel((Fold("0", model, model, prepare(model, fit, search)),), Coding(model.network.classes), names)
+
+
+def planned_model(
+    models: Sequence[SegmentationModel],
+    images: Float[np.ndarray, "k b *patch i"],
+    labels: Int[np.ndarray, "k b *patch"],
+    *,
+    plan: Plan,
+    coding: Coding,
+    search: SearchConfig,
+) -> CaseModel:
+    """The folds of a model with an nnU-Net plan and batches of fit patches, whose labels are classes of the search.
+
+    ValueError as `models.prepare`.
+    """
+    folds = []
+    for index, model in enumerate(models):
+        searched = coding.searchable(model)
+        name = str(model.manifest["nnunet"].get("fold", index))
+        folds.append(Fold(name, model, searched, prepare(searched, fit_data(searched, images, labels), search)))
+    return CaseModel(tuple(folds), coding, _label_names(models[0], coding), plan)
+
+
+def has_plan(model: SegmentationModel) -> bool:
+    """Whether a model comes with an nnU-Net plan, which says how images are prepared and cut into patches."""
+    return "nnunet" in model.manifest
+
+
+def _label_names(model: SegmentationModel, coding: Coding) -> tuple[str, ...]:
+    """A name for every label; of a model of channel regions that of the region that writes it."""
+    names = [str(name) for name in model.manifest["nnunet"]["class_names"]]
+    if coding.order is None:
+        return tuple(names)
+    written = dict(zip(coding.order, names, strict=True))
+    return tuple(written.get(label, "background" if label == 0 else f"label {label}") for label in range(coding.labels))

@@ -1,1 +1,0 @@
-"""Cases larger than one pass of the network: patches on the network's grid, joined."""

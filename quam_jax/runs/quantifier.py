@@ -1,0 +1,135 @@
+"""How the cases of a run are found, prepared and quantified: the model and the fit data, read once, ready on a device."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..case.fit import Known, read_fit_images, read_fit_patches
+from ..case.quantified import Quantified
+from ..case.quantify import quantify_images, searched_together
+from ..case.shared import CaseModel, has_plan, planned_model, whole_image_model
+from ..config import Config
+from ..data.datasets import Case, find_cases, find_channel_cases
+from ..data.plans import Plan
+from ..data.preprocess import Preprocessing
+from ..data.records import digest
+from ..data.volumes import Image
+from ..models.coding import Coding
+from ..models.description import model_digest, preprocessing_of
+from ..models.model import SegmentationModel
+from ..models.predict import fit_data
+from .request import RunRequest
+
+
+class Quantifier(NamedTuple):
+    """The cases of a run, and how each is prepared (on the host alone) and quantified (on the device).
+
+    `preprocessing` is that of whole images; a model with a plan prepares them itself. `device` is where everything lies, None
+    where searches may use all devices.
+    """
+
+    cases: list[Case]
+    shared: CaseModel
+    known: Known
+    config: Config
+    preprocessing: Preprocessing | None
+    device: Any = None
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How images are prepared, as run.json has it."""
+        if self.preprocessing is None:
+            return {"nnunet": self.shared.folds[0].model.manifest["nnunet"]}
+        return self.preprocessing.to_dict()
+
+    def prepare(self, image: Image) -> np.ndarray:
+        """What can be done to an image before its search, on the host."""
+        return image.array if self.preprocessing is None else self.preprocessing.apply(image.array)
+
+    def share(self, prepared: np.ndarray) -> float:
+        """The part that a prepared image fills of what is searched together."""
+        return 1 / searched_together(self.shared, prepared, config=self.config)
+
+    def quantify(self, images: Sequence[Image], prepared: Sequence[np.ndarray]) -> list[Quantified]:
+        """The maps of some images; ValueError naming the image where it does not fit the model's plan."""
+        with jax.default_device(self.device) if self.device is not None else contextlib.nullcontext():
+            if self.shared.plan is None:
+                return quantify_images(self.shared, prepared, config=self.config)
+            found = []
+            for image, array in zip(images, prepared, strict=True):
+                try:
+                    found += quantify_images(self.shared, [array], geometries=[image.geometry], config=self.config)
+                except ValueError as error:
+                    raise ValueError(f"{image.path}: {error}") from None
+            return found
+
+    def on_device(self, device: Any) -> "Quantifier":
+        """The same with everything it holds on `device`, and with searches that stay there; nothing is read again."""
+        alone = dataclasses.replace(self.config, execution=dataclasses.replace(self.config.execution, devices=1))
+        with jax.default_device(device):
+            placed = [
+                dataclasses.replace(model, params=jax.device_put(model.params, device), stats=jax.device_put(model.stats, device))
+                for model in (fold.model for fold in self.shared.folds)
+            ]
+            shared = _ready(placed, self.known, plan=self.shared.plan, coding=self.shared.coding, config=alone)
+        return self._replace(shared=shared, config=alone, device=device)
+
+
+def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) -> Quantifier:
+    """The quantifier of a run, with its fit data read; ValueError for data or settings that the model cannot use."""
+    first, config = models[0], request.config
+    preprocessing: Preprocessing | None = None
+    plan, coding = None, Coding(first.network.classes)
+    if has_plan(first):
+        if request.preprocessing is not None:
+            raise ValueError(f"{request.model}: its nnU-Net plan says how images are prepared; expected no --preprocessing")
+        channels = len(first.manifest["nnunet"]["channel_names"])
+        cases = find_channel_cases(request.images, request.masks, channels=channels)
+        plan = Plan.of(first.manifest, where=str(request.model))
+        coding = Coding.of(plan, where=str(request.model))
+        fit_cases = find_channel_cases(request.fit_images, request.fit_masks, channels=len(plan.normalisation))
+        known = read_fit_patches(fit_cases, request.fit_masks, plan=plan, coding=coding, settings=config.fit)
+    else:
+        cases = find_cases(request.images, request.masks)
+        preprocessing = request.preprocessing or preprocessing_of(first)
+        fit_cases = find_cases(request.fit_images, request.fit_masks)
+        known = read_fit_images(
+            fit_cases, request.fit_masks, network=first.network, preprocessing=preprocessing, settings=config.fit
+        )
+    shared = _ready(models, known, plan=plan, coding=coding, config=config)
+    return Quantifier(_asked(cases, request), shared, known, config, preprocessing)
+
+
+def _asked(cases: list[Case], request: RunRequest) -> list[Case]:
+    missing = sorted(set(request.only) - {case.name for case in cases})
+    if missing:
+        raise ValueError(f"{request.images}: expected the cases {', '.join(request.only[:5])}, found none named {missing[0]}")
+    return [case for case in cases if case.name in request.only] if request.only else cases
+
+
+def _ready(models: Sequence[SegmentationModel], known: Known, *, plan: Plan | None, coding: Coding, config: Config) -> CaseModel:
+    """The model with its fit data where the models lie."""
+    if plan is not None:
+        return planned_model(models, known.images, known.labels, plan=plan, coding=coding, search=config.search)
+    return whole_image_model(models[0], fit_data(models[0], known.images, known.labels), config.search)
+
+
+def models_digest(models: Sequence[SegmentationModel], path: Path) -> str:
+    """SHA-256 of the weights and architecture of a model, of all folds together; ValueError for NaN or infinity in them."""
+    first, *others = (_model_digest(model, path) for model in models)
+    return digest(first, *others) if others else first
+
+
+def _model_digest(model: SegmentationModel, path: Path) -> str:
+    bad = [n for n, v in {**model.params, **model.stats}.items() if not bool(np.isfinite(np.asarray(v)).all())]
+    if bad:
+        raise ValueError(
+            f"{path}: expected finite weights, got NaN or infinity in {', '.join(bad[:3])}"
+            + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+        )
+    return model_digest(model)
