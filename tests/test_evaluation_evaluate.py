@@ -144,6 +144,7 @@ def test_a_case_without_any_foreground():
     assert evaluate({}, nothing[None], **settings, empty=1.0)["dice_consensus"] == 1.0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_reference_map_can_be_the_variance():
     maps, raters, settings = make_case()
     mean = reference_maps.rater_mean(raters, classes=2)
@@ -160,6 +161,7 @@ def test_a_table_of_cases():
     assert table["total/pcc"]["mean"] == pytest.approx(np.mean([row["total/pcc"] for row in rows]))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("change", "message"),
     [

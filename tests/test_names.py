@@ -1,4 +1,4 @@
-"""Every name in the code is defined. The linter cannot say so of shapes in quotes, which are names to it, so it is asked of the rest."""
+"""Every name in the code is defined. To the linter shapes in quotes are names too, so that it is heard on the rest alone."""
 
 import io
 import json

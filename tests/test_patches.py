@@ -38,8 +38,10 @@ def model() -> SegmentationModel:
     """An attention U-Net with weights that keep its features apart."""
     network = Network.create("att_unet", in_channels=1, n_classes=2, channels=2, is_batchnorm=False, drop=0.0, decoder_drop=0.0)
     rng = np.random.default_rng(3)
-    params = {n: rng.normal(size=s).astype(np.float32) * (0.4 if len(s) > 1 else 0.1) for n, s in network.shapes()[0].items()}
-    stats = {n: np.ones(s, np.float32) for n, s in network.shapes()[1].items()}
+    params = {
+        n: jnp.asarray(rng.normal(size=s), jnp.float32) * (0.4 if len(s) > 1 else 0.1) for n, s in network.shapes()[0].items()
+    }
+    stats = {n: jnp.ones(s) for n, s in network.shapes()[1].items()}
     return SegmentationModel(network, params, stats)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import entr, rel_entr
 from jaxtyping import Array, ArrayLike, Float
 
@@ -67,7 +68,7 @@ def divergence_terms(p: Float[Array, "*#batch c"], q: Float[Array, "*#batch c"])
 
 def decompose(
     samples: Samples,
-    reference: Float[Array, "t p c"] | None = None,
+    reference: Float[Array | np.ndarray, "t p c"] | None = None,
     *,
     setting: Literal["mutual_information", "cross_entropy"] = "mutual_information",
 ) -> Uncertainty:

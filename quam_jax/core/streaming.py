@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .decomposition import divergence_terms, entropy
@@ -74,7 +75,11 @@ def _with_weight(
 
 
 def close_sums(
-    sums: RunningSums, reference: Float[Array, "p c"], anchor: Float[Array, "p c"], *, include_reference: bool
+    sums: RunningSums,
+    reference: Float[Array | np.ndarray, "p c"],
+    anchor: Float[Array | np.ndarray, "p c"],
+    *,
+    include_reference: bool,
 ) -> RunningSums:
     """The sums as means, the reference among the samples: it counts as one more of the average weight when included.
 
@@ -94,7 +99,7 @@ def mix(sums: Sequence[RunningSums]) -> RunningSums:
 
 def decompose_sums(
     sums: RunningSums,
-    anchor: Float[Array, "p c"],
+    anchor: Float[Array | np.ndarray, "p c"],
     *,
     setting: Literal["mutual_information", "cross_entropy"] = "mutual_information",
 ) -> Uncertainty:

@@ -84,7 +84,11 @@ def trajectory_weights(
 
 
 def to_samples(
-    trajectory: Trajectory, weights: Float[Array, "t m s"], *, reference: Float[Array, "t p c"], include_reference: bool = True
+    trajectory: Trajectory,
+    weights: Float[Array, "t m s"],
+    *,
+    reference: Float[Array | np.ndarray, "t p c"],
+    include_reference: bool = True,
 ) -> Samples:
     """Flatten (member, step) to samples and append the reference as the last one.
 

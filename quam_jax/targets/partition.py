@@ -50,7 +50,7 @@ def region_targets(
 
 
 def part_targets(
-    parts: Sequence[Int[np.ndarray, " p"]],
+    parts: Sequence[Int[np.ndarray, " _"]],
     labels: Int[np.ndarray, "*space"],
     wanted: Sequence[Int[np.ndarray, "*space"]],
     *,
