@@ -187,6 +187,7 @@ def test_masks_may_be_bool():
     equal(evaluate(maps, raters.astype(bool), **{**settings, **masks}), evaluate(maps, raters, **settings))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_maps_and_raters_are_named():
     maps, raters, settings = make_case()
     with pytest.raises(ValueError, match="map total: expected pixels"):

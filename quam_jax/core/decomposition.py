@@ -77,5 +77,5 @@ def decompose(
         if reference is None:
             raise ValueError("decomposition cross_entropy: expected the reference probabilities, got none")
         per_point = jax.vmap(expected_cross_entropy, (0, 1, None))
-        return jax.vmap(per_point)(reference, samples.probs, samples.weights)
+        return jax.vmap(per_point)(jnp.asarray(reference), samples.probs, samples.weights)
     return jax.vmap(jax.vmap(expected_entropy, (1, None)))(samples.probs, samples.weights)
