@@ -368,6 +368,7 @@ def test_cells_are_shrunk_by_blocks_and_dealt_by_name() -> None:
 # Rendered pictures
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_renderings_show_the_mean_or_the_majority() -> None:
     raters = np.zeros((4, 32, 32), int)
     raters[:, 8:24, 8:16] = 1
