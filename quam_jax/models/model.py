@@ -99,8 +99,11 @@ class Network:
 
     def apply(
         self, params: Parameters, stats: Parameters, x: Float[Array, "b *space i"], mode: Mode = EVAL
-    ) -> tuple[Float[Array, "b *space c"], Parameters]:
-        """Logits, and the statistics after the pass (unchanged unless `mode.batch_statistics`)."""
+    ) -> tuple[Float[Array, "b *out c"], Parameters]:
+        """Logits, and the statistics after the pass (unchanged unless `mode.batch_statistics`).
+
+        They have the sides of the images in every network that segments; an imported graph may compute anything.
+        """
         return self._run(params, stats, lambda net: net(x, mode))
 
     def trunk(
