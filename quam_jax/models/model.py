@@ -193,7 +193,7 @@ class SegmentationModel:
     stats: Parameters
     manifest: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, images: Float[ArrayLike, "b *space i"]) -> Float[Array, "b *space c"]:
+    def __call__(self, images: Float[ArrayLike, "b *space i"]) -> Float[Array, "b *out c"]:
         x = jnp.asarray(images, jnp.float32)
         rank, channels = self.network.rank, self.network.in_channels
         if x.ndim != rank + 2 or x.shape[-1] != channels:
