@@ -17,7 +17,8 @@ def images(folder: Path, count: int) -> Iterator[dict[str, Any]]:
     from PIL import Image
 
     from quam_jax.data.volumes import read_image, read_labels
-    from tests.test_data_fuzz import FORMATS, mutate
+    from tests.changed_bytes import mutate_head
+    from tests.image_files import FORMATS
 
     itk = ()
     with contextlib.suppress(ImportError):
@@ -36,7 +37,7 @@ def images(folder: Path, count: int) -> Iterator[dict[str, Any]]:
             Image.fromarray(values).save(path)
         sound, tally = path.read_bytes(), Tally(suffix)
         for number in range(count):
-            path.write_bytes(mutate(sound, rng))
+            path.write_bytes(mutate_head(sound, rng))
             as_labels = number % 3 == 0
             tally.read(
                 lambda p=path, m=as_labels: (
@@ -50,7 +51,8 @@ def images(folder: Path, count: int) -> Iterator[dict[str, Any]]:
 def weights(folder: Path, count: int) -> Iterator[dict[str, Any]]:
     """Weight files: pickles in zip archives and old ones, safetensors, npz."""
     from converters.readers import read_weights
-    from tests.test_readers_fuzz import mutate, seeds
+    from tests.changed_bytes import mutate
+    from tests.checkpoints import seeds
 
     for kind, content in seeds(folder).items():
         tally, path = Tally(f"weights, {kind}"), folder / "mutant"
@@ -69,7 +71,7 @@ def hdf5(folder: Path, count: int) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     from converters.readers import keras_file, read_weights
-    from tests.test_readers_fuzz import mutate
+    from tests.changed_bytes import mutate
 
     path = folder / "mutant"
     with h5py.File(path, "w") as file:
@@ -93,8 +95,8 @@ def series(folder: Path, count: int) -> Iterator[dict[str, Any]]:
     except ImportError:
         return
     from quam_jax.data.dicom import read_series
-    from tests.test_dicom import stored_values, write_slices
-    from tests.test_readers_fuzz import mutate
+    from tests.changed_bytes import mutate
+    from tests.dicom_series import stored_values, write_slices
 
     write_slices(folder, stored_values((4, 5, 2)))
     path = sorted(p for p in folder.rglob("*") if p.is_file())[0]
@@ -112,7 +114,7 @@ def graphs(folder: Path, count: int) -> Iterator[dict[str, Any]]:
     except ImportError:
         return
     from converters.exported.archive import load_exported
-    from tests.test_readers_fuzz import mutate
+    from tests.changed_bytes import mutate
 
     path = folder / "net.pt2"
     torch.export.save(torch.export.export(torch.nn.Conv2d(1, 2, 3).eval(), (torch.zeros(1, 1, 8, 8),)), path)

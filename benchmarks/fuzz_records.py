@@ -14,7 +14,7 @@ def settings(folder: Path, count: int) -> dict[str, Any]:
     import yaml
 
     from quam_jax.config import Config, dump_config, load_config, to_dict
-    from tests.test_readers_fuzz import mutate
+    from tests.changed_bytes import mutate
 
     tally, path, sound = Tally("settings, YAML"), folder / "settings.yaml", dump_config(Config()).encode()
     for index in range(count):
@@ -28,8 +28,8 @@ def settings(folder: Path, count: int) -> dict[str, Any]:
 def plans(folder: Path, count: int) -> dict[str, Any]:
     """plans.json and dataset.json of an nnU-Net folder: values and bytes changed."""
     from converters.nnunet import read_nnunet
+    from tests.changed_bytes import mutate
     from tests.nnunet_folder import DATASET, PLANS, write_folder
-    from tests.test_readers_fuzz import mutate
 
     tally = Tally("nnU-Net, plans.json and dataset.json")
     write_folder(folder, folds=1)
@@ -52,8 +52,8 @@ def manifests(folder: Path, count: int) -> dict[str, Any]:
     """manifest.json of a model folder, as far as a model is described by it: values and bytes changed."""
     from quam_jax.models.description import preprocessing_of
     from quam_jax.models.folder import restore_model, save_model
+    from tests.changed_bytes import mutate
     from tests.small_run import small_model
-    from tests.test_readers_fuzz import mutate
 
     tally, path = Tally("model folder, manifest.json"), folder / "model" / "manifest.json"
     save_model(folder / "model", small_model())
@@ -73,7 +73,7 @@ def records(folder: Path, count: int) -> dict[str, Any]:
     from quam_jax.runs import folder as run_folder
     from quam_jax.runs.merge import read_ending, read_result
     from quam_jax.runs.workers import Worker, others_at_work
-    from tests.test_readers_fuzz import mutate
+    from tests.changed_bytes import mutate
 
     case = {
         "case": "a",

@@ -5,8 +5,12 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+
+from converters.writers import write_safetensors, write_state_dict
 
 
 def text(value: str) -> bytes:
@@ -82,3 +86,41 @@ def packed(**members: bytes) -> bytes:
         for member, content in members.items():
             archive.writestr(member.replace("__", "/"), content)
     return stream.getvalue()
+
+
+def seeds(folder: Path) -> dict[str, bytes]:
+    """Small sound files of every format but HDF5; two without checksums, so that mutations get past them."""
+    rest = {
+        "args": call(name("argparse", "Namespace")) + mapping({"lr": b"G" + struct.pack(">d", 0.1)}) + b"b",
+        "scalar": call(
+            name("numpy.core.multiarray", "scalar"),
+            call(name("numpy", "dtype"), text("f4")),
+            call(name("_codecs", "encode"), text("\x00\x00\u0080?"), text("latin1")),
+        ),
+        "list": b"](K\x01M\x02\x00J\x03\x00\x00\x00\x88Ne",
+        "size": call(name("torch", "Size"), sequence(b"K\x01", b"K\x02")),
+    }
+    tensors = {
+        "a.weight": tensor(),
+        "a.all_modules.0.weight": tensor(strides=(1, 2)),
+        "b": tensor("1", count=4, shape=(), strides=(), storage="LongStorage"),
+    }
+    root = mapping({"state_dict": mapping(tensors), **rest})
+    storages = {"0": SIX, "1": bytes(32)}
+    arrays = {
+        "module.a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "module.b": np.ones(3, ml_dtypes.bfloat16),
+    }
+    write_state_dict(folder / "w.pth", arrays)
+    write_safetensors(folder / "w.safetensors", arrays, {"made": "here"})
+    np.savez(folder / "w.npz", a=arrays["module.a"], text=np.array("note"))
+    np.savez_compressed(folder / "c.npz", a=np.zeros((8, 8)), b=np.arange(5))
+    return {
+        "zip": zipped(root, storages),
+        "zip without checksums": zipped(root, storages, checksums=False),
+        "written": (folder / "w.pth").read_bytes(),
+        "legacy": legacy(root, {"0": (6, SIX), "1": (4, bytes(32))}),
+        "safetensors": (folder / "w.safetensors").read_bytes(),
+        "npz": (folder / "w.npz").read_bytes(),
+        "npz compressed": (folder / "c.npz").read_bytes(),
+    }

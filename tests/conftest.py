@@ -65,6 +65,15 @@ def shared(pytestconfig: pytest.Config) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[None]:
+    """The tiny network is known by its name."""
+    from tests.tiny import tiny_network  # only some tests need JAX
+
+    with tiny_network():
+        yield
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Signatures unchecked: for what is said of arguments that an annotation rules out."""

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image as PillowImage
 
+FORMATS = (".png", ".jpg", ".bmp", ".tif", ".gif", ".ppm", ".nii", ".nii.gz")
 OBLIQUE = np.array(
     [[0.8, -0.3, 0.1, -12.5], [0.35, 1.9, -0.2, 30.25], [-0.1, 0.25, 3.1, 7.0], [0, 0, 0, 1]],
     dtype=np.float64,

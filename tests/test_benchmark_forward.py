@@ -15,7 +15,7 @@ from converters.mapping import to_torch
 from quam_jax.core.loss import cross_entropy
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.networks import NETWORKS
-from tests.test_cli import call
+from tests.command_line import call
 
 torch = pytest.importorskip("torch")
 
@@ -108,6 +108,6 @@ def test_command(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
     from quam_jax.cli import benchmark
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(benchmark.quam_jax, "__file__", str(tmp_path / "site" / "quam_jax" / "__init__.py"))
+    monkeypatch.setattr(benchmark, "__file__", str(tmp_path / "site" / "quam_jax" / "cli" / "benchmark.py"))
     code, _, error = call(monkeypatch, capsys, "benchmark", "forward")
     assert code == 2 and "expected a source checkout" in error and error.count("\n") == 1

@@ -10,23 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quam_jax.cli import main
 from quam_jax.cli.common import progress_bars
+from tests.command_line import call
 from tests.small_run import ARGUMENTS, picture, prepare_folders, small_model, write_cases
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return prepare_folders(tmp_path_factory.mktemp("cli"))
-
-
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run a command in this process; the exit code, stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["quam-jax", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    printed = capsys.readouterr()
-    return stop.value.code, printed.out, printed.err
 
 
 def options(folders: dict[str, Path], **changes: object) -> list[object]:

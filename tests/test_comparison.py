@@ -23,6 +23,7 @@ from quam_jax.results.comparison import (
     variance_bound,
     volume_change,
 )
+from tests.compared_runs import write_run
 
 SIDE = 18
 GRID = np.indices((SIDE,) * 3) - (SIDE - 1) / 2
@@ -158,36 +159,6 @@ def test_another_grid_is_read_in_its_own_place() -> None:
     assert (moved[:, 0] == -9).all()
     there = inside_grid(whole, (5, 6, 7), array.shape)
     np.testing.assert_array_equal(there, moved != -9)
-
-
-def write_run(folder: Path, moment: Date, *, affine: np.ndarray, names: tuple[str, ...] = ("organ",), model: str = "m") -> Path:
-    """A run folder with what a comparison reads of it."""
-    from quam_jax.case.structures import structure_volumes
-    from quam_jax.data.maps import write_map
-    from quam_jax.data.records import write_json
-    from quam_jax.data.volumes import read_image
-
-    (folder / "report_data").mkdir(parents=True)
-    image = nib.Nifti1Image(moment.probs[..., 1].astype(np.float32) * 100, affine)
-    image.set_sform(affine, code=2)
-    image.set_qform(affine, code=1)
-    nib.save(image, folder / "image.nii.gz")
-    read = read_image(folder / "image.nii.gz")
-    outputs = {}
-    for key, ending, values, kind in (
-        ("segmentation", "seg", moment.labels, "label"),
-        ("reference", "desc-reference_probseg", moment.probs, "probability"),
-        ("epistemic", "desc-epistemic_uncertainty", moment.epistemic, "uncertainty"),
-    ):
-        outputs[key] = write_map(folder / f"p_{ending}", values, read.geometry, kind=kind)[0].name  # type: ignore[arg-type]
-    np.savez_compressed(folder / "report_data" / "p.npz", image=read.array[..., 0])
-    adversarial = np.stack([ndimage.binary_dilation(moment.labels), ndimage.binary_erosion(moment.labels)]).astype(int)
-    volumes = structure_volumes(
-        moment.labels, moment.probs, adversarial, names=("background", *names), spacing=read.geometry.spacing
-    )
-    write_json(folder / "p.json", {"case": "p", "digest": "d", "outputs": outputs, "volumes": volumes, "config": {}})
-    write_json(folder / "run.json", {"digest": "r", "cases": ["p"], "model": {"sha256": model}})
-    return folder
 
 
 AFFINE = np.array([[0.0, -1, 0, 4], [1.5, 0, 0, 5], [0, 0, 2, 6], [0, 0, 0, 1]])

@@ -9,29 +9,10 @@ import pytest
 from PIL import Image as PillowImage
 
 from quam_jax.data.volumes import read_image, read_labels
+from tests.changed_bytes import mutate_head
+from tests.image_files import FORMATS
 
-FORMATS = (".png", ".jpg", ".bmp", ".tif", ".gif", ".ppm", ".nii", ".nii.gz")
 MUTANTS = 128  # a format; 1,024 in all
-
-
-def mutate(content: bytes, rng: np.random.Generator) -> bytes:
-    """Flip, overwrite, cut, repeat or insert bytes, near the head more often than not."""
-    data = bytearray(content)
-    for _ in range(rng.integers(1, 4)):
-        reach = min(len(data), 400) if rng.random() < 0.7 else len(data)
-        place = int(rng.integers(max(reach, 1)))
-        match rng.integers(5):
-            case 0 if data:
-                data[place] ^= 1 << int(rng.integers(8))
-            case 1:
-                data[place : place + 4] = rng.choice([b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0"])
-            case 2:
-                del data[int(rng.integers(len(data) + 1)) :]
-            case 3:
-                data[place:place] = data[place : place + int(rng.integers(64))]
-            case _:
-                data[place : place + 2] = rng.bytes(2)
-    return bytes(data)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -46,7 +27,7 @@ def test_damaged_files_are_read_or_refused(tmp_path, suffix):
     content = path.read_bytes()
     read = refused = 0
     for _ in range(MUTANTS):
-        path.write_bytes(mutate(content, rng))
+        path.write_bytes(mutate_head(content, rng))
         for reader in (
             lambda: read_image(path, limit=100_000).array,
             lambda: read_labels(path, classes=2, like=None, limit=100_000),

@@ -24,9 +24,8 @@ from quam_jax.core.space import TailSpace
 from quam_jax.models.folder import restore_model, save_model
 from quam_jax.models.loading import load_model
 from quam_jax.models.model import Network, SegmentationModel
+from tests.attention_twin import attention_unet
 from tests.exported_networks import Coarse, Small, images, last, seeded
-
-from .test_converters_parity import attention_unet
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.test_cli import call
-from tests.test_exported import Small, images, seeded
+from tests.command_line import call
+from tests.exported_networks import Small, images, seeded
 
 torch = pytest.importorskip("torch")
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,9 +17,9 @@ from quam_jax.results.collect import collect
 from quam_jax.results.review import rank_run
 from quam_jax.runs.run import RunRequest
 from quam_jax.runs.run import run as run_pipeline
+from tests.command_line import call
 from tests.report_pages import make_run
 from tests.small_run import prepare_folders, write_nifti
-from tests.test_cli import call
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 from converters.readers import Weights, keras_file, pickle_machine, read_weights
-from converters.writers import write_safetensors, write_state_dict
+from converters.writers import write_safetensors
 
-from .checkpoints import SIX, call, integer, legacy, mapping, name, packed, sequence, tensor, text, zipped
+from .changed_bytes import mutate
+from .checkpoints import SIX, call, integer, legacy, mapping, name, packed, seeds, tensor, text, zipped
 
 QUICK_MUTANTS = 2_000
 LONG_MUTANTS = 20_000
@@ -180,72 +180,6 @@ def test_memory_stays_near_the_size_of_the_tensors(tmp_path: Path, form: str) ->
 
 
 # Mutations
-
-
-def seeds(folder: Path) -> dict[str, bytes]:
-    """Small sound files of every format but HDF5; two without checksums, so that mutations get past them."""
-    rest = {
-        "args": call(name("argparse", "Namespace")) + mapping({"lr": b"G" + struct.pack(">d", 0.1)}) + b"b",
-        "scalar": call(
-            name("numpy.core.multiarray", "scalar"),
-            call(name("numpy", "dtype"), text("f4")),
-            call(name("_codecs", "encode"), text("\x00\x00\u0080?"), text("latin1")),
-        ),
-        "list": b"](K\x01M\x02\x00J\x03\x00\x00\x00\x88Ne",
-        "size": call(name("torch", "Size"), sequence(b"K\x01", b"K\x02")),
-    }
-    tensors = {
-        "a.weight": tensor(),
-        "a.all_modules.0.weight": tensor(strides=(1, 2)),
-        "b": tensor("1", count=4, shape=(), strides=(), storage="LongStorage"),
-    }
-    root = mapping({"state_dict": mapping(tensors), **rest})
-    storages = {"0": SIX, "1": bytes(32)}
-    arrays = {
-        "module.a": np.arange(6, dtype=np.float32).reshape(2, 3),
-        "module.b": np.ones(3, ml_dtypes.bfloat16),
-    }
-    write_state_dict(folder / "w.pth", arrays)
-    write_safetensors(folder / "w.safetensors", arrays, {"made": "here"})
-    np.savez(folder / "w.npz", a=arrays["module.a"], text=np.array("note"))
-    np.savez_compressed(folder / "c.npz", a=np.zeros((8, 8)), b=np.arange(5))
-    return {
-        "zip": zipped(root, storages),
-        "zip without checksums": zipped(root, storages, checksums=False),
-        "written": (folder / "w.pth").read_bytes(),
-        "legacy": legacy(root, {"0": (6, SIX), "1": (4, bytes(32))}),
-        "safetensors": (folder / "w.safetensors").read_bytes(),
-        "npz": (folder / "w.npz").read_bytes(),
-        "npz compressed": (folder / "c.npz").read_bytes(),
-    }
-
-
-def mutate(content: bytes, random_: random.Random) -> bytes:
-    """A few flipped, overwritten, removed or repeated bytes, mostly near the front or the back."""
-    mutant = bytearray(content)
-    for _ in range(random_.choice((1, 1, 1, 2, 4, 16))):
-        size = len(mutant)
-        if size < 16:
-            break
-        place = random_.choice((random_.randrange(size), random_.randrange(min(size, 64)), -random_.randrange(1, 64)))
-        place = max(0, min(place % size, size - 9))
-        kind = random_.random()
-        if kind < 0.5:
-            mutant[place] = random_.choice((0, 1, 0x7F, 0x80, 0xFF, random_.randrange(256)))
-        elif kind < 0.65:
-            width = random_.choice((2, 4, 8))
-            number = random_.choice((0, 1, size, 2 ** (8 * width) - 1, 2 ** (8 * width - 1) - 1))
-            mutant[place : place + width] = (number % 2 ** (8 * width)).to_bytes(width, "little")
-        elif kind < 0.75:
-            mutant[place : place + 1] = random_.choice(b"(0123].}{)tRbQcNeaus\x81\x85\x86\x87\x93").to_bytes(1, "big")
-        elif kind < 0.85:
-            del mutant[place : place + random_.randrange(1, 32)]
-        elif kind < 0.95:
-            begin = random_.randrange(size)
-            mutant[place:place] = mutant[begin : begin + random_.randrange(1, 64)]
-        else:
-            del mutant[random_.randrange(size) :]
-    return bytes(mutant)
 
 
 def read_mutants(folder: Path, sound: Mapping[str, bytes], count: int, *, bound: int) -> dict[str, int]:

@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,12 @@ from quam_jax.runs import folder as run_folder
 from quam_jax.runs import quantifier as quantifier_room
 from quam_jax.runs.run import RunRequest, RunResult, Sharing, run
 from tests.small_run import picture
-from tests.tiny import tiny_network
 
 CASES = [f"case{n}" for n in range(8)]
 CONFIG = Config(search=SearchConfig(steps=2, learning_rate=0.01))  # as in benchmarks.processes
 
 
-@pytest.fixture(autouse=True, scope="module")
-def known() -> Iterator[None]:
-    with tiny_network():
-        yield
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture(scope="module")

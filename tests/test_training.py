@@ -1,8 +1,6 @@
-"""The trainer on tiny problems, its augmentation and loss by hand, and the demonstration that ships."""
+"""Training: it learns, goes on where it stopped, draws cases and loss as by hand, and names input that does not fit."""
 
 import dataclasses
-import hashlib
-import json
 import math
 from pathlib import Path
 
@@ -10,16 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
-import quam_jax
-from benchmarks.make_demo import OUT, read_specimens, shipped_dice, shipped_fit, split
-from benchmarks.record import RESULTS
-from quam_jax.data.datasets import find_cases
 from quam_jax.evaluation.overlap import dice
 from quam_jax.models.folder import restore_model
 from quam_jax.models.model import Network, SegmentationModel
-from quam_jax.training.augmentation import Strengths, augment
 from quam_jax.training.examples import batch, batch_shape, check_examples
 from quam_jax.training.files import train_from_files
 from quam_jax.training.losses import segmentation_loss
@@ -38,7 +30,6 @@ PLAIN = Network.create(
     n_conv_per_stage=1,
     n_conv_per_stage_decoder=1,
 )  # sides in multiples of 4
-STILL = Strengths(rotation=0.0, scaling=0.0, brightness=0.0, contrast=0.0, grain=0.0)
 
 
 def squares(count: int, side: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -231,77 +222,6 @@ def test_ignored_pixels_do_not_count() -> None:
     assert float(segmentation_loss(logits, jnp.zeros_like(logits), dice_weight=1.0)) == 0
 
 
-# Augmentation
-
-
-def _views(
-    image: np.ndarray, target: np.ndarray, count: int, *, warp: bool = False, flips: bool = True, **strengths: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    call = jax.jit(
-        lambda key: augment(
-            key, jnp.asarray(image), jnp.asarray(target), strengths=STILL._replace(**strengths), warp=warp, flips=flips
-        )
-    )
-    return [tuple(np.asarray(part) for part in call(jax.random.key(n))) for n in range(count)]
-
-
-def _pair(*shape: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image that equals its target's last class, so that whatever moves them apart shows."""
-    foreground = np.random.default_rng(1).random(shape).astype(np.float32)
-    return foreground[..., None], np.stack([1 - foreground, foreground], -1)
-
-
-def test_flips_and_turns_move_image_and_target_together_and_make_all_eight() -> None:
-    image, target = _pair(6, 6)
-    turned = [np.rot90(image[..., 0], n) for n in range(4)]
-    eight = [view for one in turned for view in (one, one[::-1])]
-    seen = set()
-    for moved, labels in _views(image, target, 60):
-        np.testing.assert_allclose(moved[..., 0], labels[..., 1], atol=1e-6)
-        np.testing.assert_array_equal(labels[..., 0], 1 - labels[..., 1])
-        seen.add(next(n for n, view in enumerate(eight) if np.array_equal(view, labels[..., 1])))
-    assert seen == set(range(8))
-
-
-def test_oblong_images_and_volumes_flip_only() -> None:
-    for shape, number in (((4, 6), 4), ((3, 4, 2), 8)):
-        image, target = _pair(*shape)
-        views = _views(image, target, 80)
-        assert all(np.allclose(moved[..., 0], labels[..., 1], atol=1e-6) for moved, labels in views)
-        assert len({labels.tobytes() for _, labels in views}) == number
-
-
-def test_warps_move_image_and_target_together_and_ignore_what_comes_from_outside() -> None:
-    image, target = _pair(12, 16)
-    for moved, labels in _views(image, target, 10, warp=True, flips=False, rotation=40.0, scaling=0.3):
-        row = labels.sum(-1)
-        inside = row > 0.999
-        assert 30 < inside.sum() and (row < 1.001).all()
-        np.testing.assert_allclose(moved[inside][:, 0], labels[inside][:, 1], atol=1e-5)
-        assert np.abs(moved - image).max() > 0.1
-
-
-def test_a_warp_of_strength_zero_changes_nothing_and_scaling_by_two_halves_the_field_of_view() -> None:
-    image, target = _pair(8, 8)
-    moved, labels = _views(image, target, 1, warp=True, flips=False)[0]
-    np.testing.assert_allclose(moved, image, atol=1e-6)
-    np.testing.assert_allclose(labels, target, atol=1e-6)
-    ramp = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None, None], (8, 8, 1))
-    slopes = [float(m[4, 4, 0] - m[3, 4, 0]) for m, _ in _views(ramp, target, 40, warp=True, flips=False, scaling=1.0)]
-    assert 0.5 <= min(slopes) < 0.65 and 1.6 < max(slopes) <= 2.0  # sizes between one half and two
-
-
-def test_brightness_contrast_and_noise_leave_the_target_alone() -> None:
-    image, target = _pair(8, 8)
-    for moved, labels in _views(image, target, 20, flips=False, brightness=0.5, contrast=1.0):
-        np.testing.assert_array_equal(labels, target)
-        slope, offset = np.polyfit(image.ravel(), moved.ravel(), 1)
-        assert 0.5 <= slope <= 2 and abs(moved.mean() - image.mean()) <= 0.5 + 1e-5
-        np.testing.assert_allclose(moved, slope * image + offset, atol=1e-5)
-    grains = [float((moved - image).std()) for moved, _ in _views(image, target, 20, flips=False, grain=0.1)]
-    assert 0 < min(grains) and max(grains) < 0.13
-
-
 # Bad input
 
 
@@ -377,59 +297,3 @@ def test_case_dice_leaves_ignored_pixels_out() -> None:
     whole, upper = case_dice(model, [(image, labels), (image, half)])
     assert whole == pytest.approx(dice(predicted, labels))
     assert upper == 1.0 or not predicted[:8].any()
-
-
-# What ships
-
-
-@pytest.fixture(scope="module")
-def recorded() -> dict:
-    return json.loads((RESULTS / "demo_model.json").read_text())
-
-
-def test_the_shipped_network_reaches_its_recorded_dice(recorded: dict) -> None:
-    scores = shipped_dice(OUT)
-    assert scores == pytest.approx(recorded["dice"]["test"], abs=1e-3)
-    model = quam_jax.load_model(OUT / "model" / "att_unet.pth")
-    assert model.network.architecture == "att_unet" and dict(model.network.arguments)["channels"] == 16
-    notice = (OUT / "NOTICE.md").read_text()
-    assert "This product includes software developed by Boston University." in notice
-    assert f"test {np.mean(list(scores.values())):.3f}" in notice and "WACV" in notice
-    assert "Boston University" in (OUT / "LICENSE.txt").read_text()
-
-
-def test_the_parts_share_no_picture_and_the_shipped_ones_are_where_they_belong(recorded: dict) -> None:
-    hashes = recorded["image_sha256"]
-    assert {part: len(found) for part, found in hashes.items()} == {"train": 14, "validation": 5, "test": 5}
-    assert len({digest for found in hashes.values() for digest in found.values()}) == 24
-
-    def shipped(folder: str) -> dict[str, str]:
-        return {
-            path.stem: hashlib.sha256(np.asarray(Image.open(path)).tobytes()).hexdigest()
-            for path in sorted((OUT / folder).iterdir())
-        }
-
-    assert shipped("images") == hashes["test"]
-    assert shipped("fit_images") == {name: hashes["train"][name] for name in recorded["fit"]}
-    cases = find_cases(OUT / "images", OUT / "masks")
-    assert [len(case.raters) for case in cases] == [8] * 5
-    assert all(len(case.raters) == 1 for case in find_cases(OUT / "fit_images", OUT / "fit_masks"))
-
-
-def test_the_demonstration_is_small() -> None:
-    assert sum(path.stat().st_size for path in OUT.rglob("*") if path.is_file()) < 900_000
-
-
-def test_the_original_data_give_the_shipped_pictures(shared: Path) -> None:
-    source = shared / "data" / "bubil"
-    if not source.is_dir():
-        pytest.skip(f"no folder {source}")
-    parts = split(read_specimens(source))
-    for specimen in parts["test"]:
-        np.testing.assert_array_equal(np.asarray(Image.open(OUT / "images" / f"{specimen.name}.png")), specimen.image)
-        for rater, mask in specimen.raters.items():
-            stored = np.asarray(Image.open(OUT / "masks" / f"{specimen.name}_{rater}.png"))
-            np.testing.assert_array_equal(stored, mask == 1)
-    for specimen in shipped_fit(parts["train"]):
-        stored = np.asarray(Image.open(OUT / "fit_masks" / f"{specimen.name}.png"))
-        np.testing.assert_array_equal(stored, np.mean(list(specimen.raters.values()), axis=0) >= 0.5)

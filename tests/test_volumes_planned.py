@@ -1,11 +1,8 @@
-"""Volumes by an nnU-Net plan: the way to the network's grid and back for every kind of geometry, targets in millimetres,
-region models, and whole runs of tiny networks.
-"""
+"""Volumes by an nnU-Net plan: channel regions, fit patches, samples and their weights, and whole runs of tiny networks."""
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,223 +11,22 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from quam_jax.case.fit import Known, fit_patches, read_fit_patches
-from quam_jax.case.quantified import Quantified
-from quam_jax.case.quantify import quantify_images
-from quam_jax.case.shared import CaseModel, planned_model
+from quam_jax.case.fit import fit_patches
 from quam_jax.case.structures import structure_volumes
-from quam_jax.config import Config, ExecutionConfig, FitConfig, SampleConfig, SearchConfig
+from quam_jax.config import ExecutionConfig, SampleConfig, SearchConfig
 from quam_jax.core.decomposition import decompose
 from quam_jax.core.searching import search_prepared
 from quam_jax.core.weighting import to_samples, trajectory_weights
-from quam_jax.data.datasets import find_channel_cases
-from quam_jax.data.plans import Plan, from_grid, labels_to_grid, to_grid
+from quam_jax.data.plans import Plan, to_grid
 from quam_jax.data.volumes import read_image
 from quam_jax.models.coding import Coding
 from quam_jax.models.folder import save_model
-from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import predict
 from quam_jax.runs.run import RunRequest, run
 from quam_jax.targets.masks import mask_targets
 from quam_jax.targets.wanted.dilate import dilate_mm
 from quam_jax.targets.wanted.erode import erode_mm
-
-AFFINES = {
-    "plain": np.diag([1.0, 1, 1, 1]),
-    "anisotropic": np.diag([0.8, 1, 4, 1]),
-    "flipped": np.array([[-1.0, 0, 0, 30], [0, -1, 0, 20], [0, 0, 1, 5], [0, 0, 0, 1]]),
-    "permuted": np.array([[0, 0, 2.0, 1], [1, 0, 0, 2], [0, -1, 0, 3], [0, 0, 0, 1]]),
-    "oblique": np.array([[0.9, -0.3, 0, 4], [0.3, 0.9, 0.1, 5], [0, -0.1, 2.5, 6], [0, 0, 0, 1]]),
-}
-
-
-def record(*, rank: int = 3, channels: int = 1, **changes: Any) -> dict[str, Any]:
-    """What converters write into the manifest of an nnU-Net model."""
-    plain = {"scheme": "ZScoreNormalization", "use_mask": False, "intensity": None}
-    function = "resample_data_or_seg_to_shape"
-    return {
-        "patch_size": [8] * rank,
-        "spacing": [1.0] * rank,
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "channel_names": ["MRI"] * channels,
-        "normalisation": [plain] * channels,
-        "resampling": {
-            "data": {"function": function, "order": 3, "order_z": 0},
-            "probabilities": {"function": function, "order": 1, "order_z": 0},
-        },
-        "reader": "SimpleITKIO",
-        "labels": {"background": 0, "a": 1, "b": 2},
-        "ignore_label": None,
-        "class_names": ["background", "a", "b"],
-        "regions": None,
-        "regions_class_order": None,
-        "mirror_axes": [0],
-        "fold": "0",
-        **changes,
-    }
-
-
-def plan_of(**changes: Any) -> Plan:
-    return Plan.of({"nnunet": record(**changes)}, where="model")
-
-
-def model_of(*, rank: int = 3, seed: int = 0, **changes: Any) -> SegmentationModel:
-    """A plain network of two stages with random weights."""
-    settings = record(rank=rank, **changes)
-    network = Network.create(
-        "nnunet_plain",
-        in_channels=len(settings["channel_names"]),
-        n_classes=len(settings["class_names"]),
-        features_per_stage=(2, 3),
-        rank=rank,
-        n_conv_per_stage=1,
-        n_conv_per_stage_decoder=1,
-    )
-    params, stats = network.initialise(jax.random.key(seed))
-    return SegmentationModel(network, params, stats, {"nnunet": settings})
-
-
-def write(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = nib.Nifti1Image(array, affine)
-    image.set_sform(affine, code=2)
-    image.set_qform(affine, code=1)
-    nib.save(image, path)
-    return path
-
-
-def scan(size: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A bright ball of two labels in noise."""
-    distance = sum(((x - n / 2) / n) ** 2 for x, n in zip(np.indices(size), size, strict=True)) ** 0.5
-    labels = (distance < 0.3).astype(np.uint8) + (distance < 0.15)
-    return (100 + 60 * labels + np.random.default_rng(seed).normal(0, 10, size)).astype(np.float32), labels.astype(np.uint8)
-
-
-@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
-@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIOWithReorient"])
-@pytest.mark.parametrize("name", AFFINES)
-def test_there_and_back_keeps_every_voxel(tmp_path: Path, name: str, reader: str, transpose: tuple[int, ...]) -> None:
-    array = np.random.default_rng(0).integers(1, 99, (6, 7, 9)).astype(np.float32)
-    array[0] = array[:, :, -2:] = 0  # the box is smaller than the image
-    image = read_image(write(tmp_path / "a.nii.gz", array, AFFINES[name]))
-    plan = plan_of(
-        reader=reader,
-        transpose_forward=list(transpose),
-        normalisation=[{"scheme": "NoNormalization", "use_mask": False, "intensity": None}],
-    )
-    spacing = to_grid(image.array, image.geometry, plan)[1].native_spacing
-    plan = dataclasses.replace(plan, spacing=spacing)
-    volume, grid = to_grid(image.array, image.geometry, plan)
-    assert sorted(volume.shape[:3]) == sorted((5, 7, 7))
-    np.testing.assert_array_equal(from_grid(volume, grid, lambda slab: slab, outside=0)[..., 0], array)
-    labels = (array > 50).astype(np.int32)
-    back = from_grid(labels_to_grid(labels, grid)[..., None], grid, lambda slab: slab[..., 0], outside=0)
-    np.testing.assert_array_equal(back, labels)
-    if reader == "SimpleITKIO":
-        zyx = image.geometry.spacing[::-1]
-        np.testing.assert_allclose(spacing, [zyx[axis] for axis in transpose], rtol=1e-6)
-
-
-def test_reoriented_axes_point_right_anterior_superior(tmp_path: Path) -> None:
-    array = np.arange(1, 1 + 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
-    path = write(tmp_path / "a.nii.gz", array, AFFINES["permuted"])
-    image = read_image(path)
-    plan = plan_of(
-        reader="NibabelIOWithReorient",
-        spacing=[1.0, 1.0, 2.0],
-        normalisation=[{"scheme": "NoNormalization", "use_mask": False, "intensity": None}],
-    )
-    volume, grid = to_grid(image.array, image.geometry, plan)
-    canonical = nib.as_closest_canonical(nib.load(path))
-    np.testing.assert_array_equal(volume[..., 0], canonical.get_fdata().transpose(2, 1, 0))
-    np.testing.assert_allclose(grid.native_spacing, canonical.header.get_zooms()[::-1], rtol=1e-6)
-
-
-def test_a_slice_is_a_volume_of_one(tmp_path: Path) -> None:
-    array = np.random.default_rng(0).random((9, 11)).astype(np.float32) + 1
-    image = read_image(write(tmp_path / "a.nii.gz", array, np.diag([0.5, 2, 1, 1])))
-    plan = plan_of(rank=2, spacing=[2.0, 0.5])
-    volume, grid = to_grid(image.array, image.geometry, plan)
-    assert volume.shape == (1, 11, 9, 1)
-    assert from_grid(volume, grid, lambda slab: slab, outside=0).shape == (9, 11, 1)
-
-
-def test_channels_of_one_file_and_a_channel_too_many(tmp_path: Path) -> None:
-    array = np.random.default_rng(0).random((5, 6, 7, 2)).astype(np.float32) + 1
-    image = read_image(write(tmp_path / "a.nii.gz", array, np.eye(4)))
-    volume, _ = to_grid(image.array, image.geometry, plan_of(channels=2))
-    assert volume.shape == (7, 6, 5, 2)
-    np.testing.assert_allclose(volume.mean((0, 1, 2)), 0, atol=1e-6)
-    with pytest.raises(ValueError, match="expected 1 channels as the model has, got 2"):
-        to_grid(image.array, image.geometry, plan_of())
-
-
-@pytest.mark.parametrize(
-    ("scheme", "use_mask", "expected"),
-    [
-        ("CTNormalization", False, [-1.0, 0.5, 1.0, 3.0]),  # clipped to -2..6, then (x - 0) / 2
-        ("RescaleTo01Normalization", False, [0.0, 4 / 12, 5 / 12, 1.0]),
-        ("NoNormalization", False, [-3.0, 1, 2, 9]),
-        ("ZScoreNormalization", False, (np.array([-3.0, 1, 2, 9]) - 2.25) / np.std([-3.0, 1, 2, 9])),
-    ],
-)
-def test_normalisations(tmp_path: Path, scheme: str, use_mask: bool, expected: list[float]) -> None:
-    values = np.array([-3.0, 1, 2, 9], np.float32).reshape(1, 1, 4)
-    image = read_image(write(tmp_path / "a.nii.gz", values, np.eye(4)))
-    intensity = {"mean": 0.0, "std": 2.0, "percentile_00_5": -2.0, "percentile_99_5": 6.0}
-    plan = plan_of(normalisation=[{"scheme": scheme, "use_mask": use_mask, "intensity": intensity}])
-    np.testing.assert_allclose(to_grid(image.array, image.geometry, plan)[0].reshape(-1), expected, rtol=1e-6)
-
-
-def test_z_score_inside_the_mask_keeps_the_rest(tmp_path: Path) -> None:
-    values = np.array([[4.0, 0, 8], [6, 0, 6]], np.float32).reshape(2, 1, 3)
-    image = read_image(write(tmp_path / "a.nii.gz", values, np.eye(4)))
-    plan = plan_of(normalisation=[{"scheme": "ZScoreNormalization", "use_mask": True, "intensity": None}])
-    volume = to_grid(image.array, image.geometry, plan)[0][..., 0].transpose(2, 1, 0)
-    inside = np.array([4.0, 8, 6, 6])
-    np.testing.assert_allclose(volume[values != 0], (inside - 6) / inside.std(), rtol=1e-6)
-    assert not volume[values == 0].any()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"reader": "SomeIO"}, "SomeIO"),
-        ({"resampling": {"data": {"function": "resample_torch"}, "probabilities": {}}}, "resample_torch"),
-        ({"normalisation": [{"scheme": "CTNormalization", "use_mask": False, "intensity": None}]}, "CTNormalization"),
-    ],
-)
-def test_plans_that_are_not_supported_say_so(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
-        plan_of(**change)
-    assert "\n" not in str(caught.value) and str(caught.value).startswith("model: ")
-
-
-def test_masks_move_by_millimetres() -> None:
-    labels = np.zeros((7, 7, 7), np.int32)
-    labels[2:5, 2:5, 1:6] = 1
-    grown = dilate_mm(labels, radius=1.0, spacing=(4, 1, 0.5))
-    assert grown[:, 3, 3].sum() == 3 and grown[3, :, 3].sum() == 5 and grown[3, 3].sum() == 7
-    shrunk = erode_mm(labels, radius=1.0, spacing=(4, 1, 0.5))
-    assert shrunk[:, 3, 3].sum() == 3 and shrunk[3, :, 3].sum() == 1 and not shrunk[3, 3, [2, 4]].any()
-    full = np.ones((3, 3, 3), np.int32)
-    assert erode_mm(full, radius=1, spacing=(1, 1, 1)).all()
-    assert erode_mm(full, radius=1, spacing=(1, 1, 1), outside="background").sum() == 1
-
-
-def test_touching_labels_grow_by_the_nearest_and_shrink_apart() -> None:
-    line = np.array([0, 1, 1, 1, 2, 2, 2, 0]).reshape(1, 1, 8)
-    assert dilate_mm(line, radius=1, spacing=(1, 1, 1)).reshape(-1).tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
-    assert erode_mm(line, radius=1, spacing=(1, 1, 1)).reshape(-1).tolist() == [0, 0, 1, 0, 0, 2, 0, 0]
-
-
-REGIONS = {
-    "labels": {"background": 0, "whole": [1, 2], "core": [2]},
-    "class_names": ["whole", "core"],
-    "regions": [[1, 2], [2]],
-    "regions_class_order": [1, 2],
-}
+from tests.planned import AFFINES, REGIONS, SMALL, folders_of, model_of, plan_of, quantify_file, ready, scan, write
 
 
 def test_regions_are_classes_with_the_same_probabilities() -> None:
@@ -262,41 +58,8 @@ def test_fit_patches_show_foreground_and_are_the_same_again(tmp_path: Path) -> N
     assert all((patch[1] > 0).any() for patch in (found[0][0], found[0][1], found[0][3]))
 
 
-def _folders(root: Path, size: tuple[int, ...], affine: np.ndarray) -> dict[str, Path]:
-    for index, name in enumerate(["one", "two"]):
-        array, labels = scan(size, seed=index)
-        write(root / "fit" / "images" / f"{name}.nii.gz", array, affine)
-        write(root / "fit" / "masks" / f"{name}.nii.gz", labels, affine)
-    array, labels = scan(size, seed=9)
-    write(root / "in" / "case_0000.nii.gz", array, affine)
-    write(root / "masks" / "case.nii.gz", labels, affine)
-    return {
-        "images": root / "in",
-        "masks": root / "masks",
-        "fit_images": root / "fit" / "images",
-        "fit_masks": root / "fit" / "masks",
-    }
-
-
-def ready(models: list[SegmentationModel], folders: dict[str, Path], config: Config) -> tuple[CaseModel, Known]:
-    """A model with a plan and its fit patches, as a run makes it."""
-    plan = Plan.of(models[0].manifest, where="model")
-    coding = Coding.of(plan, where="model")
-    cases = find_channel_cases(folders["fit_images"], folders["fit_masks"], channels=len(plan.normalisation))
-    known = read_fit_patches(cases, folders["fit_masks"], plan=plan, coding=coding, settings=config.fit)
-    return planned_model(models, known.images, known.labels, plan=plan, coding=coding, search=config.search), known
-
-
-def quantify_file(shared: CaseModel, path: Path, config: Config) -> Quantified:
-    image = read_image(path)
-    return quantify_images(shared, [image.array], geometries=[image.geometry], config=config)[0]
-
-
-SMALL = Config(search=SearchConfig(steps=2, learning_rate=1e-2), fit=FitConfig(fit_cases=2))
-
-
 def test_one_patch_is_the_direct_decomposition(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
+    folders = folders_of(tmp_path, (8, 8, 8), np.eye(4))
     model = model_of(mirror_axes=[])
     shared, known = ready([model], folders, SMALL)
     assert known.names == ["one", "two"] and len(known.hashes) == 2
@@ -323,7 +86,7 @@ def test_one_patch_is_the_direct_decomposition(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_without_learning_nothing_is_epistemic(tmp_path: Path, rank: int) -> None:
-    folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
+    folders = folders_of(tmp_path, (11, 13, 9), AFFINES["oblique"])
     config = dataclasses.replace(SMALL, search=SearchConfig(steps=1, learning_rate=0.0))
     shared, _ = ready([model_of(rank=rank)], folders, config)
     found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", config)
@@ -333,7 +96,7 @@ def test_without_learning_nothing_is_epistemic(tmp_path: Path, rank: int) -> Non
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_a_run_keeps_the_geometry_and_tells_volumes(tmp_path: Path, regions: bool) -> None:
-    folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
+    folders = folders_of(tmp_path, (11, 13, 9), AFFINES["oblique"])
     save_model(tmp_path / "model", model_of(**(REGIONS if regions else {})))
     result = run(RunRequest(model=tmp_path / "model", out=tmp_path / "out", config=SMALL, **folders))
     assert not result.failed and [row["case"] for row in result.rows] == ["case"]
@@ -360,7 +123,7 @@ def test_a_run_keeps_the_geometry_and_tells_volumes(tmp_path: Path, regions: boo
 
 
 def test_published_samples_and_two_folds(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
+    folders = folders_of(tmp_path, (8, 8, 8), np.eye(4))
     config = dataclasses.replace(SMALL, samples=SampleConfig.published())
     shared, _ = ready([model_of(), model_of(seed=1)], folders, config)
     found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", config)
@@ -370,7 +133,7 @@ def test_published_samples_and_two_folds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["shifted mask", "no mask", "nan", "cut off", "channels", "zero spacing"])
 def test_bad_input_is_one_line_that_names_the_file(tmp_path: Path, fault: str) -> None:
-    folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
+    folders = folders_of(tmp_path, (8, 8, 8), np.eye(4))
     save_model(tmp_path / "model", model_of())
     image, mask = tmp_path / "in" / "case_0000.nii.gz", tmp_path / "fit" / "masks" / "two.nii.gz"
     array, labels = scan((8, 8, 8))
@@ -419,7 +182,7 @@ def test_volumes_of_structures_in_millilitres() -> None:
 
 
 def test_samples_weigh_as_the_rule_says(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
+    folders = folders_of(tmp_path, (11, 13, 9), AFFINES["oblique"])
     shared, _ = ready([model_of()], folders, SMALL)
     weights = {}
     for rule in ("all", "last"):
@@ -433,7 +196,7 @@ def test_samples_weigh_as_the_rule_says(tmp_path: Path) -> None:
 
 
 def test_samples_that_break_the_constraint_have_no_weight(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, (8, 8, 8), np.eye(4))
+    folders = folders_of(tmp_path, (8, 8, 8), np.eye(4))
     search = dataclasses.replace(SMALL.search, learning_rate=0.5, slack=0.0)
     shared, _ = ready([model_of()], folders, dataclasses.replace(SMALL, search=search))
     path = tmp_path / "in" / "case_0000.nii.gz"
@@ -449,7 +212,7 @@ def test_samples_that_break_the_constraint_have_no_weight(tmp_path: Path) -> Non
 
 
 def test_patches_that_are_searched_together_give_the_same_maps(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
+    folders = folders_of(tmp_path, (11, 13, 9), AFFINES["oblique"])
     shared, _ = ready([model_of(rank=2)], folders, SMALL)
     path = tmp_path / "in" / "case_0000.nii.gz"
     together = dataclasses.replace(SMALL, execution=ExecutionConfig(member_plan="vmap", step_plan="scan", together=3))

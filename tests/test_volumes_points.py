@@ -21,7 +21,7 @@ from quam_jax.evaluation.reference_maps import contour_distance
 from quam_jax.models.folder import save_model
 from quam_jax.models.predict import predict
 from quam_jax.runs.run import RunRequest, run
-from tests.test_volumes_planned import AFFINES, REGIONS, _folders, model_of, plan_of, quantify_file, ready, write
+from tests.planned import AFFINES, REGIONS, folders_of, model_of, plan_of, quantify_file, ready, write
 
 BASE = Config(
     search=SearchConfig(steps=2, learning_rate=1e-2, space="head", fit_points=64),
@@ -47,7 +47,7 @@ def quantified(
     models: int = 1,
     **record: object,
 ) -> tuple[CaseModel, Quantified]:
-    folders = _folders(root, size, np.eye(4) if affine is None else affine)
+    folders = folders_of(root, size, np.eye(4) if affine is None else affine)
     loaded = [model_of(seed=seed, **record) for seed in range(models)]  # type: ignore[arg-type]
     shared, _ = ready(loaded, folders, config)
     return shared, quantify_file(shared, root / "in" / "case_0000.nii.gz", config)
@@ -201,7 +201,7 @@ def test_without_learning_only_the_folds_disagree(tmp_path: Path) -> None:
 
 
 def test_a_run_writes_what_flips_cost(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, (11, 13, 9), AFFINES["oblique"])
+    folders = folders_of(tmp_path, (11, 13, 9), AFFINES["oblique"])
     save_model(tmp_path / "model", model_of())
     result = run(RunRequest(model=tmp_path / "model", out=tmp_path / "out", config=setting(pixels="band"), **folders))
     assert not result.failed
