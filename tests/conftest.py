@@ -1,21 +1,32 @@
-"""Options and fixtures of the whole suite: where given data lies, weight files, quick compilation and its cache.
+"""Options and fixtures of the whole suite: where given data lies, weight files, quick compilation and its cache, checked shapes.
 
 Most of a test's time is the compiler's, so it is told not to optimise: three times less work, and the numbers that tests
 compare stay within their tolerances. With `--long`, and in tests/test_demo.py, programs are compiled as users have them.
+
+Every signature of the package is executed: types and shapes of arguments and results are checked at each call (jaxtyping with
+beartype), and JAX adds no axis to an array by itself. Processes that tests start run unchecked.
 """
 
 import importlib.metadata
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "quam_jax" / "tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+if any(name.split(".")[0] == "quam_jax" for name in sys.modules):
+    raise RuntimeError("tests: expected quam_jax not to be imported before its signatures are checked")
+# a whole number is a number too (PEP 484), as mypy has it
+jaxtyping.install_import_hook("quam_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 QUICK = ["--xla_backend_optimization_level=0"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # a flag that a version does not know ends the process
@@ -61,6 +72,14 @@ def tiny() -> Iterator[None]:
 
     with tiny_network():
         yield
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Signatures unchecked: for what is said of arguments that an annotation rules out."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_the_bound_of_a_posterior_equal_to_the_prior_is_the_cross_entropy() -> N
     logits = _tail(equal, stats, activation, z)
     assert float(value) == pytest.approx(float(-(targets * jax.nn.log_softmax(logits)).sum(-1).mean()), rel=1e-5)
     wide = equal | {"posterior.last.bias": jnp.array([2.0, 0.0, 0.0, 0.0, 0.0, 0.0])}  # 2 nats (2^2/2) over 168 pixels more
-    logits = _tail(wide, stats, activation, z + jnp.array([2.0, 0.0, 0.0]))
+    logits = _tail(wide, stats, activation, z + jnp.array([[[[2.0, 0.0, 0.0]]]]))
     expected = -(targets * jax.nn.log_softmax(logits)).sum(-1).mean() + 2 / 168
     value, _ = _bound(wide, stats, image()[None], targets)
     assert float(value) == pytest.approx(float(expected), rel=1e-5) and after == stats

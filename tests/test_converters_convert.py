@@ -81,6 +81,7 @@ def test_given_settings_are_kept(file: Path) -> None:
     }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -229,6 +229,7 @@ def test_own_colours(tmp_path):
             write_map(tmp_path / "l", labels, geometry, kind="label", colours=colours)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_maps_are_refused_and_leave_no_file(tmp_path):
     picture = picture_geometry(tmp_path, 4, 5)
     volume = nifti(tmp_path / "i.nii", (4, 5, 3), AFFINES["ras"]).geometry

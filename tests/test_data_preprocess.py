@@ -90,6 +90,7 @@ def test_settings_survive_json(settings):
     assert hash(settings) == hash(Preprocessing.from_dict(settings.to_dict()))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -138,6 +139,7 @@ def test_padding_against_a_walk_over_positions(rank, mode):
             np.testing.assert_array_equal(padded[tuple(position)], wanted)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_padding_sizes():
     array = np.zeros((5, 16, 1))
     assert pad_to_shape(array, (5, 16), "edge")[0] is array
@@ -149,6 +151,7 @@ def test_padding_sizes():
             batch_fit([(array, array[..., 0].astype(int))], size=1, multiple=multiple)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("channels", [(), (2,)])
 def test_slices_of_a_volume(axis, channels):

@@ -149,6 +149,7 @@ def test_a_blurred_contour_scores_well_until_it_is_regressed_out():
     assert abs(agree.partial_pcc(u, v, np.stack([contour]))) < 0.2
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_shapes_and_scaling_are_checked():
     with pytest.raises(ValueError, match="one shape"):
         agree.pcc(np.ones(3), np.ones(4))

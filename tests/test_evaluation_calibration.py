@@ -140,6 +140,7 @@ def test_pixels_of_a_band_and_no_pixels():
     assert all(np.isnan(value) for value in soft.values())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"confidence: expected values in 0\.\.1"):
         calibrate.reliability(np.array([1.5]), np.ones((1, 1)))

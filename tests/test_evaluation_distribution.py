@@ -118,6 +118,7 @@ def test_qubiq_of_the_rater_mean_is_one():
     assert distribution.qubiq_score(raters.mean(axis=0), raters.sum(axis=0) / 10) == 1.0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="weights: expected 2"):
         distribution.distribution_figures(maps(LEFT, RIGHT), maps(LEFT), classes=2, weights=np.array([1.0, -1.0]))

@@ -169,6 +169,7 @@ def test_a_case_without_any_foreground():
     assert evaluate({}, nothing[None], **settings, empty=1.0)["dice_consensus"] == 1.0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_reference_map_can_be_the_variance():
     maps, raters, settings = make_case()
     mean = reference_maps.rater_mean(raters, classes=2)
@@ -185,6 +186,7 @@ def test_a_table_of_cases():
     assert table["total/pcc"]["mean"] == pytest.approx(np.mean([row["total/pcc"] for row in rows]))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -210,6 +212,7 @@ def test_masks_may_be_bool():
     equal(evaluate(maps, raters.astype(bool), **{**settings, **masks}), evaluate(maps, raters, **settings))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_maps_and_raters_are_named():
     maps, raters, settings = make_case()
     with pytest.raises(ValueError, match="map total: expected pixels"):

@@ -45,7 +45,7 @@ def test_laws():
     rng = np.random.default_rng(1)
     for _ in range(20):
         a, b = rng.random((2, 6, 6)) < 0.5
-        dice, iou = overlap.dice(a, b), overlap.class_iou(overlap.confusion(a, b, classes=2))[1]
+        dice, iou = overlap.dice(a, b), overlap.class_iou(overlap.confusion(a.astype(int), b.astype(int), classes=2))[1]
         assert 0 <= iou <= dice <= 1
         assert dice == pytest.approx(2 * iou / (1 + iou))
         assert dice == overlap.dice(b, a)
@@ -73,6 +73,7 @@ def test_figures_leave_out_what_does_not_exist():
     assert np.isnan(mean_of_known([float("nan")])) and mean_of_known([1.0, float("nan"), 2.0]) == 1.5
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="one shape"):
         overlap.dice(A, np.ones(4))

@@ -159,6 +159,7 @@ def test_filtered_dice_without_foreground():
     assert np.isnan(curve.filtered_positives).all() and np.isnan(ranking.qu_brats_score(curve))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="one shape"):
         ranking.count_errors(np.ones(3), np.ones(4, bool))

@@ -60,6 +60,7 @@ def test_consensus_against_counting_pixel_by_pixel(count, classes):
         np.testing.assert_array_equal(got, share > 0.5)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_consensus_refusals():
     good = np.zeros((2, 3), int)
     for raters, classes, ties, says in (

@@ -109,6 +109,7 @@ def test_laws(pair):
     assert surface.hausdorff(surface.surface_distances(*wide)) == surface.hausdorff(forth)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="one shape"):
         surface.surface_distances(np.ones((2, 2)), np.ones((2, 3)))

@@ -94,6 +94,7 @@ def test_plans_that_are_chosen() -> None:
     assert choose_layout(Layout("unroll", "scan", 5), members=3, backend="gpu") == Layout("unroll", "scan", 3, devices=1)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "config, plan",
     [

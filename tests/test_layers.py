@@ -152,7 +152,7 @@ def test_batch_statistics(shape):
         return nnx.merge(graph, jax.tree.map(lambda v: v, state))(x, Mode(batch_statistics=True))
 
     compare([(normalised, norm)], [x], [channels_first])
-    layer(x, Mode(batch_statistics=True))
+    layer(jnp.asarray(x), Mode(batch_statistics=True))
     assert_close(layer.running_mean[...], norm.running_mean.numpy(), "running mean")
     assert_close(layer.running_var[...], norm.running_var.numpy(), "running variance")
 

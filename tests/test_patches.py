@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -37,8 +38,10 @@ def model() -> SegmentationModel:
     """An attention U-Net with weights that keep its features apart."""
     network = Network.create("att_unet", in_channels=1, n_classes=2, channels=2, is_batchnorm=False, drop=0.0, decoder_drop=0.0)
     rng = np.random.default_rng(3)
-    params = {n: rng.normal(size=s).astype(np.float32) * (0.4 if len(s) > 1 else 0.1) for n, s in network.shapes()[0].items()}
-    stats = {n: np.ones(s, np.float32) for n, s in network.shapes()[1].items()}
+    params = {
+        n: jnp.asarray(rng.normal(size=s), jnp.float32) * (0.4 if len(s) > 1 else 0.1) for n, s in network.shapes()[0].items()
+    }
+    stats = {n: jnp.ones(s) for n, s in network.shapes()[1].items()}
     return SegmentationModel(network, params, stats)
 
 
@@ -78,7 +81,8 @@ def test_fit_patches_explain_their_labels(model: SegmentationModel) -> None:
     rng = np.random.default_rng(1)
     features = rng.standard_normal((1, 2, *SIZE, 4)).astype(np.float32)
     labels = np.arange(2 * SIZE[0] * SIZE[1]).reshape(1, 2, *SIZE)  # every pixel its own
-    windows, crops = fit_patches(FitData(features, labels), np.array([0, 0]), radius=3, count=5, key=jax.random.key(0))
+    fit = FitData(jnp.asarray(features), jnp.asarray(labels))
+    windows, crops = fit_patches(fit, np.array([0, 0]), radius=3, count=5, key=jax.random.key(0))
     assert windows.shape == (2, 5, 6 + CROP, 6 + CROP, 4) and crops.shape == (2, 5, CROP, CROP)
     for window, crop in zip(windows.reshape(-1, *windows.shape[2:]), crops.reshape(-1, CROP, CROP), strict=True):
         image, row, column = np.unravel_index(np.asarray(crop)[0, 0], labels.shape[1:])

@@ -29,7 +29,7 @@ def test_all_pixels() -> None:
 def test_the_band_by_hand() -> None:
     labels = np.array([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 2]])
     np.testing.assert_array_equal(boundary_band(labels, 1), [2, 3, 6, 7, 10, 11])
-    assert len(boundary_band(np.zeros((4, 4)), 100)) == 0
+    assert len(boundary_band(np.zeros((4, 4), int), 100)) == 0
 
 
 @pytest.mark.parametrize("shape, classes", [((11, 13), 3), ((6, 7, 5), 2)])

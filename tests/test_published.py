@@ -74,6 +74,7 @@ def test_mis_agrees_with_this_packages_rule() -> None:
     np.testing.assert_allclose(np.asarray(ours).transpose(0, 2, 1), theirs.weights, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_losses_and_predictions_that_the_published_code_cannot_take() -> None:
     with pytest.raises(ValueError, match=r"softmax combination: expected predictions \[b s m c h w\], got shape \(2, 4, 3, 3\)"):
         published.combine_softmax(random_preds(seed=0, space=()), np.zeros((2, 4, 3)))

@@ -215,6 +215,7 @@ def test_region_points_list_every_region() -> None:
     assert [p.tolist() for p in found] == [[2, 4, 5], [0, 3]]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_map_of_another_shape_is_refused() -> None:
     labels = np.zeros((4, 5), int)
     with pytest.raises(ValueError, match=r"region map: expected the shape of the labels \(4, 5\), got \(5, 4\)"):

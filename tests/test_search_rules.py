@@ -8,6 +8,7 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,11 +56,11 @@ def with_one(features: np.ndarray) -> np.ndarray:
 def by_hand(model: SegmentationModel, fit: FitData, point: int, wanted: int, config: SearchConfig) -> Path:
     """The search of one pixel in the space `head`, step by step."""
 
-    def features(images: np.ndarray) -> np.ndarray:
+    def features(images: jax.Array) -> np.ndarray:
         return with_one(model.network.trunk(model.params, model.stats, images, cut="head"))
 
     batches = [(features(x), np.asarray(y).reshape(-1)) for x, y in zip(fit.images, fit.labels, strict=True)]
-    own, labels = features(tiny_image()[None])[[point]], np.array([wanted])
+    own, labels = features(jnp.asarray(tiny_image())[None])[[point]], np.array([wanted])
     theta = np.concatenate(
         [np.asarray(model.params["head.weight"], np.float64)[0, 0], np.asarray(model.params["head.bias"], np.float64)[None]]
     )

@@ -66,6 +66,7 @@ def test_shifts_by_hand() -> None:
             parse_shift(wrong)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_renderings_show_the_mean_or_the_majority() -> None:
     raters = np.zeros((4, 32, 32), int)
     raters[:, 8:24, 8:16] = 1

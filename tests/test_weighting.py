@@ -165,6 +165,7 @@ def test_samples_without_the_reference() -> None:
     np.testing.assert_array_equal(samples.weights[:, -1], [0, 1, 0])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_every_configured_rule_is_known() -> None:
     (rules,) = [typing.get_args(f.type) for f in dataclasses.fields(SampleConfig) if f.name == "weighting"]
     assert sorted(rules) == sorted(RULES)

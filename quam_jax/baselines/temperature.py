@@ -23,7 +23,7 @@ def temperature(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *
     return as_samples(jax.nn.softmax(model(check_image(model, image)[None]) / temperature))
 
 
-def fit_temperature(logits: Sequence[Float[np.ndarray, "*space c"]], targets: Sequence[Float[np.ndarray, "*space c"]]) -> float:
+def fit_temperature(logits: Sequence[Float[np.ndarray, "... c"]], targets: Sequence[Float[np.ndarray, "... c"]]) -> float:
     """The T in [0.05, 20] of smallest mean negative log-likelihood a pixel over the validation cases.
 
     `targets` are class probabilities: rater means, or rows with a single 1. The likelihood is convex in 1/T, so a bounded

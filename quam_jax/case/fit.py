@@ -7,10 +7,10 @@ in turn, and the third is anywhere; places come from a generator seeded by the c
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from ..config import FitConfig
 from ..core.types import FitData
@@ -29,9 +29,10 @@ from ..models.predict import fit_data
 FOREGROUND_SHARE = 3  # every such patch is anywhere, the others show foreground
 BATCH_VOXELS = 2**19  # of a batch of patches where the settings leave its size open
 
-Pair = tuple[Float[np.ndarray, "*space i"], Int[np.ndarray, "*space"]]
+Pair = tuple[Float[np.ndarray, "... i"], Int[np.ndarray, "..."]]  # an image and its labels, of a size of its own
 
 
+@runtime_checkable
 class KnownCase(Protocol):
     """A case ready for a network, with the masks of its raters; `digest` covers image and masks, `identity` says who it is."""
 
@@ -40,7 +41,7 @@ class KnownCase(Protocol):
     @property
     def image(self) -> Float[np.ndarray, "*space i"]: ...
     @property
-    def raters(self) -> Int[np.ndarray, " a *space"]: ...
+    def raters(self) -> Integer[np.ndarray, " a *space"]: ...
     @property
     def digest(self) -> str: ...
 

@@ -94,8 +94,8 @@ def owners(patches: Patches) -> Int[np.ndarray, "*grid"]:
 
 
 def share_out(
-    parts: Sequence[Int[np.ndarray, " p"]], patches: Patches, owner: Int[np.ndarray, "*grid"]
-) -> list[list[Int[np.ndarray, " p"]]]:
+    parts: Sequence[Int[np.ndarray, " _"]], patches: Patches, owner: Int[np.ndarray, "*grid"]
+) -> list[list[Int[np.ndarray, " _"]]]:
     """The regions (flat pixels of the grid), whole or in pieces, that every patch searches."""
     weights, starts = importance(patches.patch), np.array(patches.starts) - np.array(patches.before)
     flat = owner.reshape(-1)
@@ -141,7 +141,7 @@ def _special_pixels(grid: Grid, labels: Int[np.ndarray, "*grid"], *, config: Con
     return None
 
 
-def _split_pixels(points: Int[np.ndarray, " t"], owner: Int[np.ndarray, "*grid"], count: int) -> list[Int[np.ndarray, " t"]]:
+def _split_pixels(points: Int[np.ndarray, " t"], owner: Int[np.ndarray, "*grid"], count: int) -> list[Int[np.ndarray, " _"]]:
     index = owner.reshape(-1)[points]
     order = np.argsort(index, kind="stable")
     return np.split(points[order], np.cumsum(np.bincount(index, minlength=count))[:-1])
@@ -151,7 +151,7 @@ def _filled_size(piece: Int[np.ndarray, " p"]) -> int:
     return 1 << (len(piece) - 1).bit_length()
 
 
-def _alike(pieces: Sequence[Int[np.ndarray, " p"]], *, records: int) -> Iterator[list[Int[np.ndarray, " p"]]]:
+def _alike(pieces: Sequence[Int[np.ndarray, " _"]], *, records: int) -> Iterator[list[Int[np.ndarray, " _"]]]:
     """Pieces of one filled size together; at most NUMBERS recorded probabilities a group."""
     sizes = np.array([_filled_size(piece) for piece in pieces], int)
     for size in np.unique(sizes):

@@ -49,7 +49,7 @@ def quantify(
 
 def quantify_images(
     shared: CaseModel,
-    images: Sequence[Float[np.ndarray, "*space i"]],
+    images: Sequence[Float[np.ndarray, "... i"]],
     *,
     config: Config,
     geometries: Sequence[Geometry] | None = None,

@@ -128,7 +128,7 @@ def _log_weights(trajectory: Trajectory, samples: SampleConfig) -> Float[Array, 
     )
 
 
-def sum_weights(trajectories: Sequence[Trajectory], samples: SampleConfig) -> Float[np.ndarray, " n+1"]:
+def sum_weights(trajectories: Sequence[Trajectory], samples: SampleConfig) -> Float[np.ndarray, " samples"]:
     """The weights of all samples of some networks, summed over the targets of their searches; the given network's last.
 
     Those of one target sum to 1: every network has an equal share, and in it the given network counts as one more sample of the

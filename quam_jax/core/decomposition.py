@@ -8,6 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import entr, rel_entr
 from jaxtyping import Array, ArrayLike, Float
 
@@ -30,7 +31,7 @@ def expected_entropy(probs: Float[Array, "n c"], weights: Float[Array, " n"]) ->
     """
     mean = weights @ probs
     aleatoric = weights @ entropy(probs)
-    epistemic = weights @ jnp.sum(divergence_terms(probs, mean), -1)
+    epistemic = weights @ jnp.sum(divergence_terms(probs, mean[None]), -1)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
 
 
@@ -42,12 +43,14 @@ def expected_cross_entropy(reference: Float[Array, " c"], probs: Float[Array, "n
     """
     aleatoric = entropy(reference)
     floor = jnp.finfo(probs.dtype).tiny
-    epistemic = weights @ jnp.sum(divergence_terms(reference, jnp.maximum(probs, floor)), -1)
+    epistemic = weights @ jnp.sum(divergence_terms(reference[None], jnp.maximum(probs, floor)), -1)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
 
 
-def divergence_terms(p: Float[Array, "*batch c"], q: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+def divergence_terms(p: Float[Array, "*#batch c"], q: Float[Array, "*#batch c"]) -> Float[Array, "*batch c"]:
     """Terms p ln(p/q) - p + q >= 0 of the divergence of p from q; the added parts cancel between distributions.
+
+    Axes of size 1 in front of the classes are repeated.
 
     For p near q the difference of logarithms is lost in rounding, so that the series in u = (p - q)/q takes over:
     q (u^2/2 - u^3/6 + u^4/12 - ...). Relative differences of a few roundings are those of two forward passes of one
@@ -65,7 +68,7 @@ def divergence_terms(p: Float[Array, "*batch c"], q: Float[Array, "*batch c"]) -
 
 def decompose(
     samples: Samples,
-    reference: Float[Array, "t p c"] | None = None,
+    reference: Float[Array | np.ndarray, "t p c"] | None = None,
     *,
     setting: Literal["mutual_information", "cross_entropy"] = "mutual_information",
 ) -> Uncertainty:
@@ -74,5 +77,5 @@ def decompose(
         if reference is None:
             raise ValueError("decomposition cross_entropy: expected the reference probabilities, got none")
         per_point = jax.vmap(expected_cross_entropy, (0, 1, None))
-        return jax.vmap(per_point)(reference, samples.probs, samples.weights)
+        return jax.vmap(per_point)(jnp.asarray(reference), samples.probs, samples.weights)
     return jax.vmap(jax.vmap(expected_entropy, (1, None)))(samples.probs, samples.weights)

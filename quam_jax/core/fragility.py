@@ -82,7 +82,7 @@ def flip_cost_head(margin: Float[Array, "*points"], curvature: Float[Array, "*po
 
 
 def scatter(
-    values: Float[Array, "t _"], targets: Targets, shape: Sequence[int], *, largest: bool = False
+    values: Float[Array | np.ndarray, "t _"], targets: Targets, shape: Sequence[int], *, largest: bool = False
 ) -> Float[np.ndarray, "*space"]:
     """A map of values of targets or of their points; NaN where no target asked.
 

@@ -161,7 +161,7 @@ def _classes(network: Any, params: tuple[Any, tuple], stats: tuple[Any, tuple], 
     return int(logits.shape[-1])
 
 
-def pad_to_multiple(images: Float[Array, "*shape"], network: Any, *, leading: int) -> Float[Array, "*shape"]:
+def pad_to_multiple(images: Float[Array, "*shape"], network: Any, *, leading: int) -> Float[Array, "*padded"]:
     """Pad the ends of the spatial axes, which follow `leading` batch axes, to what the network can take; the edge is repeated."""
     multiple = getattr(network, "size_multiple", 1)
     sizes = images.shape[leading:-1]

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .decomposition import divergence_terms, entropy
@@ -49,7 +50,7 @@ def add_samples(
     origin = jnp.where(jnp.isfinite(top), top, 0.0)  # all -inf so far
     weight = jnp.exp(log_weight - origin)
     counts = log_weight > -jnp.inf  # a weight that underflows beside a larger one still counts as a sample
-    probs = jnp.where(counts[:, None, None], probs, anchor)
+    probs = jnp.where(counts[:, None, None], probs, anchor[None])
     floor = jnp.finfo(probs.dtype).tiny
     anchor = jnp.maximum(anchor, floor)
     terms = (
@@ -57,8 +58,8 @@ def add_samples(
         counts.astype(jnp.float32),
         probs,
         entropy(probs),
-        jnp.sum(divergence_terms(probs, anchor), -1),
-        jnp.sum(divergence_terms(anchor, jnp.maximum(probs, floor)), -1),
+        jnp.sum(divergence_terms(probs, anchor[None]), -1),
+        jnp.sum(divergence_terms(anchor[None], jnp.maximum(probs, floor)), -1),
     )
     before = jnp.exp(sums.top - origin)
     new = [before * old + jnp.tensordot(weight, term, 1) for old, term in zip(sums[3:], terms[2:], strict=True)]
@@ -74,7 +75,11 @@ def _with_weight(
 
 
 def close_sums(
-    sums: RunningSums, reference: Float[Array, "p c"], anchor: Float[Array, "p c"], *, include_reference: bool
+    sums: RunningSums,
+    reference: Float[Array | np.ndarray, "p c"],
+    anchor: Float[Array | np.ndarray, "p c"],
+    *,
+    include_reference: bool,
 ) -> RunningSums:
     """The sums as means, the reference among the samples: it counts as one more of the average weight when included.
 
@@ -94,7 +99,7 @@ def mix(sums: Sequence[RunningSums]) -> RunningSums:
 
 def decompose_sums(
     sums: RunningSums,
-    anchor: Float[Array, "p c"],
+    anchor: Float[Array | np.ndarray, "p c"],
     *,
     setting: Literal["mutual_information", "cross_entropy"] = "mutual_information",
 ) -> Uncertainty:

@@ -2,8 +2,8 @@
 
 Array records are NamedTuples (pytrees without registration). Axis letters, used in every signature: `b` batch, `*space`
 height width (depth), `i` input channels, `c` classes, `k` fit batches, `t` targets, `m` adversarial models of one target,
-`p` points of a target, `s` recorded steps, `n` samples (m*s of a search, or the passes of a baseline), `a` annotators
-(raters). Channels come last.
+`p` points of a target, `*points` [t p], [p] or a single one, `s` recorded steps, `n` samples (m*s of a search, or the passes
+of a baseline), `a` annotators (raters). Channels come last.
 """
 
 from typing import NamedTuple
@@ -55,6 +55,6 @@ class Samples(NamedTuple):
 class Uncertainty(NamedTuple):
     """Total, aleatoric and epistemic uncertainty in nats; total = aleatoric + epistemic."""
 
-    total: Float[Array, "t p"]
-    aleatoric: Float[Array, "t p"]
-    epistemic: Float[Array, "t p"]
+    total: Float[Array, "*points"]
+    aleatoric: Float[Array, "*points"]
+    epistemic: Float[Array, "*points"]

@@ -9,14 +9,15 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .types import Samples, Trajectory
 
 Rule = Literal["all", "last", "best", "softmax", "mis"]
 
 
-def feasible(trajectory: Trajectory) -> Bool[Array, "t m s"]:
+def feasible(trajectory: Trajectory) -> Bool[Array | np.ndarray, "t m s"]:
     """Samples whose fit loss stayed within the bound (NaN losses did not)."""
     return trajectory.fit_loss <= trajectory.bound
 
@@ -40,8 +41,8 @@ def log_weights(
     *,
     rule: Rule = "all",
     feasible_only: bool = True,
-    temperature: float = 1.0,
-    effective_size: float = 1.0,
+    temperature: Float[ArrayLike, ""] = 1.0,
+    effective_size: Float[ArrayLike, ""] = 1.0,
 ) -> Float[Array, "t m s"]:
     """Logarithms of the weights of every recorded sample before they are normalised; -inf where a sample does not count.
 
@@ -54,7 +55,7 @@ def log_weights(
         counts &= (jnp.cumsum(counts[..., ::-1], -1)[..., ::-1] - counts) == 0  # none that counts comes after
     elif rule == "best":
         best = jnp.argmin(jnp.where(counts, trajectory.objective, jnp.inf), -1, keepdims=True)
-        counts &= jnp.arange(counts.shape[-1]) == best
+        counts &= jnp.arange(counts.shape[-1])[None, None] == best
     elif rule not in ("all", "softmax", "mis"):
         raise ValueError(f"weighting: expected all, last, best, softmax or mis, got {rule!r}")
     scale = {"softmax": 1.0, "mis": effective_size}.get(rule, 0.0) / temperature
@@ -74,8 +75,8 @@ def trajectory_weights(
     *,
     rule: Rule = "all",
     feasible_only: bool = True,
-    temperature: float = 1.0,
-    effective_size: float = 1.0,
+    temperature: Float[ArrayLike, ""] = 1.0,
+    effective_size: Float[ArrayLike, ""] = 1.0,
 ) -> Float[Array, "t m s"]:
     """Weights of every recorded sample by one rule (see `log_weights`); a target without any that counts gets zeros."""
     logs = log_weights(trajectory, rule=rule, feasible_only=feasible_only, temperature=temperature, effective_size=effective_size)
@@ -83,7 +84,11 @@ def trajectory_weights(
 
 
 def to_samples(
-    trajectory: Trajectory, weights: Float[Array, "t m s"], *, reference: Float[Array, "t p c"], include_reference: bool = True
+    trajectory: Trajectory,
+    weights: Float[Array, "t m s"],
+    *,
+    reference: Float[Array | np.ndarray, "t p c"],
+    include_reference: bool = True,
 ) -> Samples:
     """Flatten (member, step) to samples and append the reference as the last one.
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Integer, Real
+from jaxtyping import Bool, Integer, Real
 
 from . import agreement as agree
 from . import calibration as calibrate
@@ -40,12 +40,12 @@ class _Yardstick(NamedTuple):
 
 def evaluate(
     maps: Mapping[str, Real[np.ndarray, "*space"]],
-    raters: Integer[np.ndarray, " a *space"],
+    raters: Integer[np.ndarray, " a *space"] | Bool[np.ndarray, " a *space"],
     *,
     probabilities: Real[np.ndarray, "*space c"] | None = None,
-    segmentation: Integer[np.ndarray, "*space"] | None = None,
+    segmentation: Integer[np.ndarray, "*space"] | Bool[np.ndarray, "*space"] | None = None,
     classes: int = 2,
-    samples: Integer[np.ndarray, " n *space"] | None = None,
+    samples: Integer[np.ndarray, " n *space"] | Bool[np.ndarray, " n *space"] | None = None,
     sample_weights: Real[np.ndarray, " n"] | None = None,
     spacing: Sequence[float] | None = None,
     reference: Literal["entropy", "variance"] = "entropy",

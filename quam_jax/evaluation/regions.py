@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer, Num
+from jaxtyping import Bool, Float, Int, Integer, Num, Shaped
 from scipy import ndimage
 
 
@@ -92,7 +92,7 @@ def _describe(
     box: tuple[slice, ...],
     member: Bool[np.ndarray, "*box"],
     values: Float[np.ndarray, "*box"],
-    inside: Mapping[str, Num[np.ndarray, " pixels"]],
+    inside: Mapping[str, Shaped[np.ndarray, " pixels"]],
 ) -> Region:
     inner = np.where(member, values, -np.inf)
     peak = np.unravel_index(int(inner.argmax()), inner.shape)

@@ -99,18 +99,21 @@ class Network:
 
     def apply(
         self, params: Parameters, stats: Parameters, x: Float[Array, "b *space i"], mode: Mode = EVAL
-    ) -> tuple[Float[Array, "b *space c"], Parameters]:
-        """Logits, and the statistics after the pass (unchanged unless `mode.batch_statistics`)."""
+    ) -> tuple[Float[Array, "b *out c"], Parameters]:
+        """Logits, and the statistics after the pass (unchanged unless `mode.batch_statistics`).
+
+        They have the sides of the images in every network that segments; an imported graph may compute anything.
+        """
         return self._run(params, stats, lambda net: net(x, mode))
 
     def trunk(
         self, params: Parameters, stats: Parameters, x: Float[Array, "b *space i"], *, cut: str
-    ) -> Float[Array, "b *space f"]:
+    ) -> Float[Array, "b *inner f"]:
         """The activation in front of a cut, in eval mode."""
         return self._run(params, stats, lambda net: net.trunk(x, EVAL, cut=cut))[0]
 
     def tail(
-        self, params: Parameters, stats: Parameters, activation: Float[Array, "b *space f"], mode: Mode = EVAL, *, cut: str
+        self, params: Parameters, stats: Parameters, activation: Float[Array, "b *inner f"], mode: Mode = EVAL, *, cut: str
     ) -> tuple[Float[Array, "b *space c"], Parameters]:
         """Logits from the activation in front of a cut, and the statistics after the pass."""
         return self._run(params, stats, lambda net: net.tail(activation, mode, cut=cut))
@@ -190,7 +193,7 @@ class SegmentationModel:
     stats: Parameters
     manifest: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, images: Float[ArrayLike, "b *space i"]) -> Float[Array, "b *space c"]:
+    def __call__(self, images: Float[ArrayLike, "b *space i"]) -> Float[Array, "b *out c"]:
         x = jnp.asarray(images, jnp.float32)
         rank, channels = self.network.rank, self.network.in_channels
         if x.ndim != rank + 2 or x.shape[-1] != channels:

@@ -81,7 +81,7 @@ class AttUNet(nnx.Module):
         last = gated(self.Up2(d3, [], mode), e1, self.Att2)
         return last if cut == "last_block" else self.Up_conv2(last, mode)
 
-    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
+    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b *out c"]:
         """Logits from the activation in front of the cut."""
         return self.Conv(self.Up_conv2(activation, mode) if cut == "last_block" else activation)
 

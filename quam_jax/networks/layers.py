@@ -34,6 +34,11 @@ def _uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> Float[Array
     return jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
 
 
+def per_channel(values: Float[Array, " c"], x: Float[Array, "*batch c"]) -> Float[Array, "*ones c"]:
+    """A number for each channel of `x`, with an axis of size 1 in place of every other axis."""
+    return lax.broadcast_to_rank(values, x.ndim)
+
+
 class Layer(nnx.Module):
     """A layer with parameters; `layout` names the axis order of its weight relative to PyTorch's."""
 
@@ -79,7 +84,7 @@ class Conv(Layer):
             y = x @ weight.reshape(weight.shape[-2:])
         else:
             y = convolution(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
-        return y if bias is None else y + bias
+        return y if bias is None else y + per_channel(bias, y)
 
 
 def conv_norm(pair: nnx.List, x: Float[Array, "b *space i"], mode: Mode) -> Float[Array, "b *out o"]:
@@ -90,7 +95,7 @@ def conv_norm(pair: nnx.List, x: Float[Array, "b *space i"], mode: Mode) -> Floa
         return norm(conv(x), mode)
     scale, shift = norm.affine()
     bias = shift if conv.bias is None else conv.bias[...] * scale + shift
-    return conv.apply(x, conv.weight[...] * scale, bias)
+    return conv.apply(x, conv.weight[...] * per_channel(scale, conv.weight[...]), bias)
 
 
 class ConvTranspose(Layer):
@@ -126,7 +131,7 @@ class ConvTranspose(Layer):
         y = transposed_convolution(
             x, self.weight[...], stride=self.stride, padding=self.padding, output_padding=self.output_padding
         )
-        return y if self.bias is None else y + self.bias[...]
+        return y if self.bias is None else y + per_channel(self.bias[...], y)
 
 
 def transposed_convolution(
@@ -175,4 +180,4 @@ class Linear(Layer):
 
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
         y = x @ self.weight[...]
-        return y if self.bias is None else y + self.bias[...]
+        return y if self.bias is None else y + per_channel(self.bias[...], y)

@@ -42,7 +42,7 @@ class _EncoderDecoder(nnx.Module):
         last = self.decoder.last_input(self.encoder(x))
         return last if cut == "last_block" else self.decoder.last_block(last)
 
-    def tail(self, activation: Float[Array, "b *space f"], mode: Mode, *, cut: str) -> Float[Array, "b *space c"]:
+    def tail(self, activation: Float[Array, "b *space f"], mode: Mode, *, cut: str) -> Float[Array, "b *out c"]:
         """Logits from the activation in front of the cut."""
         return self.decoder.head(self.decoder.last_block(activation) if cut == "last_block" else activation)
 

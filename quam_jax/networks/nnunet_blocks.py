@@ -134,7 +134,7 @@ class PlainEncoder(nnx.Module):
             ]
         )
 
-    def __call__(self, x: Float[Array, "b *space i"]) -> list[Float[Array, "b *out f"]]:
+    def __call__(self, x: Float[Array, "b *space i"]) -> list[Float[Array, "b ... _"]]:
         skips = []
         for (stage,) in self.stages:
             x = stage(x)
@@ -165,7 +165,7 @@ class ResidualEncoder(nnx.Module):
             ]
         )
 
-    def __call__(self, x: Float[Array, "b *space i"]) -> list[Float[Array, "b *out f"]]:
+    def __call__(self, x: Float[Array, "b *space i"]) -> list[Float[Array, "b ... _"]]:
         x = self.stem(x)
         skips = []
         for stage in self.stages:
@@ -206,7 +206,7 @@ class Decoder(nnx.Module):
         )
         self.seg_layers = nnx.Dict({str(len(features) - 2): Conv(features[0], n_classes, 1, rank=rank, rngs=rngs)})
 
-    def last_input(self, skips: list[Float[Array, "b *out f"]]) -> Float[Array, "b *space f"]:
+    def last_input(self, skips: list[Float[Array, "b ... _"]]) -> Float[Array, "b *space f"]:
         """The input of the last stage."""
         *skips, x = skips
         for index, transpconv in enumerate(self.transpconvs):
@@ -215,7 +215,7 @@ class Decoder(nnx.Module):
                 x = self.stages[index](x)
         return x
 
-    def last_block(self, x: Float[Array, "b *space f"]) -> Float[Array, "b *space g"]:
+    def last_block(self, x: Float[Array, "b *space f"]) -> Float[Array, "b *out g"]:
         """The head's input."""
         return self.stages[-1](x)
 

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
-from .layers import Layer
+from .layers import Layer, per_channel
 
 
 class BatchNorm(Layer):
@@ -39,15 +39,15 @@ class BatchNorm(Layer):
             axes = tuple(range(x.ndim - 1))
             count = math.prod(x.shape[:-1])
             batch_mean = jnp.mean(x, axes)
-            batch_var = jnp.mean(jnp.square(x - batch_mean), axes)
+            batch_var = jnp.mean(jnp.square(x - per_channel(batch_mean, x)), axes)
             self.running_mean[...] = mean + self.momentum * (batch_mean - mean)
             unbiased = batch_var * (count / max(count - 1, 1))
             self.running_var[...] = var + self.momentum * (unbiased - var)
             mean, var = batch_mean, batch_var
         scale = lax.rsqrt(var + self.epsilon)
         if self.weight is None or self.bias is None:
-            return (x - mean) * scale
-        return (x - mean) * (scale * self.weight[...]) + self.bias[...]
+            return (x - per_channel(mean, x)) * per_channel(scale, x)
+        return (x - per_channel(mean, x)) * per_channel(scale * self.weight[...], x) + per_channel(self.bias[...], x)
 
 
 class InstanceNorm(Layer):
@@ -65,7 +65,7 @@ class InstanceNorm(Layer):
         scale = lax.rsqrt(var + self.epsilon)
         if self.weight is None or self.bias is None:
             return (x - mean) * scale
-        return (x - mean) * (scale * self.weight[...]) + self.bias[...]
+        return (x - mean) * (scale * per_channel(self.weight[...], x)) + per_channel(self.bias[...], x)
 
 
 class GroupNorm(Layer):
@@ -82,7 +82,9 @@ class GroupNorm(Layer):
         mean = jnp.mean(grouped, axes, keepdims=True)
         var = jnp.mean(jnp.square(grouped - mean), axes, keepdims=True)
         y = ((grouped - mean) * lax.rsqrt(var + self.epsilon)).reshape(x.shape)
-        return y if self.weight is None or self.bias is None else y * self.weight[...] + self.bias[...]
+        if self.weight is None or self.bias is None:
+            return y
+        return y * per_channel(self.weight[...], x) + per_channel(self.bias[...], x)
 
 
 class LayerNorm(Layer):
@@ -96,4 +98,5 @@ class LayerNorm(Layer):
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
         mean = jnp.mean(x, -1, keepdims=True)
         var = jnp.mean(jnp.square(x - mean), -1, keepdims=True)
-        return (x - mean) * lax.rsqrt(var + self.epsilon) * self.weight[...] + self.bias[...]
+        normal = (x - mean) * lax.rsqrt(var + self.epsilon)
+        return normal * per_channel(self.weight[...], x) + per_channel(self.bias[...], x)

@@ -46,13 +46,13 @@ class PlainUNet(nnx.Module):
         last = jnp.concatenate([_doubled(d2), e1], -1)
         return last if cut == "last_block" else self._block(self.conv9, self.conv10, last, mode)
 
-    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
+    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b *out c"]:
         """Logits from the activation in front of the cut."""
         if cut == "last_block":
             activation = self._block(self.conv9, self.conv10, activation, mode)
         return jax.nn.relu(self.conv11(activation))
 
-    def _block(self, first: Conv, second: Conv, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
+    def _block(self, first: Conv, second: Conv, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
         return jax.nn.relu(second(self.dropout(jax.nn.relu(first(x)), mode)))
 
 

@@ -17,7 +17,7 @@ from .resizing import resize_linear, space_size
 
 
 class TripleBlock(nnx.Module):
-    """Three times [3x3 convolution, BatchNorm if asked, ReLU, channel dropout]."""
+    """Three times [3x3 convolution, BatchNorm if asked, ReLU, channel dropout]; sides stay as they are but on patches."""
 
     def __init__(self, inputs: int, outputs: int, *, batchnorm: bool, drop: float, rngs: nnx.Rngs):
         def stage(width: int) -> nnx.List:
@@ -27,7 +27,7 @@ class TripleBlock(nnx.Module):
         self.conv1, self.conv2, self.conv3 = stage(inputs), stage(outputs), stage(outputs)
         self.dropout = ChannelDropout(drop)
 
-    def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
+    def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
         for stage in (self.conv1, self.conv2, self.conv3):
             x = conv_norm(stage, x, mode) if len(stage) == 2 else stage[0](x)
             x = self.dropout(jax.nn.relu(x), mode)

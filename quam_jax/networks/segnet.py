@@ -27,7 +27,7 @@ class ConvStack(nnx.Module):
             [nnx.List([Conv(i, o, 3, rngs=rngs), BatchNorm(o)]) for i, o in zip(widths[:-1], widths[1:], strict=True)]
         )
 
-    def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
+    def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
         for pair in self.layers:
             x = jax.nn.relu(conv_norm(pair, x, mode))
         return x
@@ -68,7 +68,7 @@ class SegNet(nnx.Module):
         last = unpool(x, places[0][1], places[0][0])
         return last if cut == "last_block" else self.decoder0(last, mode)
 
-    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
+    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b *out c"]:
         """Logits from the activation in front of the cut."""
         return self.conv(self.decoder0(activation, mode) if cut == "last_block" else activation)
 

@@ -37,9 +37,9 @@ class WindowAttention(nnx.Module):
         width = channels // self.heads
         q, k, v = jnp.moveaxis(self.qkv(x).reshape(*batch, tokens, 3, self.heads, width), -3, 0)
         bias = self.relative_position_bias_table[...][relative_position(self.window)]
-        scores = jnp.einsum("bnqhw,bnkhw->bnhqk", q * width**-0.5, k) + bias.transpose(2, 0, 1)
+        scores = jnp.einsum("bnqhw,bnkhw->bnhqk", q * width**-0.5, k) + bias.transpose(2, 0, 1)[None, None]
         if allowed is not None:
-            scores = scores + jnp.where(allowed, 0.0, MASKED)[:, None]
+            scores = scores + jnp.where(allowed, 0.0, MASKED)[None, :, None]
         y = jnp.einsum("bnhqk,bnkhw->bnqhw", jax.nn.softmax(scores, -1), v).reshape(x.shape)
         return self.dropout(self.proj(y), mode)
 

@@ -57,7 +57,7 @@ class UNet(nnx.Module):
         last = self.up_concat1.join(self.up_concat2(d3, [e2], mode), [e1])
         return last if cut == "last_block" else self.up_concat1.conv(last, mode)
 
-    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
+    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b *out c"]:
         """Logits from the activation in front of the cut."""
         return self.outconv1(self.up_concat1.conv(activation, mode) if cut == "last_block" else activation)
 

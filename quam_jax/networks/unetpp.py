@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
 from .architecture import Architecture
-from .layers import Conv
+from .layers import Conv, per_channel
 from .pooling import max_pool
 from .published_blocks import TripleBlock, UpBlock, infer_published
 
@@ -67,15 +67,16 @@ class UNetpp(nnx.Module):
         last = self.up_concat04.join(nodes[1, DEPTH - 1], [nodes[0, k] for k in range(DEPTH)])
         return last if cut == "last_block" else self._features(last, mode)
 
-    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
+    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b *out c"]:
         """Logits from the activation in front of the cut."""
         features = self._features(activation, mode) if cut == "last_block" else activation
         # the mean of four linear maps is one linear map of the concatenated features
         heads = [getattr(self, name) for name in self._heads]
         weight = jnp.concatenate([head.weight[...][0, 0] for head in heads])
-        return (features @ weight + sum(head.bias[...] for head in heads)) / DEPTH
+        logits = features @ weight
+        return (logits + per_channel(sum(head.bias[...] for head in heads), logits)) / DEPTH
 
-    def _features(self, last: Float[Array, "b h w f"], mode: Mode) -> Float[Array, "b h w g"]:
+    def _features(self, last: Float[Array, "b h w f"], mode: Mode) -> Float[Array, "b *out g"]:
         channels = last.shape[-1] // (DEPTH + 1)
         return jnp.concatenate([last[..., 2 * channels :], self.up_concat04.conv(last, mode)], -1)
 

@@ -66,7 +66,7 @@ class UNetppp(nnx.Module):
         last = self._branches(1, features)
         return last if cut == "last_block" else self._merge(1, last)
 
-    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b h w c"]:
+    def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b *out c"]:
         """Logits from the activation in front of the cut."""
         return self.outconv1(self._merge(1, activation) if cut == "last_block" else activation)
 
@@ -83,7 +83,7 @@ class UNetppp(nnx.Module):
             [jax.nn.relu(getattr(self, _branch(source, level))(resized(source))) for source in range(1, LEVELS + 1)], -1
         )
 
-    def _merge(self, level: int, branches: Float[Array, "b h w f"]) -> Float[Array, "b h w f"]:
+    def _merge(self, level: int, branches: Float[Array, "b h w f"]) -> Float[Array, "b *out f"]:
         return jax.nn.relu(getattr(self, f"conv{level}d_1")(branches))
 
 

@@ -124,7 +124,7 @@ def combine_best(
     return Selected(np.take_along_axis(preds, index, 1), changed)
 
 
-def uncertainty_a(preds: Float[np.ndarray, "b s m c *space"], weights: Float[np.ndarray, "b s m"] | None = None) -> Uncertainty:
+def uncertainty_a(preds: Float[np.ndarray, "b s m c *space"], weights: Float[np.ndarray, "b u v"] | None = None) -> Uncertainty:
     """Published setting (a): entropy of the mean prediction, split into the mean entropy and the rest.
 
     Probabilities are clamped to [1e-8, 1] without being normalised again, and weights are divided by their
@@ -144,7 +144,7 @@ def uncertainty_a(preds: Float[np.ndarray, "b s m c *space"], weights: Float[np.
 def uncertainty_b(
     reference: Float[np.ndarray, "b c *space"],
     preds: Float[np.ndarray, "b s m c *space"],
-    weights: Float[np.ndarray, "b s m"] | None = None,
+    weights: Float[np.ndarray, "b u v"] | None = None,
 ) -> Uncertainty:
     """Published setting (b): cross-entropy to the reference, split into the reference's entropy and the rest.
 

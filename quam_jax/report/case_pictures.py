@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from . import figures
 from .folder import Case
@@ -126,7 +126,7 @@ def _contours(plane: Plane, layers: Layers) -> dict[str, list[str]]:
     """Outlines by name, one path a tile; those of all raters are one path."""
     arrays = layers.arrays
 
-    def draw(labels: Int[np.ndarray, "*space"]) -> list[str]:
+    def draw(labels: Integer[np.ndarray, "*space"]) -> list[str]:
         tiles = figures.shrink_labels(plane.tiles(labels), plane.block)
         return [figures.outline(tile) for tile in tiles]
 

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from .planes import Plane, orthogonal_planes
 
@@ -27,7 +27,7 @@ def comparison_page(
     compared: Any,
     *,
     images: tuple[np.ndarray | None, np.ndarray | None],
-    labels: tuple[Int[np.ndarray, "*space"], Int[np.ndarray, "*space"]],
+    labels: tuple[Integer[np.ndarray, "*space"], Integer[np.ndarray, "*space"]],
     spacing: Sequence[float],
     orientation: str | None,
 ) -> str:
@@ -113,7 +113,7 @@ def _picture(
     compared: Any,
     *,
     images: tuple[np.ndarray | None, np.ndarray | None],
-    labels: tuple[Int[np.ndarray, "*space"], Int[np.ndarray, "*space"]],
+    labels: tuple[Integer[np.ndarray, "*space"], Integer[np.ndarray, "*space"]],
     spacing: Sequence[float],
     orientation: str | None,
 ) -> str:
@@ -160,7 +160,7 @@ def _picture(
     return f"<p><img alt='planes through voxel {' '.join(map(str, place))}' src='data:image/png;base64,{text}'></p>"
 
 
-def _outline(panel: Any, labels: Int[np.ndarray, "h w"]) -> None:
+def _outline(panel: Any, labels: Integer[np.ndarray, "h w"]) -> None:
     for label, colour in zip(
         np.unique(labels[labels > 0]), ("#ffd166", "#06d6a0", "#4cc9f0", "#f78c6b", "#c77dff") * 60, strict=False
     ):

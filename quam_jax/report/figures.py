@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, UInt8
+from jaxtyping import Bool, Float, Integer, Num, UInt8
 from PIL import Image as PillowImage
 
 LEVELS = 128  # steps of a colour scale; index LEVELS marks NaN
@@ -109,7 +109,7 @@ def shrink(tiles: Float[np.ndarray, "n h w ..."], block: int) -> Float[np.ndarra
     return (full.sum(axis=(2, 4), dtype=np.float64) / counts).astype(np.float32)
 
 
-def shrink_labels(tiles: Int[np.ndarray, "n h w"], block: int) -> Int[np.ndarray, "n hb wb"]:
+def shrink_labels(tiles: Integer[np.ndarray, "n h w"], block: int) -> Integer[np.ndarray, "n hb wb"]:
     """The label in the middle of every block."""
     if block == 1:
         return tiles
@@ -133,7 +133,7 @@ def make_sheet(tiles: Num[np.ndarray, "n h w ..."]) -> Num[np.ndarray, "rows col
     return np.swapaxes(grid, 1, 2).reshape(rows * h, columns * w, *tiles.shape[3:])
 
 
-def outline(labels: Int[np.ndarray, "h w"]) -> str:
+def outline(labels: Integer[np.ndarray, "h w"]) -> str:
     """SVG path along the pixel edges of every label above 0; one unit a pixel, outlines and holes closed."""
     return "".join(_outline(labels == label) for label in range(1, int(labels.max(initial=0)) + 1))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from . import figures
 from .plots import member_class
@@ -23,10 +23,10 @@ TITLES = {"total": "Total", "aleatoric": "Aleatoric", "epistemic": "Epistemic", 
 
 def maps_html(
     maps: Mapping[str, Float[np.ndarray, "*space"]],
-    segmentation: Int[np.ndarray, "*space"],
+    segmentation: Integer[np.ndarray, "*space"],
     *,
     classes: int,
-    adversarial: Int[np.ndarray, " n *space"] | None = None,
+    adversarial: Integer[np.ndarray, " n *space"] | None = None,
     names: Sequence[str] = (),
     facts: str = "",
 ) -> str:

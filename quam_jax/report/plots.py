@@ -67,7 +67,7 @@ def trajectory_plot(
     def x(step: int) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (0.5 if steps == 1 else step / (steps - 1))
 
-    def y(value: float) -> float:
+    def y(value: float | np.floating) -> float:
         place = (np.log(value / low) / np.log(high / low)) if logarithmic else (value - low) / (high - low)
         return float(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * place)
 

@@ -201,7 +201,7 @@ def _half_margin(date: Date, before: int, after: int, inside: Int[np.ndarray, " 
     return (flat[inside, after].astype(np.float64) - flat[inside, before]) / 2
 
 
-def _voxels_of(numbers: Int[np.ndarray, "*space"]) -> list[Int[np.ndarray, " n"]]:
+def _voxels_of(numbers: Int[np.ndarray, "*space"]) -> list[Int[np.ndarray, " _"]]:
     """Flat indices of the voxels of every number from 1."""
     flat = numbers.reshape(-1)
     changed = np.flatnonzero(flat)

@@ -118,7 +118,7 @@ def retention_curve(errors: Float[np.ndarray, " n"], order: Int[np.ndarray, " n"
     return 1 - np.concatenate([[0.0], np.cumsum(errors[np.asarray(order)])]) / total
 
 
-def retention_area(curve: Float[np.ndarray, " n+1"], *, up_to: float = 1.0) -> float:
+def retention_area(curve: Float[np.ndarray, " places"], *, up_to: float = 1.0) -> float:
     """Mean height of a retention curve over the first share `up_to` of the items, joined by straight lines; lower is better.
 
     A random order has 1 - up_to/2 in expectation. ValueError unless 0 < up_to <= 1.

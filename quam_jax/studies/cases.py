@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from ..data.cases import read_case_files
 from ..data.datasets import Case
@@ -21,7 +21,7 @@ class StudyCase(NamedTuple):
 
     identity: Identity
     image: Float[np.ndarray, "*space i"]
-    raters: Int[np.ndarray, " a *space"]
+    raters: Integer[np.ndarray, " a *space"]
     spacing: tuple[float, ...]
     picture: Float[np.ndarray, "*space j"]
     digest: str

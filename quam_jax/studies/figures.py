@@ -87,7 +87,7 @@ def draw_strip(case: StudyCase, maps: Mapping[str, Float[np.ndarray, "*space"]],
 
 
 def draw_strips(
-    cases: Sequence[StudyCase], maps: Mapping[str, Mapping[str, Float[np.ndarray, "h w"]]], path: Path, *, classes: int
+    cases: Sequence[StudyCase], maps: Mapping[str, Mapping[str, Float[np.ndarray, "_ _"]]], path: Path, *, classes: int
 ) -> None:
     """A row a case: input, rater entropy and chosen maps (`maps[case][title]`), each map on its own scale from 0; images only."""
     rows = [case for case in cases if case.identity.name in maps and case.raters.ndim == 3]

@@ -50,7 +50,7 @@ def region_targets(
 
 
 def part_targets(
-    parts: Sequence[Int[np.ndarray, " p"]],
+    parts: Sequence[Int[np.ndarray, " _"]],
     labels: Int[np.ndarray, "*space"],
     wanted: Sequence[Int[np.ndarray, "*space"]],
     *,
@@ -77,7 +77,7 @@ def part_targets(
     )
 
 
-def region_points(region_map: RegionMap) -> list[Int[np.ndarray, " p"]]:
+def region_points(region_map: RegionMap) -> list[Int[np.ndarray, " _"]]:
     """Flat indices of the pixels of every region, in order."""
     flat = region_map.reshape(-1)
     order = np.argsort(flat, kind="stable")

@@ -10,11 +10,11 @@ from jaxtyping import Array, Float, Key
 class Strengths(NamedTuple):
     """How strong augmentation is (TrainConfig), as data of a step, so that other values compile nothing anew."""
 
-    rotation: float
-    scaling: float
-    brightness: float
-    contrast: float
-    grain: float
+    rotation: float | Array
+    scaling: float | Array
+    brightness: float | Array
+    contrast: float | Array
+    grain: float | Array
 
 
 def augment(
@@ -44,7 +44,7 @@ def augment(
         places = _warped(image.shape[:-1], angle * jnp.deg2rad(strengths.rotation), size * jnp.log1p(strengths.scaling))
         image, target = _read(image, places, mode="nearest"), _read(target, places, mode="constant")
     a, b, c, d = jax.random.split(light, 4)
-    mean = jnp.mean(image, tuple(range(rank)))
+    mean = jnp.mean(image, tuple(range(rank)), keepdims=True)
     factor = jnp.exp(jnp.log1p(strengths.contrast) * jax.random.uniform(a, minval=-1.0))
     offset = strengths.brightness * jax.random.uniform(b, minval=-1.0)
     grain = strengths.grain * jax.random.uniform(c) * jax.random.normal(d, image.shape)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 
 from ..data.preprocess import pad_to_shape
 from ..models.model import Network
 from .settings import TrainConfig
 
-Example = tuple[Float[np.ndarray, "*space i"], Num[np.ndarray, "..."]]
+Example = tuple[Float[np.ndarray, "... i"], Num[np.ndarray, "..."] | Bool[np.ndarray, "..."]]  # each of a size of its own
 
 
 def check_examples(network: Network, cases: Sequence[Example], *, what: str) -> list[Example]:

@@ -83,7 +83,7 @@ def _step(
     # half of a step's operations, which nobody needs where no head of the chunk pays for the fit
     gradient = lax.cond(
         jnp.any(slope != 0),
-        lambda: gradient + slope * fit_gradient(problem.transposed, problem.wanted, probs),
+        lambda: gradient + slope[None, None] * fit_gradient(problem.transposed, problem.wanted, probs),
         lambda: gradient,
     )
     feasible = violation <= 0

@@ -75,7 +75,7 @@ def line_search(
     goal = bound - slack * TOLERANCE / 2  # Newton's method comes from above: aimed a little lower it ends inside
 
     def loss_and_slope(step: Array) -> tuple[Array, Array]:
-        probs, partition = probabilities(base + step * moved)
+        probs, partition = probabilities(base + step[None, None] * moved)
         slope = jnp.einsum("qkt,qkt->t", probs, moved) / count - linear
         return partition / count - start - step * linear, slope
 
@@ -102,6 +102,6 @@ def line_search(
         lambda state: (narrow(state[0]), state[1] + 1),
         ((first, zeros, zeros + problem.reference_loss[0], zeros + jnp.inf), 0),
     )
-    logits, objective, _ = point_loss(*asked, theta[..., None] + step * direction)
+    logits, objective, _ = point_loss(*asked, theta[..., None] + step[None, None] * direction)
     record = HeadRecord(class_probabilities(logits), objective, loss, zeros)
     return HeadRecord(*(leaf[None] for leaf in record))

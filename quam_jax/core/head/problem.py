@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int, Key
 from ..network import CutNetwork, Parameters, described, like, named_leaves
 from .loss import fit_loss
 
-Head = tuple[Array, ...]  # kernel [f c], and bias [c] where there is one
+Head = tuple[Float[Array, "f c *t"]] | tuple[Float[Array, "f c *t"], Float[Array, "c *t"]]
+"""Kernel, and bias where there is one; of one head, or along the last axis of many."""
 
 
 class HeadProblem(NamedTuple):
@@ -72,10 +73,11 @@ def head_of(network: CutNetwork, params: Parameters) -> Head:
     """The head's kernel as a matrix, and its bias where it has one."""
     leaves = [named_leaves(params)[name] for name in network.tail_names("head")]
     kernel = next(leaf for leaf in leaves if leaf.ndim >= 2)
-    return (kernel.reshape(kernel.shape[-2:]), *(leaf for leaf in leaves if leaf.ndim == 1))
+    matrix, bias = kernel.reshape(kernel.shape[-2:]), [leaf for leaf in leaves if leaf.ndim == 1]
+    return (matrix, bias[0]) if bias else (matrix,)
 
 
-def columns_of(head: tuple[Float[Array, "..."], ...]) -> Float[Array, "g k *t"]:
+def columns_of(head: Head) -> Float[Array, "g k *t"]:
     """The head as one matrix, its bias as the last row: one column a class, or for two classes the margin of class 1 over 0."""
     weights = jnp.concatenate([head[0], *(leaf[None] for leaf in head[1:])])
     return weights[:, 1:] - weights[:, :1] if weights.shape[1] == 2 else weights
@@ -128,7 +130,7 @@ def head_problem(
     features = head_features(fit.reshape(-1, fit.shape[-1])[jnp.asarray(points)], head)
     theta = columns_of(head)
     columns = theta.shape[1]
-    hot = chosen[..., None] == (jnp.arange(columns) if columns > 1 else jnp.ones(1, int))
+    hot = chosen[..., None] == (jnp.arange(columns) if columns > 1 else jnp.ones(1, int))[None, None]
     wanted = jnp.einsum("sqf,sqk->sfk", features, hot.astype(jnp.float32)) / points.shape[1]
     losses = jnp.stack([fit_loss(features[s], wanted[s], theta[..., None])[0][0] for s in range(len(batch))])
     return HeadProblem(features, jnp.swapaxes(features, 1, 2), wanted, head, losses)

@@ -140,4 +140,4 @@ def _search_chunk(
 
 def _one_hot(labels: Int[Array, "t p"], columns: int) -> Float[Array, "p k t"]:
     classes = jnp.arange(columns) if columns > 1 else jnp.ones(1, int)
-    return jnp.moveaxis(labels[..., None] == classes, 0, 2).astype(jnp.float32)
+    return jnp.moveaxis(labels[..., None] == classes[None, None], 0, 2).astype(jnp.float32)

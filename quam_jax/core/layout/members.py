@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..compilation import jit, side_by_side
 from ..schedule import StepPlan
@@ -23,6 +24,11 @@ from ..step import Frozen, Record, Setup, State, StepInputs, Target, begin, fit_
 from .choose import PROBE, Layout, memory_budget
 
 Job = tuple[int, ...]  # what tells a member apart: image, target and member
+# of the members of a group: mapped, one along a leading axis; otherwise one a member
+Wanted = Target | tuple[Target, ...]
+States = State | tuple[State, ...]
+Inputs = StepInputs | tuple[StepInputs, ...]
+Records = Record | tuple[Record, ...]
 _COMPILED: set[Hashable] = set()  # kinds of groups that have run in this process
 
 
@@ -113,8 +119,8 @@ def _run_chunk(
         noise = [draw(jobs[i], last) for i in group]
         return shared._replace(noise=_stack(noise)) if mapped else tuple(shared._replace(noise=masks) for masks in noise)
 
-    states: list[Any] = []
-    chosen: list[Any] = []
+    states: list[States] = []
+    chosen: list[Wanted] = []
     for group in groups:
         one_by_one = tuple(jax.tree.map(lambda x, i=i: x[i], targets) for i in group) if not mapped else ()
         chosen.append(_shared_out(targets, layout.devices) if mapped else one_by_one)
@@ -183,7 +189,9 @@ def _stack(rows: Any) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
 
-def _mapped(function: Callable[..., Any], setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: StepInputs) -> Any:
+def _mapped(
+    function: Callable[..., Any], setup: Setup, frozen: Frozen, targets: Target, states: State, inputs: StepInputs
+) -> Any:
     one = functools.partial(function, setup, frozen)
     return jax.vmap(one, (0, 0, StepInputs(None, None, None, 0)))(targets, states, inputs)  # type: ignore[arg-type]  # axes
 
@@ -200,7 +208,7 @@ def _rows(records: tuple[Record, ...]) -> Record:
 
 
 @jit(static_argnames=("setup", "count", "mapped"))
-def _begin(setup: Setup, frozen: Frozen, count: int, mapped: bool) -> Any:
+def _begin(setup: Setup, frozen: Frozen, count: int, mapped: bool) -> States:
     state = begin(setup, frozen)
     if mapped:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), state)
@@ -208,20 +216,22 @@ def _begin(setup: Setup, frozen: Frozen, count: int, mapped: bool) -> Any:
 
 
 @jit(static_argnames="setup")
-def _fit_loss(setup: Setup, frozen: Frozen, state: State, inputs: StepInputs) -> Any:
+def _fit_loss(setup: Setup, frozen: Frozen, state: State, inputs: StepInputs) -> Float[Array, ""]:
     return fit_loss_of(setup, frozen, state, inputs)
 
 
 @jit(static_argnames=("setup", "advance"), donate_argnames="states")
-def _step(setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any, advance: Any) -> tuple[State, Record]:
+def _step(
+    setup: Setup, frozen: Frozen, targets: Wanted, states: States, inputs: Inputs, advance: Callable[..., Any]
+) -> tuple[States, Records]:
     return advance(step, setup, frozen, targets, states, inputs)
 
 
 @jit(static_argnames=("setup", "advance", "scanned"), donate_argnames="states")
 def _steps(
-    setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any, advance: Any, scanned: bool
-) -> tuple[State, Record]:
-    def one(carry: Any, row: Any) -> tuple[Any, Any]:
+    setup: Setup, frozen: Frozen, targets: Wanted, states: States, inputs: Inputs, advance: Callable[..., Any], scanned: bool
+) -> tuple[States, Records]:
+    def one(carry: States, row: Any) -> tuple[States, Records]:
         return advance(step, setup, frozen, targets, carry, row)
 
     if scanned:
@@ -234,5 +244,7 @@ def _steps(
 
 
 @jit(static_argnames=("setup", "advance"))
-def _measure(setup: Setup, frozen: Frozen, targets: Any, states: Any, inputs: Any, advance: Any) -> Record:
+def _measure(
+    setup: Setup, frozen: Frozen, targets: Wanted, states: States, inputs: Inputs, advance: Callable[..., Any]
+) -> Records:
     return advance(measure, setup, frozen, targets, states, inputs)

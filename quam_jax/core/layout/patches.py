@@ -104,7 +104,7 @@ def _windows(
 ) -> tuple[Float[Array, "t *window f"], Int[Array, "t rank"]]:
     """Windows of `side` pixels that begin `before` pixels in front of each place, moved inside the image, and their corners."""
     window = (side,) * place.shape[1]
-    corner = jnp.clip(place - before, 0, jnp.asarray(images.shape[1:-1]) - side)
+    corner = jnp.clip(place - before, 0, jnp.asarray(images.shape[1:-1])[None] - side)
 
     def cut(index: Array, start: Array) -> Array:
         return jax.lax.dynamic_slice(images, (index, *start, 0), (1, *window, images.shape[-1]))[0]

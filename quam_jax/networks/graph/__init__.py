@@ -76,7 +76,7 @@ class GraphNetwork(nnx.Module):
             for cut, place, _ in self.places
         }
 
-    def __call__(self, x: Float[Array, "b *space i"], mode: Mode = EVAL) -> Float[Array, "b *space c"]:
+    def __call__(self, x: Float[Array, "b *space i"], mode: Mode = EVAL) -> Float[Array, "b *out c"]:
         program = self._checked(x, mode)
         return last(run(program, self._weights(), {program.image: Last(x)}, program.nodes)[program.output])
 
@@ -92,7 +92,7 @@ class GraphNetwork(nnx.Module):
             )
         return last(value) if rank(value) == x.ndim else plain(value)
 
-    def tail(self, activation: Float[Array, "b ..."], mode: Mode, *, cut: str) -> Float[Array, "b *space c"]:
+    def tail(self, activation: Float[Array, "b ..."], mode: Mode, *, cut: str) -> Float[Array, "b *out c"]:
         """Logits from the activation in front of the cut."""
         _check_mode(mode)
         program, weights = parse(self.program), self._weights()

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..convolution import convolution
 from ..layers import transposed_convolution
 from .axes import Sizes, each
-from .values import Last, kernel, last, plain, register
+from .values import Last, aligned, kernel, last, register
 
 
 def _numbers(count: int) -> tuple[str, str, str]:
@@ -41,7 +41,7 @@ def convolve(
         if any(a != b for a, b in pairs):
             x, pairs = jnp.pad(x, [(0, 0), *pairs, (0, 0)]), [(0, 0)] * count
         y = convolution(x, weight, stride=stride, padding=[p for p, _ in pairs], dilation=dilation, groups=groups)
-    return Last(y if bias is None else y + plain(bias))
+    return Last(y if bias is None else y + aligned(bias, y))
 
 
 def _depthwise(
@@ -60,7 +60,7 @@ def _depthwise(
         start = [t * d for t, d in zip(tap, dilation, strict=True)]
         limit = [b + (n - 1) * s + 1 for b, n, s in zip(start, sizes, stride, strict=True)]
         window = lax.slice(x, (0, *start, 0), (x.shape[0], *limit, x.shape[-1]), (1, *stride, 1))
-        total = total + window * weight[(*tap, 0)]
+        total = total + window * aligned(weight[(*tap, 0)], window)
     return total
 
 
@@ -106,7 +106,7 @@ def convolve_transposed(
             dimension_numbers=_numbers(count),
             feature_group_count=groups,
         )
-    return Last(y if bias is None else y + plain(bias))
+    return Last(y if bias is None else y + aligned(bias, y))
 
 
 @register("convolution")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.scipy import special
 from jaxtyping import Array
 
-from .values import Last, elementwise, is_array, plain, register
+from .values import Last, aligned, elementwise, is_array, plain, register
 
 # 64-bit types are computed in 32 bits: JAX's default, and enough for indices and logits
 DTYPES: dict[str, Any] = {
@@ -252,7 +252,7 @@ def prelu(x: Any, weight: Any) -> Any:
     """x, or its product with a weight of its channel where negative."""
     slope = plain(weight)
     if isinstance(x, Last):
-        return Last(jnp.where(x.array > 0, x.array, x.array * slope.reshape(-1)))
+        return Last(jnp.where(x.array > 0, x.array, x.array * aligned(slope.reshape(-1), x.array)))
     x = plain(x)
     slope = slope.reshape(-1) if x.ndim < 2 else slope.reshape(1, -1, *(1,) * (x.ndim - 2))
     return jnp.where(x > 0, x, x * slope)

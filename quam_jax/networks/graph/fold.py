@@ -7,7 +7,7 @@ from jax import lax
 
 from .convolution import convolve
 from .program import Node, Program, Ref, Weight, references
-from .values import Last, Stored, kernel, plain
+from .values import Last, Stored, aligned, kernel, plain
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
@@ -45,4 +45,5 @@ def convolve_normalised(convolution: Sequence[Any], norm: Sequence[Any]) -> Last
     shift = shift if shift_ is None else shift + plain(shift_)
     bias = rest[0] if rest else None
     bias = shift if bias is None else plain(bias) * scale + shift
-    return convolve(x, Stored(kernel(weight, "conv") * scale, "conv"), bias, *rest[1:])
+    weight = kernel(weight, "conv")
+    return convolve(x, Stored(weight * aligned(scale, weight), "conv"), bias, *rest[1:])

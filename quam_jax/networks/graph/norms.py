@@ -10,14 +10,14 @@ from jax import lax
 from jaxtyping import Array
 
 from .elementwise import DTYPES
-from .values import Last, last, operation, physical, plain, rank, register
+from .values import Last, aligned, last, operation, physical, plain, rank, register
 
 Axes = int | Sequence[int] | None
 
 
 def _affine(x: Array, weight: Any, bias: Any) -> Array:
-    x = x if weight is None else x * plain(weight)
-    return x if bias is None else x + plain(bias)
+    x = x if weight is None else x * aligned(weight, x)
+    return x if bias is None else x + aligned(bias, x)
 
 
 def _normalise(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
@@ -28,8 +28,8 @@ def _normalise(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
 @register("batch_norm_inference")
 def normalise_batch(x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float) -> Last:
     """(x - mean) / sqrt(var + eps) weight + bias by running statistics."""
-    scale = lax.rsqrt(plain(var) + eps)
-    return Last(_affine((last(x) - plain(mean)) * (scale if weight is None else scale * plain(weight)), None, bias))
+    x, scale = last(x), lax.rsqrt(plain(var) + eps)
+    return Last(_affine((x - aligned(mean, x)) * aligned(scale if weight is None else scale * plain(weight), x), None, bias))
 
 
 @register("instance_norm")

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .values import kernel, plain, register
+from .values import aligned, kernel, plain, register
 
 
 @register("linear")
 def multiply_weights(x: Any, weight: Any, bias: Any = None) -> Array:
     """x @ weight + bias."""
     y = plain(x) @ kernel(weight, "linear")
-    return y if bias is None else y + plain(bias)
+    return y if bias is None else y + aligned(bias, y)
 
 
 @register("matmul", "mm", "bmm")
@@ -28,7 +28,8 @@ def multiply_add(bias: Any, x: Any, y: Any, beta: float = 1, alpha: float = 1) -
     """beta bias + alpha x @ y."""
     product = plain(x) @ plain(y)
     scaled = product if alpha == 1 else alpha * product
-    return scaled + (plain(bias) if beta == 1 else beta * plain(bias))
+    added = aligned(bias, product)
+    return scaled + (added if beta == 1 else beta * added)
 
 
 @register("einsum")
@@ -56,5 +57,6 @@ def attend(
     if is_causal:
         mask = jnp.tril(jnp.ones(scores.shape[-2:], bool))
     if mask is not None:
+        mask = aligned(mask, scores)
         scores = jnp.where(mask, scores, -jnp.inf) if mask.dtype == bool else scores + mask
     return jax.nn.softmax(scores, -1) @ value

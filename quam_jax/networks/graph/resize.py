@@ -109,7 +109,7 @@ def _nearest(size: int, out: int, step: float, offset: float) -> Int[np.ndarray,
     return np.minimum(((np.arange(out, dtype=np.float32) + np.float32(offset)) * np.float32(step)).astype(int), size - 1)
 
 
-def _take(x: Array, indices: Sequence[Int[np.ndarray, " out"]]) -> Last:
+def _take(x: Array, indices: Sequence[Int[np.ndarray, " _"]]) -> Last:
     for axis, index in enumerate(indices, start=1):
         size, out = x.shape[axis], len(index)
         if out % size == 0 and np.array_equal(index, np.arange(out) // (out // size)):

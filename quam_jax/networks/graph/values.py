@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 OPERATIONS: dict[str, Callable[..., Any]] = {}
@@ -58,6 +59,11 @@ def plain(value: Any) -> Any:
 def last(value: Any) -> Array:
     """An array with the second axis moved to the end."""
     return value.array if isinstance(value, Last) else jnp.moveaxis(plain(value), 1, -1)
+
+
+def aligned(value: Any, x: Array) -> Array:
+    """An array in ATen's order with axes of size 1 in front, as many as it lacks beside `x`."""
+    return lax.broadcast_to_rank(plain(value), x.ndim)
 
 
 def kernel(value: Any, layout: str) -> Array:
@@ -125,18 +131,18 @@ def elementwise(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         def call(*args: Any, **kwargs: Any) -> Any:
             values = [*args, *kwargs.values()]
             count = max(map(rank, values), default=0)
-            if any(isinstance(v, Last) and v.array.ndim == count for v in values):
+            moved = any(isinstance(v, Last) and v.array.ndim == count for v in values)
 
-                def move(value: Any) -> Any:
-                    if not is_array(value) or rank(value) == 0:
-                        return plain(value)
-                    if rank(value) == count:
-                        return last(value)
-                    array = plain(value)
-                    return last(array.reshape(*(1,) * (count - array.ndim), *array.shape))
+            def lay(value: Any) -> Any:
+                if not is_array(value) or rank(value) == 0:
+                    return plain(value)
+                if moved and rank(value) == count:
+                    return last(value)
+                array = lax.broadcast_to_rank(plain(value), count)
+                return last(array) if moved else array
 
-                return Last(function(*map(move, args), **{k: move(v) for k, v in kwargs.items()}))
-            return function(*plain(args), **{k: plain(v) for k, v in kwargs.items()})
+            result = function(*map(lay, args), **{k: lay(v) for k, v in kwargs.items()})
+            return Last(result) if moved else result
 
         OPERATIONS.update(dict.fromkeys(names, call))
         return function

@@ -85,7 +85,7 @@ def _neighbours(mask: Bool[np.ndarray, "*space"]) -> csr_array:
     return _graph(pairs, int(mask.sum()), weights)
 
 
-def _parts(graph: csr_array, nodes: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " n"]]:
+def _parts(graph: csr_array, nodes: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " _"]]:
     """The connected parts of some nodes of a graph."""
     if not len(nodes):
         return []
