@@ -84,7 +84,7 @@ def test_parts_are_the_modules_own_figures():
     assert row["volume_error_consensus"] == pytest.approx((labels.sum() - truth.sum()) * 0.96)
     figures = calibration.calibration(q[near], raters[:, near], bins=7)
     assert row["ece_raters_band"] == pytest.approx(figures["ece"])
-    assert row["ece_raters"] == pytest.approx(calibration.calibration(q, raters, bins=7)["ece"])
+    assert row["mce_raters"] == pytest.approx(calibration.calibration(q, raters, bins=7)["mce"])
     assert row["ece_soft_band"] == pytest.approx(calibration.calibration_soft(q[near], mean[near], bins=7)["ece"])
     assert row["nll_soft"] == pytest.approx(calibration.nll_soft(q, mean))
     assert row["ged_v"] == pytest.approx(distribution.distribution_figures(samples, raters, classes=2)["ged_v"])
