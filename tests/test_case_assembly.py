@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,10 +11,13 @@ import pytest
 
 from quam_jax.case.fit import fit_patches
 from quam_jax.case.masks import wanted_masks
+from quam_jax.case.patches import Scene
 from quam_jax.case.quantified import Quantified
 from quam_jax.case.quantify import quantify, quantify_images
 from quam_jax.case.shared import CaseModel, whole_image_model
 from quam_jax.config import Config, ExecutionConfig, SearchConfig, TargetConfig
+from quam_jax.data.patches import lay_patches
+from quam_jax.data.plans import Grid
 from quam_jax.models.coding import Coding
 from quam_jax.models.predict import predict
 from tests.planned import plan_of
@@ -178,11 +180,14 @@ def test_folds_draw_fit_points_of_their_own() -> None:
 @pytest.mark.parametrize("planned", [False, True])
 def test_random_masks_differ(planned: bool) -> None:
     config = Config(targets=TargetConfig(shapes=("random", "random")), search=HEADS)
-    labels, logits = np.zeros((6, 7, 8), int), np.zeros((6, 7, 8, 3), np.float32)
-    scene: Any = SimpleNamespace(grid=None, labels=jnp.asarray(labels), probs=jnp.asarray(logits), key=jax.random.key(0))
+    shape, spacing = (6, 7, 8), (1.0, 1.0, 1.0)
+    labels, logits = np.zeros(shape, np.int32), np.zeros((*shape, 3), np.float32)
+    scene = Scene(logits, lay_patches(shape, shape), jax.random.key(0), jnp.asarray(labels), jnp.asarray(logits))
     if planned:
-        scene.grid, scene.logits = SimpleNamespace(spacing=(1.0, 1.0, 1.0)), logits
-    shared: Any = SimpleNamespace(coding=Coding(3))
+        box = tuple(slice(0, n) for n in shape)
+        grid = Grid(geometry_of(labels, spacing), plan_of(), shape, box, spacing, shape, spacing)
+        scene = scene._replace(grid=grid, logits=logits, probs=logits)
+    shared = CaseModel((), Coding(3), ())
     first, second = wanted_masks(shared, scene, config=config)
     assert (first != second).any() and set(np.unique(first)) == set(np.unique(second)) == {0, 1, 2}
 

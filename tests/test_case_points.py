@@ -1,8 +1,5 @@
 """Pixels and regions on a grid: the band in millimetres, and what flips cost in several folds."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -10,14 +7,19 @@ from quam_jax.case.points import _cheapest, _special_pixels, owners, share_out
 from quam_jax.config import Config, TargetConfig
 from quam_jax.core.fragility import Fragility
 from quam_jax.data.patches import lay_patches
+from quam_jax.data.plans import Grid
+from tests.planned import plan_of
+from tests.volume_by_hand import geometry_of
 
 
-@pytest.mark.parametrize(("axis", "layers"), [(0, 0), (1, 3), (2, 1)])
+@pytest.mark.parametrize(("axis", "layers"), [(0, 0), (1, 2), (2, 1)])
 def test_the_band_counts_steps_of_the_middle_voxel_side(axis: int, layers: int) -> None:
-    """Voxels of 4, 1 and 2 mm, and a band of 1.5 steps of 2 mm: no layer of the first, three of the second, one of the third."""
+    """Voxels of 4, 1 and 2 mm, and a band of one step of 2 mm: no layer of the first, two of the second, one of the third."""
     labels = np.moveaxis((np.arange(12) >= 6).astype(int)[None, :, None] * np.ones((6, 1, 6), int), 1, axis)
-    config = Config(targets=TargetConfig(target="pixel", pixels="band", band_width=1.5))
-    grid: Any = SimpleNamespace(spacing=(4.0, 1.0, 2.0))
+    config = Config(targets=TargetConfig(target="pixel", pixels="band", band_width=1))
+    shape, spacing = labels.shape, (4.0, 1.0, 2.0)
+    box = tuple(slice(0, n) for n in shape)
+    grid = Grid(geometry_of(labels, spacing), plan_of(), shape, box, spacing, shape, spacing)
     found = _special_pixels(grid, labels, config=config)
     assert found is not None and len(found) == 2 * layers * 36
     assert sorted(set(np.unravel_index(found, labels.shape)[axis].tolist())) == list(range(6 - layers, 6 + layers))

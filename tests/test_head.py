@@ -244,9 +244,9 @@ def test_losses_and_gradients_by_hand(columns: int) -> None:
 def test_the_fisher_matrix_is_the_hessian_of_the_fit_loss(columns: int) -> None:
     """Under cross-entropy they are the same, with or without labels; damped by a fraction of the mean diagonal."""
     rng = np.random.default_rng(0)
-    features, wanted = rng.standard_normal((40, 4)).astype(np.float32), rng.standard_normal((4, columns)).astype(np.float32)
-    kernel = jnp.asarray(rng.standard_normal((4, max(columns, 2))), jnp.float32)
-    problem = HeadProblem(features[None], features.T[None], wanted[None], (kernel,), np.zeros(1))  # type: ignore[arg-type]
+    shapes = (40, 4), (4, columns), (4, max(columns, 2))
+    features, wanted, kernel = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+    problem = HeadProblem(features[None], features.T[None], wanted[None], (kernel,), jnp.zeros(1))
 
     def loss(flat: jax.Array) -> jax.Array:
         return fit_loss(problem.features[0], problem.wanted[0], flat.reshape(columns, 4).T[..., None])[0][0]
