@@ -31,7 +31,7 @@ def compiler_options() -> dict[str, Any]:
     return {name: value for name, value in _CPU_OPTIONS.items() if _known(name, value)}
 
 
-def _known(name: str, value: str) -> bool:
+def _known(name: str, value: Any) -> bool:
     try:
         jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:

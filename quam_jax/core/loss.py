@@ -28,8 +28,9 @@ class Loss:
     per_point: PerPoint = optax.softmax_cross_entropy_with_integer_labels
     reduce: Reduction = weighted_mean
 
-    def mean(self, logits: Float[Array, "*batch c"], labels: Int[Array, "*batch"]) -> Float[Array, ""]:
+    def mean(self, logits: Float[Array, "*batch c"], labels: Int[ArrayLike, "*batch"]) -> Float[Array, ""]:
         """The loss over the positions with a label >= 0."""
+        labels = jnp.asarray(labels)
         labelled = labels >= 0
         losses = jnp.where(labelled, self.per_point(logits, jnp.where(labelled, labels, 0)), 0.0)
         return self.reduce(losses, labelled | ~jnp.any(labelled))  # of no labels the loss is 0

@@ -24,7 +24,7 @@ SMALL = 8192  # bytes
 
 
 def write_map(
-    stem: Path,
+    stem: str | Path,
     array: Num[np.ndarray, "*space"] | Num[np.ndarray, "*space c"],
     geometry: Geometry,
     *,
@@ -71,7 +71,7 @@ def write_map(
     return written
 
 
-def read_map(stem: Path) -> Num[np.ndarray, "..."]:
+def read_map(stem: str | Path) -> Num[np.ndarray, "..."]:
     """Read back the numbers that write_map stored under `stem`: [*space] or [*space c], NaN allowed."""
     stem = Path(stem)
     packed, plain = _beside(stem, ".nii.gz"), _beside(stem, ".npz")

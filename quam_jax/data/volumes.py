@@ -33,7 +33,7 @@ class Image(NamedTuple):
     sha256: str
 
 
-def read_image(path: Path, *, limit: int = DEFAULT_LIMIT) -> Image:
+def read_image(path: str | Path, *, limit: int = DEFAULT_LIMIT) -> Image:
     """Read a NIfTI or raster image as float32 [*space i] with its geometry.
 
     A NIfTI image has the spatial axes of the file less trailing ones of length 1 (kept in the geometry),
@@ -55,7 +55,7 @@ def read_image(path: Path, *, limit: int = DEFAULT_LIMIT) -> Image:
     return Image(array, geometry, path, hashlib.sha256(raw).hexdigest())
 
 
-def read_channels(paths: Sequence[Path], *, limit: int = DEFAULT_LIMIT) -> Image:
+def read_channels(paths: Sequence[str | Path], *, limit: int = DEFAULT_LIMIT) -> Image:
     """Read one image whose channels lie in several files on one grid (one path: the same as read_image).
 
     `path` and `geometry` are those of the first file; `sha256` is taken over the files' digests in order.
@@ -73,7 +73,7 @@ def read_channels(paths: Sequence[Path], *, limit: int = DEFAULT_LIMIT) -> Image
 
 
 def read_labels(
-    path: Path,
+    path: str | Path,
     *,
     classes: int,
     like: Geometry | None,

@@ -52,7 +52,7 @@ def combine_mis(
 
 
 def combine_softmax(
-    preds: Float[np.ndarray, "b s m c h w"],
+    preds: Float[np.ndarray, "b s m c *space"],
     loss: Float[np.ndarray, "b s m *entries"],
     *,
     temperature: float = 1.0,

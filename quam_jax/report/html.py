@@ -31,7 +31,7 @@ COLOURS = {"total": "viridis", "epistemic": "magma"}
 MOST_CLASSES = 65536  # a larger number of classes in a file is not believed
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: str | Path) -> Path:
     """Write report.html into a run folder and return its path.
 
     Everything comes from the folder's own files (run.json, results.csv, summary.json, CASE.json and

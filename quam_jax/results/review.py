@@ -33,8 +33,8 @@ class Review(NamedTuple):
 
 
 def rank_run(
-    run_folder: Path,
-    out: Path,
+    run_folder: str | Path,
+    out: str | Path,
     *,
     by: Sequence[str] = ("total", "changed"),
     regions_by: Sequence[str] = ("epistemic",),

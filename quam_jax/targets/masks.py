@@ -12,7 +12,7 @@ from types import ModuleType
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from ..config import WANTED_MASKS
 from ..core.types import Targets
@@ -33,7 +33,7 @@ def wanted_kind(shape: str) -> ModuleType:
 
 
 def wanted_mask(
-    labels: Int[Array, "*space"],
+    labels: Int[ArrayLike, "*space"],
     shape: str,
     *,
     radius: int,
@@ -45,7 +45,7 @@ def wanted_mask(
 ) -> Int[Array, "*space"]:
     """One wanted mask by the name of its file in `wanted/`; ValueError for another name, or where it lacks what it needs."""
     wish = Wish(radius, classes, element, outside, probs, key)
-    return wanted_kind(shape).wanted(labels, wish).astype(jnp.int32)
+    return wanted_kind(shape).wanted(jnp.asarray(labels), wish).astype(jnp.int32)
 
 
 def mask_targets(wanted: Sequence[Int[Array, "*space"]], *, members: int) -> Targets:

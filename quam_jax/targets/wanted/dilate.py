@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, ArrayLike, Int
 from scipy import ndimage
 
 from ..morphology import ROUNDING, Element, neighbours_set, squared_distance, structuring_element
@@ -23,13 +23,16 @@ def wanted_mm(labels: Int[np.ndarray, "*space"], wish: Wish, *, spacing: Sequenc
     return dilate_mm(labels, radius=wish.radius, spacing=spacing)
 
 
-def dilate(labels: Int[Array, "*space"], *, radius: int, classes: int = 2, element: Element = "square") -> Int[Array, "*space"]:
+def dilate(
+    labels: Int[ArrayLike, "*space"], *, radius: int, classes: int = 2, element: Element = "square"
+) -> Int[Array, "*space"]:
     """Grow the foreground by `radius` steps; a new pixel takes the most frequent foreground label around it.
 
     With `disk` (a ball in a volume) all pixels within the Euclidean distance `radius` take the nearest foreground label, the
     smaller one where two are as near. For two classes this is binary dilation. Labels already in the foreground keep their
     value.
     """
+    labels = jnp.asarray(labels)
     if element == "disk":
         squared = jnp.stack([squared_distance(labels == c, reach=radius) for c in range(1, classes)])
         nearest = jnp.where(jnp.min(squared, 0) <= radius * radius, jnp.argmin(squared, 0) + 1, 0)

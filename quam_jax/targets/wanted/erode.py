@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, ArrayLike, Int
 from scipy import ndimage
 
 from ..morphology import ROUNDING, Element, Outside, neighbours_set, squared_distance, structuring_element
@@ -25,7 +25,7 @@ def wanted_mm(labels: Int[np.ndarray, "*space"], wish: Wish, *, spacing: Sequenc
 
 
 def erode(
-    labels: Int[Array, "*space"], *, radius: int, classes: int = 2, element: Element = "square", outside: Outside = "edge"
+    labels: Int[ArrayLike, "*space"], *, radius: int, classes: int = 2, element: Element = "square", outside: Outside = "edge"
 ) -> Int[Array, "*space"]:
     """Shrink every foreground structure by `radius` steps: a pixel stays only if its whole window has its label.
 
@@ -33,6 +33,7 @@ def erode(
     `outside` says what lies beyond the image: more of the same (`edge`), or background, which eats a mask that touches
     the border (published).
     """
+    labels = jnp.asarray(labels)
     if element == "disk":
         kept = [
             (labels == c) & (squared_distance(labels != c, reach=radius, outside=outside == "background") > radius * radius)
