@@ -38,7 +38,8 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     import quam_jax
     from quam_jax.cli.common import start_jax
-    from quam_jax.runs.run import RunRequest, run
+    from quam_jax.runs.request import RunRequest
+    from quam_jax.runs.run import run
 
     start_jax()
     data = Path(quam_jax.__file__).parent / "demo_data"

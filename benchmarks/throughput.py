@@ -62,7 +62,8 @@ def demo(root: Path) -> Iterator[dict[str, Any]]:
     in a rerun that finds everything finished."""
     import quam_jax
     from quam_jax.cli.common import start_jax
-    from quam_jax.runs.run import RunRequest, run
+    from quam_jax.runs.request import RunRequest
+    from quam_jax.runs.run import run
 
     start_jax()
     data = Path(quam_jax.__file__).parent / "demo_data"
@@ -118,7 +119,8 @@ def many(root: Path, *, cases: int, size: tuple[int, int] = (32, 32)) -> dict[st
     """Many small cases in one process: cases a second, and memory along the way, from after the first hundred on."""
     from quam_jax.cli.common import start_jax
     from quam_jax.config import Config, SearchConfig
-    from quam_jax.runs.run import RunRequest, run
+    from quam_jax.runs.request import RunRequest
+    from quam_jax.runs.run import run
     from tests.tiny import tiny_network
 
     start_jax()

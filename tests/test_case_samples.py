@@ -57,6 +57,13 @@ def test_running_sums_give_what_the_samples_at_hand_give(samples: SampleConfig, 
         np.testing.assert_allclose(one[0], other, rtol=1e-4, atol=1e-6)
 
 
+def test_importance_weights_use_the_temperature_and_the_effective_size() -> None:
+    samples = SampleConfig(weighting="mis", effective_size=4.0, temperature=0.5, include_reference=False)
+    found = sum_weights([given([[0.7, 0.9]])], samples)
+    expected = np.exp(-4.0 * np.array([0.7, 0.9]) / 0.5)
+    np.testing.assert_allclose(found, [*expected / expected.sum(), 0.0], rtol=1e-6)
+
+
 def test_targets_that_are_decomposed_in_blocks_are_those_of_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
     trajectory, reference = searched(targets=5), np.random.default_rng(9).dirichlet(np.ones(3), (5, 7)).astype(np.float32)
     whole = decompose_samples([trajectory], [reference], samples=RULES[0])

@@ -21,7 +21,8 @@ from quam_jax.models.description import preprocessing_of
 from quam_jax.models.loading import load_models
 from quam_jax.models.predict import fit_data
 from quam_jax.runs.quantifier import find_quantifier
-from quam_jax.runs.run import RunRequest, run
+from quam_jax.runs.request import RunRequest
+from quam_jax.runs.run import run
 from tests.small_run import disc, picture, prepare_folders, write_cases, write_nifti
 from tests.tiny import picture_model, tiny_network
 

@@ -15,7 +15,7 @@ from quam_jax.data.maps import read_map
 from quam_jax.data.volumes import read_image
 from quam_jax.results.collect import collect
 from quam_jax.results.review import rank_run
-from quam_jax.runs.run import RunRequest
+from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run as run_pipeline
 from tests.command_line import call
 from tests.report_pages import make_run

@@ -25,7 +25,8 @@ from benchmarks.throughput import many
 from quam_jax.config import Config, ExecutionConfig, SearchConfig
 from quam_jax.runs import folder as run_folder
 from quam_jax.runs import quantifier as quantifier_room
-from quam_jax.runs.run import RunRequest, RunResult, Sharing, run
+from quam_jax.runs.request import RunRequest, RunResult, Sharing
+from quam_jax.runs.run import run
 from tests.small_run import picture
 
 CASES = [f"case{n}" for n in range(8)]

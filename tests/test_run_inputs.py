@@ -138,7 +138,8 @@ def test_names_that_collide_are_refused(tmp_path: Path, first: str, second: str)
 def test_a_run_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
     """Odd names that are allowed, a folder full of links, and images that are links: files appear in the run folder alone."""
     from quam_jax.config import Config, SearchConfig
-    from quam_jax.runs.run import RunRequest, run
+    from quam_jax.runs.request import RunRequest
+    from quam_jax.runs.run import run
     from tests.small_run import prepare_folders
     from tests.tiny import picture_model, tiny_network
 

@@ -22,7 +22,8 @@ from quam_jax.data.volumes import read_image
 from quam_jax.models.coding import Coding
 from quam_jax.models.folder import save_model
 from quam_jax.models.predict import predict
-from quam_jax.runs.run import RunRequest, run
+from quam_jax.runs.request import RunRequest
+from quam_jax.runs.run import run
 from quam_jax.targets.masks import mask_targets
 from quam_jax.targets.wanted.dilate import dilate_mm
 from quam_jax.targets.wanted.erode import erode_mm

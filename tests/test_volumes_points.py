@@ -20,7 +20,8 @@ from quam_jax.data.volumes import read_image
 from quam_jax.evaluation.reference_maps import contour_distance
 from quam_jax.models.folder import save_model
 from quam_jax.models.predict import predict
-from quam_jax.runs.run import RunRequest, run
+from quam_jax.runs.request import RunRequest
+from quam_jax.runs.run import run
 from tests.planned import AFFINES, REGIONS, folders_of, model_of, plan_of, quantify_file, ready, write
 
 BASE = Config(

@@ -15,7 +15,7 @@ measured on the same fit data would add up as if there were a hundred times as m
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,13 +89,7 @@ def mix_samples(
 
 
 def _weighted_samples(trajectory: Trajectory, reference: Float[Array, "t p c"], samples: SampleConfig) -> Samples:
-    weights = trajectory_weights(
-        trajectory,
-        rule=samples.weighting,
-        feasible_only=samples.feasible_only,
-        temperature=samples.temperature,
-        effective_size=samples.effective_size,
-    )
+    weights = trajectory_weights(trajectory, **_rule(samples))
     return to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)
 
 
@@ -111,21 +105,21 @@ def decompose_sums_of(
     for f, reference in enumerate(references):
         sums = no_samples(*reference.shape)
         if trajectories:
-            weights = _log_weights(trajectories[f], samples)
+            weights = log_weights(trajectories[f], **_rule(samples))
             for member in range(weights.shape[1]):
                 sums = add_samples(sums, trajectories[f].probs[0, member], weights[0, member], anchor)
         closed.append(close_sums(sums, reference, anchor, include_reference=samples.include_reference))
     return decompose_sums(mix(closed), anchor, setting=samples.decomposition)
 
 
-def _log_weights(trajectory: Trajectory, samples: SampleConfig) -> Float[Array, "t m s"]:
-    return log_weights(
-        trajectory,
-        rule=samples.weighting,
-        feasible_only=samples.feasible_only,
-        temperature=samples.temperature,
-        effective_size=samples.effective_size,
-    )
+def _rule(samples: SampleConfig) -> dict[str, Any]:
+    """The settings as core.weighting takes them."""
+    return {
+        "rule": samples.weighting,
+        "feasible_only": samples.feasible_only,
+        "temperature": samples.temperature,
+        "effective_size": samples.effective_size,
+    }
 
 
 def sum_weights(trajectories: Sequence[Trajectory], samples: SampleConfig) -> Float[np.ndarray, " samples"]:
@@ -136,7 +130,7 @@ def sum_weights(trajectories: Sequence[Trajectory], samples: SampleConfig) -> Fl
     """
     parts, own = [], 0.0
     for trajectory in trajectories:
-        weights, reference = _closed_weights(np.asarray(_log_weights(trajectory, samples), np.float64), samples)
+        weights, reference = _closed_weights(np.asarray(log_weights(trajectory, **_rule(samples)), np.float64), samples)
         parts.append(weights.sum(0).reshape(-1) / len(trajectories))
         own += reference.sum() / len(trajectories)
     return np.concatenate([*parts, [own]])

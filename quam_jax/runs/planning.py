@@ -32,7 +32,8 @@ from ..models.loading import load_models
 from ..report.html import write_report
 from .merge import REPORTED
 from .quantifier import find_quantifier
-from .run import TURNS, RunRequest, run
+from .request import RunRequest
+from .run import TURNS, run
 
 FEW_STEPS = (2, 4)  # of the short passes, where a search has more than the second of them
 

@@ -26,11 +26,9 @@ from .announcement import announce, describe, first_announced
 from .cases import Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
 from .merge import merge, read_ending, read_result
 from .quantifier import Quantifier, find_quantifier, models_digest
-from .request import RunRequest, RunResult, Sharing
+from .request import RunRequest, RunResult
 from .stages import Failed, Passed, Times, run_stages
 from .workers import FINAL, SessionOver, Worker, others_at_work
-
-__all__ = ["RunRequest", "RunResult", "Sharing", "run"]
 
 TURNS = 4  # batches of cases that a lane gets at least: so that reading and writing overlap, and all lanes get their part
 POLL = 0.2  # seconds between two looks at what the others do, at least

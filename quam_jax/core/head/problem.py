@@ -64,8 +64,7 @@ def _is_matrix(network: Any, params_like: tuple[Any, tuple], stats_like: tuple[A
         found = jax.jit(lambda p, s, x: network.tail(p, s, x, cut="head")[0])(params, stats, features)
     except (TypeError, ValueError):
         return False  # a tail that takes other activations
-    weights = jnp.concatenate([head[0], *(leaf[None] for leaf in head[1:])])
-    expected = head_features(features, head) @ weights
+    expected = head_features(features, head) @ _matrix(head)
     return found.shape == expected.shape and bool(np.allclose(found, expected, atol=1e-3 * np.ptp(expected)))
 
 
@@ -77,9 +76,13 @@ def head_of(network: CutNetwork, params: Parameters) -> Head:
     return (matrix, bias[0]) if bias else (matrix,)
 
 
+def _matrix(head: Head) -> Float[Array, "g c *t"]:
+    return jnp.concatenate([head[0], *(leaf[None] for leaf in head[1:])])
+
+
 def columns_of(head: Head) -> Float[Array, "g k *t"]:
     """The head as one matrix, its bias as the last row: one column a class, or for two classes the margin of class 1 over 0."""
-    weights = jnp.concatenate([head[0], *(leaf[None] for leaf in head[1:])])
+    weights = _matrix(head)
     return weights[:, 1:] - weights[:, :1] if weights.shape[1] == 2 else weights
 
 

@@ -13,6 +13,7 @@ SLICES = "case_assembly.py::test_equal_slices_have_draws_of_their_own[noise]"
 OVERLAP = "case_assembly.py::test_targets_that_overlap_in_an_image_are_averaged"
 IN_VOLUME = "case_assembly.py::test_targets_that_overlap_in_a_volume_are_averaged"
 WEIGHTS = "case_samples.py::test_weights_of_volumes_by_hand"
+SIZE = "case_samples.py::test_importance_weights_use_the_temperature_and_the_effective_size"
 BOTH = "case_samples.py::test_running_sums_give_what_the_samples_at_hand_give"
 
 CASE = room(
@@ -111,7 +112,7 @@ CASE = room(
         "case_assembly.py::test_folds_draw_fit_points_of_their_own",
     ),
     # samples and their weights
-    ("samples.py", "effective_size=samples.effective_size,\n    )\n    return to_samples", ")\n    return to_samples", BOTH),
+    ("samples.py", '"effective_size": samples.effective_size', '"effective_size": 1.0', SIZE),
     ("samples.py", "for part in parts], 1) / len(parts)", "for part in parts], 1)", BOTH),
     ("samples.py", "weights.sum(0).reshape(-1) / len(trajectories)", "weights.sum(0).reshape(-1)", WEIGHTS),
     ("samples.py", "1.0 / (counts + 1.0) if samples", "1.0 / counts if samples", WEIGHTS),
