@@ -243,7 +243,9 @@ def _cost(prepared: Any, image: Any, targets: Any, *, whole: float) -> dict[str,
     import numpy as np
 
     from quam_jax.core.compilation import compiler_options
-    from quam_jax.core.step import Frozen, Setup, StepInputs, Target, begin, fit_loss_of, step
+    from quam_jax.core.passes import fit_loss_of
+    from quam_jax.core.setup import Frozen, Setup, StepInputs, Target
+    from quam_jax.core.step import begin, step
 
     frozen = Frozen(
         prepared.params,

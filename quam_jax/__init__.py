@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from .config import SearchConfig as SearchConfig
     from .core.layout.choose import Layout as Layout
     from .core.searching import search as search
+    from .core.setup import Procedure as Procedure
     from .core.space import Space as Space
-    from .core.step import Procedure as Procedure
     from .core.types import FitData as FitData
     from .core.types import Samples as Samples
     from .core.types import Targets as Targets
@@ -91,7 +91,7 @@ _PLACES = {
     "Trajectory": "core.types",
     "Samples": "core.types",
     "Space": "core.space",
-    "Procedure": "core.step",
+    "Procedure": "core.setup",
     "Layout": "core.layout.choose",
     "search": "core.searching",
 }

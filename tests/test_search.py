@@ -15,17 +15,9 @@ from quam_jax.config.build import build_procedure, build_schedule
 from quam_jax.core.fit import reference_losses
 from quam_jax.core.network import GivenNoise, Mode
 from quam_jax.core.schedule import Slack
+from quam_jax.core.setup import Frozen, Record, Setup, StepInputs, Target
 from quam_jax.core.space import FullSpace, InputSpace
-from quam_jax.core.step import (
-    Frozen,
-    Record,
-    Setup,
-    StepInputs,
-    Target,
-    begin,
-    measure,
-    step,
-)
+from quam_jax.core.step import begin, measure, step
 from quam_jax.models.model import SegmentationModel
 from tests.golden_sections.double import as_double, double_precision
 from tests.tiny import numpy_cross_entropy, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets

@@ -15,9 +15,9 @@ from quam_jax.core.layout.choose import Layout
 from quam_jax.core.network import EVAL, DrawnNoise, Mode
 from quam_jax.core.schedule import Slack, Steps
 from quam_jax.core.searching import prepare, search, search_prepared
+from quam_jax.core.setup import Procedure
 from quam_jax.core.solvers import Backtrack, Penalty
 from quam_jax.core.space import InputSpace, LowRankSpace, SubsetSpace, TailSpace
-from quam_jax.core.step import Procedure
 from quam_jax.core.types import FitData, Targets, Trajectory
 
 KEY = jax.random.key(0)

@@ -12,10 +12,12 @@ import optax
 
 from ..core.layout.choose import Layout
 from ..core.schedule import Slack, Steps
+from ..core.setup import Procedure
 from ..core.solvers import ADAM, DESCENT, Backtrack, LineSearch, Penalty
 from ..core.space import FullSpace, InputSpace, LowRankSpace, Space, SubsetSpace, TailSpace
-from ..core.step import Procedure
+from ..memory import budget
 from .schema import ExecutionConfig, SearchConfig
+from .sizes import bytes_in
 
 
 def build_procedure(config: SearchConfig, network: Any) -> Procedure:
@@ -37,8 +39,17 @@ def build_procedure(config: SearchConfig, network: Any) -> Procedure:
 
 
 def build_layout(execution: ExecutionConfig) -> Layout:
-    """How members and steps run together."""
-    return Layout(execution.member_plan, execution.step_plan, execution.chunk, execution.together, execution.devices)
+    """How members and steps run together, within the memory that is asked for or a share of what is free."""
+    return Layout(
+        members=execution.member_plan,
+        steps=execution.step_plan,
+        chunk=execution.chunk,
+        together=execution.together,
+        devices=execution.devices,
+        memory=budget(bytes_in(execution.memory)),
+        micro=execution.micro,
+        recompute=execution.recompute,
+    )
 
 
 def build_space(text: str, network: Any) -> Space:

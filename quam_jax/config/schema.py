@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..registry import kinds_in
+from .sizes import bytes_in
 
 # name -> description, of files that are found without importing them
 WANTED_MASKS = kinds_in("targets/wanted")
@@ -231,11 +232,20 @@ class ExecutionConfig:
         0, "images of one size that are searched together; 0: mapped plans take small ones together, others one at a time"
     )
     devices: int = setting(0, "devices of this machine that share the members of a mapped plan; 0: all")
+    memory: str = setting(
+        "", "memory that a run keeps to, such as 8GB: of the process, or of each device; without it half of what is free"
+    )
+    micro: int = setting(0, "fit cases that go through the network at once, their gradients summed; 0: chosen")
+    recompute: Literal["auto", "always", "never"] = setting(
+        "auto", "whether blocks of the network are run again in the backward pass instead of remembered; auto: if memory is short"
+    )
 
     def __post_init__(self) -> None:
         require(self.chunk >= 0, "chunk", "a whole number >= 0", self.chunk)
         require(self.together >= 0, "together", "a whole number >= 0", self.together)
         require(self.devices >= 0, "devices", "a whole number >= 0", self.devices)
+        require(self.micro >= 0, "micro", "a whole number >= 0", self.micro)
+        require(not self.memory or bytes_in(self.memory) > 0, "memory", "a size such as 8GB", self.memory)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .searching import prepare as prepare
 from .searching import search as search
 from .searching import search_images as search_images
 from .searching import search_prepared as search_prepared
+from .setup import Procedure as Procedure
 from .solvers import Backtrack as Backtrack
 from .solvers import LineSearch as LineSearch
 from .solvers import Penalty as Penalty
@@ -31,7 +32,6 @@ from .space import LowRankSpace as LowRankSpace
 from .space import Space as Space
 from .space import SubsetSpace as SubsetSpace
 from .space import TailSpace as TailSpace
-from .step import Procedure as Procedure
 from .types import FitData as FitData
 from .types import Samples as Samples
 from .types import Targets as Targets

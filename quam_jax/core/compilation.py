@@ -39,17 +39,18 @@ def _known(name: str, value: Any) -> bool:
     return True
 
 
-def jit(function: Callable[..., Any] | None = None, **arguments: Any) -> Callable[..., Any]:
+def jit(function: Callable[..., Any] | None = None, **arguments: Any) -> Any:
     """`jax.jit` with `compiler_options`; importing a module that uses it starts no backend.
 
-    While another function is traced the options are left to that one, as JAX demands.
+    While another function is traced the options are left to that one, as JAX demands. What `lower` gives, once compiled, is not
+    compiled again when the function is called.
     """
     if function is None:
         return functools.partial(jit, **arguments)
     inner = jax.jit(function, **arguments)
 
     @functools.cache
-    def outermost() -> Callable[..., Any]:
+    def outermost() -> Any:
         return jax.jit(function, compiler_options=compiler_options(), **arguments)
 
     @functools.wraps(function)
@@ -57,6 +58,10 @@ def jit(function: Callable[..., Any] | None = None, **arguments: Any) -> Callabl
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((values, named)))
         return (inner if traced else outermost())(*values, **named)
 
+    def lower(*values: Any, **named: Any) -> Any:
+        return outermost().lower(*values, **named)
+
+    setattr(call, "lower", lower)  # noqa: B010  # as jax.jit has it
     return call
 
 

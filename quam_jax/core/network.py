@@ -190,3 +190,24 @@ def on_patches() -> Iterator[None]:
 def are_on_patches() -> bool:
     """Whether a pass that is being traced runs on patches with their surroundings."""
     return _ON_PATCHES.get()
+
+
+_RECOMPUTED: ContextVar[bool] = ContextVar("recomputed_blocks", default=False)
+
+
+@contextlib.contextmanager
+def recomputed_blocks() -> Iterator[None]:
+    """Inside, blocks of a network are run again in the backward pass: less memory for more time, and the same numbers.
+
+    Networks ask `are_blocks_recomputed` while they are traced.
+    """
+    token = _RECOMPUTED.set(True)
+    try:
+        yield
+    finally:
+        _RECOMPUTED.reset(token)
+
+
+def are_blocks_recomputed() -> bool:
+    """Whether a pass that is being traced is to run its blocks again in the backward pass."""
+    return _RECOMPUTED.get()

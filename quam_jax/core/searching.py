@@ -14,14 +14,15 @@ from jaxtyping import Array, Float, Key
 from .compilation import jit
 from .fit import reference_losses
 from .layout.choose import AUTO, Layout, choose_layout
+from .layout.chunk import Job
 from .layout.heads import is_for_heads, search_head_targets
-from .layout.members import Job, run_members
+from .layout.members import run_members
 from .layout.patches import patch_radius, search_patches
 from .network import Parameters, check_network, pad_to_multiple
 from .schedule import StepPlan
+from .setup import Frozen, Procedure, Record, Setup, Target
 from .solvers import LineSearch
 from .space import Activation, Space
-from .step import Frozen, Procedure, Record, Setup, Target
 from .types import FitData, Targets, Trajectory
 
 

@@ -8,146 +8,26 @@ slack are data and one compiled step serves them all.
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .loss import Loss, cross_entropy
-from .network import EVAL, DrawnNoise, GivenNoise, Mode, Parameters, on_patches
-from .schedule import Schedule, Slack, Steps
-from .solvers import LineSearch, Moving, Penalty, Solver, where
-from .space import Activation, FullSpace, Space
-
-
-@dataclass(frozen=True)
-class Procedure:
-    """How adversarial models are searched for, whatever the network and the data.
-
-    `learning_rate` scales the solver's direction. `train` runs the network with batch statistics and noise, `record_after`
-    records the prediction one step later than the losses beside it (both published). With `stop` a member rests once a
-    feasible model has all it wants. In the space `head`, pixels and regions keep the bound on `fit_points` points drawn for
-    each step (0: all); pixels in another tail on `fit_patches` patches. `compute` is the type of weights and activations
-    inside a pass, `precision` that of matrix products.
-    """
-
-    space: Space = FullSpace()
-    loss: Loss = cross_entropy
-    solver: Solver | LineSearch = Penalty()
-    schedule: Schedule = Steps()
-    slack: Slack = Slack()
-    learning_rate: float = 1e-3
-    train: bool = False
-    record_after: bool = False
-    stop: bool = False
-    fit_points: int = 2048
-    fit_patches: int = 4
-    compute: Literal["float32", "bfloat16"] = "float32"
-    precision: Literal["highest", "high", "default"] = "highest"
-
-
-class Setup(NamedTuple):
-    """What is fixed at compile time.
-
-    With `patches` the fit batch is one of patches, whose logits are those of their middles, and so is a target's own image
-    if it is an `inner` one; a `border` one is padded like the whole image. `shape` is that of the image without its padding.
-    """
-
-    network: Any
-    space: Space
-    loss: Loss
-    solver: Any
-    train: bool
-    record_after: bool
-    stop: bool
-    half: bool
-    shape: tuple[int, ...]
-    patches: Literal["", "inner", "border"] = ""
-
-    @staticmethod
-    def of(network: Any, procedure: Procedure, shape: tuple[int, ...]) -> "Setup":
-        """The choices of a procedure that change the computation rather than its numbers."""
-        p = procedure
-        return Setup(network, p.space, p.loss, p.solver, p.train, p.record_after, p.stop, p.compute == "bfloat16", tuple(shape))
-
-
-class Frozen(NamedTuple):
-    """What all members of a case share: weights, prepared image, prepared fit batches and their bounds."""
-
-    params: Parameters
-    stats: Parameters
-    image: Activation  # [1 *space f]
-    fit: Activation  # [k b *space f]
-    fit_labels: Int[Array, "k b *space"]
-    reference_loss: Float[Array, " k"]
-    bound: Float[Array, " k"]
-
-
-class Target(NamedTuple):
-    """One target as one member sees it; `image` are activations of its own (a patch, one of several images) in place of the
-    case's."""
-
-    points: Int[Array | np.ndarray, " p"]
-    labels: Int[Array | np.ndarray, " p"]
-    weights: Float[Array | np.ndarray, " p"]
-    image: Any = None
-
-
-class StepInputs(NamedTuple):
-    """What changes from step to step; `noise` is a key, recorded dropout masks of three passes, or None.
-
-    `fit_loss` is given where it is known, by `fit_loss_of`, that the weights keep the bound: the fit batch is then not run.
-    """
-
-    batch: Int[Array, ""]
-    coefficient: Float[Array, ""]
-    learning_rate: Float[Array, ""]
-    noise: Any
-    fit_loss: Any = None
-
-
-class State(NamedTuple):
-    """What a member carries from step to step; `done` says for an early stop whether it rests."""
-
-    z: Moving
-    solver: Any
-    stats: Parameters
-    done: Any = ()
-
-
-class Record(NamedTuple):
-    """What one step reports, in nats; see types.Trajectory."""
-
-    probs: Float[Array, "p c"]
-    objective: Float[Array, ""]
-    fit_loss: Float[Array, ""]
-    bound: Float[Array, ""]
-    penalty: Float[Array, ""]
-    reference_loss: Float[Array, ""]
-
-
-def _passes(setup: Setup, inputs: StepInputs) -> tuple[Mode, Mode, Mode]:
-    """Modes of the fit pass, the image pass and the recording pass."""
-    if not setup.train:
-        return EVAL, EVAL, EVAL
-    if inputs.noise is None:
-        return (Mode(batch_statistics=True),) * 3
-    if isinstance(inputs.noise, tuple):
-        fit, image, record = (Mode(True, GivenNoise(masks)) for masks in inputs.noise)
-        return fit, image, record
-    keys = jax.random.split(inputs.noise, 3)
-    fit, image, record = (Mode(True, DrawnNoise(keys[i])) for i in range(3))
-    return fit, image, record
+from .network import EVAL, Parameters, on_patches
+from .passes import pass_modes, run_pass, with_fit
+from .setup import Frozen, Kept, Record, Setup, State, StepInputs, Target
+from .solvers import Moving, where
+from .space import Activation
 
 
 def begin(setup: Setup, frozen: Frozen) -> State:
     """The state before the first step: the reference model."""
     z = setup.space.start(setup.network, frozen.params, frozen.image)
-    return State(z, setup.solver.init(z), frozen.stats, done=jnp.zeros((), bool) if setup.stop else ())
+    done = jnp.zeros((), bool) if setup.stop else ()
+    kept = Kept(z, jnp.asarray(jnp.inf), jnp.asarray(setup.record_after)) if setup.keep else ()
+    return State(z, setup.solver.init(z), frozen.stats, done, kept)
 
 
 def _at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Array | np.ndarray, " p"]) -> Float[Array, "p c"]:
@@ -155,17 +35,6 @@ def _at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Ar
     if points.shape[0] == math.prod(setup.shape) > 1:
         return image  # a target of all pixels lists them in order; a gather would only cost time
     return image[points]
-
-
-def _run(
-    setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, activation: Activation, mode: Mode
-) -> tuple[Array, Parameters]:
-    """One pass under `z`; in bfloat16, where asked, between float32 weights and float32 logits."""
-    if not setup.half:
-        return setup.space.logits(setup.network, z, frozen.params, stats, activation, mode)
-    half = partial(jax.tree.map, lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x)
-    logits, after = setup.space.logits(setup.network, half(z), half(frozen.params), half(stats), half(activation), mode)
-    return logits.astype(jnp.float32), jax.tree.map(lambda x, old: x.astype(old.dtype), after, stats)
 
 
 def _image(frozen: Frozen, target: Target) -> Activation:
@@ -176,8 +45,8 @@ def _logits(
     setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, target: Target, inputs: StepInputs
 ) -> tuple[Array | None, Array, Parameters]:
     """Logits of the fit batch (None where they are not asked for) and of the image, and the statistics after."""
-    run = partial(_run, setup, z, frozen=frozen)
-    fit_mode, image_mode, _ = _passes(setup, inputs)
+    run = partial(run_pass, setup, z, frozen=frozen)
+    fit_mode, image_mode, _ = pass_modes(setup, inputs)
     image = _image(frozen, target)
     if not setup.space.constrained or inputs.fit_loss is not None:
         logits, stats = run(stats, activation=image, mode=image_mode)
@@ -210,24 +79,9 @@ def _losses(
     return objective + penalty, (Record(jax.nn.softmax(logits), objective, fit_loss, bound, penalty, reference), stats)
 
 
-def may_skip_fit(setup: Setup) -> bool:
-    """Whether the fit batch has no part in a step from weights that keep the bound.
-
-    The solver must say so, and the image's pass must not depend on it either, as it does in train mode through running
-    statistics.
-    """
-    return setup.space.constrained and not setup.patches and not setup.train and setup.solver.spares_fit
-
-
-def fit_loss_of(setup: Setup, frozen: Frozen, state: State, inputs: StepInputs) -> Float[Array, ""]:
-    """The fit loss at the state's weights in eval mode, in nats a pixel."""
-    batch = jax.tree.map(lambda x: x[inputs.batch], frozen.fit)
-    logits, _ = _run(setup, state.z, state.stats, frozen, batch, EVAL)
-    return setup.loss.mean(logits, frozen.fit_labels[inputs.batch])
-
-
 def measure(setup: Setup, frozen: Frozen, target: Target, state: State, inputs: StepInputs) -> Record:
     """Prediction and losses at the state's weights, without a step."""
+    inputs = with_fit(setup, frozen, state, inputs, gradient=False)
     return _losses(setup, state.z, state.stats, frozen, target, inputs)[1][0]
 
 
@@ -237,7 +91,11 @@ def step(setup: Setup, frozen: Frozen, target: Target, state: State, inputs: Ste
     The losses in the record are those before the step. So is the prediction, or, where the procedure records `after`,
     that of the moved weights in a pass of its own (published).
     """
+    inputs = with_fit(setup, frozen, state, inputs, gradient=True)
     gradient, (record, stats) = jax.grad(_losses, argnums=1, has_aux=True)(setup, state.z, state.stats, frozen, target, inputs)
+    if inputs.fit_gradient is not None:  # the penalty is a function of the fit loss alone
+        slope = jax.grad(setup.solver.penalty)(record.fit_loss - record.bound, inputs.coefficient)
+        gradient = jax.tree.map(lambda own, fit: own + slope * fit, gradient, inputs.fit_gradient)
     feasible = record.fit_loss <= record.bound
     z, solver = setup.solver.step(state.z, state.solver, gradient, rate=inputs.learning_rate, feasible=feasible)
     done = state.done
@@ -246,7 +104,24 @@ def step(setup: Setup, frozen: Frozen, target: Target, state: State, inputs: Ste
         done = done | (feasible & has_all)
         z, solver = where(done, (state.z, state.solver), (z, solver))
     if setup.record_after:
-        mode = _passes(setup, inputs)[2]
-        logits, stats = _run(setup, z, stats, frozen, _image(frozen, target), mode)
+        mode = pass_modes(setup, inputs)[2]
+        logits, stats = run_pass(setup, z, stats, frozen, _image(frozen, target), mode)
         record = record._replace(probs=jax.nn.softmax(_at_points(setup, logits, target.points)))
-    return State(z, solver, stats, done), record
+    kept = _kept(state.kept, z if setup.record_after else state.z, record) if setup.keep else ()
+    return State(z, solver, stats, done, kept), record
+
+
+def _kept(kept: Kept, z: Moving, record: Record) -> Kept:
+    finite = jnp.isfinite(record.objective) & jnp.isfinite(record.fit_loss) & jnp.all(jnp.isfinite(record.probs))
+    better = kept.begun & finite & (record.fit_loss <= record.bound) & (record.objective < kept.objective)
+    best, objective = where(better, (z, record.objective), (kept.z, kept.objective))
+    return Kept(best, objective, jnp.ones((), bool))
+
+
+def kept_weights(state: State, last: Record | None) -> Moving:
+    """What is kept of a search that has ended; `last` is the record of its last weights where that is not in the state yet.
+
+    Where no weights kept the bound these are the last.
+    """
+    kept = state.kept if last is None else _kept(state.kept, state.z, last)
+    return where(jnp.isfinite(kept.objective), kept.z, state.z)

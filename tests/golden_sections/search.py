@@ -19,7 +19,8 @@ import numpy as np
 from quam_jax.config import SearchConfig
 from quam_jax.config.build import build_schedule
 from quam_jax.core.searching import search_prepared
-from quam_jax.core.step import Frozen, Setup, StepInputs, Target, begin, step
+from quam_jax.core.setup import Frozen, Setup, StepInputs, Target
+from quam_jax.core.step import begin, step
 from quam_jax.core.types import Trajectory
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data

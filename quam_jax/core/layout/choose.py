@@ -1,14 +1,25 @@
 """Which members go together and how steps follow each other on this hardware: asked for, and chosen."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import jax
 
-SHARE = 0.5  # of the memory that a chunk may take
-PROBE = 8  # members that are compiled to see how much memory one takes
 GROUPED = 2**22  # pixels, times members, of the images that are searched together: bounds what their records take
 MOST_IMAGES = 64  # that are searched together
+
+
+class Budget(NamedTuple):
+    """`total` bytes that may be held in all, of which `base` were held when it was made, and whether it was `asked` for."""
+
+    total: int
+    base: int = 0
+    asked: bool = True
+
+    @property
+    def room(self) -> int:
+        """Bytes for searches."""
+        return self.total - self.base
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,10 @@ class Layout:
     `members` of a search are mapped, unrolled into one program or looped over; so are `steps` (scan, unroll, loop). `chunk`
     members are in flight (0: as many as the memory takes), over `devices` of this machine (0: all). `together` images of one
     size are searched together (0: small ones, where members are mapped).
+
+    All of it keeps within the `memory`, or is refused (None: half of what an accelerator has free; on a CPU nothing is refused).
+    For that `micro` fit cases go through the network at once (0: chosen), and blocks are recomputed in the backward pass where
+    that is needed, always or never.
     """
 
     members: Literal["auto", "vmap", "unroll", "loop"] = "auto"
@@ -25,6 +40,9 @@ class Layout:
     chunk: int = 0
     together: int = 0
     devices: int = 0
+    memory: Budget | None = None
+    micro: int = 0
+    recompute: Literal["auto", "always", "never"] = "auto"
 
 
 AUTO = Layout()
@@ -41,7 +59,7 @@ def choose_layout(layout: Layout, *, members: int, backend: str | None = None) -
     devices = min((layout.devices or jax.local_device_count()) if together == "vmap" else 1, members)
     # two in flight: on few cores a convolution of one image leaves room for another's small operations, and for Python
     chunk = layout.chunk or (0 if together == "vmap" else 2)
-    return Layout(together, steps, min(chunk, members), layout.together, devices)
+    return replace(layout, members=together, steps=steps, chunk=min(chunk, members), devices=devices)
 
 
 def choose_group(layout: Layout, *, members: int, pixels: int, backend: str | None = None) -> int:
@@ -53,13 +71,16 @@ def choose_group(layout: Layout, *, members: int, pixels: int, backend: str | No
     return max(1, min(MOST_IMAGES, GROUPED // (members * pixels)))
 
 
-def memory_budget() -> int:
-    """Bytes that the temporary arrays of a chunk may take: half of what the device has left, 1 GiB on a CPU."""
+def budget_of(layout: Layout) -> Budget | None:
+    """The memory that a search keeps to: the layout's, or half of what an accelerator has free."""
+    if layout.memory is not None:
+        return layout.memory
     device = jax.local_devices()[0]
-    statistics: dict[str, Any] = (device.memory_stats() or {}) if device.platform != "cpu" else {}
-    if "bytes_limit" in statistics:
-        return int(SHARE * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
-    return 2**30
+    statistics = None if device.platform == "cpu" else device.memory_stats()
+    if not statistics or "bytes_limit" not in statistics:
+        return None
+    held = statistics.get("bytes_in_use", 0)
+    return Budget(held + (statistics["bytes_limit"] - held) // 2, held, asked=False)
 
 
 def backend_name() -> str:

@@ -25,9 +25,9 @@ from ..head import (
 from ..loss import cross_entropy
 from ..network import Parameters
 from ..schedule import StepPlan
+from ..setup import Procedure
 from ..solvers import LineSearch, Solver
 from ..space import TailSpace
-from ..step import Procedure
 from ..types import FitData, Targets, Trajectory
 from .choose import Layout
 

@@ -19,11 +19,12 @@ from ..compilation import jit
 from ..head.problem import fit_points
 from ..network import CutNetwork, Parameters, described, like, on_patches
 from ..schedule import StepPlan
+from ..setup import Frozen, Procedure, Record, Setup, Target
 from ..space import TailSpace
-from ..step import Frozen, Procedure, Record, Setup, Target
 from ..types import FitData, Targets
 from .choose import Layout, choose_layout
-from .members import Job, run_members
+from .chunk import Job
+from .members import run_members
 
 PROBE = 33  # pixels a side of the activation on which the receptive field is read off
 CHUNK = 128  # pixels side by side

@@ -1,0 +1,219 @@
+"""A chunk of members of a case through the steps of step.py: mapped, unrolled or one by one; scanned, unrolled or in a loop.
+
+On a CPU a convolution inside a scan or with mapped weights is many times slower than in a plain compiled step, so members
+and steps are dispatched from Python there; on accelerators they are mapped and scanned. All ways give the same numbers.
+
+One by one, the members in flight take their steps in a thread each, and a member that keeps the bound is spared the gradient
+of its fit loss, which is 0 there: its fit loss is computed first (at the given weights it is known), and where it is below the
+bound only the image takes part in the step. After a step that broke the bound the next one runs whole at once. A fit batch in
+parts runs one part after the other, each a program of its own. What a member does depends on its own steps alone.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..compilation import side_by_side
+from ..passes import may_skip_fit, no_parts, part_starts
+from ..schedule import StepPlan
+from ..setup import Frozen, Record, Setup, State, StepInputs, Target
+from ..solvers import Moving
+from ..step import begin, measure
+from .choose import Layout
+from .programs import (
+    States,
+    Wanted,
+    add_fit_part,
+    begin_group,
+    broken,
+    fit_loss_of_member,
+    keep_mapped,
+    keep_one,
+    map_members,
+    measure_group,
+    memory_of,
+    run_steps,
+    shapes_of,
+    shared_out,
+    size_of,
+    stack,
+    stack_records,
+    step_group,
+    unroll_members,
+)
+
+Job = tuple[int, ...]  # what tells a member apart: image, target and member
+_COMPILED: set[Hashable] = set()  # kinds of groups that have run in this process
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Members that run together; `targets` has one row a job, `draw` gives the noise of a job in a step."""
+
+    setup: Setup
+    frozen: Frozen
+    targets: Target
+    jobs: list[Job]
+    steps: StepPlan
+    rate: float
+    layout: Layout
+    draw: Callable[[Job, int], Any]
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the members are one program with a leading axis."""
+        return self.layout.members == "vmap"
+
+    @property
+    def measured(self) -> bool:
+        """Whether one more evaluation gives the last iterate its record."""
+        return not self.setup.record_after
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """The members of every program."""
+        count = len(self.jobs)
+        return [[i] for i in range(count)] if self.layout.members == "loop" else [list(range(count))]
+
+    @property
+    def advance(self) -> Callable[..., Any]:
+        """How a function of one member becomes one of a group."""
+        return map_members if self.mapped else unroll_members
+
+    def inputs(self, group: list[int], s: int) -> Any:
+        """The inputs of a step; those after the last are of the evaluation of the last iterate."""
+        shared, last = self._shared_inputs(s), min(s, len(self.steps.batch) - 1)
+        noise = [self.draw(self.jobs[i], last) for i in group]
+        return shared._replace(noise=stack(noise)) if self.mapped else tuple(shared._replace(noise=masks) for masks in noise)
+
+    def _shared_inputs(self, s: int) -> StepInputs:
+        """What all members have in common."""
+        total, steps = len(self.steps.batch), self.steps
+        batch = steps.batch[s] if s < total else (steps.batch[-1] + 1) % self.frozen.bound.shape[0]
+        coefficient = jnp.asarray(steps.coefficient[min(s, total - 1)], jnp.float32)
+        return StepInputs(jnp.asarray(batch), coefficient, jnp.asarray(self.rate, jnp.float32), None)
+
+    def targets_of(self, group: list[int]) -> Wanted:
+        """The targets of a group."""
+        if self.mapped:
+            return shared_out(self.targets, self.layout.devices)
+        return tuple(jax.tree.map(lambda x, i=i: x[i], self.targets) for i in group)
+
+    def run(self) -> tuple[Record, list[Moving]]:
+        """The records `[members s ...]`, and the weights that are kept of every member where the setup keeps them."""
+        states: list[States] = [begin_group(self.setup, self.frozen, len(group), self.mapped) for group in self.groups]
+        chosen = [self.targets_of(group) for group in self.groups]
+        recorded: list[list[Any]] = [[] for _ in self.groups]
+        if self.layout.steps == "loop":
+            lazy = self.layout.members == "loop" and may_skip_fit(self.setup)
+
+            def run_group(g: int) -> None:
+                states[g] = self._loop(g, chosen[g], states[g], recorded[g], lazy=lazy)
+
+            kind = (self.setup, len(self.groups[0]), self.layout, shapes_of((self.frozen, self.targets)))
+            for _ in side_by_side(run_group, range(len(self.groups)), compiled=kind in _COMPILED):
+                _COMPILED.add(kind)
+        else:
+            total = len(self.steps.batch)
+            for g, group in enumerate(self.groups):
+                sequence = stack([self.inputs(group, s) for s in range(total)])
+                states[g], records = run_steps(
+                    self.setup, self.frozen, chosen[g], states[g], sequence, self.advance, self.layout.steps == "scan"
+                )
+                recorded[g] = [jax.tree.map(lambda x, s=s: x[s], records) for s in range(total)]
+                self._measure_last(g, chosen[g], states[g], recorded[g])
+        first = 1 if self.measured else 0
+        parts = [self._records_of(group, some[first:]) for group, some in zip(self.groups, recorded, strict=True)]
+        kept = [z for state, some in zip(states, recorded, strict=True) for z in self._kept(state, some[-1])]
+        return (parts[0] if len(parts) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)), kept
+
+    def _records_of(self, group: list[int], steps: list[Any]) -> Record:
+        """The records of the steps of a group, `[members s ...]`."""
+        if self.mapped:
+            return stack_records(tuple(steps))
+        return stack([stack([record[i] for record in steps]) for i in range(len(group))])
+
+    def _loop(self, g: int, chosen: Wanted, states: States, recorded: list[Any], *, lazy: bool) -> States:
+        """The steps of a group from Python, and the evaluation after them."""
+        bounds, references = np.asarray(self.frozen.bound), np.asarray(self.frozen.reference_loss)
+        for s in range(len(self.steps.batch)):
+            now, batch, known = self.inputs(self.groups[g], s), self.steps.batch[s], None
+            if lazy and s == 0:
+                known = references[batch]  # the first step starts at the given weights
+            elif lazy and not broken(recorded[-1][0]):
+                known = self._fit_loss(states[0], now[0])
+            if known is not None and float(known) <= bounds[batch]:
+                now = (now[0]._replace(fit_loss=known),)
+            elif self._in_parts:
+                now = (self._with_parts(states[0], now[0], gradient=True),)
+            states, record = step_group(self.setup, self.frozen, chosen, states, now, self.advance)
+            recorded.append(record)
+        self._measure_last(g, chosen, states, recorded)
+        return states
+
+    @property
+    def _in_parts(self) -> bool:
+        """Whether the parts of a fit batch are programs of their own; mapped members take them inside the step."""
+        return self.setup.micro > 0 and self.layout.members == "loop"
+
+    def _fit_loss(self, state: State, inputs: StepInputs) -> Float[Array, ""]:
+        if self._in_parts:
+            return self._with_parts(state, inputs, gradient=False).fit_loss
+        return fit_loss_of_member(self.setup, self.frozen, state, inputs)
+
+    def _with_parts(self, state: State, inputs: StepInputs, *, gradient: bool) -> StepInputs:
+        """The inputs with the fit loss, and its gradient where asked, summed over the parts of the batch."""
+        sums = no_parts(state.z, gradient=gradient)
+        for start in part_starts(self.setup, self.frozen):
+            sums = add_fit_part(self.setup, self.frozen, state, inputs.batch, jnp.asarray(start), sums)
+        return inputs._replace(fit_loss=sums[0], fit_gradient=sums[1])
+
+    def _measure_last(self, g: int, chosen: Wanted, states: States, recorded: list[Any]) -> None:
+        if not self.measured:
+            return
+        now = self.inputs(self.groups[g], len(self.steps.batch))
+        if self._in_parts:
+            now = (self._with_parts(states[0], now[0], gradient=False),)  # type: ignore[arg-type]  # one member
+        recorded.append(measure_group(self.setup, self.frozen, chosen, states, now, self.advance))
+
+    def _kept(self, states: States, last: Any) -> list[Moving]:
+        """The weights that are kept of the members of a group."""
+        if not self.setup.keep:
+            return []
+        record = last if self.measured else None
+        if self.mapped:
+            kept = keep_mapped(states, record)
+            return [jax.tree.map(lambda x, i=i: x[i], kept) for i in range(len(self.jobs))]
+        return [keep_one(state, None if record is None else record[i]) for i, state in enumerate(states)]  # type: ignore[arg-type]
+
+    def memory(self) -> int:
+        """Bytes that the members of this chunk take while they run, by their compiled programs, beside the records."""
+        group = self.groups[0]
+        states, chosen = begin_group(self.setup, self.frozen, len(group), self.mapped), self.targets_of(group)
+        held = 2 * size_of(states)  # before and after a step
+        if self.layout.steps != "loop":
+            sequence = stack([self.inputs(group, s) for s in range(len(self.steps.batch))])
+            arguments = (self.setup, self.frozen, chosen, states, sequence, self.advance, self.layout.steps == "scan")
+            return held + memory_of(run_steps.lower(*arguments))
+        now, part = self.inputs(group, 0), 0
+        if self._in_parts:
+            sums = no_parts(states[0].z, gradient=True)
+            part = memory_of(add_fit_part.lower(self.setup, self.frozen, states[0], now[0].batch, jnp.asarray(0), sums))
+            held += 2 * size_of(sums)
+            now = (now[0]._replace(fit_loss=sums[0], fit_gradient=sums[1]),)
+        step_itself = memory_of(step_group.lower(self.setup, self.frozen, chosen, states, now, self.advance))
+        return len(self.groups) * (held + max(part, step_itself))
+
+    def recorded(self) -> int:
+        """Bytes of the records of one member."""
+        states = jax.eval_shape(functools.partial(begin, self.setup), self.frozen)
+        target = jax.tree.map(lambda x: x[0], self.targets)
+        inputs = self._shared_inputs(0)._replace(noise=self.draw(self.jobs[0], 0))
+        record = jax.eval_shape(functools.partial(measure, self.setup), self.frozen, target, states, inputs)
+        return size_of(record) * len(self.steps.batch)

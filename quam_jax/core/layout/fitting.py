@@ -1,0 +1,163 @@
+"""What of a search runs at once so that it keeps within the memory, read off the compiled programs before the first step.
+
+Ways to run are tried from the fastest to the thriftiest: how many members are in flight, the fit batch together with the image
+or in parts, blocks remembered or recomputed. The first one whose programs' own figures fit is taken, and where memory runs out
+in spite of it, the next one. All of them give the same numbers, but for rounding.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import jax
+
+from ..passes import may_split_fit
+from ..setup import Frozen, Setup
+from .choose import Budget, Layout, budget_of
+
+PROBE = 8  # mapped members that are compiled to see how much memory one takes
+JOINT = 2**19  # pixels of fit batch and image up to which they go through in one program
+PART = 2**18  # pixels of a part of a fit batch, at least: smaller ones leave cores idle
+CPU_ROOM = 2**30  # bytes of the members in flight on a CPU for which there is no budget
+COPIES = 4  # of the recorded predictions, while they are gathered and decomposed
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a search: how its programs are compiled, and how many members are in flight."""
+
+    setup: Setup
+    chunk: int
+
+    def next(self, setups: list[Setup]) -> "Way | None":
+        """A thriftier way, None where there is none: fewer members in flight, then the next of the setups."""
+        if self.chunk > 1:
+            return replace(self, chunk=self.chunk // 2)
+        at = setups.index(self.setup) + 1
+        return Way(setups[at], 1) if at < len(setups) else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The way that was chosen, the bytes that it is expected to take in all, and the budget that it keeps to."""
+
+    way: Way
+    members: int
+    mapped: bool
+    fit_cases: int
+    predicted: int
+    budget: Budget | None
+
+    def __str__(self) -> str:
+        """One line for people."""
+        setup, chunk = self.way.setup, self.way.chunk
+        fit = f"{setup.micro} of {self.fit_cases} fit cases at once" if setup.micro else f"{self.fit_cases} fit cases at once"
+        together = "mapped" if self.mapped else "side by side"
+        flying = f"{chunk} of {self.members} members {together}"
+        blocks = "blocks recomputed" if setup.recompute else "nothing recomputed"
+        return f"{flying}, {fit}, {blocks}: about {in_words(self.predicted)}{_limit(self.budget)}"
+
+
+def setups_for(setup: Setup, frozen: Frozen, layout: Layout, *, mapped: bool) -> list[Setup]:
+    """The ways to compile a search, from the fastest to the thriftiest.
+
+    Where members are mapped, as on accelerators, the fit batch is split only for want of memory: one program fills the device.
+    """
+    recompute = {"auto": (False, True), "always": (True,), "never": (False,)}[layout.recompute]
+    if not may_split_fit(setup):
+        return [setup._replace(recompute=again) for again in recompute]
+    cases, *side = frozen.fit_labels.shape[1:]
+    pixels = 1
+    for n in side:
+        pixels *= n
+    image = max(x[0, ..., 0].size for x in jax.tree.leaves(frozen.image))
+    joint = not layout.micro and (mapped or cases * pixels + image <= JOINT)
+    part = image if joint else max(PART, image)
+    sizes = [*([0] if joint else []), largest_divisor(cases, layout.micro or part // pixels)]
+    return [setup._replace(micro=size, recompute=again) for again in recompute for size in sizes]
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor that is not above `most` (1 at least): parts of a batch are all of one size."""
+    return max(n for n in range(1, max(1, min(number, most)) + 1) if number % n == 0)
+
+
+def plan_search(
+    setup: Setup,
+    frozen: Frozen,
+    layout: Layout,
+    *,
+    members: int,
+    records: int,
+    measure: Callable[[Setup, int], int],
+) -> Plan:
+    """The fastest way whose programs fit; `measure(setup, members)` gives the bytes that members in flight take.
+
+    `records` are the bytes of all recorded predictions. ValueError, with the bytes that it would take and what to change,
+    where no way fits.
+    """
+    mapped, budget, kept = layout.members == "vmap", budget_of(layout), COPIES * records
+    room = CPU_ROOM if budget is None else budget.room - kept
+    base = 0 if budget is None else budget.base
+    tried, chunk, taken = setup, 1, 0
+    for tried in setups_for(setup, frozen, layout, mapped=mapped):
+        for chunk in _chunks(layout, members):
+            taken = measure(tried, chunk)
+            if mapped and not layout.chunk and chunk < members:
+                each = max(1, taken // chunk)
+                chunk = _even(members, max(1, room // each) * layout.devices)
+                taken = each * -(-chunk // layout.devices)
+            if taken <= room:
+                return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], base + kept + taken, budget)
+    needed = base + kept + taken
+    if budget is None:
+        return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], needed, budget)
+    size = " x ".join(map(str, setup.shape))
+    raise ValueError(
+        f"memory: a search of an image of {size} takes about {in_words(needed)}, one member at a time with blocks recomputed; "
+        f"expected at most{_limit(budget).removeprefix(' of')}; raise --memory, search in patches (--patch-size), or move less "
+        "(--space last_block or head)"
+    )
+
+
+def _limit(budget: Budget | None) -> str:
+    if budget is None:
+        return ""
+    return f" of {in_words(budget.total)}{'' if budget.asked else ' (a share of what is free)'}"
+
+
+def in_words(size: float) -> str:
+    """Bytes as people read them, such as 1.2 GB."""
+    for unit, power in (("GB", 3), ("MB", 2), ("kB", 1)):
+        if abs(size) >= 1000**power:
+            return f"{size / 1000**power:.3g} {unit}"
+    return f"{size:.0f} B"
+
+
+def _chunks(layout: Layout, members: int) -> Iterator[int]:
+    """Members in flight that are measured, from the most on."""
+    if layout.members == "vmap":
+        yield layout.chunk or min(members, PROBE)
+        if not layout.chunk and min(members, PROBE) > 1:
+            yield 1
+        return
+    chunk = min(layout.chunk, members)
+    while chunk > 1:
+        yield chunk
+        chunk //= 2
+    yield 1
+
+
+def _even(members: int, chunk: int) -> int:
+    """Chunks of equal size."""
+    return -(-members // -(-members // chunk))
+
+
+def thriftier(plan: Plan, setups: list[Setup], error: Exception) -> Plan:
+    """The plan after memory ran out under this one; the error itself where there is no thriftier one."""
+    way = plan.way.next(setups) if plan.way.setup in setups else None
+    if way is None:
+        raise error
+    after = replace(plan, way=way)
+    warnings.warn(f"memory ran out in spite of the plan ({plan}); going on with {after}", RuntimeWarning, stacklevel=2)
+    return after

@@ -1,0 +1,152 @@
+"""The compiled programs of a search, each for a group of members, and what they take.
+
+A group is mapped, with one row a member along a leading axis, or unrolled: a tuple with one entry a member.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..compilation import jit
+from ..passes import add_part, fit_loss_of
+from ..setup import Frozen, Record, Setup, State, StepInputs, Target
+from ..solvers import Moving
+from ..step import begin, kept_weights, measure, step
+
+Wanted = Target | tuple[Target, ...]
+States = State | tuple[State, ...]
+Inputs = StepInputs | tuple[StepInputs, ...]
+Records = Record | tuple[Record, ...]
+
+
+def shapes_of(tree: Any) -> Hashable:
+    """Shapes and types of a tree of arrays."""
+    return tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree))
+
+
+def size_of(tree: Any) -> int:
+    """Bytes of the arrays of a tree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def memory_of(lowered: Any) -> int:
+    """What a program takes while it runs, beside its arguments; compiled here, it is not compiled again when it runs."""
+    analysis = lowered.compile().memory_analysis()
+    if analysis is None:
+        return 0
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+
+
+def broken(record: Record) -> bool:
+    """Whether the weights of a record broke the bound."""
+    return not float(record.fit_loss) <= float(record.bound)
+
+
+def shared_out(targets: Target, devices: int) -> Target:
+    """The targets of a mapped chunk, split over devices where their number allows; the compiler splits the rest alike."""
+    count = targets.labels.shape[0]
+    devices = min(devices, count)
+    while devices > 1 and count % devices:
+        devices -= 1
+    if devices <= 1:
+        return targets
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:devices]), ("members",))
+    return jax.device_put(targets, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("members")))
+
+
+def stack(rows: Any) -> Any:
+    """Several trees as one with a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+
+
+def map_members(
+    function: Callable[..., Any], setup: Setup, frozen: Frozen, targets: Target, states: State, inputs: StepInputs
+) -> Any:
+    one = functools.partial(function, setup, frozen)
+    return jax.vmap(one, (0, 0, StepInputs(None, None, None, 0)))(targets, states, inputs)  # type: ignore[arg-type]  # axes
+
+
+def unroll_members(function: Callable[..., Any], setup: Setup, frozen: Frozen, *batched: Any) -> Any:
+    """A function of one member for an unrolled group."""
+    results = [function(setup, frozen, *rows) for rows in zip(*batched, strict=True)]
+    return tuple(zip(*results, strict=True)) if function is step else tuple(results)
+
+
+@jax.jit
+def stack_records(records: tuple[Record, ...]) -> Record:
+    """Records of steps as records `[members s ...]`."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *records)
+
+
+@jit(static_argnames=("setup", "count", "mapped"))
+def begin_group(setup: Setup, frozen: Frozen, count: int, mapped: bool) -> States:
+    """The states of a group before the first step."""
+    state = begin(setup, frozen)
+    if mapped:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), state)
+    return (state,) * count
+
+
+@jit(static_argnames="setup", donate_argnames="sums")
+def add_fit_part(
+    setup: Setup, frozen: Frozen, state: State, batch: Array, start: Array, sums: tuple[Array, Moving | None]
+) -> tuple[Array, Moving | None]:
+    """One part of the fit batch of a member."""
+    return add_part(setup, frozen, state, batch, start, sums)
+
+
+@jit
+def keep_one(state: State, last: Record | None) -> Moving:
+    """The weights that are kept of a member."""
+    return kept_weights(state, last)
+
+
+@jit
+def keep_mapped(states: State, last: Record | None) -> Moving:
+    """The weights that are kept of a mapped group."""
+    return jax.vmap(kept_weights)(states, last)
+
+
+@jit(static_argnames="setup")
+def fit_loss_of_member(setup: Setup, frozen: Frozen, state: State, inputs: StepInputs) -> Float[Array, ""]:
+    """The fit loss of a member before a step."""
+    return fit_loss_of(setup, frozen, state, inputs)
+
+
+@jit(static_argnames=("setup", "advance"), donate_argnames="states")
+def step_group(
+    setup: Setup, frozen: Frozen, targets: Wanted, states: States, inputs: Inputs, advance: Callable[..., Any]
+) -> tuple[States, Records]:
+    """One step of a group."""
+    return advance(step, setup, frozen, targets, states, inputs)
+
+
+@jit(static_argnames=("setup", "advance", "scanned"), donate_argnames="states")
+def run_steps(
+    setup: Setup, frozen: Frozen, targets: Wanted, states: States, inputs: Inputs, advance: Callable[..., Any], scanned: bool
+) -> tuple[States, Records]:
+    """All steps of a group as one program."""
+
+    def one(carry: States, row: Any) -> tuple[States, Records]:
+        return advance(step, setup, frozen, targets, carry, row)
+
+    if scanned:
+        return jax.lax.scan(one, states, inputs)
+    records = []
+    for s in range(jax.tree.leaves(inputs)[0].shape[0]):
+        states, record = one(states, jax.tree.map(lambda x, s=s: x[s], inputs))
+        records.append(record)
+    return states, stack(records)
+
+
+@jit(static_argnames=("setup", "advance"))
+def measure_group(
+    setup: Setup, frozen: Frozen, targets: Wanted, states: States, inputs: Inputs, advance: Callable[..., Any]
+) -> Records:
+    """The evaluation of a group after its last step."""
+    return advance(measure, setup, frozen, targets, states, inputs)
