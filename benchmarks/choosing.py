@@ -243,7 +243,7 @@ def main() -> None:
     model = load_model(data / "model" / "att_unet.pth", "att_unet")
     preprocessing = preprocessing_of(model)
     fit_cases = find_cases(data / "fit_images", data / "fit_masks")
-    fit = read_fit_images(fit_cases, data / "fit_masks", network=model.network, preprocessing=preprocessing, settings=FitConfig())
+    fit = read_fit_images(fit_cases, data / "fit_masks", model=model, preprocessing=preprocessing, settings=FitConfig())
     known = Known(model, fit_data(model, fit.images, fit.labels))
     case = next(c for c in find_cases(data / "images", data / "masks") if c.name == CASE)
     picture = read_channels(case.files)

@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args()
-    from quam_jax.cli.process import keep_freed_memory
+    from quam_jax.process import keep_freed_memory
 
     keep_freed_memory()  # as the command line does; all sides gain
     import torch

@@ -178,7 +178,7 @@ def main() -> None:
     unknown = [name for name in options.names if name not in CASES]
     if unknown:
         parser.error(f"no network {', '.join(unknown)}; expected of {', '.join(CASES)}")
-    from quam_jax.cli.process import keep_freed_memory
+    from quam_jax.process import keep_freed_memory
 
     keep_freed_memory()  # as the command line does; both sides gain
     import jax

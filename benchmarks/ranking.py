@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for finished cases, so that the command can go on")
     parser.add_argument("--validation-only", action="store_true", help="stop before the test cases are touched")
     options = parser.parse_args()
-    from quam_jax.cli.process import keep_freed_memory
+    from quam_jax.process import keep_freed_memory
 
     keep_freed_memory()
     settings = [s.strip() for s in options.settings.split(";")]

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, nargs="+", default=[256, 1024, 4096])
     options = parser.parse_args()
 
-    from quam_jax.cli.process import keep_freed_memory
+    from quam_jax.process import keep_freed_memory
 
     keep_freed_memory()
     import jax

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--name", default="search_masks", help="of the result file")
     options = parser.parse_args()
 
-    from quam_jax.cli.process import keep_freed_memory
+    from quam_jax.process import keep_freed_memory
 
     keep_freed_memory()  # as the command line does; all sides gain
     import jax

@@ -107,10 +107,10 @@ def against_torch(options: argparse.Namespace) -> dict[str, Any]:
 
     from converters.export import state_dict
     from quam_jax.case.prediction import mirrorings, predict_logits
-    from quam_jax.cli.process import keep_freed_memory
     from quam_jax.config import Config, FitConfig
     from quam_jax.data.patches import cut, importance, lay_patches, weight_sum
     from quam_jax.data.plans import to_grid
+    from quam_jax.process import keep_freed_memory
 
     from .torch_nnunet import NNUNet
 
@@ -190,7 +190,7 @@ def _each(value: Any, count: int) -> list[int]:
 
 def one_part(options: argparse.Namespace) -> dict[str, Any]:
     """One part in a process of its own, with the peak of its memory."""
-    from quam_jax.cli.process import keep_freed_memory
+    from quam_jax.process import keep_freed_memory
 
     keep_freed_memory()
     import numpy as np

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -83,8 +84,9 @@ def test_slices_of_fit_volumes_show_foreground(
     case = Case("a", write(tmp_path / "a.nii.gz", image, np.eye(4)), {"r": write(tmp_path / "a_m.nii.gz", mask, np.eye(4))})
     with tiny_network():
         network = Network.create("tiny", in_channels=1, n_classes=2)
+        model = SegmentationModel(network, *network.initialise(jax.random.key(0)))
         preprocessing = Preprocessing(normalise="none", channels=1)
         settings = FitConfig(fit_cases=wanted)
-        known = read_fit_images([case], tmp_path, network=network, preprocessing=preprocessing, settings=settings)
+        known = read_fit_images([case], tmp_path, model=model, preprocessing=preprocessing, settings=settings)
     np.testing.assert_allclose(known.images[0, ..., 0], np.moveaxis(image[..., list(taken)], -1, 0), rtol=1e-6)
     np.testing.assert_array_equal(known.labels[0], np.moveaxis(mask[..., list(taken)], -1, 0))

@@ -22,6 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "registry": set(),
+    "process": set(),
     "core": set(),
     "memory": {"core"},
     "evaluation": set(),
@@ -36,9 +37,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "baselines": {"case", "config", "core", "evaluation", "models", "registry"},
     "training": {"baselines", "config", "core", "data", "evaluation", "models"},
     "studies": {"baselines", "case", "config", "data", "evaluation", "models", "published", "version"},
-    "runs": {"case", "config", "core", "data", "evaluation", "models", "report", "version"},
+    "runs": {"case", "config", "core", "data", "evaluation", "memory", "models", "process", "report", "version"},
     "results": {"data", "evaluation", "report", "runs", "version"},
-    "cli": {"config", "data", "models", "report", "results", "runs", "studies", "training"},
+    "cli": {"config", "data", "models", "process", "report", "results", "runs", "studies", "training"},
 }
 # Computations on arrays, which know neither files nor figures.
 PURE = ("core", "targets", "published", "evaluation", "networks", "case", "baselines")

@@ -170,7 +170,7 @@ def test_slices_equal_the_same_images_alone(folders: dict[str, Path]) -> None:
     preparation = preprocessing_of(model)
     images, masks = folders["fit_images"], folders["fit_masks"]
     cases = find_cases(images, masks)
-    known = read_fit_images(cases, masks, network=model.network, preprocessing=preparation, settings=CONFIG.fit)
+    known = read_fit_images(cases, masks, model=model, preprocessing=preparation, settings=CONFIG.fit)
     fit = fit_data(model, known.images, known.labels)
     flat = preparation.apply(picture(3, (16, 16))[..., None])
     alone = quantify(model, flat, fit, config=CONFIG)

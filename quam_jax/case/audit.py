@@ -24,6 +24,9 @@ class MemberAudit:
     feasible one of smallest objective, or the last where none is feasible (`held` is false, and it has no weight unless the
     weighting takes infeasible samples too).
 
+    Where the search had crops of the fit images, `whole_fit_loss` and `whole_bound` are those of the kept model on the whole
+    images, and `whole_held` says whether it keeps the bound there too; else they are None.
+
     A row of a volume says where it was searched: in which `slice`, or in which `patch` (from the grid voxel `start`) and fold.
     """
 
@@ -46,6 +49,21 @@ class MemberAudit:
     patch: int | None = None
     start: tuple[int, ...] | None = None
     fold: str | None = None
+    whole_fit_loss: float | None = None
+    whole_bound: float | None = None
+    whole_held: bool | None = None
+
+
+class OnWhole(NamedTuple):
+    """What kept models lose on the whole fit images, in nats a pixel, and the bound there."""
+
+    losses: list[float]
+    bound: float
+
+    def of(self, member: int) -> dict[str, Any]:
+        """What the audit says of a member."""
+        loss = self.losses[member]
+        return {"whole_fit_loss": loss, "whole_bound": self.bound, "whole_held": bool(loss <= self.bound)}
 
 
 class SearchFacts(NamedTuple):
@@ -105,11 +123,18 @@ def _take(probs: Float[Array, "t m s p c"], kept: Int[Array, "t m"]) -> Float[Ar
 
 
 def audit_members(
-    facts: SearchFacts, *, names: Sequence[str], changed: Int[np.ndarray, " m"], target: int, **place: Any
+    facts: SearchFacts,
+    *,
+    names: Sequence[str],
+    changed: Int[np.ndarray, " m"],
+    target: int,
+    whole: OnWhole | None = None,
+    **place: Any,
 ) -> list[MemberAudit]:
     """One row a member over all targets of a search, `changed` pixels each.
 
-    `target` is the number of the only target, or -1 for all of them; `place` says where in a volume they lie.
+    `target` is the number of the only target, or -1 for all of them; `whole` is what the kept models of the only target lose on
+    whole fit images; `place` says where in a volume they lie.
     """
     rows = np.arange(len(facts.kept))
     audit = []
@@ -133,6 +158,7 @@ def audit_members(
                 changed_pixels=int(changed[m]),
                 searched=len(rows),
                 kept=held,
+                **(whole.of(m) if whole is not None else {}),
                 **place,
             )
         )

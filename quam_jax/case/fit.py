@@ -1,9 +1,10 @@
 """Fit data, the known images that an adversarial model must still explain: which are chosen, and how they are batched.
 
-Cases are chosen evenly over the sorted folder; several raters of a case count by their majority. A plain model takes images
-whole, and a volume's slices where the network has two axes. A model with an nnU-Net plan takes patches of the plan's grid that
-show enough foreground, the same ones in every run: of each case's patches two in three are centred on a foreground voxel, labels
-in turn, and the third is anywhere; places come from a generator seeded by the case's number.
+Cases are chosen evenly over the sorted folder; several raters of a case count by their majority. A plain model takes images, or
+crops of large ones (see crops.py), and a volume's slices where the network has two axes. A model with an nnU-Net plan takes
+patches of the plan's grid that show enough foreground, the same ones in every run: of each case's patches two in three are
+centred on a foreground voxel, labels in turn, and the third is anywhere; places come from a generator seeded by the case's
+number.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,13 +24,12 @@ from ..data.spread import evenly_spread
 from ..data.volumes import Image
 from ..evaluation.reference_maps import consensus
 from ..models.coding import Coding
-from ..models.model import Network, SegmentationModel
+from ..models.model import SegmentationModel
 from ..models.predict import fit_data
+from .crops import Pair, crop_side, crops_of, is_cropped
 
 FOREGROUND_SHARE = 3  # every such patch is anywhere, the others show foreground
 BATCH_VOXELS = 2**19  # of a batch of patches where the settings leave its size open
-
-Pair = tuple[Float[np.ndarray, "... i"], Int[np.ndarray, "..."]]  # an image and its labels, of a size of its own
 
 
 @runtime_checkable
@@ -47,23 +47,37 @@ class KnownCase(Protocol):
 
 
 class Known(NamedTuple):
-    """The fit data of a run on the host, in batches, with the names of the cases and the hashes of their image files."""
+    """The fit data of a run on the host, in batches, with the names of the cases and the hashes of their image files.
+
+    `whole` reads again the images of which they are crops; it is empty where they are not cropped.
+    """
 
     images: Float[np.ndarray, "k b *space i"]
     labels: Int[np.ndarray, "k b *space"]
     names: list[str]
     hashes: list[str]
+    whole: tuple[Callable[[], list[Pair]], ...] = ()
 
 
 def read_fit_images(
-    cases: Sequence[Case], where: object, *, network: Network, preprocessing: Preprocessing, settings: FitConfig
+    cases: Sequence[Case],
+    where: object,
+    *,
+    model: SegmentationModel,
+    preprocessing: Preprocessing,
+    settings: FitConfig,
+    seed: int = 0,
 ) -> Known:
-    """Whole images for a plain model, or the slices of volumes, those without foreground only where there is nothing else.
+    """Images for a plain model, or the slices of volumes, those without foreground only where there is nothing else.
 
-    ValueError if a case has no mask or does not fit the network.
+    Large ones are used as crops, whose places come from the seed. ValueError if a case has no mask or does not fit the network.
     """
+    network, sides = model.network, crop_side(settings, model)
+    chosen = choose_cases(cases, where, settings=settings)
+    count = max(1, -(-settings.fit_cases // len(chosen)))
+    cropped: list[int] = []
 
-    def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
+    def take_whole(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
         prepared = preprocessing.apply(image.array)
         if prepared.ndim - 1 == network.rank:
             return [(prepared, labels)]
@@ -74,11 +88,23 @@ def read_fit_images(
         shown = np.flatnonzero(some if some.any() else ~some)
         return [(slices[z], slice_labels[z]) for z in shown[evenly_spread(len(shown), settings.fit_cases)]]
 
-    chosen = choose_cases(cases, where, settings=settings)
+    def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
+        pairs = take_whole(image, labels, number)
+        if not is_cropped(pairs[0][1].shape, sides, settings):
+            return pairs
+        cropped.append(number)
+        rng, each = np.random.default_rng([seed, number]), count if len(pairs) == 1 else 1
+        parts = [crops_of(pair, sides, count=each, first=number * each + n, rng=rng) for n, pair in enumerate(pairs)]
+        return [crop for part in parts for crop in part]
+
+    def again(number: int) -> Callable[[], list[Pair]]:
+        return lambda: _read([chosen[number]], take_whole, labels=network.classes)[0]
+
     pairs, hashes = _read(chosen, take, labels=network.classes)
     pairs = [pairs[i] for i in evenly_spread(len(pairs), settings.fit_cases)]
     images, labels = batch_fit(pairs, size=settings.fit_batch, multiple=network.size_multiple)
-    return Known(images, labels, [case.name for case in chosen], hashes)
+    whole = tuple(again(number) for number in range(len(chosen))) if cropped and settings.fit_check else ()
+    return Known(images, labels, [case.name for case in chosen], hashes, whole)
 
 
 def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding: Coding, settings: FitConfig) -> Known:
@@ -100,10 +126,18 @@ def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding
 
 
 def fit_of_cases(model: SegmentationModel, cases: Sequence[KnownCase], settings: FitConfig) -> FitData:
-    """Fit data of cases in memory: evenly chosen, labelled by their raters' majority, in batches."""
-    classes = model.network.classes
+    """Fit data of cases in memory: evenly chosen, labelled by their raters' majority, large ones as crops, in batches."""
+    classes, sides = model.network.classes, crop_side(settings, model)
     some = [cases[n] for n in evenly_spread(len(cases), settings.fit_cases)]
-    pairs = [(case.image, consensus(case.raters, classes=classes, ties="smallest")) for case in some]
+    count = max(1, -(-settings.fit_cases // len(some)))
+    pairs: list[Pair] = []
+    for number, case in enumerate(some):
+        pair = (case.image, consensus(case.raters, classes=classes, ties="smallest"))
+        if is_cropped(pair[1].shape, sides, settings):
+            rng = np.random.default_rng([0, number])
+            pairs += crops_of(pair, sides, count=count, first=number * count, rng=rng)
+        else:
+            pairs.append(pair)
     return fit_data(model, *batch_fit(pairs, size=settings.fit_batch, multiple=model.network.size_multiple))
 
 

@@ -14,11 +14,12 @@ from jaxtyping import Array, Float, Int, Key
 from ..config import Config, SampleConfig, TargetConfig
 from ..config.build import build_layout
 from ..core.searching import search_images
+from ..core.solvers import Moving
 from ..core.types import Samples, Targets, Trajectory
 from ..core.weighting import counted
 from ..targets.masks import mask_targets, wanted_mask
 from ..targets.millimetres import wanted_volume
-from .audit import SearchFacts, kept_probs
+from .audit import OnWhole, SearchFacts, kept_probs
 from .patches import Ask, Found, PatchJob, Regions, Scene
 from .samples import Moved, decompose_published, decompose_samples, decompose_sums_of, mix_samples, sum_weights
 from .shared import CaseModel
@@ -103,8 +104,13 @@ def _by_pixels(
 
 def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> Iterator[Found]:
     """What came of some patches of one shape, which are searched together."""
-    for job, trajectories in zip(jobs, _search(shared, jobs, config=config), strict=True):
-        yield _weigh(shared, job, trajectories, config=config)
+    kept: list[list[Moving]] | None = None if shared.whole_fit is None else [[] for _ in jobs]
+    for n, (job, trajectories) in enumerate(zip(jobs, _search(shared, jobs, config=config, kept=kept), strict=True)):
+        found = _weigh(shared, job, trajectories, config=config)
+        if shared.whole_fit is not None and kept is not None:
+            losses = shared.whole_fit.losses(shared.folds[0].prepared, kept[n])
+            found = found._replace(whole=OnWhole(losses, shared.whole_fit.bound))
+        yield found
 
 
 def sample_masks(shared: CaseModel, job: PatchJob, *, config: Config) -> tuple[Samples, list[Trajectory]]:
@@ -113,10 +119,13 @@ def sample_masks(shared: CaseModel, job: PatchJob, *, config: Config) -> tuple[S
     return mix_samples(trajectories, [r[None] for r in job.references], samples=config.samples), trajectories
 
 
-def _search(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> list[list[Trajectory]]:
-    """The searches of every patch, one a fold."""
+def _search(
+    shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config, kept: list[list[Moving]] | None = None
+) -> list[list[Trajectory]]:
+    """The searches of every patch, one a fold; what was moved of the kept members of every patch is put in its list of `kept`."""
     if not jobs:
         return []
+    on_kept = None if kept is None else lambda image, target, member, z: kept[image].append(z)
     searched = [
         search_images(
             fold.prepared,
@@ -124,6 +133,7 @@ def _search(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> l
             [job.asked[0] for job in jobs],
             keys=[_key(job, f) for job in jobs],
             layout=build_layout(config.execution),
+            on_kept=on_kept,
         )
         for f, fold in enumerate(shared.folds)
     ]

@@ -20,7 +20,7 @@ from ..core.types import Targets
 from ..data.patches import Patches, cut, importance, weight_sum
 from ..data.plans import Grid
 from ..models.predict import predict
-from .audit import MemberAudit, SearchFacts, audit_members
+from .audit import MemberAudit, OnWhole, SearchFacts, audit_members
 from .samples import Moved, decompose_sums_of
 from .shared import CaseModel
 
@@ -83,6 +83,7 @@ class Found(NamedTuple):
 
     Where it was searched there are the facts of every fold, the changed pixels of its members, and, of a model with a plan, how
     samples move the volumes of labels. What pixels and regions found stands in `placed`, and the rest is the given network's.
+    `whole` is what the kept models lose on the whole fit images, where the search had crops of them.
     """
 
     maps: Float[np.ndarray, "u p"]
@@ -91,6 +92,7 @@ class Found(NamedTuple):
     changed: Sequence[Int[np.ndarray, " m"]] = ()
     moved: Sequence[Moved] = ()
     placed: Sequence[Placed] = ()
+    whole: OnWhole | None = None
 
 
 def patch_jobs(shared: CaseModel, scene: Scene, ask: Ask) -> Iterator[PatchJob]:
@@ -157,7 +159,7 @@ class Joined:
                 else {"patch": job.number, "start": patches.start(job.number), "fold": fold.name}
             )
             target = -1 if found.placed else 0
-            self.audit += audit_members(facts, names=names, changed=changed, target=target, **place)
+            self.audit += audit_members(facts, names=names, changed=changed, target=target, whole=found.whole, **place)
             self.losses.append(facts.means())
             self.feasible.append(np.asarray(facts.counts.all(0)))
         for moved in found.moved:

@@ -5,7 +5,7 @@ nnU-Net plan takes them on the plan's grid, in patches; each of its folds is sea
 same fit patches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..models.coding import Coding
 from ..models.model import SegmentationModel
 from ..models.predict import fit_data
 from ..models.prepare import prepare
+from .crops import Pair, WholeFit
 
 
 class Fold(NamedTuple):
@@ -33,6 +34,7 @@ class Fold(NamedTuple):
 class CaseModel(NamedTuple):
     """The model as every case sees it; without a `plan` images are taken whole.
 
+    Where the fit data are crops there are the whole images behind them, on which kept models are measured.
     `coding` says what the channels of the given network mean as labels and as classes of the search, `names` is a name for every
     label.
     """
@@ -41,18 +43,26 @@ class CaseModel(NamedTuple):
     coding: Coding
     names: tuple[str, ...]
     plan: Plan | None = None
+    whole_fit: WholeFit | None = None
 
     def records(self, search: SearchConfig) -> int:
         """How many samples the search of one target records in each fold."""
         return search.members * len(self.folds[0].prepared.steps.batch)
 
 
-def whole_image_model(model: SegmentationModel, fit: FitData, search: SearchConfig) -> CaseModel:
-    """A plain model with its fit data (see predict.fit_data), ready for whole images; ValueError as `models.prepare`."""
+def whole_image_model(
+    model: SegmentationModel, fit: FitData, search: SearchConfig, *, whole: Sequence[Callable[[], list[Pair]]] = ()
+) -> CaseModel:
+    """A plain model with its fit data (see predict.fit_data), ready for whole images; ValueError as `models.prepare`.
+
+    `whole` reads the images again of which the fit data are crops.
+    """
     names = tuple(str(name) for name in model.manifest.get("class_names") or ())
     if len(names) != model.network.classes:
         names = tuple(f"class {label}" for label in range(model.network.classes))
-    return CaseModel((Fold("0", model, model, prepare(model, fit, search)),), Coding(model.network.classes), names)
+    prepared = prepare(model, fit, search)
+    whole_fit = WholeFit.of(whole, prepared) if whole else None
+    return CaseModel((Fold("0", model, model, prepared),), Coding(model.network.classes), names, whole_fit=whole_fit)
 
 
 def planned_model(

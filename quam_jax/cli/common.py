@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from ..config import PRESETS, Config, change, fields_of, load_config
-from .process import keep_freed_memory
+from ..process import keep_freed_memory
 
 PATH = click.Path(path_type=Path)
 

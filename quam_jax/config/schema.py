@@ -207,15 +207,23 @@ class FitConfig:
 
     fit_cases: int = setting(8, "fit cases used, evenly spread over the sorted list; 0: all")
     fit_batch: int = setting(0, "cases a fit batch; 0: all of them in one batch, so that the constraint is exact")
+    fit_crop: str = setting(
+        "auto",
+        "side in pixels of the crops that larger fit images are used as, as many as fit_cases asks for; 0: whole images; "
+        "auto: the size that the network was trained on if its manifest says it, else 256 (64 in a volume), for images of more "
+        "than twice that area",
+    )
+    fit_check: bool = setting(True, "measure the kept models on the whole fit images too, where the search had crops of them")
 
     def __post_init__(self) -> None:
+        require(self.fit_crop == "auto" or self.fit_crop.isdecimal(), "fit_crop", "auto or a number of pixels", self.fit_crop)
         require(self.fit_cases >= 0, "fit_cases", "a whole number >= 0", self.fit_cases)
         require(self.fit_batch >= 0, "fit_batch", "a whole number >= 0", self.fit_batch)
 
     @staticmethod
     def published() -> "FitConfig":
-        """All fit cases in batches of four, in order."""
-        return FitConfig(fit_cases=0, fit_batch=4)
+        """All fit cases, whole, in batches of four, in order."""
+        return FitConfig(fit_cases=0, fit_batch=4, fit_crop="0")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Fit data: what an adversarial model must still explain, and the given network's loss on it."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +13,8 @@ from .compilation import jit
 from .loss import Loss
 from .network import Parameters, check_network, pad_to_multiple
 from .types import FitData
+
+AT_ONCE = 2**19  # pixels of a forward pass over fit data
 
 
 def fit_data(
@@ -44,8 +48,27 @@ def fit_data(
 
 
 def reference_losses(network: Any, params: Parameters, stats: Parameters, fit: FitData, loss: Loss) -> Float[Array, " k"]:
-    """The given network's loss on every fit batch in eval mode, in nats a labelled pixel."""
-    return jnp.stack([_batch_loss(network, loss, params, stats, x, y) for x, y in zip(*fit, strict=True)])
+    """The given network's loss on every fit batch in eval mode, in nats a labelled pixel; large batches go through in parts."""
+    size = part_size(fit.labels.shape[1:]) if loss.adds_up else fit.labels.shape[1]
+    return jnp.stack([_in_parts(network, loss, params, stats, x, y, size) for x, y in zip(*fit, strict=True)])
+
+
+def part_size(batch: Sequence[int]) -> int:
+    """How many images of a batch `[b *space]` go through a forward pass at once: parts of one size, of some AT_ONCE pixels."""
+    count, *side = batch
+    most = max(1, AT_ONCE // max(1, math.prod(side)))
+    return max(n for n in range(1, min(count, most) + 1) if count % n == 0)
+
+
+def _in_parts(
+    network: Any, loss: Loss, params: Parameters, stats: Parameters, images: Array, labels: Array, size: int
+) -> Float[Array, ""]:
+    if size == len(images):
+        return _batch_loss(network, loss, params, stats, images, labels)
+    parts = [slice(start, start + size) for start in range(0, len(images), size)]
+    counts = jnp.stack([jnp.sum(labels[part] >= 0) for part in parts])
+    losses = jnp.stack([_batch_loss(network, loss, params, stats, images[part], labels[part]) for part in parts])
+    return jnp.sum(losses * counts) / jnp.sum(counts)
 
 
 @jit(static_argnames=("network", "loss"))

@@ -28,6 +28,11 @@ class Loss:
     per_point: PerPoint = optax.softmax_cross_entropy_with_integer_labels
     reduce: Reduction = weighted_mean
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether the loss of all points is that of parts of them, weighted by their numbers of points."""
+        return self.reduce is weighted_mean
+
     def mean(self, logits: Float[Array, "*batch c"], labels: Int[ArrayLike, "*batch"]) -> Float[Array, ""]:
         """The loss over the positions with a label >= 0."""
         labels = jnp.asarray(labels)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .loss import weighted_mean
 from .network import EVAL, DrawnNoise, GivenNoise, Mode, Parameters, recomputed_blocks
 from .setup import Frozen, Setup, State, StepInputs
 from .solvers import Moving
@@ -55,7 +54,7 @@ def may_skip_fit(setup: Setup) -> bool:
 
 def may_split_fit(setup: Setup) -> bool:
     """Whether the fit batch may go through the network in parts: its loss is a mean over pixels, and no image sees another."""
-    return setup.space.constrained and not setup.patches and not setup.train and setup.loss.reduce is weighted_mean
+    return setup.space.constrained and not setup.patches and not setup.train and setup.loss.adds_up
 
 
 def fit_loss_of(setup: Setup, frozen: Frozen, state: State, inputs: StepInputs) -> Float[Array, ""]:

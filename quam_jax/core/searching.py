@@ -3,27 +3,30 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from .compilation import jit
-from .fit import reference_losses
+from .fit import part_size, reference_losses
 from .layout.choose import AUTO, Layout, choose_layout
 from .layout.chunk import Job
 from .layout.heads import is_for_heads, search_head_targets
 from .layout.members import run_members
 from .layout.patches import patch_radius, search_patches
+from .loss import Loss
 from .network import Parameters, check_network, pad_to_multiple
 from .schedule import StepPlan
 from .setup import Frozen, Procedure, Record, Setup, Target
-from .solvers import LineSearch
+from .solvers import LineSearch, Moving
 from .space import Activation, Space
 from .types import FitData, Targets, Trajectory
+
+OnKept = Callable[..., None]  # of image, target, member and what was moved
 
 
 class Prepared(NamedTuple):
@@ -58,13 +61,16 @@ def prepare(network: Any, params: Parameters, stats: Parameters, fit: FitData, *
         raise ValueError(f"fit data: expected sides that the network can take, got {fit.labels.shape[2:]} (use fit_data)")
     jax.eval_shape(lambda p, x: procedure.space.start(network, p, x), params, images[0, :1])  # names what it does not find
     reference = reference_losses(network, params, stats, fit, procedure.loss)
-    activations = [_activations(network, procedure.space, params, stats, batch) for batch in images]
+    size = part_size(fit.labels.shape[1:])
+    parts = [images[k, start : start + size] for k in range(len(images)) for start in range(0, images.shape[1], size)]
+    activations = [_activations(network, procedure.space, params, stats, part) for part in parts]
+    batches = images.shape[:2]
     return Prepared(
         network,
         params,
         stats,
         procedure,
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *activations),
+        jax.tree.map(lambda *leaves: jnp.concatenate(leaves).reshape(*batches, *leaves[0].shape[1:]), *activations),
         fit.labels,
         reference,
         procedure.slack.bound(reference),
@@ -119,15 +125,44 @@ def search_images(
     *,
     keys: Sequence[Key[Array, ""]],
     layout: Layout = AUTO,
+    on_kept: OnKept | None = None,
 ) -> list[Trajectory]:
     """`search_prepared` for several images of one shape with as many targets each: members of all of them run together.
 
-    ValueError as there, and for images of several shapes.
+    Where members run as whole networks, `on_kept(image, target, member, z)` is called with what was moved of each: the numbers of
+    the feasible record of smallest objective, or the last ones where none is feasible; see `loss_under`. ValueError as there, and
+    for images of several shapes.
     """
     shapes = {(np.shape(image), np.shape(asked.points)) for image, asked in zip(images, targets, strict=True)}
     if len(shapes) != 1:
         raise ValueError(f"images: expected images of one shape with as many targets and points each, got {sorted(shapes)}")
-    return _search(prepared, images, targets, keys=keys, layout=layout)
+    return _search(prepared, images, targets, keys=keys, layout=layout, on_kept=on_kept)
+
+
+def loss_under(
+    prepared: Prepared,
+    z: Moving | None,
+    image: Float[Array | np.ndarray, "*space i"],
+    labels: Int[Array | np.ndarray, "*space"],
+) -> tuple[float, int]:
+    """The loss in nats a labelled pixel of an image under moved numbers (None: those given), and how many pixels are labelled."""
+    network, params, stats, procedure = prepared[:4]
+    x = pad_to_multiple(jnp.asarray(image, jnp.float32)[None], network, leading=1)
+    padding = [(0, p - n) for p, n in zip(x.shape[1:-1], labels.shape, strict=True)]
+    padded = np.pad(np.asarray(labels, np.int32), padding, constant_values=-1)[None]
+    with jax.default_matmul_precision(procedure.precision):
+        loss = _loss_under(network, procedure.space, procedure.loss, params, stats, z, x, padded)
+    return float(loss), int((padded >= 0).sum())
+
+
+@jit(static_argnames=("network", "space", "loss"))
+def _loss_under(
+    network: Any, space: Space, loss: Loss, params: Parameters, stats: Parameters, z: Moving | None, image: Array, labels: Array
+) -> Array:
+    if z is None:
+        return loss.mean(network.apply(params, stats, image)[0], labels)
+    activation = space.prepare(network, params, stats, image)
+    return loss.mean(space.logits(network, z, params, stats, activation)[0], labels)
 
 
 def _search(
@@ -138,6 +173,7 @@ def _search(
     keys: Sequence[Key[Array, ""]],
     layout: Layout,
     noise: Any = None,
+    on_kept: OnKept | None = None,
 ) -> list[Trajectory]:
     network, params, stats, procedure = prepared[:4]
     shape = tuple(images[0].shape[:-1])
@@ -195,7 +231,9 @@ def _search(
                 for activation, asked, key in zip(activations, targets, keys, strict=True)
             ]
         else:
-            records = _search_networks(setup, frozen, activations, targets, prepared, keys=keys, layout=layout, noise=noise)
+            records = _search_networks(
+                setup, frozen, activations, targets, prepared, keys=keys, layout=layout, noise=noise, on_kept=on_kept
+            )
     leading = targets[0].labels.shape[:2]
     return [Trajectory(*(leaf.reshape(*leading, *leaf.shape[1:]) for leaf in record)) for record in records]
 
@@ -224,6 +262,7 @@ def _search_networks(
     keys: Sequence[Key[Array, ""]],
     layout: Layout,
     noise: Any,
+    on_kept: OnKept | None,
 ) -> list[Record]:
     """The records of every image, each of the (target, member) in order."""
     count, members = targets[0].labels.shape[:2]
@@ -245,6 +284,7 @@ def _search_networks(
     jobs: list[Job] = list(itertools.product(range(len(activations)), range(count), range(members)))
     chosen = choose_layout(layout, members=len(jobs))
     rate = prepared.procedure.learning_rate
-    record = run_members(setup, frozen, targets_of, jobs, prepared.steps, rate=rate, layout=chosen, draw=draw)
+    kept = None if on_kept is None else lambda job, z: on_kept(*job, z)
+    record = run_members(setup, frozen, targets_of, jobs, prepared.steps, rate=rate, layout=chosen, draw=draw, on_kept=kept)
     each = count * members
     return [jax.tree.map(lambda leaf, i=i: leaf[i * each : (i + 1) * each], record) for i in range(len(activations))]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from ..models.coding import Coding
 from ..models.description import model_digest, preprocessing_of
 from ..models.model import SegmentationModel
 from ..models.predict import fit_data
+from ..process import return_large_arrays
 from .request import RunRequest
 
 
@@ -57,6 +59,7 @@ class Quantifier(NamedTuple):
 
     def quantify(self, images: Sequence[Image], prepared: Sequence[np.ndarray]) -> list[Quantified]:
         """The maps of some images; ValueError naming the image where it does not fit the model's plan."""
+        return_large_arrays(max(math.prod(array.shape[:-1]) for array in prepared))
         with jax.default_device(self.device) if self.device is not None else contextlib.nullcontext():
             if self.shared.plan is None:
                 return quantify_images(self.shared, prepared, config=self.config)
@@ -99,7 +102,7 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
         preprocessing = request.preprocessing or preprocessing_of(first)
         fit_cases = find_cases(request.fit_images, request.fit_masks)
         known = read_fit_images(
-            fit_cases, request.fit_masks, network=first.network, preprocessing=preprocessing, settings=config.fit
+            fit_cases, request.fit_masks, model=first, preprocessing=preprocessing, settings=config.fit, seed=config.seed
         )
     shared = _ready(models, known, plan=plan, coding=coding, config=config)
     return Quantifier(_asked(cases, request), shared, known, config, preprocessing)
@@ -116,7 +119,7 @@ def _ready(models: Sequence[SegmentationModel], known: Known, *, plan: Plan | No
     """The model with its fit data where the models lie."""
     if plan is not None:
         return planned_model(models, known.images, known.labels, plan=plan, coding=coding, search=config.search)
-    return whole_image_model(models[0], fit_data(models[0], known.images, known.labels), config.search)
+    return whole_image_model(models[0], fit_data(models[0], known.images, known.labels), config.search, whole=known.whole)
 
 
 def models_digest(models: Sequence[SegmentationModel], path: Path) -> str:

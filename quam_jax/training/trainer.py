@@ -98,7 +98,7 @@ def train(
                 write_state(Path(checkpoint), state, step=done, history=history, identity=identity)
         if progress is not None:
             progress(done, float(value))
-    about = {"settings": dataclasses.asdict(config), "cases": len(prepared), "validation_dice": history}
+    about = {"settings": dataclasses.asdict(config), "cases": len(prepared), "size": list(shape), "validation_dice": history}
     return SegmentationModel(network, state.params, state.stats, {"training": about})
 
 
