@@ -11,7 +11,7 @@ from quam_jax.config import FitConfig
 from quam_jax.data.datasets import Case
 from quam_jax.data.preprocess import Preprocessing, batch_fit
 from quam_jax.data.spread import evenly_spread
-from quam_jax.models.model import Network
+from quam_jax.models.model import Network, SegmentationModel
 from tests.planned import write
 from tests.tiny import tiny_network
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quam_jax.config import ExecutionConfig, SearchConfig
-from quam_jax.core.layout import members
+from quam_jax.core.layout import chunk
 from quam_jax.core.layout.choose import Layout, choose_group, choose_layout
 from quam_jax.core.searching import search_images, search_prepared
 from quam_jax.core.types import Trajectory
@@ -65,8 +65,8 @@ def test_every_plan_gives_the_same_numbers(config: SearchConfig, members: str, s
 def test_members_that_keep_the_bound_are_spared_the_gradient_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(EVAL, steps=8, slack=0.02, learning_rate=0.1)
     expected = run(config, "vmap", "scan", 3)
-    spared, original = [], members._step
-    monkeypatch.setattr(members, "_step", lambda *a: spared.append(a[4][0].fit_loss is not None) or original(*a))
+    spared, original = [], chunk.step_group
+    monkeypatch.setattr(chunk, "step_group", lambda *a: spared.append(a[4][0].fit_loss is not None) or original(*a))
     found = run(config, "loop", "loop", 1)
     assert_equal(found, expected)
     kept = (found.fit_loss <= found.bound)[0, :, :-1]
@@ -166,32 +166,33 @@ def test_a_second_case_and_other_numbers_compile_nothing(model: SegmentationMode
 
 
 def test_when_memory_runs_out_the_chunk_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, whole = dataclasses.replace(EVAL, members=4), members._run_chunk
+    config, whole = dataclasses.replace(EVAL, members=4), chunk.Chunk.run
     tried = []
 
-    def small(*arguments: Any, **settings: Any) -> Any:
-        jobs = arguments[3]
-        tried.append(len(jobs))
-        if len(jobs) > 1:
+    def small(some: chunk.Chunk) -> Any:
+        tried.append(len(some.jobs))
+        if len(some.jobs) > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.")
-        return whole(*arguments, **settings)
+        return whole(some)
 
     model = tiny_model(drop=0.3)
     targets = tiny_targets(members=4)
     arguments = dict(targets=targets, config=config, key=jax.random.key(0), execution=ExecutionConfig("loop", "loop", 4))
     expected = search(model, tiny_image(), tiny_fit(model), **arguments)
-    monkeypatch.setattr(members, "_run_chunk", small)
-    found = search(model, tiny_image(), tiny_fit(model), **arguments)
+    monkeypatch.setattr(chunk.Chunk, "run", small)
+    with pytest.warns(RuntimeWarning, match="memory ran out in spite of the plan .*going on with 2 of 4 members"):
+        found = search(model, tiny_image(), tiny_fit(model), **arguments)
     assert tried == [4, 2, 1, 1, 1, 1]
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("chunk, message", [(1, "RESOURCE_EXHAUSTED: Out of memory"), (3, "INTERNAL: something else")])
-def test_other_failures_are_not_hidden(monkeypatch: pytest.MonkeyPatch, chunk: int, message: str) -> None:
-    def failing(*arguments: Any, **settings: Any) -> Any:
+@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.parametrize("size, message", [(1, "RESOURCE_EXHAUSTED: Out of memory"), (3, "INTERNAL: something else")])
+def test_other_failures_are_not_hidden(monkeypatch: pytest.MonkeyPatch, size: int, message: str) -> None:
+    def failing(some: chunk.Chunk) -> Any:
         raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr(members, "_run_chunk", failing)
+    monkeypatch.setattr(chunk.Chunk, "run", failing)
     with pytest.raises(jax.errors.JaxRuntimeError, match=message):
-        run.__wrapped__(EVAL, "loop", "loop", chunk)
+        run.__wrapped__(EVAL, "loop", "loop", size)

@@ -22,7 +22,7 @@ AUTO_SIDE = {2: 256, 3: 64}  # of a crop where nobody knows what size the networ
 WORTH = 2.0  # crops of auto are taken of images of more than this many times their size
 TILE = {2: 2**20, 3: 2**21}  # pixels of a whole image that are measured at once
 
-Pair = tuple[Float[np.ndarray, "*space i"], Int[np.ndarray, "*space"]]  # an image and its labels
+Pair = tuple[Float[np.ndarray, "... i"], Int[np.ndarray, "..."]]  # an image and its labels
 
 
 def crop_side(settings: FitConfig, model: SegmentationModel) -> tuple[int, ...]:
@@ -78,7 +78,7 @@ class WholeFit(NamedTuple):
     def of(read: Sequence[Callable[[], list[Pair]]], prepared: Prepared) -> "WholeFit":
         """With the given network measured."""
         (loss,) = _losses(read, prepared, [None])
-        return WholeFit(tuple(read), loss, float(prepared.procedure.slack.bound(jnp.asarray(loss))))
+        return WholeFit(tuple(read), loss, float(prepared.procedure.slack.bound(jnp.asarray([loss]))[0]))
 
     def losses(self, prepared: Prepared, kept: Sequence[Moving]) -> list[float]:
         """The losses of some kept models, in nats a labelled pixel of all images; every image is read once."""

@@ -5,6 +5,7 @@ or in parts, blocks remembered or recomputed. The first one whose programs' own 
 in spite of it, the next one. All of them give the same numbers, but for rounding.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -67,10 +68,8 @@ def setups_for(setup: Setup, frozen: Frozen, layout: Layout, *, mapped: bool) ->
     if not may_split_fit(setup):
         return [setup._replace(recompute=again) for again in recompute]
     cases, *side = frozen.fit_labels.shape[1:]
-    pixels = 1
-    for n in side:
-        pixels *= n
-    image = max(x[0, ..., 0].size for x in jax.tree.leaves(frozen.image))
+    pixels = math.prod(side)
+    image = max(math.prod(x.shape[1:-1]) for x in jax.tree.leaves(frozen.image))
     joint = not layout.micro and (mapped or cases * pixels + image <= JOINT)
     part = image if joint else max(PART, image)
     sizes = [*([0] if joint else []), largest_divisor(cases, layout.micro or part // pixels)]

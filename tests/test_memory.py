@@ -1,0 +1,71 @@
+"""Memory as this machine tells it, and a run that keeps to a small budget, by the limit of the system on its process."""
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from quam_jax import memory
+from quam_jax.config.schema import ExecutionConfig
+from quam_jax.config.sizes import bytes_in
+from quam_jax.memory import budget, free_memory, held_memory, peak_memory
+
+
+def test_sizes_as_people_write_them() -> None:
+    texts = {
+        "8GB": 8e9,
+        "8 gb": 8e9,
+        "500MB": 5e8,
+        "7.5GiB": 7.5 * 2**30,
+        "2e9": 2e9,
+        "1k": 1000,
+        "12B": 12,
+        "3T": 3e12,
+        "": 0,
+        " ": 0,
+    }
+    assert {text: bytes_in(text) for text in texts} == texts
+    for wrong in ("0", "-1GB", "8 bananas", "GB", "1.2.3GB", "0GB"):
+        with pytest.raises(ValueError, match="memory: expected a size such as 8GB"):
+            bytes_in(wrong)
+    with pytest.raises(ValueError, match="memory: expected a size such as 8GB, 500MB or 7.5GiB, got 'much'"):
+        ExecutionConfig(memory="much")
+
+
+def test_this_process_holds_memory_and_more_is_free() -> None:
+    assert 10**7 < held_memory() <= peak_memory() * 1.01
+    assert 0 < free_memory() < 10**14
+    total, before = budget(10**12), budget()
+    assert total == (10**12, total.base, True) and not before.asked
+    assert before.base < before.total < before.base + free_memory() * 1.5
+
+
+def test_a_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = {
+        line.split(":")[0]: line.split()[1]
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("Vm")
+    }
+    limits = {resource.RLIMIT_AS: int(used["VmSize"]) * 1024 + 10**6, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda kind: (limits[kind], limits[kind]))
+    assert 0 <= free_memory() <= 10**6 + 2**22
+
+
+@pytest.mark.parametrize(
+    "controllers, names",
+    [("", ("memory.max", "memory.current")), ("cpu,memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"))],
+)
+def test_the_limit_of_a_container_counts(monkeypatch: pytest.MonkeyPatch, controllers: str, names: tuple[str, str]) -> None:
+    root = "/sys/fs/cgroup" + ("/memory" if controllers else "")
+    files = {
+        "/proc/self/cgroup": f"0:{controllers}:/jobs/mine\n1:cpuset:/other\n",
+        "/proc/meminfo": "MemAvailable:   8000000 kB",
+        f"{root}/{names[0]}": "max",
+        f"{root}/jobs/{names[0]}": str(5 * 10**9),
+        f"{root}/jobs/{names[1]}": str(2 * 10**9),
+        f"{root}/jobs/memory.stat": "anon 1\ninactive_file 500000000\n",
+        f"{root}/jobs/mine/{names[0]}": str(9 * 10**9),
+        f"{root}/jobs/mine/{names[1]}": "0",
+    }
+    monkeypatch.setattr(memory, "_lines", lambda path: files.get(path, "").splitlines())
+    assert free_memory() == 3_500_000_000  # the tightest of all groups, with the files that it would give up
