@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
+from .activations import relu
 from .architecture import Architecture
 from .layers import Conv, conv_norm
 from .norms import BatchNorm
@@ -26,7 +27,7 @@ class AttentionGate(nnx.Module):
         self.psi = nnx.List([Conv(inner, 1, 1, rngs=rngs), BatchNorm(1)])
 
     def __call__(self, gate: Float[Array, "b h w g"], x: Float[Array, "b h w c"], mode: Mode) -> Float[Array, "b h w c"]:
-        inner = jax.nn.relu(conv_norm(self.W_g, gate, mode) + conv_norm(self.W_x, x, mode))
+        inner = relu(conv_norm(self.W_g, gate, mode) + conv_norm(self.W_x, x, mode))
         return x * jax.nn.sigmoid(conv_norm(self.psi, inner, mode))
 
 

@@ -7,11 +7,11 @@ convolutions whose kernel is their stride.
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from .activations import leaky_relu
 from .layers import Conv, ConvTranspose
 from .norms import InstanceNorm
 
@@ -39,7 +39,7 @@ class ConvUnit(nnx.Module):
 
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         y = self.norm(self.conv(x))
-        return y if self.linear else jax.nn.leaky_relu(y, SLOPE)
+        return y if self.linear else leaky_relu(y, SLOPE)
 
 
 class Stack(nnx.Module):
@@ -89,7 +89,7 @@ class ResidualBlock(nnx.Module):
         skip = _average_pool(x, self.stride)
         if self.skip is not None:
             skip = self.skip[str(int(math.prod(self.stride) > 1))](skip)
-        return jax.nn.leaky_relu(y + skip, SLOPE)
+        return leaky_relu(y + skip, SLOPE)
 
 
 class ResidualStage(nnx.Module):

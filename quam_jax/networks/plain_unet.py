@@ -6,12 +6,12 @@ channels) between the two convolutions of a block. Sources: github.com/orobix/re
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
+from .activations import relu
 from .architecture import Architecture, Named
 from .dropout import ValueDropout
 from .layers import Conv
@@ -50,10 +50,10 @@ class PlainUNet(nnx.Module):
         """Logits from the activation in front of the cut."""
         if cut == "last_block":
             activation = self._block(self.conv9, self.conv10, activation, mode)
-        return jax.nn.relu(self.conv11(activation))
+        return relu(self.conv11(activation))
 
     def _block(self, first: Conv, second: Conv, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
-        return jax.nn.relu(second(self.dropout(jax.nn.relu(first(x)), mode)))
+        return relu(second(self.dropout(relu(first(x)), mode)))
 
 
 def _doubled(x: Float[Array, "b h w c"]) -> Float[Array, "b u v c"]:

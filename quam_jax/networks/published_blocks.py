@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import Mode
+from .activations import relu
 from .architecture import Named
 from .dropout import ChannelDropout
 from .layers import Conv, ConvTranspose, conv_norm
@@ -30,7 +30,7 @@ class TripleBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
         for stage in (self.conv1, self.conv2, self.conv3):
             x = conv_norm(stage, x, mode) if len(stage) == 2 else stage[0](x)
-            x = self.dropout(jax.nn.relu(x), mode)
+            x = self.dropout(relu(x), mode)
         return x
 
 

@@ -6,11 +6,11 @@ in a softmax; here the softmax is left to the caller, as for every network.
 
 from typing import Any
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ..core.network import EVAL, Mode
+from .activations import relu
 from .architecture import Architecture, Named
 from .layers import Conv, conv_norm
 from .norms import BatchNorm
@@ -29,7 +29,7 @@ class ConvStack(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
         for pair in self.layers:
-            x = jax.nn.relu(conv_norm(pair, x, mode))
+            x = relu(conv_norm(pair, x, mode))
         return x
 
 

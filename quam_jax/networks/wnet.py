@@ -6,12 +6,12 @@ sigmoid, as published. Normalisation comes after the ReLU in this architecture.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
+from .activations import relu
 from .architecture import Architecture, Named
 from .layers import Conv, ConvTranspose, conv_norm
 from .norms import BatchNorm
@@ -34,8 +34,8 @@ class ConvBlock(nnx.Module):
         self.shortcut = nnx.List([Conv(inputs, outputs, 1, bias=False, rngs=rngs), BatchNorm(outputs)])
 
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
-        y = self.block["2"](jax.nn.relu(self.block["0"](x)), mode)
-        y = self.block["5"](jax.nn.relu(self.block["3"](y)), mode)
+        y = self.block["2"](relu(self.block["0"](x)), mode)
+        y = self.block["5"](relu(self.block["3"](y)), mode)
         return y + conv_norm(self.shortcut, x, mode)
 
 
@@ -46,7 +46,7 @@ class BridgeBlock(nnx.Module):
         self.block = nnx.Dict({"0": Conv(channels, channels, 3, rngs=rngs), "2": BatchNorm(channels)})
 
     def __call__(self, x: Float[Array, "b h w c"], mode: Mode) -> Float[Array, "b h w c"]:
-        return self.block["2"](jax.nn.relu(self.block["0"](x)), mode)
+        return self.block["2"](relu(self.block["0"](x)), mode)
 
 
 class UpSample(nnx.Module):
