@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from .activations import leaky_relu
 from .layers import Conv, ConvTranspose
 from .norms import InstanceNorm
+from .recomputation import recomputable
 
 SLOPE = 0.01
 Sizes = tuple[tuple[int, ...], ...]
@@ -63,6 +64,7 @@ class Stack(nnx.Module):
             ]
         )
 
+    @recomputable
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         for conv in self.convs:
             x = conv(x)
@@ -84,6 +86,7 @@ class ResidualBlock(nnx.Module):
             else None
         )
 
+    @recomputable
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         y = self.conv2(self.conv1(x))
         skip = _average_pool(x, self.stride)

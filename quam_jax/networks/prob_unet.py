@@ -15,6 +15,7 @@ from .architecture import Architecture
 from .layers import Conv
 from .nnunet import PlainConvUNet
 from .pooling import max_pool
+from .recomputation import recomputable
 
 
 class GaussianEncoder(nnx.Module):
@@ -24,6 +25,7 @@ class GaussianEncoder(nnx.Module):
         self.convs = nnx.List([Conv(a, b, 3, rngs=rngs) for a, b in zip((inputs, *widths[:-1]), widths, strict=True)])
         self.last = Conv(widths[-1], 2 * latent, 1, rngs=rngs)
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 1 1 l"]:
         for place, conv in enumerate(self.convs):
             x = relu(conv(max_pool(x, 2) if place else x))
@@ -68,6 +70,7 @@ class ProbUNet(nnx.Module):
         """Logits from the activation in front of the cut; of a Gaussian only the mean is read."""
         return self.combine[2](self._combined(activation) if cut == "last_block" else activation)
 
+    @recomputable
     def _combined(self, both: Float[Array, "b h w f"]) -> Float[Array, "b h w g"]:
         x = both[..., : both.shape[-1] - self.latent]
         for conv in self.combine[:2]:

@@ -15,6 +15,7 @@ from .architecture import Architecture, Named
 from .layers import Conv, conv_norm
 from .norms import BatchNorm
 from .pooling import max_pool_place, unpool
+from .recomputation import recomputable
 
 DEPTH = 5
 
@@ -27,6 +28,7 @@ class ConvStack(nnx.Module):
             [nnx.List([Conv(i, o, 3, rngs=rngs), BatchNorm(o)]) for i, o in zip(widths[:-1], widths[1:], strict=True)]
         )
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
         for pair in self.layers:
             x = relu(conv_norm(pair, x, mode))

@@ -15,6 +15,7 @@ from .architecture import Architecture
 from .layers import Conv
 from .pooling import max_pool
 from .published_blocks import TripleBlock, infer_published
+from .recomputation import recomputable
 from .resizing import resize_linear, space_size
 
 LEVELS = 4
@@ -70,6 +71,7 @@ class UNetppp(nnx.Module):
         """Logits from the activation in front of the cut."""
         return self.outconv1(self._merge(1, activation) if cut == "last_block" else activation)
 
+    @recomputable
     def _branches(self, level: int, features: dict[int, Array]) -> Float[Array, "b h w f"]:
         size = space_size(features[level])
 
@@ -83,6 +85,7 @@ class UNetppp(nnx.Module):
             [relu(getattr(self, _branch(source, level))(resized(source))) for source in range(1, LEVELS + 1)], -1
         )
 
+    @recomputable
     def _merge(self, level: int, branches: Float[Array, "b h w f"]) -> Float[Array, "b *out f"]:
         return relu(getattr(self, f"conv{level}d_1")(branches))
 

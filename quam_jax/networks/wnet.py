@@ -16,6 +16,7 @@ from .architecture import Architecture, Named
 from .layers import Conv, ConvTranspose, conv_norm
 from .norms import BatchNorm
 from .pooling import max_pool
+from .recomputation import recomputable
 
 
 class ConvBlock(nnx.Module):
@@ -33,6 +34,7 @@ class ConvBlock(nnx.Module):
         )
         self.shortcut = nnx.List([Conv(inputs, outputs, 1, bias=False, rngs=rngs), BatchNorm(outputs)])
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
         y = self.block["2"](relu(self.block["0"](x)), mode)
         y = self.block["5"](relu(self.block["3"](y)), mode)
@@ -67,6 +69,7 @@ class UpConvBlock(nnx.Module):
         self.conv_bridge_layer = BridgeBlock(outputs, rngs=rngs)
         self.conv_layer = ConvBlock(2 * outputs, outputs, rngs=rngs)
 
+    @recomputable
     def join(self, x: Float[Array, "b h w i"], skip: Float[Array, "b u v o"], mode: Mode) -> Float[Array, "b u v j"]:
         """The input of the residual block."""
         return jnp.concatenate([self.up_layer(x), self.conv_bridge_layer(skip, mode)], -1)
