@@ -9,7 +9,9 @@ import pytest
 from flax import nnx
 
 from quam_jax.core.network import Mode
+from quam_jax.networks import bilinear as bilinear_module
 from quam_jax.networks import convolution as convolution_module
+from quam_jax.networks import weight_gradient as weight_gradient_module
 from quam_jax.networks.convolution import convolution
 from quam_jax.networks.layers import Conv, ConvTranspose, Linear
 from quam_jax.networks.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
@@ -180,7 +182,9 @@ def lax_convolution(x: jax.Array, weight: jax.Array, stride: tuple, padding: tup
     ],
 )
 def test_strips_and_slices_change_no_derivative(monkeypatch, sizes, kernel, stride, padding, dilation):
-    monkeypatch.setattr(convolution_module, "STRIP", 60)  # several strips of these small images
+    monkeypatch.setattr(weight_gradient_module, "BLOCK", 200)  # several blocks and slices of these small images
+    monkeypatch.setattr(convolution_module, "SLICED", 500)
+    monkeypatch.setattr(bilinear_module, "LARGE", 10)
     x, w = jnp.asarray(random(2, *sizes, 3)), jnp.asarray(random(*kernel, 3, 2))
     dx, dw = jnp.asarray(random(2, *sizes, 3, seed=1)), jnp.asarray(random(*kernel, 3, 2, seed=1))
 

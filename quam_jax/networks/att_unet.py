@@ -10,11 +10,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
+from .activations import relu
 from .architecture import Architecture
 from .layers import Conv, conv_norm
 from .norms import BatchNorm
 from .pooling import max_pool
 from .published_blocks import TripleBlock, UpBlock, infer_published
+from .recomputation import recomputable
 
 
 class AttentionGate(nnx.Module):
@@ -25,8 +27,9 @@ class AttentionGate(nnx.Module):
         self.W_x = nnx.List([Conv(inputs, inner, 1, rngs=rngs), BatchNorm(inner)])
         self.psi = nnx.List([Conv(inner, 1, 1, rngs=rngs), BatchNorm(1)])
 
+    @recomputable
     def __call__(self, gate: Float[Array, "b h w g"], x: Float[Array, "b h w c"], mode: Mode) -> Float[Array, "b h w c"]:
-        inner = jax.nn.relu(conv_norm(self.W_g, gate, mode) + conv_norm(self.W_x, x, mode))
+        inner = relu(conv_norm(self.W_g, gate, mode) + conv_norm(self.W_x, x, mode))
         return x * jax.nn.sigmoid(conv_norm(self.psi, inner, mode))
 
 

@@ -22,6 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..core.network import Mode
+from .bilinear import add_bias, bilinear
 from .convolution import convolution
 
 
@@ -79,12 +80,8 @@ class Conv(Layer):
         self, x: Float[Array, "b *space i"], weight: Float[Array, "*kernel j o"], bias: Float[Array, " o"] | None
     ) -> Float[Array, "b *out o"]:
         """The convolution with other numbers in place of its own."""
-        pointwise = all(n == 1 for n in (*self.kernel, *self.stride, self.groups)) and not any(self.padding)
-        if pointwise:
-            y = x @ weight.reshape(weight.shape[-2:])
-        else:
-            y = convolution(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
-        return y if bias is None else y + per_channel(bias, y)
+        y = convolution(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
+        return y if bias is None else add_bias(y, bias)
 
 
 def conv_norm(pair: nnx.List, x: Float[Array, "b *space i"], mode: Mode) -> Float[Array, "b *out o"]:
@@ -131,7 +128,7 @@ class ConvTranspose(Layer):
         y = transposed_convolution(
             x, self.weight[...], stride=self.stride, padding=self.padding, output_padding=self.output_padding
         )
-        return y if self.bias is None else y + per_channel(self.bias[...], y)
+        return y if self.bias is None else add_bias(y, self.bias[...])
 
 
 def transposed_convolution(
@@ -143,6 +140,10 @@ def transposed_convolution(
     output_padding: Sequence[int],
 ) -> Float[Array, "b *out o"]:
     """Transposed convolution by phases (see ConvTranspose)."""
+    return _transposed(x, weight, stride=tuple(stride), padding=tuple(padding), output_padding=tuple(output_padding))
+
+
+def _by_phases(x: Array, weight: Array, *, stride: Sequence[int], padding: Sequence[int], output_padding: Sequence[int]) -> Array:
     rank = len(stride)
     kernel, (inputs, outputs) = weight.shape[:rank], weight.shape[rank:]
     taps = [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
@@ -167,6 +168,9 @@ def transposed_convolution(
             y = jnp.pad(y, [(0, p + length - y.shape[axis] if a == axis else 0) for a in range(y.ndim)])
         y = lax.slice_in_dim(y, p, p + length, axis=axis)
     return y
+
+
+_transposed = bilinear("transposed_convolution", _by_phases)
 
 
 class Linear(Layer):

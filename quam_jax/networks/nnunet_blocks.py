@@ -7,13 +7,14 @@ convolutions whose kernel is their stride.
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from .activations import leaky_relu
 from .layers import Conv, ConvTranspose
 from .norms import InstanceNorm
+from .recomputation import recomputable
 
 SLOPE = 0.01
 Sizes = tuple[tuple[int, ...], ...]
@@ -39,7 +40,7 @@ class ConvUnit(nnx.Module):
 
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         y = self.norm(self.conv(x))
-        return y if self.linear else jax.nn.leaky_relu(y, SLOPE)
+        return y if self.linear else leaky_relu(y, SLOPE)
 
 
 class Stack(nnx.Module):
@@ -63,6 +64,7 @@ class Stack(nnx.Module):
             ]
         )
 
+    @recomputable
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         for conv in self.convs:
             x = conv(x)
@@ -84,12 +86,13 @@ class ResidualBlock(nnx.Module):
             else None
         )
 
+    @recomputable
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         y = self.conv2(self.conv1(x))
         skip = _average_pool(x, self.stride)
         if self.skip is not None:
             skip = self.skip[str(int(math.prod(self.stride) > 1))](skip)
-        return jax.nn.leaky_relu(y + skip, SLOPE)
+        return leaky_relu(y + skip, SLOPE)
 
 
 class ResidualStage(nnx.Module):

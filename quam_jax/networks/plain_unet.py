@@ -6,16 +6,17 @@ channels) between the two convolutions of a block. Sources: github.com/orobix/re
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
+from .activations import relu
 from .architecture import Architecture, Named
 from .dropout import ValueDropout
 from .layers import Conv
 from .pooling import max_pool
+from .recomputation import recomputable
 
 
 class PlainUNet(nnx.Module):
@@ -39,21 +40,22 @@ class PlainUNet(nnx.Module):
 
     def trunk(self, x: Float[Array, "b h w i"], mode: Mode, *, cut: str) -> Float[Array, "b h w f"]:
         """The activation in front of the cut: the head's input, or the last block's."""
-        e1 = self._block(self.conv1, self.conv2, x, mode)
-        e2 = self._block(self.conv3, self.conv4, max_pool(e1, 2), mode)
-        e3 = self._block(self.conv5, self.conv6, max_pool(e2, 2), mode)
-        d2 = self._block(self.conv7, self.conv8, jnp.concatenate([_doubled(e3), e2], -1), mode)
+        e1 = self._block("conv1", "conv2", x, mode)
+        e2 = self._block("conv3", "conv4", max_pool(e1, 2), mode)
+        e3 = self._block("conv5", "conv6", max_pool(e2, 2), mode)
+        d2 = self._block("conv7", "conv8", jnp.concatenate([_doubled(e3), e2], -1), mode)
         last = jnp.concatenate([_doubled(d2), e1], -1)
-        return last if cut == "last_block" else self._block(self.conv9, self.conv10, last, mode)
+        return last if cut == "last_block" else self._block("conv9", "conv10", last, mode)
 
     def tail(self, activation: Float[Array, "b h w f"], mode: Mode, *, cut: str) -> Float[Array, "b *out c"]:
         """Logits from the activation in front of the cut."""
         if cut == "last_block":
-            activation = self._block(self.conv9, self.conv10, activation, mode)
-        return jax.nn.relu(self.conv11(activation))
+            activation = self._block("conv9", "conv10", activation, mode)
+        return relu(self.conv11(activation))
 
-    def _block(self, first: Conv, second: Conv, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
-        return jax.nn.relu(second(self.dropout(jax.nn.relu(first(x)), mode)))
+    @recomputable
+    def _block(self, first: str, second: str, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
+        return relu(getattr(self, second)(self.dropout(relu(getattr(self, first)(x)), mode)))
 
 
 def _doubled(x: Float[Array, "b h w c"]) -> Float[Array, "b u v c"]:

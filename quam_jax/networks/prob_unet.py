@@ -5,16 +5,17 @@ posterior exists for training alone. Called as a network, it answers at the prio
 the two Gaussian encoders have no normalisation, since their output is a mean over the image.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
+from .activations import leaky_relu, relu
 from .architecture import Architecture
 from .layers import Conv
 from .nnunet import PlainConvUNet
 from .pooling import max_pool
+from .recomputation import recomputable
 
 
 class GaussianEncoder(nnx.Module):
@@ -24,9 +25,10 @@ class GaussianEncoder(nnx.Module):
         self.convs = nnx.List([Conv(a, b, 3, rngs=rngs) for a, b in zip((inputs, *widths[:-1]), widths, strict=True)])
         self.last = Conv(widths[-1], 2 * latent, 1, rngs=rngs)
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 1 1 l"]:
         for place, conv in enumerate(self.convs):
-            x = jax.nn.relu(conv(max_pool(x, 2) if place else x))
+            x = relu(conv(max_pool(x, 2) if place else x))
         return self.last(x.mean((1, 2), keepdims=True))
 
 
@@ -59,7 +61,7 @@ class ProbUNet(nnx.Module):
         """The activation in front of the cut, or the posterior's mean and log standard deviation."""
         if cut == "posterior":
             return self.posterior(x)
-        features = jax.nn.leaky_relu(self.body(x, mode), 0.01)
+        features = leaky_relu(self.body(x, mode), 0.01)
         gaussian = self.prior(x)
         both = jnp.concatenate([features, jnp.broadcast_to(gaussian, (*features.shape[:-1], 2 * self.latent))], -1)
         return both if cut == "last_block" else self._combined(both)
@@ -68,10 +70,11 @@ class ProbUNet(nnx.Module):
         """Logits from the activation in front of the cut; of a Gaussian only the mean is read."""
         return self.combine[2](self._combined(activation) if cut == "last_block" else activation)
 
+    @recomputable
     def _combined(self, both: Float[Array, "b h w f"]) -> Float[Array, "b h w g"]:
         x = both[..., : both.shape[-1] - self.latent]
         for conv in self.combine[:2]:
-            x = jax.nn.relu(conv(x))
+            x = relu(conv(x))
         return x
 
 

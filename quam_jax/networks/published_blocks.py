@@ -3,16 +3,17 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import Mode
+from .activations import relu
 from .architecture import Named
 from .dropout import ChannelDropout
 from .layers import Conv, ConvTranspose, conv_norm
 from .norms import BatchNorm
+from .recomputation import recomputable
 from .resizing import resize_linear, space_size
 
 
@@ -27,10 +28,11 @@ class TripleBlock(nnx.Module):
         self.conv1, self.conv2, self.conv3 = stage(inputs), stage(outputs), stage(outputs)
         self.dropout = ChannelDropout(drop)
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
         for stage in (self.conv1, self.conv2, self.conv3):
             x = conv_norm(stage, x, mode) if len(stage) == 2 else stage[0](x)
-            x = self.dropout(jax.nn.relu(x), mode)
+            x = self.dropout(relu(x), mode)
         return x
 
 
@@ -44,11 +46,13 @@ class UpBlock(nnx.Module):
         self.up = ConvTranspose(inputs, inputs, 4, stride=2, padding=1, rngs=rngs) if deconv else None
         self.conv = TripleBlock(inputs + skips * outputs, outputs, batchnorm=False, drop=drop, rngs=rngs)
 
+    @recomputable
     def __call__(
         self, x: Float[Array, "b h w i"], skips: Sequence[Float[Array, "b u v o"]], mode: Mode
     ) -> Float[Array, "b u v o"]:
         return self.conv(self.join(x, skips), mode)
 
+    @recomputable
     def join(self, x: Float[Array, "b h w i"], skips: Sequence[Float[Array, "b u v o"]]) -> Float[Array, "b u v j"]:
         """The input of the triple block: [doubled input, *skips] on channels."""
         up = resize_linear(x, [2 * n for n in space_size(x)], align_corners=True) if self.up is None else self.up(x)

@@ -6,15 +6,16 @@ in a softmax; here the softmax is left to the caller, as for every network.
 
 from typing import Any
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ..core.network import EVAL, Mode
+from .activations import relu
 from .architecture import Architecture, Named
 from .layers import Conv, conv_norm
 from .norms import BatchNorm
 from .pooling import max_pool_place, unpool
+from .recomputation import recomputable
 
 DEPTH = 5
 
@@ -27,9 +28,10 @@ class ConvStack(nnx.Module):
             [nnx.List([Conv(i, o, 3, rngs=rngs), BatchNorm(o)]) for i, o in zip(widths[:-1], widths[1:], strict=True)]
         )
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b *out o"]:
         for pair in self.layers:
-            x = jax.nn.relu(conv_norm(pair, x, mode))
+            x = relu(conv_norm(pair, x, mode))
         return x
 
 

@@ -14,6 +14,7 @@ from ..core.network import Mode
 from .dropout import BranchDropout, ValueDropout
 from .layers import Conv, Linear
 from .norms import LayerNorm
+from .recomputation import recomputable
 
 PATCH = 4
 MASKED = -100.0
@@ -96,6 +97,7 @@ class Block(nnx.Module):
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop=drop, rngs=rngs)
         self.drop_path = BranchDropout(drop_path)
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w c"], mode: Mode) -> Float[Array, "b h w c"]:
         b, h, w, c = x.shape
         n, m, s = h // self.window, w // self.window, self.window
@@ -126,6 +128,7 @@ class PatchMerging(nnx.Module):
         self.norm = LayerNorm(4 * channels)
         self.reduction = Linear(4 * channels, 2 * channels, bias=False, rngs=rngs)
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b u v d"]:
         b, h, w, c = x.shape
         # channels in the order (0,0), (1,0), (0,1), (1,1) of [row, column] offsets
@@ -141,6 +144,7 @@ class PatchExpand(nnx.Module):
         self.expand = Linear(channels, factor * factor * outputs, bias=False, rngs=rngs)
         self.norm = LayerNorm(outputs)
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b u v d"]:
         (b, h, w, _), f = x.shape, self.factor
         y = self.expand(x).reshape(b, h, w, f, f, -1).transpose(0, 1, 3, 2, 4, 5)

@@ -5,16 +5,17 @@ without aligned corners), reduced to `channels` by a 3x3 convolution and ReLU; t
 published `is_deconv` has no effect and BatchNorm and dropout are in the encoder only.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
+from .activations import relu
 from .architecture import Architecture
 from .layers import Conv
 from .pooling import max_pool
 from .published_blocks import TripleBlock, infer_published
+from .recomputation import recomputable
 from .resizing import resize_linear, space_size
 
 LEVELS = 4
@@ -70,6 +71,7 @@ class UNetppp(nnx.Module):
         """Logits from the activation in front of the cut."""
         return self.outconv1(self._merge(1, activation) if cut == "last_block" else activation)
 
+    @recomputable
     def _branches(self, level: int, features: dict[int, Array]) -> Float[Array, "b h w f"]:
         size = space_size(features[level])
 
@@ -80,11 +82,12 @@ class UNetppp(nnx.Module):
             return resize_linear(value, size, align_corners=False)
 
         return jnp.concatenate(
-            [jax.nn.relu(getattr(self, _branch(source, level))(resized(source))) for source in range(1, LEVELS + 1)], -1
+            [relu(getattr(self, _branch(source, level))(resized(source))) for source in range(1, LEVELS + 1)], -1
         )
 
+    @recomputable
     def _merge(self, level: int, branches: Float[Array, "b h w f"]) -> Float[Array, "b *out f"]:
-        return jax.nn.relu(getattr(self, f"conv{level}d_1")(branches))
+        return relu(getattr(self, f"conv{level}d_1")(branches))
 
 
 ARCHITECTURES = (

@@ -6,16 +6,17 @@ sigmoid, as published. Normalisation comes after the ReLU in this architecture.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ..core.network import EVAL, Mode
+from .activations import relu
 from .architecture import Architecture, Named
 from .layers import Conv, ConvTranspose, conv_norm
 from .norms import BatchNorm
 from .pooling import max_pool
+from .recomputation import recomputable
 
 
 class ConvBlock(nnx.Module):
@@ -33,9 +34,10 @@ class ConvBlock(nnx.Module):
         )
         self.shortcut = nnx.List([Conv(inputs, outputs, 1, bias=False, rngs=rngs), BatchNorm(outputs)])
 
+    @recomputable
     def __call__(self, x: Float[Array, "b h w i"], mode: Mode) -> Float[Array, "b h w o"]:
-        y = self.block["2"](jax.nn.relu(self.block["0"](x)), mode)
-        y = self.block["5"](jax.nn.relu(self.block["3"](y)), mode)
+        y = self.block["2"](relu(self.block["0"](x)), mode)
+        y = self.block["5"](relu(self.block["3"](y)), mode)
         return y + conv_norm(self.shortcut, x, mode)
 
 
@@ -46,7 +48,7 @@ class BridgeBlock(nnx.Module):
         self.block = nnx.Dict({"0": Conv(channels, channels, 3, rngs=rngs), "2": BatchNorm(channels)})
 
     def __call__(self, x: Float[Array, "b h w c"], mode: Mode) -> Float[Array, "b h w c"]:
-        return self.block["2"](jax.nn.relu(self.block["0"](x)), mode)
+        return self.block["2"](relu(self.block["0"](x)), mode)
 
 
 class UpSample(nnx.Module):
@@ -67,6 +69,7 @@ class UpConvBlock(nnx.Module):
         self.conv_bridge_layer = BridgeBlock(outputs, rngs=rngs)
         self.conv_layer = ConvBlock(2 * outputs, outputs, rngs=rngs)
 
+    @recomputable
     def join(self, x: Float[Array, "b h w i"], skip: Float[Array, "b u v o"], mode: Mode) -> Float[Array, "b u v j"]:
         """The input of the residual block."""
         return jnp.concatenate([self.up_layer(x), self.conv_bridge_layer(skip, mode)], -1)

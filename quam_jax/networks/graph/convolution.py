@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ..bilinear import add_bias
 from ..convolution import convolution
 from ..layers import transposed_convolution
 from .axes import Sizes, each
@@ -33,15 +34,13 @@ def convolve(
         pairs = [(t // 2, t - t // 2) for t in total]
     else:
         pairs = [(p, p) for p in ((0,) * count if isinstance(padding, str) else each(padding, count))]
-    if all(n == 1 for n in (*taps, *stride, groups)) and not any(map(any, pairs)):
-        y = x @ weight.reshape(weight.shape[-2:])
-    elif groups == x.shape[-1] == weight.shape[-1] and groups > 1:
+    if groups == x.shape[-1] == weight.shape[-1] and groups > 1:
         y = _depthwise(x, weight, stride=stride, pairs=pairs, dilation=dilation)
     else:
         if any(a != b for a, b in pairs):
             x, pairs = jnp.pad(x, [(0, 0), *pairs, (0, 0)]), [(0, 0)] * count
         y = convolution(x, weight, stride=stride, padding=[p for p, _ in pairs], dilation=dilation, groups=groups)
-    return Last(y if bias is None else y + aligned(bias, y))
+    return Last(y if bias is None else add_bias(y, plain(bias)))
 
 
 def _depthwise(
@@ -106,7 +105,7 @@ def convolve_transposed(
             dimension_numbers=_numbers(count),
             feature_group_count=groups,
         )
-    return Last(y if bias is None else y + aligned(bias, y))
+    return Last(y if bias is None else add_bias(y, plain(bias)))
 
 
 @register("convolution")

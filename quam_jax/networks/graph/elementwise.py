@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.scipy import special
 from jaxtyping import Array
 
+from .. import activations
 from .values import Last, aligned, elementwise, is_array, plain, register
 
 # 64-bit types are computed in 32 bits: JAX's default, and enough for indices and logits
@@ -51,7 +52,7 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "logical_not": jnp.logical_not,
     "neg": jnp.negative,
     "reciprocal": lambda x: 1 / x,
-    "relu": jax.nn.relu,
+    "relu": activations.relu,
     "relu6": lambda x: jnp.clip(x, 0, 6),
     "round": jnp.round,
     "rsqrt": jax.lax.rsqrt,
