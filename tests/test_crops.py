@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from quam_jax.case import masks
 from quam_jax.case.crops import WholeFit, crop_side, crops_of, is_cropped
 from quam_jax.case.fit import read_fit_images
 from quam_jax.case.quantify import quantify_images
 from quam_jax.case.shared import whole_image_model
 from quam_jax.config import Config, FitConfig, SearchConfig
+from quam_jax.core.searching import search_images
 from quam_jax.data.datasets import find_cases
 from quam_jax.data.preprocess import Preprocessing
 from quam_jax.models.model import SegmentationModel
@@ -102,7 +105,20 @@ def test_a_run_draws_its_crops_once_from_its_seed(cases: Path) -> None:
     assert few.images.shape[1] == 2 and len(few.whole) == 2
 
 
-def test_the_audit_tells_of_crops_and_of_whole_images(cases: Path) -> None:
+def test_crops_of_different_cases_show_different_classes(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for n, name in enumerate("abc"):
+        picture = np.random.default_rng(n).integers(0, 255, (40, 40)).astype(np.uint8)
+        mask = np.zeros((40, 40), np.uint8)
+        mask[:2, :2] = 255
+        Image.fromarray(picture).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    known = known_of(tmp_path, picture_model(), fit_crop="8", fit_cases=3)
+    assert (known.labels[0] > 0).any((1, 2)).tolist() == [True, False, True]
+
+
+def test_the_audit_tells_of_crops_and_of_whole_images(cases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, search = picture_model(), SearchConfig(steps=4, learning_rate=0.1, slack=0.3)
     known = known_of(cases, model, fit_crop="8")
     shared = whole_image_model(model, fit_data(model, known.images, known.labels), search, whole=known.whole)
@@ -113,12 +129,24 @@ def test_the_audit_tells_of_crops_and_of_whole_images(cases: Path) -> None:
     assert shared.whole_fit.reference_loss == pytest.approx(float(expected[0]), rel=1e-4)
     assert shared.whole_fit.bound == pytest.approx(1.3 * float(expected[0]), rel=1e-4)
     image = tiny_image(size=(20, 24))[..., :1]
+    kept: dict[int, Any] = {}
+
+    def watched(*arguments: Any, on_kept: Any, **named: Any) -> Any:
+        def both(*place: Any) -> None:
+            kept[place[2]] = place[3]
+            on_kept(*place)
+
+        return search_images(*arguments, on_kept=both, **named)
+
+    monkeypatch.setattr(masks, "search_images", watched)
     (found,) = quantify_images(shared, [image], config=Config(search=search))
     for row in found.audit:
+        assert [row.whole_fit_loss] == shared.whole_fit.losses(shared.folds[0].prepared, [kept[row.member]])
         assert row.whole_fit_loss is not None and row.whole_bound == shared.whole_fit.bound
         assert row.whole_held == (row.whole_fit_loss <= row.whole_bound)
         assert row.whole_fit_loss != pytest.approx(row.fit_loss, rel=1e-3)  # other pixels
     assert len({row.whole_fit_loss for row in found.audit}) == len(found.audit)
+    monkeypatch.undo()
     (plain,) = quantify_images(whole_image_model(model, fit, search), [image], config=Config(search=search))
     assert all(row.whole_held is None for row in plain.audit)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from quam_jax.config import SearchConfig
+from quam_jax.core import fit as core_fit
 from quam_jax.core.loss import cross_entropy
 from quam_jax.models.model import SegmentationModel
 from quam_jax.models.predict import fit_data, predict
@@ -52,6 +53,20 @@ def test_reference_loss_is_the_mean_over_labelled_pixels(model: SegmentationMode
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_array_equal(fit.labels[:, :, : size[0], : size[1]], labels)
     assert bool((fit.labels[:, :, size[0] :] == -1).all()) and bool((fit.labels[:, :, :, size[1] :] == -1).all())
+
+
+def test_large_fit_batches_are_measured_in_parts(model: SegmentationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = random_fit()
+    labels[:, 0, :2] = -1  # other numbers of labelled pixels
+    fit = fit_data(model, images, labels)
+    expected = prepare(model, fit, SearchConfig(space="last_block"))
+    monkeypatch.setattr(core_fit, "AT_ONCE", 1)
+    assert core_fit.part_size((8, 5, 7)) == 1
+    found = prepare(model, fit, SearchConfig(space="last_block"))
+    np.testing.assert_allclose(found.reference_loss, expected.reference_loss, rtol=1e-6)
+    np.testing.assert_allclose(found.fit, expected.fit, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(core_fit, "AT_ONCE", 200)
+    assert [core_fit.part_size((8, 5, n)) for n in (4, 10, 20, 30, 50)] == [8, 4, 2, 1, 1]
 
 
 def test_cross_entropy_by_hand() -> None:

@@ -4,7 +4,6 @@ A fit batch goes through together with the image in one program, or in parts, wh
 grows with a part, not with the batch.
 """
 
-from contextlib import nullcontext
 from functools import partial
 
 import jax
@@ -35,7 +34,7 @@ def run_pass(
     setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, activation: Activation, mode: Mode
 ) -> tuple[Array, Parameters]:
     """One pass under `z`; in bfloat16, where asked, between float32 weights and float32 logits."""
-    with recomputed_blocks() if setup.recompute else nullcontext():
+    with recomputed_blocks(setup.recompute):
         if not setup.half:
             return setup.space.logits(setup.network, z, frozen.params, stats, activation, mode)
         half = partial(jax.tree.map, lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x)

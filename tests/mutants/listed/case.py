@@ -207,4 +207,27 @@ CASE = room(
         "shown[: settings.fit_cases or None]",
         "case_fit.py::test_slices_of_fit_volumes_show_foreground",
     ),
+    # crops of fit images
+    ("crops.py", "math.prod(shape) > WORTH *", "math.prod(shape) >= WORTH *", "crops.py::test_only_large_images_are_cropped"),
+    ("crops.py", "classes[n % len(classes)]", "classes[0]", "crops.py::test_crops_show_every_class_in_turn_and_lie_inside"),
+    ("crops.py", "int(c) - s // 2, 0)", "int(c) - s // 2, 1)", "crops.py::test_crops_show_every_class_in_turn_and_lie_inside"),
+    (
+        "crops.py",
+        "sums[m] += loss * labelled",
+        "sums[m] += loss",
+        "crops.py::test_losses_on_whole_images_are_means_over_all_their_pixels",
+    ),
+    (
+        "fit.py",
+        "first=number * each + n",
+        "first=0",
+        "crops.py::test_crops_of_different_cases_show_different_classes",
+    ),
+    ("fit.py", "default_rng([seed, number]), count", "default_rng([0, number]), count", "crops.py::test_a_run_draws_its_crops"),
+    (
+        "masks.py",
+        "kept[image].append(z)",
+        "kept[image].insert(0, z)",
+        "crops.py::test_the_audit_tells_of_crops_and_of_whole_images",
+    ),
 )

@@ -18,11 +18,11 @@ CORE = room(
     ("step.py", "| (target.weights == 0))", "| (target.weights < 0))", "step.py::test_padding_of_a_target_takes_no_part"),
     (
         "step.py",
-        "mode = _passes(setup, inputs)[2]",
-        "mode = _passes(setup, inputs)[1]",
+        "mode = pass_modes(setup, inputs)[2]",
+        "mode = pass_modes(setup, inputs)[1]",
         "search.py::test_recorded_dropout_masks_are_used_in_their_order",
     ),
-    ("step.py", "DrawnNoise(keys[i])", "DrawnNoise(keys[0])", "step.py::test_every_pass_of_a_step_draws_noise_of_its_own"),
+    ("passes.py", "DrawnNoise(keys[i])", "DrawnNoise(keys[0])", "step.py::test_every_pass_of_a_step_draws_noise_of_its_own"),
     (
         "step.py",
         "penalty(fit_loss - bound,",
@@ -42,10 +42,77 @@ CORE = room(
         "search.py::test_gradient_against_finite_differences[full]",
     ),
     (
-        "step.py",
+        "passes.py",
         "not setup.patches and not setup.train and setup.solver",
         "not setup.patches and setup.solver",
         "step.py::test_with_noise_the_fit_loss_is_that_of_the_noisy_pass",
+    ),
+    # fit batches in parts, and what is kept
+    (
+        "passes.py",
+        "share * setup.loss.mean",
+        "setup.loss.mean",
+        "fitting.py::test_a_fit_batch_in_parts_gives_the_same_numbers",
+    ),
+    (
+        "passes.py",
+        "return setup.space.constrained and not setup.patches and not setup.train and setup.loss.adds_up",
+        "return setup.space.constrained and not setup.patches and not setup.train",
+        "fitting.py::test_what_does_not_add_up_is_never_split",
+    ),
+    (
+        "passes.py",
+        "not setup.train and setup.loss.adds_up",
+        "setup.loss.adds_up",
+        "fitting.py::test_ways_come_from_the_fastest_to_the_thriftiest",
+    ),
+    (
+        "step.py",
+        "own + slope * fit, gradient",
+        "own + fit, gradient",
+        "fitting.py::test_a_fit_batch_in_parts_gives_the_same_numbers",
+    ),
+    (
+        "step.py",
+        "better = kept.begun & finite &",
+        "better = finite &",
+        "fitting.py::test_what_is_kept_gives_the_record_that_the_audit_names",
+    ),
+    (
+        "step.py",
+        "(record.fit_loss <= record.bound) & (record.objective < kept.objective)",
+        "(record.objective < kept.objective)",
+        "fitting.py::test_what_is_kept_gives_the_record_that_the_audit_names",
+    ),
+    (
+        "step.py",
+        "(record.objective < kept.objective)\n",
+        "(record.objective > -kept.objective)\n",
+        "fitting.py::test_what_is_kept_gives_the_record_that_the_audit_names",
+    ),
+    (
+        "step.py",
+        "kept = state.kept if last is None else _kept(state.kept, state.z, last)",
+        "kept = state.kept",
+        "fitting.py::test_what_is_kept_gives_the_record_that_the_audit_names",
+    ),
+    (
+        "step.py",
+        "_kept(state.kept, z if setup.record_after else state.z, record)",
+        "_kept(state.kept, state.z, record)",
+        "fitting.py::test_what_is_kept_gives_the_record_that_the_audit_names",
+    ),
+    (
+        "searching.py",
+        "constant_values=-1)[None]",
+        "constant_values=0)[None]",
+        "fitting.py::test_the_loss_under_kept_weights_is_that_of_the_network",
+    ),
+    (
+        "fit.py",
+        "jnp.sum(losses * counts) / jnp.sum(counts)",
+        "jnp.mean(losses)",
+        "predict.py::test_large_fit_batches_are_measured_in_parts",
     ),
     # solvers
     ("solvers.py", "value - rate * d", "value + rate * d", BACK),
