@@ -9,7 +9,7 @@ LAYOUTS = room(
     # layouts
     (
         "layout/chunk.py",
-        "s < total else (steps.batch[-1] + 1) % batches",
+        "s < total else (steps.batch[-1] + 1) % self.frozen.bound.shape[0]",
         "s < total else steps.batch[-1]",
         "search_laws.py::test_bounds_and_fit_losses_belong_to_the_batch_of_the_step",
     ),
