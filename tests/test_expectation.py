@@ -13,20 +13,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quam_jax.case.fit import Known
+from quam_jax.case.shared import planned_model
 from quam_jax.cli.common import figures_file
 from quam_jax.config import Config, ExecutionConfig, FitConfig, SearchConfig, TargetConfig
 from quam_jax.core.progress import ENDED, EXPECTED, GIVEN, IDLE, SEARCHING, Event, listening
+from quam_jax.data.datasets import Case
 from quam_jax.data.figures import MOST, Figure, Figures, Work
+from quam_jax.data.patches import lay_patches
+from quam_jax.data.plans import Plan
+from quam_jax.models.coding import Coding
 from quam_jax.models.loading import load_models
 from quam_jax.report.durations import about
 from quam_jax.runs import expectation
 from quam_jax.runs.expectation import BACKWARD, BROKEN, TAIL, Expectation, Forecast, count_passes, probe_forward
 from quam_jax.runs.planning import plan_run
-from quam_jax.runs.quantifier import find_quantifier
+from quam_jax.runs.quantifier import Quantifier, find_quantifier
 from quam_jax.runs.request import RunRequest, Sharing
 from quam_jax.runs.run import run
 from quam_jax.runs.workers import Worker
 from tests.command_line import call
+from tests.planned import SMALL, model_of, scan, write
 from tests.small_run import little_model, picture, prepare_folders
 
 WORK = Work("this machine", "a network", "settings")
@@ -213,6 +220,25 @@ def test_without_figures_a_probe_tells_and_lanes_and_processes_share(
     checking = Forecast(checked, request_of, None).expect(lanes=1)
     assert checking.each == pytest.approx(2 * (passes + 7))  # one member on seven whole fit images
     assert found.head == pytest.approx(2 * head) and "with --space head about" in str(found)
+
+
+def test_a_volume_takes_as_long_as_its_patches(tmp_path: Path, probed: list[float]) -> None:
+    models = [model_of(seed=0), model_of(seed=1)]
+    plan = Plan.of(models[0].manifest, where="model")
+    coding = Coding.of(plan, where="model")
+    image, labels = scan((8, 8, 8), seed=1)
+    images, wanted = np.stack([image, image])[None, ..., None] / 100, np.stack([labels, labels])[None].astype(np.int32)
+    shared = planned_model(models, images, wanted, plan=plan, coding=coding, search=SMALL.search)
+    case = Case("v", write(tmp_path / "v.nii.gz", scan((14, 8, 12))[0], np.diag([2.0, 1, 1, 1])), {})
+    quantifier = Quantifier([case], shared, Known(images, wanted, ["a"], []), SMALL, None)
+    request = RunRequest(*[tmp_path] * 3, fit_images=tmp_path, fit_masks=tmp_path, config=SMALL)
+    found = Forecast(quantifier, dataclasses.replace(request, out=tmp_path / "out"), None).expect(lanes=1)
+    patches = len(lay_patches((12, 8, 28), plan.patch).starts)  # voxels of 2 mm are two of the plan's
+    passes = count_passes(SMALL, batches=1, fit_share=2.0)
+    assert passes is not None and patches > 8
+    # two mirrorings in place of the one prediction, in each of two folds
+    assert found.each == pytest.approx(2.0 * (passes + 1) * patches * 2)
+    assert (found.shape, found.source) == ((14, 8, 12), "at most, from one forward pass") and probed == [8**3]
 
 
 def test_figures_win_over_the_probe_and_another_size_is_scaled(

@@ -12,7 +12,7 @@ import pytest
 
 from quam_jax.case.quantified import Quantified
 from quam_jax.case.quantify import quantify, quantify_images
-from quam_jax.case.shared import whole_image_model
+from quam_jax.case.shared import planned_model, whole_image_model
 from quam_jax.config import Config, ExecutionConfig, SearchConfig, TargetConfig
 from quam_jax.core.compilation import side_by_side
 from quam_jax.core.progress import (
@@ -31,8 +31,12 @@ from quam_jax.core.progress import (
     phases,
     tell,
 )
+from quam_jax.data.patches import lay_patches
+from quam_jax.data.plans import Plan
+from quam_jax.models.coding import Coding
 from quam_jax.models.predict import fit_data
 from quam_jax.runs.stages import run_stages
+from tests.planned import SMALL, model_of, quantify_file, scan, write
 from tests.small_run import disc, little_model, picture
 
 
@@ -172,6 +176,30 @@ def test_the_slices_of_a_volume_and_chunks_of_heads_are_counted() -> None:
     with listening(heard):
         quantify_images(shared, [IMAGE, IMAGE], config=Config(search=SearchConfig(steps=1)))
     assert heard.of("slice") == []  # images are cases
+
+
+def test_the_patches_and_folds_of_a_volume_are_counted(tmp_path: Path) -> None:
+    models = [model_of(seed=0), model_of(seed=1)]
+    fit_image, fit_labels = scan((8, 8, 8), seed=1)
+    plan = Plan.of(models[0].manifest, where="model")
+    shared = planned_model(
+        models,
+        (fit_image[None, None, ..., None] - 130) / 40,
+        fit_labels[None, None].astype(np.int32),
+        plan=plan,
+        coding=Coding.of(plan, where="model"),
+        search=SMALL.search,
+    )
+    path = write(tmp_path / "v.nii.gz", scan((14, 8, 12))[0], np.eye(4))
+    count = len(lay_patches((12, 8, 14), plan.patch).starts)
+    heard = Heard()
+    with listening(heard):
+        quantify_file(shared, path, SMALL)
+    predicted = [(event.number, event.total) for event in heard if event.phase == "predicting" and event.unit == "patch"]
+    searched = [(event.number, event.total) for event in heard if event.phase == SEARCHING and event.unit == "patch"]
+    assert count > 3 and predicted[-1] == (count, count) and predicted == sorted(predicted)
+    assert searched == [(n, count) for n in range(1, count + 1)]
+    assert set(heard.of("fold")) == {(1, 2), (2, 2)} and len(heard.of("fold")) % 2 == 0
 
 
 def test_telling_costs_little_where_nobody_listens() -> None:
