@@ -1,7 +1,6 @@
 """What a run says to expect: stored figures, the arithmetic of the probe, and the words."""
 
 import dataclasses
-import json
 import os
 import re
 import time
@@ -15,16 +14,14 @@ from PIL import Image
 
 from quam_jax.case.fit import Known
 from quam_jax.case.shared import planned_model
-from quam_jax.cli.common import figures_file
 from quam_jax.config import Config, ExecutionConfig, FitConfig, SearchConfig, TargetConfig
 from quam_jax.core.progress import ENDED, EXPECTED, GIVEN, IDLE, SEARCHING, Event, listening
 from quam_jax.data.datasets import Case
-from quam_jax.data.figures import MOST, Figure, Figures, Work
+from quam_jax.data.figures import Figure, Figures
 from quam_jax.data.patches import lay_patches
 from quam_jax.data.plans import Plan
 from quam_jax.models.coding import Coding
 from quam_jax.models.loading import load_models
-from quam_jax.report.durations import about
 from quam_jax.runs import expectation
 from quam_jax.runs.expectation import BACKWARD, BROKEN, TAIL, Expectation, Forecast, count_passes, probe_forward
 from quam_jax.runs.planning import plan_run
@@ -35,31 +32,6 @@ from quam_jax.runs.workers import Worker
 from tests.command_line import call
 from tests.planned import SMALL, model_of, scan, write
 from tests.small_run import little_model, picture, prepare_folders
-
-WORK = Work("this machine", "a network", "settings")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.0, "0.01 s"),
-        (0.43, "0.4 s"),
-        (0.96, "1 s"),
-        (4.4, "4 s"),
-        (19.6, "20 s"),
-        (44, "45 s"),
-        (96, "95 s"),
-        (98, "2 min"),
-        (480, "8 min"),
-        (1300, "20 min"),
-        (5800, "95 min"),
-        (5900, "1.6 h"),
-        (40 * 3600, "40 h"),
-        (72 * 3600, "3 days"),
-    ],
-)
-def test_times_in_words(seconds: float, words: str) -> None:
-    assert about(seconds) == words
 
 
 def test_what_to_expect_in_words() -> None:
@@ -74,60 +46,6 @@ def test_what_to_expect_in_words() -> None:
         "1,200 cases of 8x8 (as the first is), 30 of them there from before; how long they take shows after the first"
     )
     assert str(Expectation(2, 2)) == "2 cases, 2 of them there from before"
-
-
-def test_figures_are_kept_and_scaled_by_pixels(tmp_path: Path) -> None:
-    figures = Figures(tmp_path / "new" / "figures.json")
-    assert figures.read() == [] and figures.seconds(WORK, (8, 8)) is None
-    assert figures.add([Figure(WORK, (100, 100), 10.0, 3), Figure(WORK, (400, 400), 320.0, 3)])
-    assert figures.seconds(WORK, (100, 100)) == (10.0, True)
-    assert figures.seconds(WORK, (100, 150)) == (15.0, False)  # nearer to the small one
-    assert figures.seconds(WORK, (400, 300)) == (240.0, False)
-    assert figures.seconds(WORK, (10, 10, 10)) is None  # a volume is another thing
-    for other in ({"machine": "another"}, {"model": "another"}, {"settings": "others"}):
-        assert figures.seconds(WORK._replace(**other), (100, 100)) is None
-    figures.add([Figure(WORK, (100, 100), 7.0, 1)])
-    assert figures.seconds(WORK, (100, 100)) == (7.0, True) and len(figures.read()) == 2
-    figures.add([Figure(WORK, (n, 1), 1.0, 1) for n in range(1, MOST + 1)])
-    assert len(figures.read()) == MOST and figures.seconds(WORK, (100, 100)) != (7.0, True)  # the oldest go
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "no JSON",
-        "[]",
-        json.dumps({"format": 2, "figures": []}),
-        json.dumps({"format": 1, "figures": {"shape": 1}}),
-        json.dumps({"format": 1, "figures": [None, 3, {}, {"machine": 1}]}),
-        json.dumps({"format": 1, "figures": [{**WORK._asdict(), "shape": [0], "seconds": 1, "cases": 1}]}),
-        json.dumps({"format": 1, "figures": [{**WORK._asdict(), "shape": [2.5], "seconds": 1, "cases": 1}]}),
-        json.dumps({"format": 1, "figures": [{**WORK._asdict(), "shape": [4], "seconds": "inf", "cases": 1}]}),
-        json.dumps({"format": 1, "figures": [{**WORK._asdict(), "shape": [4], "seconds": -1, "cases": 1}]}),
-        json.dumps({"format": 1, "figures": [{**WORK._asdict(), "shape": 4, "seconds": 1, "cases": 1}]}),
-        json.dumps({"format": 1, "figures": [{**WORK._asdict(), "machine": None, "shape": [4], "seconds": 1, "cases": 1}]}),
-    ],
-)
-def test_a_damaged_file_of_figures_is_none(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    path.write_text(content)
-    figures = Figures(path)
-    assert figures.read() == []
-    assert figures.add([Figure(WORK, (4,), 1.0, 1)]) and figures.seconds(WORK, (4,)) == (1.0, True)
-
-
-def test_figures_that_cannot_be_written_are_no_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    assert not Figures(tmp_path / "file" / "figures.json").add([Figure(WORK, (4,), 1.0, 1)])
-    assert (tmp_path / "file").read_text() == ""
-
-
-def test_where_figures_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
-    assert figures_file() == tmp_path / "own" / "figures.json"
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert figures_file() == tmp_path / "xdg" / "quam_jax" / "figures.json"
 
 
 def config(**search: Any) -> Config:
