@@ -127,7 +127,7 @@ def test_without_figures_a_probe_tells_and_lanes_and_processes_share(
     passes = count_passes(request_of.config, batches=1, fit_share=share)
     assert passes is not None and share > 3
     found = forecast.expect(lanes=1)
-    assert (found.cases, found.done, found.shape, found.source) == (5, 0, (21, 26), "from one forward pass")
+    assert (found.cases, found.done, found.size, found.source) == (5, 0, (26, 21), "from one forward pass")
     assert (found.each, found.whole) == (pytest.approx(2 * passes), pytest.approx(10 * passes)) and len(probed) == 1
     assert forecast.expect(lanes=2).whole == pytest.approx(3 * 2 * passes)  # three rounds
     shared = dataclasses.replace(request_of, sharing=Sharing(hosts=2))
@@ -156,7 +156,7 @@ def test_a_volume_takes_as_long_as_its_patches(tmp_path: Path, probed: list[floa
     assert passes is not None and patches > 8
     # two mirrorings in place of the one prediction, in each of two folds
     assert found.each == pytest.approx(2.0 * (passes + 1) * patches * 2)
-    assert (found.shape, found.source) == ((14, 8, 12), "at most, from one forward pass") and probed == [8**3]
+    assert (found.size, found.source) == ((14, 8, 12), "at most, from one forward pass") and probed == [8**3]
 
 
 def test_figures_win_over_the_probe_and_another_size_is_scaled(
@@ -237,7 +237,7 @@ def test_a_run_tells_what_to_expect_then_its_phases_and_cases_and_keeps_its_figu
     figures = Figures(tmp_path / "figures.json")
     heard = told_by(request_of, figures)
     (expected,) = [event for event in heard if event.phase == EXPECTED]
-    assert re.match(r"5 cases of 21x26 \(as the first is\), about [\d.]+ m?s each", expected.note) and expected.total == 5
+    assert re.match(r"5 cases of 26x21 \(as the first is\), about [\d.]+ m?s each", expected.note) and expected.total == 5
     order = [event.phase for event in heard]
     firsts = ("loading the model", "reading fit data", "preparing the search", EXPECTED, SEARCHING, ENDED)
     assert [order.index(phase) for phase in firsts] == sorted(order.index(phase) for phase in firsts)
@@ -304,7 +304,7 @@ def test_the_command_says_it_on_stderr_alone_and_quiet_says_nothing(
     options = ("run", *paths, "--steps", 1, "--members", 1)
     code, out, err = call(monkeypatch, capsys, *options, "--out", tmp_path / "one")
     first, *others = err.splitlines()
-    assert code == 0 and first.startswith("5 cases of 21x26 (as the first is), about ")
+    assert code == 0 and first.startswith("5 cases of 26x21 (as the first is), about ")
     assert [line for line in others if line.startswith("[5/5] e: ")]
     assert [line for line in others if not line.startswith(("[", "note: ", "a: ", "compiling"))] == []
     quiet_code, quiet_out, quiet_err = call(monkeypatch, capsys, "-q", *options, "--out", tmp_path / "two")

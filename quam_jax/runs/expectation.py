@@ -44,12 +44,15 @@ LONG = 60.0  # seconds of a run from which on a quicker setting is named
 
 
 class Expectation(NamedTuple):
-    """What is expected of a run: its cases (`done` of them by an earlier process), the shape of the first, seconds of a case and
-    of the run, seconds of a case in the space `head` where that is worth knowing, and how it is known; None is unknown."""
+    """What is expected of a run: its cases (`done` of them by an earlier process), the size of the first, the seconds that each
+    and all of them take, the seconds in the space `head` where that is worth knowing, and how it is known; None is unknown.
+
+    The size of a picture is its width and height, that of other images as their axes are stored.
+    """
 
     cases: int
     done: int
-    shape: tuple[int, ...] | None = None
+    size: tuple[int, ...] | None = None
     each: float | None = None
     whole: float | None = None
     head: float | None = None
@@ -57,8 +60,8 @@ class Expectation(NamedTuple):
 
     def __str__(self) -> str:
         text = f"{self.cases:,} case{'s' if self.cases != 1 else ''}"
-        if self.shape is not None:
-            text += f" of {'x'.join(map(str, self.shape))}" + (" (as the first is)" if self.cases > 1 else "")
+        if self.size is not None:
+            text += f" of {'x'.join(map(str, self.size))}" + (" (as the first is)" if self.cases > 1 else "")
         if self.done:
             text += f", {self.done:,} of them there from before"
         if self.each is None or self.whole is None:
@@ -90,7 +93,8 @@ class Forecast:
         try:
             image = read_channels(first.files)
             prepared = self.quantifier.prepare(image)
-            known = known._replace(shape=prepared.shape[:-1])
+            shape = prepared.shape[:-1]
+            known = known._replace(size=shape[::-1] if image.geometry.kind == "raster" else shape)
             each, source = self._seconds(image, prepared)
         except (ValueError, OSError, RuntimeError, MemoryError):  # the run itself says what is wrong with it
             return known
