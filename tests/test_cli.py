@@ -137,12 +137,12 @@ def test_info_report_and_unknown_commands(folders, tmp_path, monkeypatch, capsys
     assert code == 2 and error.count("\n") == 1
 
 
-def test_bars_follow_each_other_on_a_terminal_and_are_silent_elsewhere(monkeypatch, capsys) -> None:
+def test_bars_follow_each_other_on_a_terminal_and_a_moment_needs_no_line_elsewhere(monkeypatch, capsys) -> None:
     def stages(quiet: bool) -> str:
         with progress_bars(quiet=quiet) as update:
             for stage in ("first", "second"):
                 for done in range(3):
-                    update(stage, f"case {done}", done, 2)
+                    update(stage, f"case {done}" if done else "", done, 2)
         return capsys.readouterr().err
 
     assert stages(quiet=False) == ""

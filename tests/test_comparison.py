@@ -188,7 +188,10 @@ def test_two_runs_on_one_grid(tmp_path: Path) -> None:
 
 def test_a_run_against_itself_has_no_change(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", date(0), affine=AFFINE)
-    result = compare_runs(CompareRequest(run, run / "p.json", tmp_path / "out"))
+    told: list[tuple[str, int, int]] = []
+    request = CompareRequest(run, run / "p.json", tmp_path / "out")
+    result = compare_runs(request, progress=lambda *values: told.append(values))
+    assert [counts for _, *counts in told] == [[n, 4] for n in range(5)] and told[0][0] == ""
     assert result.record["changes"] == [] and not result.compared.probability.any()
     assert result.record["structures"]["organ"]["change_ml"] == 0 and result.page.is_file()
 

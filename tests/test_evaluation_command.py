@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quam_jax.results.evaluate_files import EvaluateRequest, evaluate_files
 from tests.command_line import exit_code
 from tests.small_run import disc
 
@@ -44,6 +45,10 @@ def test_evaluate_reads_map_files_and_names_what_is_wrong(
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert written["columns"]["own/pcc"]["mean"] == pytest.approx(1.0)  # entropy is an affine map of these two values
     assert written["columns"]["own/pcc"]["n"] == 1
+    told: list[tuple[str, int, int]] = []
+    request = EvaluateRequest(maps=(f"own={tmp_path / 'maps'}",), masks=tmp_path / "masks")
+    evaluate_files(request, progress=lambda *values: told.append(values))
+    assert told == [("", 0, 3), ("a", 1, 3), ("b", 2, 3), ("c", 3, 3)]
     Image.fromarray(mask * 255).save(tmp_path / "masks" / "a_r0.bmp")
     assert exit_code(monkeypatch, *arguments) == 2
     assert "case a has one of rater 'r0' already" in capsys.readouterr().err

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "studies": {"baselines", "case", "config", "data", "evaluation", "models", "published", "version"},
     "runs": {"case", "config", "core", "data", "evaluation", "memory", "models", "process", "report", "version"},
     "results": {"data", "evaluation", "report", "runs", "version"},
-    "cli": {"config", "data", "models", "process", "report", "results", "runs", "studies", "training"},
+    "cli": {"config", "core", "data", "models", "process", "report", "results", "runs", "studies", "training"},
 }
 # Computations on arrays, which know neither files nor figures.
 PURE = ("core", "targets", "published", "evaluation", "networks", "case", "baselines")

@@ -55,8 +55,11 @@ def test_the_list_agrees_with_the_maps(tmp_path: Path) -> None:
 
 
 def test_label_maps_number_the_regions_by_rank(real_run: Path, tmp_path: Path) -> None:
-    review = rank_run(real_run, tmp_path / "review", least=1)
+    told: list[tuple[str, int, int]] = []
+    review = rank_run(real_run, tmp_path / "review", least=1, progress=lambda *values: told.append(values))
     assert review.regions
+    names = sorted(row["case"] for row in review.cases)
+    assert told == [("", 0, len(names)), *((name, n, len(names)) for n, name in enumerate(names, 1))]
     for name in {row["case"] for row in review.regions}:
         labels = read_map(tmp_path / "review" / f"{name}_desc-review_dseg")
         with np.load(real_run / "report_data" / f"{name}.npz") as stored:

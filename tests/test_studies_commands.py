@@ -11,7 +11,8 @@ from quam_jax.models.folder import save_model
 from quam_jax.studies.benchmark import benchmark_methods
 from quam_jax.studies.cases import parse_dataset
 from quam_jax.studies.methods import methods
-from quam_jax.studies.request import BenchmarkRequest, StudyRequest
+from quam_jax.studies.request import BenchmarkRequest, StudyRequest, TuneRequest
+from quam_jax.studies.tuning import tune_study
 from tests.command_line import exit_code
 from tests.small_run import disc, little_model, picture
 
@@ -112,7 +113,9 @@ def test_a_study_tells_how_far_it_is_and_takes_cases_evenly(study: Path) -> None
     result = benchmark_methods(request, progress=lambda *values: told.append(values))
     assert result.text == (study / "told" / "methods.md").read_text() and not result.failed
     tuned = len(methods()["blur"].grid) * 2  # every width on both validation cases
-    assert [stage for stage, *_ in told] == ["tuning"] * tuned + ["cases"] * 2
+    assert [stage for stage, *_ in told] == ["tuning"] * (1 + tuned) + ["cases"] * (1 + 2)
+    assert [told[0], told[1 + tuned]] == [("tuning", "", 0, tuned), ("cases", "", 0, 2)]  # totals are known from the start
+    assert [tuple(counts) for stage, _, *counts in told if stage == "tuning"] == [(n, tuned) for n in range(tuned + 1)]
     assert told[-1] == ("cases", "net_0 blur p3-a", 2, 2)
     with pytest.raises(ValueError, match="--baseline: expected one of softmax, blur, got 'tta'"):
         benchmark_methods(dataclasses.replace(request, baseline="tta"))
@@ -249,4 +252,12 @@ def test_tune_writes_settings_and_the_curve(
     chosen = written["chosen"]["quam_tuned"]
     assert len(scores) == 2 and chosen["score"] == max(scores)
     assert load_config(out / "tuned.yaml").search.learning_rate == chosen["settings"]["learning_rate"]
+    told: list[tuple[str, int, int]] = []
+    networks = (str(study / "net_0"), str(study / "net_1"))
+    blur = StudyRequest(networks, f"folders:{study / 'val'}", f"folders:{study / 'fit'}", methods=("blur",))
+    tune_study(TuneRequest(blur, study / "counted", {}), progress=lambda *values: told.append(values))
+    assert [tuple(counts) for _, *counts in told] == [(n, 28) for n in range(29)]  # 7 widths, 2 cases, 2 networks
+    told.clear()
+    tune_study(TuneRequest(blur, study / "counted", {}), progress=lambda *values: told.append(values))
+    assert told == [("", 0, 28), ("net_0 blur", 14, 28), ("net_1 blur", 28, 28)]  # read back
     assert (out / "tuning.png").stat().st_size > 1000 and len((out / "tuning.csv").read_text().splitlines()) == 1 + 2 + 7

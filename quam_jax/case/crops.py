@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..config import FitConfig
+from ..core.progress import tell
 from ..core.searching import Prepared, loss_under
 from ..core.solvers import Moving
 from ..models.model import SegmentationModel
@@ -87,7 +88,8 @@ class WholeFit(NamedTuple):
 
 def _losses(read: Sequence[Callable[[], list[Pair]]], prepared: Prepared, models: Sequence[Moving | None]) -> list[float]:
     sums, count = np.zeros(len(models)), 0
-    for again in read:
+    for number, again in enumerate(read, 1):
+        tell("checking", "case", number, len(read))
         for pair in again():
             for image, labels in _tiles(pair):
                 for m, z in enumerate(models):

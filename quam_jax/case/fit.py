@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, Integer
 
 from ..config import FitConfig
+from ..core.progress import tell
 from ..core.types import FitData
 from ..data.cases import read_case_files
 from ..data.datasets import Case
@@ -156,6 +157,8 @@ def _read(
     pairs: list[Pair] = []
     hashes = []
     for number, case in enumerate(cases):
+        if len(cases) > 1:  # one alone is read again to be checked
+            tell("reading fit data", "case", number + 1, len(cases))
         image, raters = read_case_files(case, classes=labels)
         try:
             pairs += take(image, consensus(np.stack(list(raters.values())), classes=labels, ties="smallest"), number)

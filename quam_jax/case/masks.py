@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..config import Config, SampleConfig, TargetConfig
 from ..config.build import build_layout
+from ..core.progress import SEARCHING, tell
 from ..core.searching import search_images
 from ..core.solvers import Moving
 from ..core.types import Samples, Targets, Trajectory
@@ -126,17 +127,12 @@ def _search(
     if not jobs:
         return []
     on_kept = None if kept is None else lambda image, target, member, z: kept[image].append(z)
-    searched = [
-        search_images(
-            fold.prepared,
-            [job.image for job in jobs],
-            [job.asked[0] for job in jobs],
-            keys=[_key(job, f) for job in jobs],
-            layout=build_layout(config.execution),
-            on_kept=on_kept,
-        )
-        for f, fold in enumerate(shared.folds)
-    ]
+    searched = []
+    for f, fold in enumerate(shared.folds):
+        tell(SEARCHING, "fold", f + 1, len(shared.folds))
+        images, targets = [job.image for job in jobs], [job.asked[0] for job in jobs]
+        keys, layout = [_key(job, f) for job in jobs], build_layout(config.execution)
+        searched.append(search_images(fold.prepared, images, targets, keys=keys, layout=layout, on_kept=on_kept))
     return [list(trajectories) for trajectories in zip(*searched, strict=True)]
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..config import Config
 from ..config.build import build_layout
 from ..core.fragility import Fragility, fragility_maps, measure_fragility, scatter
+from ..core.progress import SEARCHING, tell
 from ..core.searching import search_prepared
 from ..core.types import Targets, Trajectory
 from ..data.patches import Patches, importance
@@ -202,6 +203,7 @@ def _search_group(shared: CaseModel, job: PatchJob, asked: Targets, *, config: C
     given = [np.asarray(reference)[asked.points[rows]] for reference in job.references]
     searched, own, kept, facts, costs, change = [], [], [], [], [], []
     for f, fold in enumerate(shared.folds):
+        tell(SEARCHING, "fold", f + 1, len(shared.folds))
         found = search_prepared(fold.prepared, job.image, targets, key=_key(job, f), layout=build_layout(config.execution))
         cost = measure_fragility(found, given[f], targets)
         costs.append(Fragility(*(np.asarray(leaf)[:count] for leaf in cost)))  # type: ignore[arg-type]  # NumPy arrays

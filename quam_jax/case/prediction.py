@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..core.compilation import side_by_side
+from ..core.progress import tell
 from ..data.patches import Patches, cut, importance, weight_sum
 from ..models.model import SegmentationModel
 
@@ -66,5 +67,7 @@ def _logits_of_patches(
             for value, (index, flip) in zip(logits, part, strict=False)
         ]
 
-    for found in side_by_side(run, itertools.product(models, range(0, len(jobs), together))):
+    passes = list(itertools.product(models, range(0, len(jobs), together)))
+    for number, found in enumerate(side_by_side(run, passes), 1):
         yield from found
+        tell("predicting", "patch", number * len(patches.starts) // len(passes), len(patches.starts))

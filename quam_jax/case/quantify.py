@@ -19,6 +19,7 @@ from jaxtyping import Float, Key
 from ..config import Config
 from ..config.build import build_layout
 from ..core.layout.choose import choose_group
+from ..core.progress import SEARCHING, tell
 from ..core.types import FitData, Samples, Trajectory
 from ..data.geometry import Geometry
 from ..data.patches import lay_patches
@@ -70,7 +71,7 @@ def quantify_images(
     for image in images:
         _require_whole(image, network.in_channels, network.rank)
     views = [view for image in images for view in _views_of(image, key, network.rank)]
-    found = _quantify_views(shared, views, config=config)
+    found = _quantify_views(shared, _counted(views), config=config)
     return [
         next(found) if image.ndim - 1 == network.rank else join_slices(list(itertools.islice(found, image.shape[2])))
         for image in images
@@ -119,6 +120,13 @@ def _views_of(image: Float[np.ndarray, "*space i"], key: Key[jax.Array, ""], ran
         yield from (_View(image[:, :, z], jax.random.fold_in(key, z), z) for z in range(image.shape[2]))
 
 
+def _counted(views: Sequence[_View]) -> Iterator[_View]:
+    for number, view in enumerate(views, 1):
+        if view.slice is not None:
+            tell(SEARCHING, "slice", number, len(views))
+        yield view
+
+
 def _quantify_views(shared: CaseModel, views: Iterable[_View], *, config: Config) -> Iterator[Quantified]:
     """In order; patches of one size that follow each other go together, also those of several whole images."""
     for shape, alike in itertools.groupby(views, lambda view: view.image.shape):
@@ -162,7 +170,10 @@ def _quantify_together(shared: CaseModel, views: Sequence[_View], *, together: i
     asks, regions = zip(*(way.ask(shared, scene, config=config) for scene in scenes), strict=True)
     joined = [Joined.empty(shared, scene, config=config) for scene in scenes]
     jobs = ((one, job) for one, ask in zip(joined, asks, strict=True) for job in patch_jobs(shared, one.scene, ask))
+    done, total = 0, sum(len(scene.patches.starts) for scene in scenes)
     while some := list(itertools.islice(jobs, together)):
+        tell(SEARCHING, "patch", done + 1, total)
+        done += len(some)
         asked = [job for _, job in some if job.asked]
         found = way.search(shared, asked, config=config)
         for one, job in some:
@@ -174,6 +185,8 @@ def _quantify_together(shared: CaseModel, views: Sequence[_View], *, together: i
 
 def _look(shared: CaseModel, view: _View, *, config: Config) -> Scene:
     """What the given network says: of a whole image as in a search, on a grid as nnU-Net predicts."""
+    if view.slice is None:
+        tell("predicting")
     if shared.plan is None:
         space, own = view.image.shape[:-1], predict(shared.folds[0].model, view.image)
         return Scene(view.image, lay_patches(space, space), view.key, _largest(own), own, slice=view.slice)

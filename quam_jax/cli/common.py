@@ -5,9 +5,10 @@ import functools
 import json
 import os
 import sys
+import threading
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,18 @@ from ..process import keep_freed_memory
 PATH = click.Path(path_type=Path)
 
 
+def _own_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quam_jax"
+
+
 def cache_folder() -> Path:
     """Where compiled functions are kept between runs; JAX_COMPILATION_CACHE_DIR wins."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or base / "quam_jax" / "compiled")
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or _own_cache() / "compiled")
+
+
+def figures_file() -> Path:
+    """Where it is kept how long cases took on this machine; JAX_COMPILATION_CACHE_DIR wins."""
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or _own_cache()) / "figures.json"
 
 
 def start_jax() -> None:
@@ -98,43 +107,44 @@ def names_of(text: str | None) -> tuple[str, ...]:
 
 
 @contextmanager
-def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on a terminal and silence elsewhere; yields `update(name, done, total)`."""
-    with progress_bars(what, quiet=quiet) as update:
+def progress_bar(what: str, *, quiet: bool, listen: bool = True, words: str = "") -> Iterator[Callable[[str, int, int], None]]:
+    """How far one list is; yields `update(name, done, total)`, to be called when an entry has ended."""
+    with progress_bars(quiet=quiet, listen=listen, words={what: words} if words else {}) as update:
         yield functools.partial(update, what)
 
 
 @contextmanager
-def progress_bars(*stages: str, quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
-    """A progress bar for each stage of something longer, one after the other; yields `update(stage, name, done, total)`.
+def progress_bars(
+    *, quiet: bool, listen: bool = True, words: Mapping[str, str] | None = None
+) -> Iterator[Callable[[str, str, int, int], None]]:
+    """How far lists are, one after the other: a bar on a terminal, lines elsewhere; yields `update(list, name, done, total)`.
 
-    Those of the `stages` named here are shown from the start.
+    A list is known from its first call on, which has no `name` where none of its entries has ended; of some `words` say
+    what these are, in a line of its own. What computations tell of
+    themselves inside is shown too, unless `listen` is False, which spares commands without any the import of JAX.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         yield lambda stage, name, done, total: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from .display import Bars, Display, Lines, rich_progress
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[name]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks: dict[str, TaskID] = {stage: progress.add_task(stage, total=None, name="") for stage in stages}
+    with ExitStack() as stack:
+        view: Bars | Lines = Lines(functools.partial(click.echo, err=True))
+        if sys.stderr.isatty():
+            view = Bars(stack.enter_context(rich_progress()))
+        display = Display(view, words=words)
+        if listen:
+            from ..core.progress import listening
+            from .phases import Board
 
-        def update(stage: str, name: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                for earlier in tasks.values():
-                    progress.update(earlier, visible=False)
-                tasks[stage] = progress.add_task(stage, total=None, name="")
-            progress.update(tasks[stage], completed=done, total=total, name=name)
-
-        yield update
+            stack.enter_context(listening(Board(display).hear))
+        watch = threading.Thread(target=display.watch, daemon=True, name="display")
+        watch.start()
+        try:
+            yield display.update
+        finally:
+            display.close()
+            watch.join()
 
 
 def say(context: click.Context, text: str, *, verbose_only: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import PATH, say
+from .common import PATH, progress_bar, say
 
 
 @click.command(epilog="Example: quam-jax compare run_2024/ run_2025/ --out change/")
@@ -34,7 +34,9 @@ def compare(context: click.Context, baseline: Path, followup: Path, **options: A
     from ..report.tables import format_table
     from ..results.compare_runs import CompareRequest, compare_runs
 
-    result = compare_runs(CompareRequest(baseline, followup, command=shlex.join(["quam-jax", *sys.argv[1:]]), **options))
+    request = CompareRequest(baseline, followup, command=shlex.join(["quam-jax", *sys.argv[1:]]), **options)
+    with progress_bar("parts", quiet=context.obj["quiet"], listen=False) as update:
+        result = compare_runs(request, progress=update)
     for note in result.record["notes"]:
         say(context, f"note: {note}")
     rows = [

@@ -27,7 +27,7 @@ def evaluate(context: click.Context, **options: Any) -> int:
     """Hold uncertainty maps against several raters: agreement, calibration, failure detection, overlap, surfaces."""
     from ..results.evaluate_files import EvaluateRequest, evaluate_files
 
-    with progress_bar("cases", quiet=context.obj["quiet"]) as update:
+    with progress_bar("cases", quiet=context.obj["quiet"], listen=False) as update:
         rows, failed, summary = evaluate_files(EvaluateRequest(**options), progress=update)
     click.echo(_table(summary))
     for note in dict.fromkeys(row["note"] for row in rows if "note" in row):

@@ -120,7 +120,8 @@ def methods(
         baseline=baseline,
         command=shlex.join(["quam-jax", *sys.argv[1:]]),
     )
-    with progress_bars(quiet=context.obj["quiet"]) as update:
+    words = {"tuning": "settings on cases to score", "cases": "methods on cases to measure"}
+    with progress_bars(quiet=context.obj["quiet"], words=words) as update:
         result = benchmark_methods(request, progress=update)
     click.echo(result.text)
     for where, reason in list(result.failed.items())[:10]:

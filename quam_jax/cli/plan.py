@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..config import Config
-from .common import PATH, config_options, start_jax
+from .common import PATH, config_options, figures_file, progress_bar, start_jax
 
 
 @click.command(
@@ -28,24 +28,37 @@ from .common import PATH, config_options, start_jax
 @click.option("--probe-cases", type=click.IntRange(1), default=4, show_default=True, help="Cases that are measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @config_options(without=("devices",))  # those of the run, not of the probe
+@click.pass_context
 def plan(
-    config: Config, cases: int, devices: int, hosts: int, price: float | None, probe_cases: int, as_json: bool, **paths: Any
+    context: click.Context,
+    config: Config,
+    cases: int,
+    devices: int,
+    hosts: int,
+    price: float | None,
+    probe_cases: int,
+    as_json: bool,
+    **paths: Any,
 ) -> None:
     """Predict time, memory and cost of a large run, and say how it would be laid out."""
     start_jax()
+    from ..data.figures import Figures
     from ..runs.planning import plan_run, time_a_case
     from ..runs.request import RunRequest
 
     request = RunRequest(out=Path("probe"), config=config, **paths)
-    planned = plan_run(
-        request,
-        cases=cases,
-        devices=devices,
-        hosts=hosts,
-        price=price,
-        probe_cases=probe_cases,
-        imports=time.process_time(),
-    )
+    imports = time.process_time()
+    with progress_bar("cases", quiet=context.obj["quiet"]):
+        planned = plan_run(
+            request,
+            cases=cases,
+            devices=devices,
+            hosts=hosts,
+            price=price,
+            probe_cases=probe_cases,
+            imports=imports,
+            figures=Figures(figures_file()),
+        )
     if as_json:
         click.echo(json.dumps(planned.to_dict(), indent=1))
         return

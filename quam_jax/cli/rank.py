@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..results.ranking import CASE_CRITERIA, REGION_CRITERIA
-from .common import PATH, say
+from .common import PATH, progress_bar, say
 
 SHOWN = 10  # rows printed
 
@@ -39,15 +39,17 @@ def rank(
     from ..results.review import rank_run
 
     criteria, region_criteria = ([name.strip() for name in text.split(",") if name.strip()] for text in (by, regions_by))
-    review = rank_run(
-        run_folder,
-        out or run_folder / "review",
-        by=criteria,
-        regions_by=region_criteria,
-        top=top,
-        threshold=threshold,
-        least=least,
-    )
+    with progress_bar("cases", quiet=context.obj["quiet"], listen=False) as update:
+        review = rank_run(
+            run_folder,
+            out or run_folder / "review",
+            by=criteria,
+            regions_by=region_criteria,
+            top=top,
+            threshold=threshold,
+            least=least,
+            progress=update,
+        )
     suggested = sum(row["suggested"] == "yes" for row in review.cases)
     click.echo(f"{suggested} of {len(review.cases)} cases suggested; {len(review.regions)} regions. First cases:")
     click.echo(

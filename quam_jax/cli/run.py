@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..config import Config
-from .common import PATH, config_options, progress_bar, say, start_jax
+from .common import PATH, config_options, figures_file, progress_bar, say, start_jax
 
 
 @click.command(
@@ -103,6 +103,7 @@ def demo(context: click.Context, out: Path, config: Config, overwrite: bool) -> 
 
 def _run(context: click.Context, *, config: Config, preprocessing: str | None, **paths: Any) -> int:
     start_jax()
+    from ..data.figures import Figures
     from ..data.preprocess import Preprocessing
     from ..report.tables import format_table, method_table, overview
     from ..runs.request import RunRequest
@@ -113,8 +114,8 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"--preprocessing: expected a JSON mapping, got {preprocessing!r} ({error})") from None
     request = RunRequest(config=config, preprocessing=chosen, command=shlex.join(["quam-jax", *sys.argv[1:]]), **paths)
-    with progress_bar("cases", quiet=context.obj["quiet"]) as update:
-        result = run_cases(request, progress=update)
+    with progress_bar("cases", quiet=context.obj["quiet"]):
+        result = run_cases(request, figures=Figures(figures_file()))
     for name, reason in result.failed.items():
         click.echo(f"failed: {name}: {' '.join(reason.split())}", err=True)
     for note in result.notes:

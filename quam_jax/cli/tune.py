@@ -36,7 +36,7 @@ def tune(context: click.Context, out: Path, **options: Any) -> None:
 
     given = {name: options.pop(name) for name in KINDS}
     grid = {name: parse_values(name, text) for name, text in given.items() if text}
-    with progress_bar("tuning", quiet=context.obj["quiet"]) as update:
+    with progress_bar("tuning", quiet=context.obj["quiet"], words="settings on cases to score") as update:
         result = tune_study(TuneRequest(study_request(**options), out, grid), progress=update)
     for name, row in result.chosen.items():
         shown = f"{options['score']} {row['score']:.4f} (untuned {result.curves[name][0]['score']:.4f})"

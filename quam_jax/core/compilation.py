@@ -21,6 +21,8 @@ from typing import Any
 
 import jax
 
+from .progress import carried
+
 _CPU_OPTIONS = {
     "xla_disable_hlo_passes": "cse_barrier_expander",
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
@@ -93,7 +95,7 @@ def side_by_side(function: Callable[[Any], Any], items: Iterable[Any], *, compil
     running: collections.deque[Future[Any]] = collections.deque()
     with ThreadPoolExecutor(min(AT_ONCE, multiprocessing.cpu_count())) as pool:
         for item in remaining:
-            running.append(pool.submit(in_thread, item))
+            running.append(pool.submit(carried(in_thread), item))
             if len(running) >= AT_ONCE:
                 yield running.popleft().result()
         while running:

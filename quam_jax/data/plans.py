@@ -149,6 +149,12 @@ def to_grid(image: Float[np.ndarray, "*space i"], geometry: Geometry, plan: Plan
     return resample_image(volume, shape, grid.image_scheme), grid
 
 
+def grid_shape(image: Float[np.ndarray, "*space i"], geometry: Geometry, plan: Plan) -> tuple[int, ...]:
+    """The shape of an image on the plan's grid, unless empty margins are cut off: for estimates, without resampling it."""
+    spacing = _spacing(geometry, plan)
+    return resampled_shape(_forward(image, geometry, plan).shape[:-1], spacing, plan.target_spacing(spacing))
+
+
 def labels_to_grid(labels: Int[np.ndarray, "*space"], grid: Grid) -> Int[np.ndarray, "*grid"]:
     """Labels of the image on the network's grid."""
     volume = _forward(labels[..., None], grid.geometry, grid.plan)[..., 0][grid.box]

@@ -5,7 +5,7 @@ The grid is that of the baseline. Names of the files are in docs/compare.md, the
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,13 +64,15 @@ class CompareResult(NamedTuple):
     page: Path
 
 
-def compare_runs(request: CompareRequest) -> CompareResult:
-    """Compare one case of two runs and write maps, tables and a page.
+def compare_runs(request: CompareRequest, *, progress: Callable[[str, int, int], None] = lambda *_: None) -> CompareResult:
+    """Compare one case of two runs and write maps, tables and a page; `progress(part, done, total)` is called after each part.
 
     ValueError, before anything is written, for folders that are no runs, pictures, other labels, other grids without an
     affine, and a folder `out` that holds something else.
     """
+    progress("", 0, 4)
     baseline, followup = (_read_side(path, request.case) for path in (request.baseline, request.followup))
+    progress("both dates read", 1, 4)
     names, notes = _label_names(baseline, followup), _notes(baseline, followup)
     index_map = _index_map(baseline, followup, request.affine)
     seen = None
@@ -83,9 +85,11 @@ def compare_runs(request: CompareRequest) -> CompareResult:
             notes.append(f"{100 * (1 - seen.mean()):.1f} % of the baseline's grid lies outside the follow-up and takes no part")
         followup = _onto(followup, index_map, shape)
     compared = compare(baseline.date, followup.date, seen=seen, level=request.level, least=request.least)
+    progress("compared", 2, 4)
     voxel = math.prod(baseline.geometry.spacing) / 1000
     out = _claim(request.out, overwrite=request.overwrite)
     outputs = _write_maps(out, baseline.name, compared, baseline.geometry)
+    progress("maps written", 3, 4)
     changes = [_change_row(change, names, voxel, baseline.geometry) for change in compared.changes]
     structures = _structures(baseline.record, followup.record)
     write_table(out / "changes.csv", changes or [{"change": ""}])
@@ -124,6 +128,7 @@ def compare_runs(request: CompareRequest) -> CompareResult:
     )
     write_atomic(out / "comparison.html", page.encode())
     write_json(out / RESULT, record)
+    progress("page written", 4, 4)
     return CompareResult(compared, record, out / "comparison.html")
 
 

@@ -61,8 +61,8 @@ class Item(NamedTuple):
 def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, int], None] = lambda *_: None) -> EvaluateResult:
     """Evaluate every case; with `out` its rows go to evaluation.csv and their summary to evaluation.json.
 
-    `progress(name, done, total)` is called before each case. A case that cannot be evaluated is recorded with its reason;
-    ValueError where none can, and for folders without maps or masks.
+    `progress(name, done, total)` is called first with nothing done and after each case. A case that cannot be evaluated is
+    recorded with its reason; ValueError where none can, and for folders without maps or masks.
     """
     if (request.run is None) == (not request.maps):
         raise ValueError("evaluate: expected either a run folder or --map NAME=FOLDER")
@@ -72,12 +72,13 @@ def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, in
         items = list(_file_items(request.maps, request.segmentation, request.masks))
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    for done, item in enumerate(items):
-        progress(item.name, done, len(items))
+    progress("", 0, len(items))
+    for done, item in enumerate(items, 1):
         try:
             rows.append({"case": item.name, **_row(item, request)})
         except (ValueError, OSError) as error:
             failed[item.name] = " ".join(str(error).split())
+        progress(item.name, done, len(items))
     if not rows:
         raise ValueError(next(iter(failed.values())))
     summary = summarise(rows)

@@ -3,7 +3,7 @@
 Everything is read from the files of the run; a case without the arrays that are needed is named with its reason and left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,14 +41,15 @@ def rank_run(
     top: float = 0.2,
     threshold: float = 0.0,
     least: int = 4,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Review:
     """Order the cases and regions of a run by criteria of ranking.py and write the review list into `out`.
 
     The first share `top` of the cases (rounded up) is marked as suggested. Regions are connected pixels of at least `threshold`
     nats of epistemic uncertainty (0: a quarter of the scale of the report) and `least` pixels. Written are cases.csv,
     regions.csv, ranking.json, a label map CASE_desc-review_dseg of every case with regions (label 1 is its most worthwhile
-    region) with colour tables. ValueError for a folder that is no run, unknown criteria, settings out of range, or where no case
-    can be ranked.
+    region) with colour tables. `progress(name, done, total)` is called first with nothing done and after each case. ValueError
+    for a folder that is no run, unknown criteria, settings out of range, or where no case can be ranked.
     """
     if not 0 < top <= 1:
         raise ValueError(f"top: expected a share in (0, 1], got {top}")
@@ -58,7 +59,7 @@ def rank_run(
     threshold = threshold or REGION_SHARE * survey(run).epistemic.high
     names, found, marked, left_out = [], [], {}, {}
     regions: list[tuple[str, Region, dict[str, float]]] = []
-    for case in run.cases:
+    for case in _counted(run.cases, progress):
         arrays, problems = load_arrays(case)
         if "epistemic" not in arrays:
             left_out[case.name] = case.failed or " ".join([*case.missing, *problems]) or "no epistemic map"
@@ -93,6 +94,13 @@ def rank_run(
         },
     )
     return Review(cases, rows, left_out, [out / "cases.csv", out / "regions.csv", out / "ranking.json", *files])
+
+
+def _counted(cases: Sequence[Any], progress: Callable[[str, int, int], None]) -> Iterator[Any]:
+    progress("", 0, len(cases))
+    for done, case in enumerate(cases, 1):
+        yield case
+        progress(case.name, done, len(cases))
 
 
 def _case_rows(

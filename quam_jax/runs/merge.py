@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..core.progress import tell
 from ..data.records import read_json, write_json, write_table
 from ..evaluation.statistics import summarise
 from ..report.html import write_report
@@ -69,6 +70,7 @@ def read_ending(
 
 def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any]) -> None:
     """Write everything that is about the whole run. OSError where that is not possible; then it can be done again."""
+    tell("merging")
     rows, notes = read_rows(out, names, ending.failed)
     done = [row for row in rows if row["status"] == "ok"]
     write_table(out / "results.csv", rows)
@@ -98,6 +100,7 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
         (out / "report.html").unlink(missing_ok=True)
     write_json(out / "run.json", info)
     if len(names) <= REPORTED:
+        tell("writing the report")
         write_report(out)
     run_folder.clean(out)
 

@@ -25,11 +25,14 @@ import jax
 from ..config import Config
 from ..config.build import build_layout
 from ..core.layout.choose import Layout, backend_name, choose_layout
+from ..core.progress import EXPECTED, counted, tell
+from ..data.figures import Figures
 from ..data.records import read_json, write_json
 from ..data.spread import evenly_spread
 from ..data.volumes import read_channels
 from ..models.loading import load_models
 from ..report.html import write_report
+from .expectation import Forecast
 from .merge import REPORTED
 from .quantifier import find_quantifier
 from .request import RunRequest
@@ -141,9 +144,13 @@ def plan_run(
     price: float | None = None,
     probe_cases: int = 4,
     imports: float = 0.0,
+    figures: Figures | None = None,
 ) -> Planned:
-    """Measure a request on `probe_cases` of its images and predict it for `cases` (see `probe` and `predict_run`)."""
-    measured, sizes = probe(request, cases=probe_cases, imports=imports)
+    """Measure a request on `probe_cases` of its images and predict it for `cases` (see `probe` and `predict_run`).
+
+    What a case took is kept in `figures`, for the run to come.
+    """
+    measured, sizes = probe(request, cases=probe_cases, imports=imports, figures=figures)
     estimate = predict_run(measured, sizes, request.config, cases=cases, devices=devices, hosts=hosts, price=price)
     return Planned(measured, estimate, describe_plan(measured))
 
@@ -153,32 +160,39 @@ def time_a_case(measured: Probe, config: Config) -> Clock:
     return measured.case.plus(measured.step.scaled(config.search.steps if not config.search.epochs else 0))
 
 
-def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple[Probe, Sizes]:
+def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0, figures: Figures | None = None) -> tuple[Probe, Sizes]:
     """Measure a run on `cases` of its images, spread evenly; also the bytes that it leaves on disk.
 
     `imports` are the processor seconds that a process takes before it can begin. `request.out` is not touched. ValueError as
     for a run.
     """
     begin = Clock.now()
+    tell("loading the model")
     quantifier = find_quantifier(load_models(request.model, arch=request.arch), request)
     found = quantifier.cases
     start = (Clock.now() - begin).plus(Clock(imports, imports))
     lanes = min(jax.local_device_count(), len(found)) if request.config.targets.target == "mask" else 1
-    together = round(1 / quantifier.share(quantifier.prepare(read_channels(found[0].files))))
+    first = quantifier.prepare(read_channels(found[0].files))
+    together = round(1 / quantifier.share(first))
     count = min(len(found), max(cases, lanes * max(3, TURNS * together)))  # so many that whole batches are searched
     names = tuple(found[i].name for i in evenly_spread(len(found), count))
     search = request.config.search
     short = FEW_STEPS if not search.epochs and search.steps > FEW_STEPS[1] else (search.steps, search.steps)
-    cold, warm = (_measure(request, names, steps=short[0]) for _ in range(2))
-    longer = [_measure(request, names, steps=short[1]) for _ in range(2)][1] if short[1] > short[0] else warm
-    length = len(names)
+    length, steps = len(names), [short[0]] * 2 + ([short[1]] * 2 if short[1] > short[0] else [])
+    note = f"{length} of {len(found)} cases, measured in {len(steps)} passes of few steps"
+    tell(EXPECTED, total=len(steps) * length, note=note)
+    measured = []
+    for done, some in enumerate(steps):
+        with counted(done=done * length, total=len(steps) * length):
+            measured.append(_measure(request, names, steps=some))
+    cold, warm, longer = measured[0], measured[1], measured[-1]
     step = (longer.searching - warm.searching).positive().scaled(1 / (length * max(1, short[1] - short[0])))
     case = (longer.searching.scaled(1 / length) - step.scaled(short[1])).positive()
     compilation = (cold.searching - warm.searching).positive().scaled(1 / cold.sizes)
     merging = longer.end - longer.last
     once = ((cold.end - cold.last) - (warm.end - warm.last)).positive()
     models = longer.models / length
-    return Probe(
+    found_out = Probe(
         start,
         compilation,
         case,
@@ -192,7 +206,12 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0) -> tuple
         cold.sizes,
         lanes,
         choose_layout(build_layout(request.config.execution), members=max(1, round(models))),
-    ), longer.bytes
+    )
+    if found_out.sizes == 1:
+        Forecast(quantifier, request, figures).measured(
+            first.shape[:-1], time_a_case(found_out, request.config).wall * lanes, cases=length
+        )
+    return found_out, longer.bytes
 
 
 def predict_run(

@@ -15,6 +15,7 @@ from ..case.quantified import Quantified
 from ..case.quantify import quantify_images, searched_together
 from ..case.shared import CaseModel, has_plan, planned_model, whole_image_model
 from ..config import Config
+from ..core.progress import tell
 from ..data.datasets import Case, find_cases, find_channel_cases
 from ..data.plans import Plan
 from ..data.preprocess import Preprocessing
@@ -104,6 +105,7 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
         known = read_fit_images(
             fit_cases, request.fit_masks, model=first, preprocessing=preprocessing, settings=config.fit, seed=config.seed
         )
+    tell("preparing the search")
     shared = _ready(models, known, plan=plan, coding=coding, config=config)
     return Quantifier(_asked(cases, request), shared, known, config, preprocessing)
 

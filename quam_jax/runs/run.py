@@ -10,39 +10,45 @@ import datetime
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from ..config import to_dict
+from ..core.progress import ENDED, EXPECTED, IDLE, about_case, is_heard, phases, tell
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
+from ..data.figures import Figures
 from ..data.records import digest, read_json
 from ..models.loading import load_models
 from ..version import __version__
 from . import folder as run_folder
 from .announcement import announce, describe, first_announced
-from .cases import Loaded, Searched, evaluate_case, read_case, search_cases, stage_case
+from .cases import Loaded, Searched, read_case, search_cases
+from .expectation import Forecast
 from .merge import merge, read_ending, read_result
 from .quantifier import Quantifier, find_quantifier, models_digest
 from .request import RunRequest, RunResult
+from .settling import name_of, settle
 from .stages import Failed, Passed, Times, run_stages
 from .workers import FINAL, SessionOver, Worker, others_at_work
 
 TURNS = 4  # batches of cases that a lane gets at least: so that reading and writing overlap, and all lanes get their part
 POLL = 0.2  # seconds between two looks at what the others do, at least
+LOOK = 30.0  # seconds between two looks at how many cases the others have ended
 Progress = Callable[[str, int, int], None]
 
 
-def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResult:
+def run(request: RunRequest, *, progress: Progress = lambda *_: None, figures: Figures | None = None) -> RunResult:
     """Quantify every case of a folder and write the run folder (names in docs/files.md).
 
-    `progress(text, done, total)` is called before each case and once at the end. Raises ValueError, before anything is
-    written, for a model, fit data, settings or folders that cannot be used, and if every case failed; OSError, with what to
-    do about it, where the output folder cannot be written to.
+    `progress(text, done, total)` is called before each case and once at the end. Who listens (core/progress.py) is told the
+    phases and the end of every case; with `figures` also, in front of the first, what to expect, by them or a probe, and they
+    take up what cases took. Raises ValueError, before anything is written, for a model, fit data, settings or folders that cannot
+    be used, and if every case failed; OSError, with what to do about it, where the output folder cannot be written to.
     """
     began = datetime.datetime.now(datetime.UTC)
+    tell("loading the model")
     models = load_models(request.model, arch=request.arch)
     model_digest = models_digest(models, request.model)
     quantifier = find_quantifier(models, request)
@@ -53,9 +59,14 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None) -> RunResu
         request.out, run_digest, overwrite=request.overwrite, busy=others_at_work(request.out, patience=request.sharing.patience)
     )
     lanes = _lanes(quantifier, request)
+    forecast = Forecast(quantifier, request, figures)
+    if is_heard() and figures is not None:
+        known = forecast.expect(lanes=len(lanes))
+        tell(EXPECTED, number=known.done, total=known.cases, note=str(known))
+    tell(IDLE)
     info = describe(quantifier, request, run_digest=run_digest, model_digest=model_digest, began=began, lanes=len(lanes))
     try:
-        return _share(quantifier, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress)
+        return _share(quantifier, request, run_digest, lanes=lanes, info=info, fresh=fresh, progress=progress, forecast=forecast)
     except OSError as error:
         raise run_folder.output_error(request.out, error) from error
 
@@ -69,6 +80,7 @@ def _share(
     info: dict[str, Any],
     fresh: bool,
     progress: Progress,
+    forecast: Forecast,
 ) -> RunResult:
     """Take part in the run until all of its cases are done, by whomever, and the results are merged."""
     out, names = request.out, [case.name for case in quantifier.cases]
@@ -79,7 +91,7 @@ def _share(
             try:
                 announce(out, info, alone=not worker.others())
                 while True:
-                    _work(worker, cases, lanes, request, run_digest, times=times, progress=progress)
+                    _work(worker, cases, lanes, request, run_digest, times=times, progress=progress, forecast=forecast)
                     ended = _wait(worker, names)
                     if ended is None:
                         continue
@@ -116,6 +128,7 @@ def _work(
     *,
     times: Times,
     progress: Progress,
+    forecast: Forecast,
 ) -> None:
     """Do every case that is free, or whose owner is dead."""
     quantifier = lanes[0]
@@ -129,21 +142,32 @@ def _work(
     if first is None:
         return
     before = sum(worker.outcome(name) is not None for name in names) if len(names) <= 10_000 else 0
-    began, worked, done = time.monotonic(), times.worked, 0
+    began, worked, done, elsewhere = time.monotonic(), times.worked, 0, worker.ended_elsewhere()
 
     def dealt() -> Iterator[Case]:
         yield cases[first]
-        yield from (cases[name] for name in queue)
+        looked = time.monotonic()
+        for name in queue:
+            if is_heard() and time.monotonic() - looked > LOOK:
+                worker.refresh()
+                looked = time.monotonic()
+            yield cases[name]
 
     def read(case: Case) -> Loaded | Passed:
-        loaded = read_case(case, quantifier, request, run_digest)
+        with about_case(case.name), phases():
+            tell("reading")
+            loaded = read_case(case, quantifier, request, run_digest)
         return Passed(loaded) if loaded.done is not None else loaded
 
     def lane(of: Quantifier) -> Callable[[list[Loaded]], list[Searched]]:
         def search(loaded: list[Loaded]) -> list[Searched]:
             first = loaded[0].case.name if len(loaded) == 1 else f"{loaded[0].case.name} and {len(loaded) - 1} more"
             progress(_text(first, done, time.monotonic() - began, times.worked - worked, len(lanes)), before + done, len(names))
-            return search_cases(loaded, of)
+            with about_case(first), phases():
+                found = search_cases(loaded, of)
+            for one in found:
+                forecast.took(one.loaded.prepared.shape[:-1], one.seconds)
+            return found
 
         return search
 
@@ -152,10 +176,16 @@ def _work(
 
     def write(found: Searched | Passed | Failed) -> None:
         nonlocal done
-        _settle(worker, found, quantifier, request, run_digest)
-        done += 1
+        with about_case(name_of(found)), phases():
+            note = settle(worker, found, quantifier, request, run_digest)
+            done += 1
+            number = before + done + worker.ended_elsewhere() - elsewhere
+            tell(ENDED, number=min(number, len(names)), total=len(names), note=note)
 
-    run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, size=size, stall=sharing.stall, times=times)
+    try:
+        run_stages(dealt(), read=read, lanes=[lane(of) for of in lanes], write=write, size=size, stall=sharing.stall, times=times)
+    finally:
+        forecast.keep()
     worker.write(
         "figures",
         lanes=len(lanes),
@@ -165,55 +195,6 @@ def _work(
         first=times.first,
         wall=times.wall,
     )
-
-
-def _settle(
-    worker: Worker, found: Searched | Passed | Failed, quantifier: Quantifier, request: RunRequest, run_digest: str
-) -> None:
-    """Publish what came of a case, and write it into the journal; errors of the case itself are recorded with it."""
-    out = request.out
-    if isinstance(found, Passed):
-        worker.write("kept", case=found.value.case.name)
-        return
-    if isinstance(found, Failed):
-        name = found.item.case.name if isinstance(found.item, Loaded) else found.item.name
-        _give_up(worker, out, name, found.reason)
-        return
-    loaded, name = found.loaded, found.loaded.case.name
-    start = time.perf_counter()
-    try:
-        record = evaluate_case(found, quantifier, request, run_digest)
-    except (ValueError, RuntimeError, MemoryError) as error:
-        _give_up(worker, out, name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
-        return
-    try:
-        record["outputs"] = stage_case(found, run_folder.staging_folder(out, name, worker=worker.name))
-    except ValueError as error:  # numbers that the format of the image's maps cannot hold
-        _give_up(worker, out, name, str(error))
-        return
-    if not worker.owns(name):  # this process stood still, and another has taken the case over
-        run_folder.discard(out, name, worker=worker.name)
-        return
-    if loaded.why:
-        worker.write("redo", case=name, why=loaded.why)
-    run_folder.publish(out, name, record, worker=worker.name)
-    write = time.perf_counter() - start
-    worker.write(
-        "done",
-        case=name,
-        seconds=round(loaded.seconds + found.seconds + write, 3),
-        read=round(loaded.seconds, 3),
-        search=round(found.seconds, 3),
-        write=round(write, 3),
-        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _give_up(worker: Worker, out: Path, name: str, reason: str) -> None:
-    run_folder.discard(out, name, worker=worker.name)
-    if worker.owns(name):
-        run_folder.remove_case(out, name)  # an older result would contradict the table
-        worker.write("failed", case=name, reason=reason)
 
 
 def _wait(worker: Worker, names: Sequence[str]) -> dict[str, dict[str, Any]] | None:
@@ -230,6 +211,7 @@ def _wait(worker: Worker, names: Sequence[str]) -> dict[str, dict[str, Any]] | N
                 return None
         if len(ended) == len(names):
             return ended
+        tell("waiting for other processes", "case", len(ended), len(names))
         time.sleep(max(POLL, 10 * (time.monotonic() - start)))
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..core.progress import carried
+
 FAULTS = (ValueError, OSError, RuntimeError, MemoryError)  # of one item
 _END = object()
 _TICK = 0.1
@@ -80,8 +82,8 @@ def run_stages(
     times.lanes = len(lanes)
     pipe = _Pipe(items, read, write, size, ahead, stall, times)
     began = time.perf_counter()
-    threads = [threading.Thread(target=pipe.guard, args=(pipe.work, lane), daemon=True) for lane in lanes[1:]]
-    writer = threading.Thread(target=pipe.guard, args=(pipe.write_all,), daemon=True)
+    threads = [threading.Thread(target=carried(pipe.guard), args=(pipe.work, lane), daemon=True) for lane in lanes[1:]]
+    writer = threading.Thread(target=carried(pipe.guard), args=(pipe.write_all,), daemon=True)
     pipe.start_reader()
     for thread in (*threads, writer):
         thread.start()
@@ -160,7 +162,7 @@ class _Pipe:
         with self.turn:
             self.reader += 1
             number = self.reader
-        threading.Thread(target=self.guard, args=(self.read_all, number), daemon=True).start()
+        threading.Thread(target=carried(self.guard), args=(self.read_all, number), daemon=True).start()
 
     def read_all(self, number: int) -> None:
         """Read items as long as this is the reader in charge; one that stood still comes back to find it is not."""

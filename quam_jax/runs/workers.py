@@ -201,6 +201,10 @@ class Worker:
         self.refresh()
         return {name: journal.lines for name, journal in sorted(self._journals.items())}
 
+    def ended_elsewhere(self) -> int:
+        """How many cases other workers have ended, as last looked at."""
+        return sum(len(journal.ended) for name, journal in list(self._journals.items()) if name != self.name)
+
     def others(self) -> list[str]:
         """The other workers that are alive."""
         self.refresh()

@@ -3,6 +3,7 @@
 Settings are chosen on the validation cases alone, for every method that has any; test cases are only measured.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from .preparation import StudyParts, prepare_study
 from .request import BenchmarkRequest
 from .shifts import parse_shift
 from .study import Cell, run_study
-from .tuning import best, tune
+from .tuning import best, joined_progress, tune
 
 STRIP = {
     ("softmax", "total"): "softmax",
@@ -49,8 +50,8 @@ class _Chosen(NamedTuple):
 def benchmark_methods(request: BenchmarkRequest, *, progress: Progress = lambda *_: None) -> BenchmarkResult:
     """Tune, measure and write `methods.json`, `.csv`, `.md`, `.tex` and the pictures; an interrupted study goes on there.
 
-    `progress(stage, name, done, total)` tells how far tuning and cases are. ValueError for a request that does not fit
-    (`prepare_study`), and where every cell failed.
+    `progress(stage, name, done, total)` tells how far tuning and cases are, both first with nothing done. ValueError for a
+    request that does not fit (`prepare_study`), and where every cell failed.
     """
     for shift in request.shifts:
         parse_shift(shift)
@@ -67,7 +68,7 @@ def benchmark_methods(request: BenchmarkRequest, *, progress: Progress = lambda 
         conditions=conditions,
         shifted_methods=shifted,
         out=out,
-        progress=lambda name, done, total: progress("cases", name, done, total),
+        progress=functools.partial(progress, "cases"),
     )
     if not cells:
         raise ValueError(next(iter(failed.values())))
@@ -103,18 +104,14 @@ def _check_names(request: BenchmarkRequest, parts: StudyParts) -> list[str]:
 def _choose_settings(request: BenchmarkRequest, parts: StudyParts, progress: Progress) -> _Chosen:
     chosen = _Chosen({}, {})
     score = request.study.score
+    searched = [method for method in parts.methods.values() if len(method.grid) > 1]
+    sizes = [len(method.grid) * len(parts.validation) for _ in parts.networks for method in searched]
+    told = iter(joined_progress(sizes, functools.partial(progress, "tuning")) if sizes else ())
     for network in parts.networks:
         for name, method in parts.methods.items():
             chosen.settings[network.name, name] = dict(method.grid[0])
             if len(method.grid) > 1:
-                rows = tune(
-                    network,
-                    method,
-                    parts.validation,
-                    score=score,
-                    out=request.out,
-                    progress=lambda name, done, total: progress("tuning", name, done, total),
-                )
+                rows = tune(network, method, parts.validation, score=score, out=request.out, progress=next(told))
                 chosen.settings[network.name, name] = best(rows, score=score)["settings"]
                 chosen.tuned[f"{network.name} {name}"] = rows
         for name, method in parts.methods.items():

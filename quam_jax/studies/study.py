@@ -165,12 +165,14 @@ def run_study(
     """All cells, computed or read back, and the reason of every one that failed, by `network/method/condition/case`.
 
     `settings` holds what tuning chose by (network, method). The maps of the first network's first `keep_maps` cases are kept
-    under `out/maps` for the pictures. Conditions other than `none` run for `shifted_methods` only, where these are given.
+    under `out/maps` for the pictures. `progress(name, done, total)` is called first with nothing done and after each cell.
+    Conditions other than `none` run for `shifted_methods` only, where these are given.
     """
     remember = {part for method in methods.values() for part in method.parts}
     cells: list[Cell] = []
     failed: dict[str, str] = {}
     total, done = len(networks) * len(methods) * len(conditions) * len(cases), 0
+    progress("", done, total)
     for network in networks:
         fit_digest = digest([case.digest for case in network.subject.fit_cases])
         together = digest([model_digest(model) for model in network.subject.ensemble])
@@ -191,7 +193,6 @@ def run_study(
                 done += 1
                 if condition != "none" and shifted_methods is not None and method.name not in shifted_methods:
                     continue
-                progress(f"{network.name} {method.name} {case.identity.name}", done, total)
                 keep = network is networks[0] and condition == conditions[0] and place < keep_maps
                 where = Cell(network.name, method.name, condition, case.identity.name, {}, {})
                 try:
@@ -209,6 +210,7 @@ def run_study(
                     )
                 except (ValueError, RuntimeError) as error:
                     failed["/".join(where[:4])] = " ".join(str(error).split())
+                progress(f"{network.name} {method.name} {case.identity.name}", done, total)
         if network.subject.memo is not None:
             network.subject.memo.clear()  # its maps serve this network alone
     return cells, failed

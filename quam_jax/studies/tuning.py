@@ -45,6 +45,7 @@ def tune(
 ) -> list[dict[str, Any]]:
     """Every setting of a method's grid with its mean score on validation cases; read back where it was computed before.
 
+    `progress(name, done, total)` is called after each setting on each case, and once where they are read back.
     A figure that no case has (a map that is constant everywhere) leaves every score NaN, and the default stands. ValueError
     without validation cases.
     """
@@ -62,7 +63,9 @@ def tune(
     )
     path = None if out is None else out / "tuning" / f"{method.name}-{identity[:16]}.json"
     stored = read_json(path) if path else {}
+    total = len(method.grid) * len(cases)
     if stored.get("digest") == identity:
+        progress(f"{network.name} {method.name}", total, total)
         return [{name: float("nan") if value is None else value for name, value in row.items()} for row in stored["rows"]]
     rows = []
     for place, settings in enumerate(method.grid):
@@ -72,7 +75,7 @@ def tune(
         for case in cases:
             figures, _, _ = run_case(network, run, case, condition="none")
             scores.append(figures.get(score, float("nan")))
-            progress(f"{network.name} {method.name} {case.identity.name}", place + 1, len(method.grid))
+            progress(f"{network.name} {method.name} {case.identity.name}", place * len(cases) + len(scores), total)
         known = np.array(scores)[~np.isnan(scores)]
         rows.append(
             {
@@ -100,7 +103,8 @@ def best(rows: Sequence[dict[str, Any]], *, score: str = SCORE) -> dict[str, Any
 def tune_study(request: TuneRequest, *, progress: Callable[[str, int, int], None] = lambda *_: None) -> TuneResult:
     """Score every setting, and write `tuned.yaml` (of the search), `tuning.csv`, `tuning.json` and `tuning.png`.
 
-    With several networks the score of a setting is the mean over them. ValueError where no method has anything to choose, no
+    With several networks the score of a setting is the mean over them. `progress(name, done, total)` counts settings on cases,
+    over all networks and methods; it is called first with nothing done. ValueError where no method has anything to choose, no
     validation case has the figure, and as for `prepare_study`.
     """
     parts, score, out = prepare_study(request.study), request.study.score, request.out
@@ -112,8 +116,10 @@ def tune_study(request: TuneRequest, *, progress: Callable[[str, int, int], None
         raise ValueError(f"--methods: expected one with something to choose, got {', '.join(methods)}")
     out.mkdir(parents=True, exist_ok=True)
     curves: dict[str, list[dict[str, Any]]] = {}
+    steps = [(method, network) for method in tunable.values() for network in parts.networks]
+    told = iter(joined_progress([len(method.grid) * len(parts.validation) for method, _ in steps], progress))
     for name, method in tunable.items():
-        runs = [tune(network, method, parts.validation, score=score, out=out, progress=progress) for network in parts.networks]
+        runs = [tune(network, method, parts.validation, score=score, out=out, progress=next(told)) for network in parts.networks]
         curves[name] = [
             {**rows[0], **{figure: float(np.mean([row[figure] for row in rows])) for figure in ("score", "standard_error")}}
             for rows in zip(*runs, strict=True)
@@ -137,6 +143,16 @@ def tune_study(request: TuneRequest, *, progress: Callable[[str, int, int], None
     write_json(out / "tuning.json", {**about, "curves": curves})
     draw_tuning(curves, out / "tuning.png", score=score)
     return TuneResult(chosen, curves)
+
+
+def joined_progress(sizes: Sequence[int], progress: Callable[[str, int, int], None]) -> list[Callable[[str, int, int], None]]:
+    """A progress for each of several lists of these sizes that counts over all of them; nothing is done yet."""
+    progress("", 0, sum(sizes))
+
+    def after(before: int) -> Callable[[str, int, int], None]:
+        return lambda name, done, total: progress(name, before + done, sum(sizes))
+
+    return [after(sum(sizes[:n])) for n in range(len(sizes))]
 
 
 def combine(grid: Mapping[str, tuple[Any, ...]]) -> tuple[dict[str, Any], ...]:

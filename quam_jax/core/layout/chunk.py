@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from ..compilation import side_by_side
 from ..passes import may_skip_fit, no_parts, part_starts
+from ..progress import SEARCHING, tell
 from ..schedule import StepPlan
 from ..setup import Frozen, Record, Setup, State, StepInputs, Target
 from ..solvers import Moving
@@ -143,6 +144,7 @@ class Chunk:
         """The steps of a group from Python, and the evaluation after them."""
         bounds, references = np.asarray(self.frozen.bound), np.asarray(self.frozen.reference_loss)
         for s in range(len(self.steps.batch)):
+            tell(SEARCHING, "step", s + 1, len(self.steps.batch))
             now, batch, known = self.inputs(self.groups[g], s), self.steps.batch[s], None
             if lazy and s == 0:
                 known = references[batch]  # the first step starts at the given weights

@@ -24,6 +24,7 @@ from ..head import (
 )
 from ..loss import cross_entropy
 from ..network import Parameters
+from ..progress import SEARCHING, tell
 from ..schedule import StepPlan
 from ..setup import Procedure
 from ..solvers import LineSearch, Solver
@@ -88,6 +89,7 @@ def search_head_targets(
     labels, places, weights = (np.asarray(leaf) for leaf in (targets.labels.reshape(-1, length), targets.points, targets.weights))
     records: list[HeadRecord] = []
     for start in range(0, total, chunk):
+        tell(SEARCHING, "chunk", start // chunk + 1, -(-total // chunk))
         rows = np.minimum(np.arange(start, start + chunk), total - 1)  # the last chunk is filled up: one compilation
         record = _search_chunk(
             problem,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..progress import SEARCHING, tell
 from ..schedule import StepPlan
 from ..setup import Frozen, Record, Setup, Target
 from ..solvers import Moving
@@ -57,6 +58,7 @@ def run_members(
     parts: list[Record] = []
     start = 0
     while start < len(jobs):
+        tell(SEARCHING, "chunk", start // plan.way.chunk + 1, -(-len(jobs) // plan.way.chunk))
         part = jobs[start : start + plan.way.chunk]
         count = len(part)
         if mapped:

@@ -1,0 +1,72 @@
+"""What came of a case is published or given up, and written into the journal of its worker."""
+
+import datetime
+import time
+from pathlib import Path
+
+from ..core.progress import GIVEN, tell
+from ..report.durations import about
+from . import folder as run_folder
+from .cases import Loaded, Searched, evaluate_case, stage_case
+from .quantifier import Quantifier
+from .request import RunRequest
+from .stages import Failed, Passed
+from .workers import Worker
+
+
+def settle(
+    worker: Worker, found: Searched | Passed | Failed, quantifier: Quantifier, request: RunRequest, run_digest: str
+) -> str:
+    """Publish what came of a case, and write it into the journal, errors of the case itself too; returns it in words."""
+    out, name = request.out, name_of(found)
+    if isinstance(found, Passed):
+        worker.write("kept", case=name)
+        return GIVEN
+    if isinstance(found, Failed):
+        return _give_up(worker, out, name, found.reason)
+    loaded = found.loaded
+    start = time.perf_counter()
+    try:
+        tell("scoring")
+        record = evaluate_case(found, quantifier, request, run_digest)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        return _give_up(worker, out, name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+    try:
+        tell("writing")
+        record["outputs"] = stage_case(found, run_folder.staging_folder(out, name, worker=worker.name))
+    except ValueError as error:  # numbers that the format of the image's maps cannot hold
+        return _give_up(worker, out, name, str(error))
+    if not worker.owns(name):  # this process stood still, and another has taken the case over
+        run_folder.discard(out, name, worker=worker.name)
+        return "taken over by another process"
+    if loaded.why:
+        worker.write("redo", case=name, why=loaded.why)
+    run_folder.publish(out, name, record, worker=worker.name)
+    write = time.perf_counter() - start
+    seconds = loaded.seconds + found.seconds + write
+    worker.write(
+        "done",
+        case=name,
+        seconds=round(seconds, 3),
+        read=round(loaded.seconds, 3),
+        search=round(found.seconds, 3),
+        write=round(write, 3),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    return about(seconds)
+
+
+def name_of(found: Searched | Passed | Failed) -> str:
+    """The name of the case that this came of."""
+    if isinstance(found, Searched):
+        return found.loaded.case.name
+    item = found.value if isinstance(found, Passed) else found.item
+    return item.case.name if isinstance(item, Loaded) else item.name
+
+
+def _give_up(worker: Worker, out: Path, name: str, reason: str) -> str:
+    run_folder.discard(out, name, worker=worker.name)
+    if worker.owns(name):
+        run_folder.remove_case(out, name)  # an older result would contradict the table
+        worker.write("failed", case=name, reason=reason)
+    return f"failed: {reason}"
