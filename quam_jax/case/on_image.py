@@ -11,6 +11,7 @@ from scipy.special import entr, softmax
 
 from ..config import Config
 from ..core.decomposition import entropy
+from ..data.large import row_blocks, zeros
 from ..data.plans import Grid, from_grid
 from ..models.coding import Coding
 from .audit import LOSSES
@@ -40,7 +41,7 @@ def on_image(
     """The result of one image, or of one slice; `names` are those of the members."""
     scene, coding, grid, plain = joined.scene, shared.coding, joined.scene.grid, len(shared.folds) == 1
     said = _say(coding, scene)
-    maps, labels = joined.maps, [coding.segment_classes(one) for one in joined.evidence] if grid is None else []
+    maps, labels = joined.maps, joined.labels(coding) if grid is None else []
     if grid is not None:
         maps = from_grid(maps, grid, lambda values: values, outside=0.0)
         labels = [
@@ -64,7 +65,7 @@ def on_image(
         regions=np.stack(regions) if regions else None,
         channels=said.channels,
         volumes=None if grid is None else _volumes(joined, grid, said.reference, levels=len(regions)),
-        patches=None if grid is None else len(scene.patches.starts),
+        patches=None if scene.alone else len(scene.patches.starts),
     )
 
 
@@ -76,7 +77,12 @@ def _nearest(values: np.ndarray, grid: Grid, **how: Any) -> np.ndarray:
 def _say(coding: Coding, scene: Scene) -> _Said:
     grid, logits = scene.grid, scene.logits
     if grid is None or logits is None:
-        return _Said(np.asarray(scene.probs), np.asarray(scene.labels, np.int32), np.asarray(_entropy(scene.probs)))
+        if scene.alone:
+            return _Said(np.asarray(scene.probs), np.asarray(scene.labels, np.int32), np.asarray(_entropy(scene.probs)))
+        probs, entropies = np.asarray(scene.probs), zeros(scene.patches.shape)
+        for rows in row_blocks(probs.shape):
+            entropies[rows] = _entropy(probs[rows])
+        return _Said(probs, np.asarray(scene.labels), entropies)
     first = [1.0] + [0.0] * (coding.labels - 1)
     channels = from_grid(logits, grid, coding.channel_probs, outside=first if coding.channel_regions is None else 0.0)
     segmentation = from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32)
@@ -94,7 +100,7 @@ _entropy = jax.jit(entropy)
 def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, np.ndarray]:
     """The recorded losses `[m s]` of the one search of a whole image, or of patches `[searches m s]`, by patch and fold."""
     records = {name: [means[name] for means in joined.losses] for name in LOSSES} | {"feasible": joined.feasible}
-    if joined.scene.whole:
+    if joined.scene.alone:
         return {name: values[0] for name, values in records.items()}
     if joined.losses:
         return {name: np.stack(values) for name, values in records.items()}
@@ -121,7 +127,9 @@ def join_slices(slices: Sequence[Quantified]) -> Quantified:
         name: np.stack([getattr(s, name) for s in slices], 2)
         for name in ("reference", "segmentation", "total", "aleatoric", "epistemic", "softmax")
     }
-    joined |= {name: np.stack([getattr(s, name) for s in slices]) for name in (*LOSSES, "feasible")}
+    whole = slices[0].patches is None  # else a slice has as many searches as patches that were asked
+    collect = np.stack if whole else np.concatenate
+    joined |= {name: collect([getattr(s, name) for s in slices]) for name in (*LOSSES, "feasible")}
     fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
     regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)  # type: ignore[misc]  # all or none
     return slices[0]._replace(
@@ -130,4 +138,5 @@ def join_slices(slices: Sequence[Quantified]) -> Quantified:
         regions=regions,
         adversarial=np.stack([s.adversarial for s in slices], 3),
         audit=tuple(a for s in slices for a in s.audit),
+        patches=None if whole else sum(s.patches or 0 for s in slices),
     )

@@ -1,14 +1,12 @@
 """A case as patches that are searched one by one, and what comes of them joined.
 
 A whole image is the case of one patch, which is the image itself, of weight 1. The maps of several patches are joined with the
-Gaussian weights of the prediction. Samples exist for one patch at a time: what is kept of a volume are maps and sums.
+Gaussian weights of the prediction. Samples exist for one patch at a time: what is kept of an image are maps, labels and sums.
 """
 
-import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +15,15 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ..config import Config
 from ..core.fragility import Fragility
 from ..core.types import Targets
+from ..data.large import label_type, zeros
 from ..data.patches import Patches, cut, importance, weight_sum
 from ..data.plans import Grid
+from ..models.coding import Coding
 from ..models.predict import predict
 from .audit import MemberAudit, OnWhole, SearchFacts, audit_members
 from .samples import Moved, decompose_sums_of
 from .shared import CaseModel
 
-IN_MEMORY = 2**28  # bytes; a larger array over a volume lies in a temporary file
 LEAST = 1e-30  # floor of probabilities whose logarithms are averaged
 
 Ask = Callable[[int], Sequence[Targets]]  # from the number of a patch to what is asked there
@@ -48,9 +47,9 @@ class Scene(NamedTuple):
     logits: Float[np.ndarray, "*grid k"] | None = None
 
     @property
-    def whole(self) -> bool:
-        """Whether the image is taken whole, without a grid of the network's own."""
-        return self.grid is None
+    def alone(self) -> bool:
+        """Whether the only patch is the image itself, on its own pixels."""
+        return self.grid is None and self.patches.patch == self.patches.shape
 
 
 class PatchJob(NamedTuple):
@@ -98,14 +97,13 @@ class Found(NamedTuple):
 def patch_jobs(shared: CaseModel, scene: Scene, ask: Ask) -> Iterator[PatchJob]:
     """The patches of a scene in order; `ask` gives the targets of a patch by its number."""
     patches, rank = scene.patches, len(scene.patches.patch) if shared.plan is None else shared.plan.rank
-    alone = len(patches.starts) == 1
-    total, weights = (None, None) if alone else (weight_sum(patches), importance(patches.patch))
+    weights = importance(patches.patch) if len(patches.starts) > 1 else None
     for number in range(len(patches.starts)):
         outer, inner = patches.overlap(number)
-        share = 1.0 if total is None or weights is None else (weights[inner] / total[outer])[..., None]
+        share = 1.0 if weights is None else (weights[inner] / weight_sum(patches, outer))[..., None]
         values = cut(scene.values, patches, number)
         image = jnp.asarray(values.reshape(*patches.patch[len(patches.patch) - rank :], -1))
-        probs = [jnp.asarray(scene.probs)] if scene.whole else [predict(fold.searched, image) for fold in shared.folds]
+        probs = [jnp.asarray(scene.probs)] if scene.alone else [predict(fold.searched, image) for fold in shared.folds]
         references = tuple(one.reshape(-1, one.shape[-1]) for one in probs)
         yield PatchJob(scene, number, image, references, ask(number), share)
 
@@ -117,17 +115,50 @@ def leave_patch(job: PatchJob, *, config: Config) -> Found:
     return Found(np.stack([np.asarray(u) for u in maps]), [r for r in references for _ in range(config.search.members)])
 
 
+class LabelBand:
+    """The labels of one model, decided row by row: evidence is held only where a further patch may still add to it.
+
+    Patches come in the order of their first axis, so that rows before the present patch are done.
+    """
+
+    def __init__(self, patches: Patches, classes: int) -> None:
+        self.labels = zeros(patches.shape, label_type(classes))
+        self._band = np.zeros((patches.patch[0], *patches.shape[1:], classes), np.float32)
+        self._top = 0
+
+    def add(self, box: tuple[slice, ...], evidence: Float[np.ndarray, "*box c"]) -> None:
+        """Add the weighted evidence of a patch."""
+        self._decide(box[0].start)
+        self._band[slice(box[0].start - self._top, box[0].stop - self._top), *box[1:]] += evidence
+
+    def close(self) -> Int[np.ndarray, "*grid"]:
+        """The labels, when the last patch has come."""
+        self._decide(len(self.labels))
+        self._band = self._band[:0]
+        return self.labels
+
+    def _decide(self, row: int) -> None:
+        count = row - self._top
+        if count > 0:
+            self.labels[self._top : row] = self._band[:count].argmax(-1)
+            left = self._band[count:].copy()
+            self._band[: len(left)], self._band[len(left) :] = left, 0.0
+            self._top = row
+
+
 @dataclass
 class Joined:
     """Maps and label evidence on the grid, filled patch by patch, and what is told of the searches.
 
     The evidence of a whole image is the probabilities; of patches it is the mean of their logarithms, as patches of logits are
-    averaged. There is one a fold and member.
+    averaged. There is one a fold and member. On a grid of the network's own it is kept until it is back on the image's; on the
+    image's own pixels only the `labels` that it decides are.
     """
 
     scene: Scene
     maps: Float[np.ndarray, "*grid 3"]
     evidence: list[Float[np.ndarray, "*grid c"]]
+    bands: list[LabelBand]
     audit: list[MemberAudit] = field(default_factory=list)
     losses: list[dict[str, Float[np.ndarray, "m s"]]] = field(default_factory=list)
     feasible: list[Bool[np.ndarray, "m s"]] = field(default_factory=list)
@@ -138,26 +169,35 @@ class Joined:
     def empty(shared: CaseModel, scene: Scene, *, config: Config) -> "Joined":
         """Before the first patch."""
         shape, classes = scene.patches.shape, scene.probs.shape[-1]
-        models = len(shared.folds) * config.search.members
-        return Joined(scene, _zeros((*shape, 3)), [_zeros((*shape, classes)) for _ in range(models)])
+        models = range(len(shared.folds) * config.search.members)
+        banded = scene.grid is None and not scene.alone
+        return Joined(
+            scene,
+            zeros((*shape, 3)),
+            [] if banded else [zeros((*shape, classes)) for _ in models],
+            [LabelBand(scene.patches, classes) for _ in models] if banded else [],
+        )
 
     def as_evidence(self, probs: Float[np.ndarray, "*any c"]) -> Float[np.ndarray, "*any c"]:
         """Probabilities as label evidence."""
-        return probs if self.scene.whole else np.log(np.maximum(probs, LEAST))
+        return probs if self.scene.alone else np.log(np.maximum(probs, LEAST))
 
     def add(self, shared: CaseModel, job: PatchJob, found: Found, *, names: Sequence[str]) -> None:
         """Take up what came of a patch; `names` are those of its members."""
         patches = self.scene.patches
         outer, inner = patches.overlap(job.number)
         self.maps[outer] += np.moveaxis(found.maps.reshape(-1, *patches.patch)[(slice(None), *inner)], 0, -1) * job.share
-        for evidence, probs in zip(self.evidence, found.kept, strict=True):
-            evidence[outer] += self.as_evidence(probs.reshape(*patches.patch, -1)[inner]) * job.share
+        for model, probs in enumerate(found.kept):
+            evidence = self.as_evidence(probs.reshape(*patches.patch, -1)[inner]) * job.share
+            if self.bands:
+                self.bands[model].add(outer, evidence)
+            else:
+                self.evidence[model][outer] += evidence
         for fold, facts, changed in zip(shared.folds, found.facts, found.changed, strict=False):
-            place = (
-                {"slice": self.scene.slice}
-                if self.scene.whole
-                else {"patch": job.number, "start": patches.start(job.number), "fold": fold.name}
-            )
+            place: dict[str, Any] = {"slice": self.scene.slice}
+            if not self.scene.alone:
+                place |= {"patch": job.number, "start": patches.start(job.number)}
+                place |= {} if shared.plan is None else {"fold": fold.name}
             target = -1 if found.placed else 0
             self.audit += audit_members(facts, names=names, changed=changed, target=target, whole=found.whole, **place)
             self.losses.append(facts.means())
@@ -166,12 +206,13 @@ class Joined:
             self.moved = moved if self.moved is None else self.moved.plus(moved)
         self.placed += [(job.number, one) for one in found.placed]
 
+    def replace(self, model: int, pixels: Int[np.ndarray, " n"], probs: Float[np.ndarray, "n c"]) -> None:
+        """Let these probabilities alone decide the labels of some pixels, by their flat indices; after the last patch."""
+        if self.bands:
+            self.bands[model].close().reshape(-1)[pixels] = probs.argmax(-1)
+        else:
+            self.evidence[model].reshape(-1, probs.shape[-1])[pixels] = self.as_evidence(probs)
 
-def _zeros(shape: Sequence[int]) -> Float[np.ndarray, "..."]:
-    """An array of zeros, in a temporary file where it is large."""
-    size = 4 * math.prod(shape)
-    if size <= IN_MEMORY:
-        return np.zeros(shape, np.float32)
-    with tempfile.TemporaryFile() as handle:
-        handle.truncate(size)
-        return np.memmap(handle, np.float32, "r+", shape=tuple(shape))
+    def labels(self, coding: Coding) -> list[Int[np.ndarray, "*grid"]]:
+        """The label map of every model on the image's own pixels."""
+        return [band.close() for band in self.bands] or [coding.segment_classes(one) for one in self.evidence]

@@ -6,7 +6,6 @@ large region is searched in pieces. A pixel gets the uncertainty of the target t
 (a pyramid). Where nobody asked stands what the given network says.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -62,7 +61,7 @@ def ask_points(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask,
     if not parts:
         raise ValueError(f"target: no region to ask; regions {config.targets.regions} found none in this segmentation")
     wanted = wanted_masks(shared, scene, config=config)
-    if scene.whole:
+    if scene.alone:
         whole = region_targets(regions, labels, wanted, probs=probs, members=members)
         return (lambda index: [_in_patch(whole, np.asarray(whole.points), patches, index)]), regions
     pieces = share_out(parts, patches, owner)
@@ -123,7 +122,7 @@ def _choose_pixels(
         points = chosen_pixels(settings, labels, probs, seed=config.seed)
     if len(points) == 0:
         raise ValueError(f"target: no pixel to ask; pixels {settings.pixels} found none in this segmentation")
-    return points if scene.whole else np.unique(points)
+    return points if scene.alone else np.unique(points)
 
 
 def _special_pixels(grid: Grid, labels: Int[np.ndarray, "*grid"], *, config: Config) -> Int[np.ndarray, " t"] | None:
@@ -195,7 +194,7 @@ def _moved_labels(own: Int[np.ndarray, " p"], placed: Sequence[Placed], model: i
 def _search_group(shared: CaseModel, job: PatchJob, asked: Targets, *, config: Config) -> Placed:
     """Search some targets of one patch in every fold."""
     count, inside = len(asked.points), asked.weights > 0
-    filled = count if job.scene.whole or config.search.space != "head" else _filled(count)
+    filled = count if job.scene.alone or config.search.space != "head" else _filled(count)
     rows = np.minimum(np.arange(filled), count - 1)
     types = (jnp.int32, jnp.int32, jnp.float32)
     targets = Targets(*(jnp.asarray(leaf[rows], kind) for leaf, kind in zip(asked, types, strict=True)))
@@ -223,7 +222,7 @@ def _search_group(shared: CaseModel, job: PatchJob, asked: Targets, *, config: C
 
 def _key(job: PatchJob, fold: int) -> Key[Array, ""]:
     """Folds draw fit data of their own, the same in all patches, so that patches and groups change no number."""
-    return job.scene.key if job.scene.whole else jax.random.fold_in(job.scene.key, fold)
+    return job.scene.key if job.scene.alone else jax.random.fold_in(job.scene.key, fold)
 
 
 def _filled(count: int) -> int:
@@ -244,24 +243,24 @@ def place_points(joined: Joined) -> dict[str, Float[np.ndarray, "*grid"]]:
     where nobody asked; of patches there is only the slack, as the other maps would double what a volume takes.
     """
     patches = joined.scene.patches
-    size = math.prod(patches.shape)
     found = []
     for index, one in joined.placed:
         inside = one.targets.weights > 0
         pixels = _on_grid(np.asarray(one.targets.points)[inside], patches, index)
         found.append((pixels, *(values[inside] for values in (*one.maps, one.fragility.slack))))
-        for evidence, probs in zip(joined.evidence, one.kept, strict=True):
-            evidence.reshape(-1, probs.shape[-1])[pixels] = joined.as_evidence(probs[inside])
+        for model, probs in enumerate(one.kept):
+            joined.replace(model, pixels, probs[inside])
     pixels, *maps, slack = (np.concatenate(values) for values in zip(*found, strict=True))
-    counts = np.bincount(pixels, minlength=size)
-    there = counts > 0
+    there, place = np.unique(pixels, return_inverse=True)
+    counts = np.bincount(place)
+    flat = joined.maps.reshape(-1, 3)
     for m, values in enumerate(maps):
-        joined.maps.reshape(-1, 3)[there, m] = np.bincount(pixels, values, size)[there] / counts[there]
-    if joined.scene.whole:
+        flat[there, m] = np.bincount(place, values) / counts
+    if joined.scene.alone:
         ((_, one),) = joined.placed
         return fragility_maps(one.fragility, one.targets, patches.shape)
     once = Targets(pixels[None], pixels[None, None], np.ones((1, len(pixels)), np.float32))  # type: ignore[arg-type]
-    return {"slack": scatter(jnp.asarray(slack[None]), once, patches.shape)}
+    return {"slack": scatter(slack[None], once, patches.shape)}
 
 
 def _on_grid(points: Int[np.ndarray, " n"], patches: Patches, index: int) -> Int[np.ndarray, " n"]:

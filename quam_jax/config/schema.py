@@ -5,6 +5,7 @@ over all sections, so `--learning-rate` needs no prefix. A wrong value is a Valu
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -227,6 +228,34 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
+class PatchConfig:
+    """How an image of a network without a plan is cut: whole, or in patches that overlap."""
+
+    patch_size: str = setting(
+        "auto",
+        "patches of an image: auto: whole up to 2 megapixels, above it as large as in training, or 512; 0: whole; or a side "
+        "(512), or one an axis (512x640)",
+    )
+    patch_step: float = setting(0.5, "from a patch to its neighbour at most, as a fraction of the patch; above 0, up to 1")
+
+    def __post_init__(self) -> None:
+        sides = self.sides
+        good = sides is None or sides == (0,) or min(sides) >= 1
+        require(good, "patch_size", "auto, 0, or pixels such as 512 or 512x640", self.patch_size)
+        require(0 < self.patch_step <= 1, "patch_step", "a number above 0, up to 1", self.patch_step)
+
+    @property
+    def sides(self) -> tuple[int, ...] | None:
+        """The sides asked for, one for all axes or one an axis; (0,) for the whole image, None for auto."""
+        if self.patch_size == "auto":
+            return None
+        parts = self.patch_size.split("x")
+        good = len(parts) <= 3 and all(re.fullmatch(r"[0-9]{1,6}", part) for part in parts)
+        require(good, "patch_size", "auto, 0, or pixels such as 512 or 512x640", self.patch_size)
+        return tuple(map(int, parts))
+
+
+@dataclass(frozen=True)
 class ExecutionConfig:
     """How members and steps are laid out on the hardware.
 
@@ -264,6 +293,7 @@ class Config:
     search: SearchConfig = SearchConfig()
     samples: SampleConfig = SampleConfig()
     fit: FitConfig = FitConfig()
+    patches: PatchConfig = PatchConfig()
     execution: ExecutionConfig = ExecutionConfig()
     seed: int = setting(0, "seed of everything random; the same seed gives the same numbers")
 

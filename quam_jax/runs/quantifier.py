@@ -14,8 +14,10 @@ from ..case.fit import Known, read_fit_images, read_fit_patches
 from ..case.quantified import Quantified
 from ..case.quantify import quantify_images, searched_together
 from ..case.shared import CaseModel, has_plan, planned_model, whole_image_model
+from ..case.windows import asked_sides, describe_windows, require_plan_patches
 from ..config import Config
 from ..data.datasets import Case, find_cases, find_channel_cases
+from ..data.patches import STEP
 from ..data.plans import Plan
 from ..data.preprocess import Preprocessing
 from ..data.records import digest
@@ -48,6 +50,13 @@ class Quantifier(NamedTuple):
         if self.preprocessing is None:
             return {"nnunet": self.shared.folds[0].model.manifest["nnunet"]}
         return self.preprocessing.to_dict()
+
+    @property
+    def patches(self) -> dict[str, Any]:
+        """How images are cut into patches, as run.json has it."""
+        if self.shared.plan is not None:
+            return {"size": list(self.shared.plan.patch), "step": STEP, "weights": "gaussian"}
+        return describe_windows(self.shared.folds[0].model, self.config.patches)
 
     def prepare(self, image: Image) -> np.ndarray:
         """What can be done to an image before its search, on the host."""
@@ -94,10 +103,12 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
         channels = len(first.manifest["nnunet"]["channel_names"])
         cases = find_channel_cases(request.images, request.masks, channels=channels)
         plan = Plan.of(first.manifest, where=str(request.model))
+        require_plan_patches(config, plan.patch)
         coding = Coding.of(plan, where=str(request.model))
         fit_cases = find_channel_cases(request.fit_images, request.fit_masks, channels=len(plan.normalisation))
         known = read_fit_patches(fit_cases, request.fit_masks, plan=plan, coding=coding, settings=config.fit)
     else:
+        asked_sides(first, config.patches)
         cases = find_cases(request.images, request.masks)
         preprocessing = request.preprocessing or preprocessing_of(first)
         fit_cases = find_cases(request.fit_images, request.fit_masks)

@@ -11,6 +11,7 @@ from ..morphology import ROUNDING, Element, neighbours_set, squared_distance, st
 from ..wish import Wish
 
 PLACE = 1
+LOCAL = True  # a pixel looks no further than the radius
 
 
 def wanted(labels: Int[Array, "*space"], wish: Wish) -> Int[Array, "*space"]:

@@ -12,6 +12,7 @@ from ..morphology import ROUNDING, Element, Outside, neighbours_set, squared_dis
 from ..wish import Wish
 
 PLACE = 2
+LOCAL = True  # a pixel looks no further than the radius
 
 
 def wanted(labels: Int[Array, "*space"], wish: Wish) -> Int[Array, "*space"]:

@@ -50,7 +50,7 @@ CASE = room(
     ("patches.py", "reshape(*patches.patch, -1)[inner]) * job.share", "reshape(*patches.patch, -1)[inner])", CUBES),
     ("patches.py", "np.log(np.maximum(probs, LEAST))", "np.maximum(probs, LEAST)", CUBES),
     ("patches.py", "self.maps[outer] += ", "self.maps[outer] = ", CUBES),
-    ("patches.py", "(weights[inner] / total[outer])", "(weights[inner] / weights[inner].sum())", CUBES),
+    ("patches.py", "(weights[inner] / weight_sum(patches, outer))", "(weights[inner] / weights[inner].sum())", CUBES),
     ("patches.py", "self.moved.plus(moved)", "moved", CUBES),
     # masks
     ("masks.py", "_fold_in(job.scene.key, job.number, fold, 0)", "_fold_in(job.scene.key, 0, fold, 0)", DRAWS),
@@ -80,7 +80,7 @@ CASE = room(
         "np.maximum.reduce(leaves)",
         "case_points.py::test_the_cheapest_fold_says_what_a_flip_costs",
     ),
-    ("points.py", "size)[there] / counts[there]", "size)[there]", OVERLAP),
+    ("points.py", "np.bincount(place, values) / counts", "np.bincount(place, values)", OVERLAP),
     (
         "points.py",
         "weights[inner] > best[outer]",
@@ -172,7 +172,7 @@ CASE = room(
     # the given network's prediction
     ("prediction.py", "np.float32(len(models) * len(flips))", "np.float32(len(models))", REGIONS),
     ("prediction.py", "np.flip(value, flip)", "value", REGIONS),
-    ("prediction.py", "total /= weight_sum(patches)[..., None] *", "total /= 10.0 *", CUBES),
+    ("prediction.py", "total[rows] /= weight_sum(patches, box)[..., None] *", "total[rows] /= 10.0 *", CUBES),
     # slices and fit data
     ("quantify.py", "jax.random.fold_in(key, z)", "jax.random.fold_in(key, 0)", SLICES),
     (
