@@ -18,6 +18,7 @@ from ..core.types import Targets
 from ..data.large import label_type, zeros
 from ..data.patches import Patches, cut, importance, weight_sum
 from ..data.plans import Grid
+from ..data.preprocess import PreparedInParts
 from ..models.coding import Coding
 from ..models.predict import predict
 from .audit import MemberAudit, OnWhole, SearchFacts, audit_members
@@ -37,7 +38,7 @@ class Scene(NamedTuple):
     and the `logits`; without one the image's own pixels are the grid.
     """
 
-    values: Float[np.ndarray, "*grid i"]
+    values: Float[np.ndarray, "*grid i"] | PreparedInParts
     patches: Patches
     key: Key[Array, ""]
     labels: Int[Array | np.ndarray, "*grid"]

@@ -56,7 +56,7 @@ def ask_points(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask,
             return [_in_patch(asked, shares[index][:, None], patches, index)] if len(own) else []
 
         return ask_pixels, ()
-    regions = tuple(region_maps(config.targets, scene.values, labels))
+    regions = tuple(region_maps(config.targets, np.asarray(scene.values), labels))
     parts = [part for region_map in regions for part in region_points(region_map)]
     if not parts:
         raise ValueError(f"target: no region to ask; regions {config.targets.regions} found none in this segmentation")

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from ..core.compilation import side_by_side
 from ..data.large import label_type, row_blocks, zeros
 from ..data.patches import Patches, cut, importance, weight_sum
+from ..data.preprocess import PreparedInParts
 from ..models.model import SegmentationModel
 
 TOGETHER = 2**17  # voxels of the patches that go through the network together; two such batches are in flight
@@ -27,7 +28,7 @@ def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
 
 def predict_logits(
     models: Sequence[SegmentationModel],
-    volume: Float[np.ndarray, "*grid i"],
+    volume: Float[np.ndarray, "*grid i"] | PreparedInParts,
     patches: Patches,
     *,
     mirror_axes: Sequence[int] = (),
@@ -58,7 +59,12 @@ def to_probs(logits: Float[np.ndarray, "*grid c"]) -> Int[np.ndarray, "*grid"]:
 
 
 def _logits_of_patches(
-    models: Sequence[SegmentationModel], volume: np.ndarray, patches: Patches, *, flips: Sequence[tuple[int, ...]], precision: str
+    models: Sequence[SegmentationModel],
+    volume: np.ndarray | PreparedInParts,
+    patches: Patches,
+    *,
+    flips: Sequence[tuple[int, ...]],
+    precision: str,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Weighted logits `[*patch c]` of every model, patch and flip, with the patch's number."""
     rank = models[0].network.rank

@@ -22,8 +22,10 @@ from ..config.build import build_layout
 from ..core.layout.choose import choose_group
 from ..core.types import FitData, Samples, Trajectory
 from ..data.geometry import Geometry
+from ..data.large import row_blocks
 from ..data.patches import lay_patches
 from ..data.plans import to_grid
+from ..data.preprocess import PreparedInParts
 from ..models.model import SegmentationModel
 from ..models.predict import predict
 from .masks import ask_masks, mask_names, sample_masks, search_masks
@@ -51,7 +53,7 @@ def quantify(
 
 def quantify_images(
     shared: CaseModel,
-    images: Sequence[Float[np.ndarray, "... i"]],
+    images: Sequence[Float[np.ndarray, "... i"] | PreparedInParts],
     *,
     config: Config,
     geometries: Sequence[Geometry] | None = None,
@@ -69,7 +71,7 @@ def quantify_images(
         placed = zip(images, geometries, strict=True)
         return list(_quantify_views(shared, (_View(image, key, geometry=g) for image, g in placed), config=config))
     network = shared.folds[0].model.network
-    images = [np.asarray(image, np.float32) for image in images]
+    images = [image if isinstance(image, PreparedInParts) else np.asarray(image, np.float32) for image in images]
     for image in images:
         _require_whole(image, network.in_channels, network.rank)
     views = [view for image in images for view in _views_of(image, key, network.rank)]
@@ -101,22 +103,23 @@ def sample_image(
 class _View(NamedTuple):
     """An image, or a slice of one, before it is looked at."""
 
-    image: np.ndarray
+    image: np.ndarray | PreparedInParts
     key: Key[jax.Array, ""]
     slice: int | None = None
     geometry: Geometry | None = None
 
 
-def _require_whole(image: Float[np.ndarray, "*space i"], channels: int, rank: int) -> None:
+def _require_whole(image: Float[np.ndarray, "*space i"] | PreparedInParts, channels: int, rank: int) -> None:
     if image.shape[-1] != channels or image.ndim - 1 not in (rank, 3):
         raise ValueError(
             f"image: expected {channels} channels last and {rank} spatial axes (or a volume of slices), got shape {image.shape}"
         )
-    if not np.isfinite(image).all():
-        raise ValueError(f"image: expected finite values, got {int((~np.isfinite(image)).sum())} that are not")
+    strange = sum(int(np.count_nonzero(~np.isfinite(image[rows]))) for rows in row_blocks(image.shape))
+    if strange:
+        raise ValueError(f"image: expected finite values, got {strange} that are not")
 
 
-def _views_of(image: Float[np.ndarray, "*space i"], key: Key[jax.Array, ""], rank: int) -> Iterator[_View]:
+def _views_of(image: Float[np.ndarray, "*space i"] | PreparedInParts, key: Key[jax.Array, ""], rank: int) -> Iterator[_View]:
     if image.ndim - 1 == rank:
         yield _View(image, key)
     else:
@@ -134,7 +137,7 @@ def _quantify_views(shared: CaseModel, views: Iterable[_View], *, config: Config
             yield from _quantify_together(shared, some, together=together, config=config)
 
 
-def searched_together(shared: CaseModel, image: Float[np.ndarray, "*space i"], *, config: Config) -> int:
+def searched_together(shared: CaseModel, image: Float[np.ndarray, "*space i"] | PreparedInParts, *, config: Config) -> int:
     """How many images like this one are searched together."""
     model = shared.folds[0].model
     if shared.plan is not None or image.ndim - 1 != model.network.rank:
@@ -187,14 +190,15 @@ def _look(shared: CaseModel, view: _View, *, config: Config) -> Scene:
     if shared.plan is None:
         patches = lay_windows(models[0], view.image.shape[:-1], config.patches)
         if len(patches.starts) == 1:
-            own = predict(models[0], view.image)
-            return Scene(view.image, patches, view.key, _largest(own), own, slice=view.slice)
+            image = np.asarray(view.image, np.float32)
+            own = predict(models[0], image)
+            return Scene(image, patches, view.key, _largest(own), own, slice=view.slice)
         logits = predict_logits(models, view.image, patches, precision=precision)
         labels = to_probs(logits)
         return Scene(view.image, patches, view.key, labels, logits, slice=view.slice)
     assert view.geometry is not None
     plan, coding = shared.plan, shared.coding
-    values, grid = to_grid(view.image, view.geometry, plan)
+    values, grid = to_grid(np.asarray(view.image), view.geometry, plan)
     patches = lay_patches(grid.shape, plan.patch)
     logits = predict_logits(models, values, patches, mirror_axes=plan.mirror_axes, precision=precision)
     classes = coding.class_of_label[coding.segment(logits)]

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float, Num
 from scipy import ndimage
 
+from .preprocess import PreparedInParts
+
 STEP = 0.5  # of a patch, between two neighbours at most
 HIGHEST_WEIGHT = 10.0
 
@@ -55,13 +57,14 @@ def lay_patches(shape: Sequence[int], patch: Sequence[int], *, step: float = STE
     return Patches(shape, padded, before, tuple(starts), patch)
 
 
-def cut(volume: Num[np.ndarray, "*space i"], patches: Patches, index: int) -> Num[np.ndarray, "*patch i"]:
+def cut(volume: Num[np.ndarray, "*space i"] | PreparedInParts, patches: Patches, index: int) -> Num[np.ndarray, "*patch i"]:
     """The values of one patch, zero where it is padding."""
     outer, inner = patches.overlap(index)
     if all(s.start == 0 and s.stop == n for s, n in zip(inner, patches.patch, strict=True)):
         return volume[outer]
-    patch = np.zeros((*patches.patch, *volume.shape[len(patches.shape) :]), volume.dtype)
-    patch[inner] = volume[outer]
+    inside = volume[outer]
+    patch = np.zeros((*patches.patch, *volume.shape[len(patches.shape) :]), inside.dtype)
+    patch[inner] = inside
     return patch
 
 

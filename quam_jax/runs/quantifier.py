@@ -19,7 +19,7 @@ from ..config import Config
 from ..data.datasets import Case, find_cases, find_channel_cases
 from ..data.patches import STEP
 from ..data.plans import Plan
-from ..data.preprocess import Preprocessing
+from ..data.preprocess import PreparedInParts, Preprocessing
 from ..data.records import digest
 from ..data.volumes import Image
 from ..models.coding import Coding
@@ -58,15 +58,15 @@ class Quantifier(NamedTuple):
             return {"size": list(self.shared.plan.patch), "step": STEP, "weights": "gaussian"}
         return describe_windows(self.shared.folds[0].model, self.config.patches)
 
-    def prepare(self, image: Image) -> np.ndarray:
+    def prepare(self, image: Image) -> np.ndarray | PreparedInParts:
         """What can be done to an image before its search, on the host."""
-        return image.array if self.preprocessing is None else self.preprocessing.apply(image.array)
+        return np.asarray(image.array, np.float32) if self.preprocessing is None else self.preprocessing.prepare(image.array)
 
-    def share(self, prepared: np.ndarray) -> float:
+    def share(self, prepared: np.ndarray | PreparedInParts) -> float:
         """The part that a prepared image fills of what is searched together."""
         return 1 / searched_together(self.shared, prepared, config=self.config)
 
-    def quantify(self, images: Sequence[Image], prepared: Sequence[np.ndarray]) -> list[Quantified]:
+    def quantify(self, images: Sequence[Image], prepared: Sequence[np.ndarray | PreparedInParts]) -> list[Quantified]:
         """The maps of some images; ValueError naming the image where it does not fit the model's plan."""
         return_large_arrays(max(math.prod(array.shape[:-1]) for array in prepared))
         with jax.default_device(self.device) if self.device is not None else contextlib.nullcontext():
