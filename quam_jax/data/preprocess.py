@@ -122,6 +122,7 @@ class PreparedInParts:
     def __init__(self, array: Num[np.ndarray, "h w i"], settings: Preprocessing) -> None:
         match_channels(array[:1, :1], settings.channels)  # names what does not fit
         self.array, self.shape, self.ndim = array, (*array.shape[:2], settings.channels), 3
+        self.size = array.shape[0] * array.shape[1] * settings.channels
         self._settings = settings
         self._clip = None if settings.clip is None else self._percentiles(settings.clip)
         if settings.normalise == "fixed":

@@ -29,6 +29,8 @@ from ..models.predict import fit_data
 from ..process import return_large_arrays
 from .request import RunRequest
 
+QUEUED = 2**24  # numbers of an image that counts as one in a queue, where it is searched by itself
+
 
 class Quantifier(NamedTuple):
     """The cases of a run, and how each is prepared (on the host alone) and quantified (on the device).
@@ -63,8 +65,8 @@ class Quantifier(NamedTuple):
         return np.asarray(image.array, np.float32) if self.preprocessing is None else self.preprocessing.prepare(image.array)
 
     def share(self, prepared: np.ndarray | PreparedInParts) -> float:
-        """The part that a prepared image fills of what is searched together."""
-        return 1 / searched_together(self.shared, prepared, config=self.config)
+        """The part that a prepared image fills of what is searched together; a large one counts as two, so that few wait."""
+        return max(1 / searched_together(self.shared, prepared, config=self.config), min(2.0, prepared.size / QUEUED))
 
     def quantify(self, images: Sequence[Image], prepared: Sequence[np.ndarray | PreparedInParts]) -> list[Quantified]:
         """The maps of some images; ValueError naming the image where it does not fit the model's plan."""
