@@ -1,17 +1,21 @@
 """Large pictures through a whole run: cut, prepared in parts, kept in files, shown reduced. Small ones stand for them."""
 
+import importlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from quam_jax.config import Config, PatchConfig, change
 from quam_jax.data.large import row_blocks, zeros
 from quam_jax.data.maps import read_map
 from quam_jax.data.preprocess import PreparedInParts, Preprocessing
 from quam_jax.data.volumes import read_image
+from quam_jax.evaluation.evaluate import evaluate
+from quam_jax.evaluation.reference_maps import consensus, contour_distance
 from quam_jax.report.folder import read_run
 from quam_jax.report.layers import read_layers
 from quam_jax.results.review import rank_run
@@ -113,6 +117,43 @@ def test_a_patch_as_large_as_the_picture_leaves_it_as_it_is(settings, folders, t
     run(RunRequest(**folders, out=tmp_path / "asked", config=change(Config(), {**SEARCH, **settings})))
     for name in MAPS:
         np.testing.assert_array_equal(read_map(tmp_path / "asked" / f"a_{name}"), read_map(tmp_path / "whole" / f"a_{name}"))
+
+
+def test_figures_of_large_pictures_come_from_every_nth_row_and_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    labels = np.kron(rng.integers(0, 2, (4, 5)), np.ones((10, 9), int))
+    raters = np.stack([np.roll(labels, shift, axis=0) for shift in (0, 2, 3)])
+    probabilities = rng.dirichlet((1, 1), labels.shape)
+    maps = {name: rng.random(labels.shape) for name in ("total", "boundary")}
+    given = {"probabilities": probabilities, "segmentation": labels, "samples": raters}
+    full = evaluate(maps, raters, **given)
+    monkeypatch.setattr(importlib.import_module("quam_jax.evaluation.evaluate"), "MOST", labels.size // 4)
+    found = evaluate(maps, raters, **given)
+    assert found.pop("pixels") == "figures of maps and probabilities from every 2nd row and column" and "pixels" not in full
+    of_segmentation = [name for name in full if name.startswith(("dice", "iou", "hd", "nsd", "volume_error", "relative"))]
+    assert len(of_segmentation) == 16 and all(found[name] == full[name] for name in of_segmentation)
+    monkeypatch.undo()
+    some = {"probabilities": probabilities[::2, ::2], "segmentation": labels[::2, ::2], "samples": raters[:, ::2, ::2]}
+    few = evaluate({n: v[::2, ::2] for n, v in maps.items()}, raters[:, ::2, ::2], **some, spacing=(2.0, 2.0))
+    for name, value in few.items():
+        if name not in of_segmentation:
+            assert found[name] == pytest.approx(value, nan_ok=True), name
+    assert found["volume_crps_curvas"] == pytest.approx(full["volume_crps_curvas"], rel=1.0)  # pixels of the picture
+
+
+@pytest.mark.parametrize("spacing", [None, (0.7, 2.0)])
+def test_distances_by_rows_are_those_of_the_whole(spacing, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.kron(np.random.default_rng(1).integers(0, 3, (4, 5)), np.ones((7, 6), int)).astype(np.int8)
+    whole = contour_distance(labels, spacing=spacing)
+    size = (1.0, 1.0) if spacing is None else spacing
+    other = [ndimage.distance_transform_edt(labels == k, sampling=size) for k in range(3)]
+    np.testing.assert_array_equal(whole, sum(other))
+    monkeypatch.setattr("quam_jax.evaluation.reference_maps.BLOCK", 50)
+    np.testing.assert_array_equal(contour_distance(labels, spacing=spacing), whole)
+    raters = np.stack([labels, np.roll(labels, 3, 0), np.roll(labels, 2, 1), labels * 0])
+    by_rows = consensus(raters, classes=3, ties="smallest")
+    monkeypatch.undo()
+    np.testing.assert_array_equal(by_rows, consensus(raters, classes=3, ties="smallest"))
 
 
 # the command line
