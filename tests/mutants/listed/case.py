@@ -14,6 +14,7 @@ OVERLAP = "case_assembly.py::test_targets_that_overlap_in_an_image_are_averaged"
 IN_VOLUME = "case_assembly.py::test_targets_that_overlap_in_a_volume_are_averaged"
 WEIGHTS = "case_samples.py::test_weights_of_volumes_by_hand"
 SIZE = "case_samples.py::test_importance_weights_use_the_temperature_and_the_effective_size"
+ROWS = "windows.py::test_labels_are_decided_row_by_row"
 BOTH = "case_samples.py::test_running_sums_give_what_the_samples_at_hand_give"
 
 CASE = room(
@@ -52,6 +53,21 @@ CASE = room(
     ("patches.py", "self.maps[outer] += ", "self.maps[outer] = ", CUBES),
     ("patches.py", "(weights[inner] / weight_sum(patches, outer))", "(weights[inner] / weights[inner].sum())", CUBES),
     ("patches.py", "self.moved.plus(moved)", "moved", CUBES),
+    # large images
+    (
+        "windows.py",
+        "math.prod(space) <= WHOLE",
+        "math.prod(space) < WHOLE",
+        "windows.py::test_an_image_stays_whole_up_to_two_megapixels",
+    ),
+    ("masks.py", "rows.start - settings.radius)", "rows.start)", "windows.py::test_wanted_masks_by_rows_are_those_of_the_whole"),
+    (
+        "patches.py",
+        "self._band[:count].argmax(-1)",
+        "self._band[:count].argmin(-1)",
+        "windows.py::test_labels_are_decided_row_by_row",
+    ),
+    ("patches.py", "row - self._top\n", "row - self._top + 1\n", "windows.py::test_labels_are_decided_row_by_row"),
     # masks
     ("masks.py", "_fold_in(job.scene.key, job.number, fold, 0)", "_fold_in(job.scene.key, 0, fold, 0)", DRAWS),
     ("masks.py", "_fold_in(job.scene.key, job.number, fold, 0)", "_fold_in(job.scene.key, job.number, 0, 0)", DRAWS),

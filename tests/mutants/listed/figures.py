@@ -103,7 +103,12 @@ EVALUATION = room(
         "evaluation_distribution.py::test_qubiq_by_hand",
     ),
     # overlap, distances, volumes
-    ("overlap.py", "first * classes + second, minlength", "second * classes + first, minlength", "evaluation_overlap.py"),
+    (
+        "overlap.py",
+        "first[some].astype(np.int64) * classes + second[some], minlength",
+        "second[some].astype(np.int64) * classes + first[some], minlength",
+        "evaluation_overlap.py",
+    ),
     ("overlap.py", "counts.sum(axis=1) - both\n", "counts.sum(axis=1)\n", "evaluation_overlap.py::test_laws"),
     (
         "surface.py",
@@ -204,8 +209,8 @@ EVALUATION = room(
     ),
     (
         "reference_maps.py",
-        "sampling=size)",
-        "sampling=size[::-1])",
+        "sampling=size, return",
+        "sampling=size[::-1], return",
         "evaluation_reference_maps.py::test_contour_distance_equals_brute_force",
     ),
     ("reference_maps.py", "/ sigma) / 2)", "/ sigma))", "evaluation_reference_maps.py::test_band_and_boundary_map"),
