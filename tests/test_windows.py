@@ -81,10 +81,11 @@ def test_an_image_stays_whole_up_to_two_megapixels(space: tuple[int, ...], patch
 
 
 def test_patches_have_the_size_of_training_where_it_is_known() -> None:
-    model = plain_model(training={"settings": {"crop": 250}})
-    assert lay_windows(model, (2000, 2000), PatchConfig()).patch == (256, 256)  # what the network takes
+    model = plain_model(training={"size": [250, 300]})
+    assert lay_windows(model, (2000, 2000), PatchConfig()).patch == (256, 304)  # what the network takes
     assert lay_windows(model, (1000, 1000), PatchConfig()).patch == (1000, 1000)
-    assert lay_windows(plain_model(training={"settings": {"crop": 0}}), (2000, 2000), PatchConfig()).patch == (512, 512)
+    for known in ({"size": None}, {"settings": {}}, {"size": [64]}, "unknown"):
+        assert lay_windows(plain_model(training=known), (2000, 2000), PatchConfig()).patch == (512, 512)
 
 
 def test_a_network_of_one_size_gets_patches_of_it() -> None:

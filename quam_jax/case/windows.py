@@ -61,10 +61,9 @@ def trained_sides(model: SegmentationModel) -> tuple[int, ...]:
     if not _takes(model.network, tuple(2 * step for step in steps)):
         return steps  # the one size there is
     record = model.manifest.get("training")
-    settings: Any = record.get("settings") if isinstance(record, dict) else None
-    crop = settings.get("crop") if isinstance(settings, dict) else None
-    side = crop if isinstance(crop, int) and crop > 0 else WINDOW[model.network.rank]
-    return tuple(-(-side // step) * step for step in steps)
+    trained = tuple(record.get("size") or ()) if isinstance(record, dict) else ()
+    sides = trained if len(trained) == len(steps) else (WINDOW[len(steps)],) * len(steps)
+    return tuple(-(-int(side) // step) * step for side, step in zip(sides, steps, strict=True))
 
 
 def describe_windows(model: SegmentationModel, settings: PatchConfig) -> dict[str, Any]:

@@ -5,13 +5,12 @@ over all sections, so `--learning-rate` needs no prefix. A wrong value is a Valu
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..registry import kinds_in
-from .sizes import bytes_in
+from .sizes import bytes_in, sides_in
 
 # name -> description, of files that are found without importing them
 WANTED_MASKS = kinds_in("targets/wanted")
@@ -239,20 +238,13 @@ class PatchConfig:
     patch_step: float = setting(0.5, "from a patch to its neighbour at most, as a fraction of the patch; above 0, up to 1")
 
     def __post_init__(self) -> None:
-        sides = self.sides
-        good = sides is None or sides == (0,) or min(sides) >= 1
-        require(good, "patch_size", "auto, 0, or pixels such as 512 or 512x640", self.patch_size)
         require(0 < self.patch_step <= 1, "patch_step", "a number above 0, up to 1", self.patch_step)
+        _ = self.sides
 
     @property
     def sides(self) -> tuple[int, ...] | None:
         """The sides asked for, one for all axes or one an axis; (0,) for the whole image, None for auto."""
-        if self.patch_size == "auto":
-            return None
-        parts = self.patch_size.split("x")
-        good = len(parts) <= 3 and all(re.fullmatch(r"[0-9]{1,6}", part) for part in parts)
-        require(good, "patch_size", "auto, 0, or pixels such as 512 or 512x640", self.patch_size)
-        return tuple(map(int, parts))
+        return None if self.patch_size == "auto" else sides_in(self.patch_size)
 
 
 @dataclass(frozen=True)
