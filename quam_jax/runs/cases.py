@@ -79,9 +79,9 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
     row: dict[str, Any] = {"case": case.name, "status": "ok", "members": searched_models, "held": held}
     metrics = {}
     if raters:
-        distance = contour_distance(quantified.segmentation, spacing=spacing)
+        control = boundary_map(contour_distance(quantified.segmentation, spacing=spacing), sigma=BOUNDARY_SIGMA)
         metrics = evaluate(
-            {**quantified.maps, "boundary": boundary_map(distance, sigma=BOUNDARY_SIGMA)},
+            {**quantified.maps, "boundary": control},
             np.stack(list(raters.values())),
             probabilities=quantified.reference,
             segmentation=quantified.segmentation,
