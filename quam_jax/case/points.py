@@ -17,7 +17,7 @@ from ..config import Config
 from ..config.build import build_layout
 from ..core.fragility import Fragility, fragility_maps, measure_fragility, scatter
 from ..core.searching import search_prepared
-from ..core.types import Targets, Trajectory
+from ..core.types import Targets
 from ..data.patches import Patches, importance
 from ..data.plans import Grid, points_on_grid
 from ..evaluation.reference_maps import contour_distance
@@ -199,25 +199,25 @@ def _search_group(shared: CaseModel, job: PatchJob, asked: Targets, *, config: C
     types = (jnp.int32, jnp.int32, jnp.float32)
     targets = Targets(*(jnp.asarray(leaf[rows], kind) for leaf, kind in zip(asked, types, strict=True)))
     given = [np.asarray(reference)[asked.points[rows]] for reference in job.references]
-    searched, own, kept, facts, costs, change = [], [], [], [], [], []
+    searched, kept, facts, costs, change = [], [], [], [], []
     for f, fold in enumerate(shared.folds):
         found = search_prepared(fold.prepared, job.image, targets, key=_key(job, f), layout=build_layout(config.execution))
         cost = measure_fragility(found, given[f], targets)
         costs.append(Fragility(*(np.asarray(leaf)[:count] for leaf in cost)))  # type: ignore[arg-type]  # NumPy arrays
         searched.append(found)
-        own.append(Trajectory(*(np.asarray(leaf)[:count] for leaf in found)))  # type: ignore[arg-type]
-        facts.append(SearchFacts.of(own[f]))
-        kept += list(np.moveaxis(kept_probs(own[f], facts[f].kept), 1, 0))
+        filled_facts = SearchFacts.of(found)  # cut to the targets afterwards: what is compiled for each count stays in memory
+        kept += list(np.moveaxis(kept_probs(found, filled_facts.kept)[:count], 1, 0))
+        facts.append(SearchFacts(*(leaf[:count] for leaf in filled_facts)))
         if shared.plan is not None:
             counts = facts[f].counts if config.samples.feasible_only else facts[f].usable
-            moves = np.where(counts[..., None, None], own[f].probs - given[f][:count, None, None], 0)
+            moves = np.where(counts[..., None, None], np.asarray(found.probs)[:count] - given[f][:count, None, None], 0)
             change.append(np.einsum("tmspc,tp->msc", moves, inside.astype(np.float32)))
     moved = None
     if shared.plan is not None:
         labels = shared.coding.class_to_label_probs(np.stack(change)).reshape(-1, shared.coding.labels)
-        moved = Moved(labels, sum_weights(own, config.samples), count)
+        moved = Moved(labels, sum_weights(searched, config.samples, count=count), count)
     maps = decompose_samples(searched, given, samples=config.samples)
-    return Placed(asked, np.stack([u[:count] for u in maps]), np.stack(kept), _cheapest(costs), facts, moved)
+    return Placed(asked, np.stack([np.asarray(u)[:count] for u in maps]), np.stack(kept), _cheapest(costs), facts, moved)
 
 
 def _key(job: PatchJob, fold: int) -> Key[Array, ""]:
