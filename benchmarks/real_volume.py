@@ -1,14 +1,16 @@
 """Volumes of clinical size through `quam-jax run`, in a process of its own: time, and the peak of memory as the system saw it.
 
-Two workloads. `band` is a volume of 512 x 512 x 128 voxels and a network of nnU-Net's hippocampus size (32 to 256 features, patches
-of 40 x 56 x 40), every voxel of the boundary band by line search in the space head; claim: the peak is 6 GB at most. `mask` is a
-full-size network (six stages, 32 to 320 features) whose dilated and eroded masks are searched in a part of a volume.
+Two workloads. `band` is a volume of 512 x 512 x 128 voxels and a network of nnU-Net's hippocampus size (32 to 256 features,
+patches of 40 x 56 x 40), every voxel of the boundary band by line search in the space head; claim: the peak is 6 GB at most.
+`head` and `last_block` search the dilated and eroded masks, of a full-size network (`--network full`: six stages, 32 to 320
+features, patches of 128 x 128 x 128) in a part of a volume.
 
 Nobody's weights of that size may lie here. So a small trained nnU-Net is set into the large one: its channels are the first of
 every layer and take nothing from the others, which have random weights and feed on all. The prediction is the small
-network's, the work and the memory are the large one's. The volume is noise with real scans in it, so that its boundary is real.
+network's, the work and the memory are the large one's (of the full-size one the levels below the small one's are random, and
+the prediction follows the small one's roughly). The volume is noise with real scans in it.
 
-`python -m benchmarks.real_volume --parts band` measures at several sizes, fits a line (bytes a voxel), and writes
+`python -m benchmarks.real_volume` measures at several sizes, fits a line (bytes a voxel), and writes
 benchmarks/results/real_volume.json.
 """
 
@@ -85,7 +87,9 @@ def one_size(options: argparse.Namespace, size: Sequence[int]) -> dict[str, Any]
             raise RuntimeError(f"the run of {size} ended with exit code {code}")
         if options.trace:
             options.trace.write_text("".join(f"{at:.1f} {mb:.0f}\n" for at, mb in trace))
-        (case,) = (root / "out" / "cases").glob("*.json") if (root / "out" / "cases").is_dir() else (root / "out").glob("case*.json")
+        (case,) = (
+            (root / "out" / "cases").glob("*.json") if (root / "out" / "cases").is_dir() else (root / "out").glob("case*.json")
+        )
         found = json.loads(case.read_text())
         return {
             "what": f"{options.search} of {options.network}",

@@ -17,7 +17,7 @@ from ..core.searching import search_images
 from ..core.solvers import Moving
 from ..core.types import Samples, Targets, Trajectory
 from ..core.weighting import counted
-from ..data.large import row_blocks, zeros
+from ..data.large import by_blocks, label_type, row_blocks, zeros
 from ..targets.masks import mask_targets, wanted_kind, wanted_mask
 from ..targets.millimetres import wanted_volume
 from .audit import OnWhole, SearchFacts, kept_probs
@@ -42,9 +42,10 @@ def wanted_masks(shared: CaseModel, scene: Scene, *, config: Config) -> list[Int
             for index, shape in enumerate(config.targets.shapes)
         ]
     coding = shared.coding
-    labels, probs = coding.segment(scene.logits), coding.class_to_label_probs(np.asarray(scene.probs))
+    labels = by_blocks(coding.segment, scene.logits, label_type(coding.labels))
+    probs = coding.class_to_label_probs(np.asarray(scene.probs))
     return [
-        coding.class_of_label[
+        coding.class_of_label.astype(label_type(coding.classes))[
             wanted_volume(
                 labels,
                 shape,

@@ -11,8 +11,8 @@ from scipy.special import entr, softmax
 
 from ..config import Config
 from ..core.decomposition import entropy
-from ..data.large import row_blocks, zeros
-from ..data.plans import Grid, from_grid
+from ..data.large import by_blocks, label_type, row_blocks, zeros
+from ..data.plans import Grid, from_grid, to_image
 from ..models.coding import Coding
 from .audit import LOSSES
 from .patches import Joined, Scene
@@ -41,13 +41,14 @@ def on_image(
     """The result of one image, or of one slice; `names` are those of the members."""
     scene, coding, grid, plain = joined.scene, shared.coding, joined.scene.grid, len(shared.folds) == 1
     said = _say(coding, scene)
-    maps, labels = joined.maps, joined.labels(coding) if grid is None else []
-    if grid is not None:
+    maps = joined.maps
+    if grid is None:
+        labels = joined.labels(coding)
+    else:
         maps = from_grid(maps, grid, lambda values: values, outside=0.0)
-        labels = [
-            from_grid(one, grid, lambda values: coding.segment_classes(softmax(values, -1)), outside=0, dtype=np.int32)
-            for one in joined.evidence
-        ]
+        labels = zeros((len(joined.evidence) * joined.members, *grid.geometry.size), label_type(coding.labels))
+        for model, evidence in enumerate(joined.models()):
+            to_image(evidence, grid, lambda values: coding.segment_classes(softmax(values, -1)), labels[model], outside=0)
         fragility = {name: _nearest(values, grid, outside=np.nan) for name, values in fragility.items()}
         regions = [_nearest(values, grid, outside=-1, dtype=np.int32) for values in regions]
     return Quantified(
@@ -57,7 +58,7 @@ def on_image(
         aleatoric=maps[..., 1],
         epistemic=maps[..., 2],
         softmax=said.softmax,
-        adversarial=np.stack(labels),
+        adversarial=labels,
         adversarial_names=tuple(n if plain else f"{n}, fold {fold.name}" for fold in shared.folds for n in names),
         audit=tuple(joined.audit),
         **_losses(shared, joined, config=config),
@@ -86,10 +87,9 @@ def _say(coding: Coding, scene: Scene) -> _Said:
     first = [1.0] + [0.0] * (coding.labels - 1)
     channels = from_grid(logits, grid, coding.channel_probs, outside=first if coding.channel_regions is None else 0.0)
     segmentation = from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32)
-    entropies = entr(channels).sum(-1)
     if coding.channel_regions is None:
-        return _Said(channels, segmentation, entropies.astype(np.float32))
-    entropies = (entropies + entr(1 - channels).sum(-1)).astype(np.float32)
+        return _Said(channels, segmentation, by_blocks(lambda p: entr(p).sum(-1), channels))
+    entropies = by_blocks(lambda p: entr(p).sum(-1) + entr(1 - p).sum(-1), channels)
     reference = from_grid(logits, grid, lambda z: coding.label_probs(coding.channel_probs(z)), outside=first)
     return _Said(reference, segmentation, entropies, channels)
 
@@ -112,7 +112,8 @@ def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, n
 def _volumes(joined: Joined, grid: Grid, reference: Float[np.ndarray, "*space labels"], *, levels: int) -> SampledVolumes:
     """The volumes under the samples; each of the `levels` of a pyramid moves the whole volume once."""
     voxel = math.prod(grid.native_spacing if grid.geometry.rank == 3 else grid.geometry.spacing) / 1000
-    expected = reference.reshape(-1, reference.shape[-1]).sum(0, dtype=np.float64) * voxel
+    sums = [reference[rows].reshape(-1, reference.shape[-1]).sum(0, dtype=np.float64) for rows in row_blocks(reference.shape)]
+    expected = np.sum(sums, 0) * voxel
     if joined.moved is None:  # nothing was asked
         return SampledVolumes(expected[None], np.ones(1))
     scale = math.prod(grid.native_shape) / math.prod(grid.shape)  # the grid's voxels have this many of the image's

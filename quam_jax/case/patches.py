@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from ..config import Config
 from ..core.fragility import Fragility
 from ..core.types import Targets
-from ..data.large import label_type, zeros
+from ..data.large import label_type, release, zeros
 from ..data.patches import Patches, cut, importance, weight_sum
 from ..data.plans import Grid
 from ..data.preprocess import PreparedInParts
@@ -68,14 +68,17 @@ class PatchJob(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """What was found at the points of some pixels or regions; `kept` by fold and member, `facts` by fold."""
+    """What was found at the points of some pixels or regions; `kept` by fold and member, `slack` what their flips cost.
+
+    All of an image's are held until the last patch, so that there is no more here than its maps need. The other costs,
+    `fragility`, are those of an image that is its own only patch.
+    """
 
     targets: Targets
     maps: Float[np.ndarray, "u t p"]
     kept: Float[np.ndarray, "n t p c"]
-    fragility: Fragility
-    facts: list[SearchFacts]
-    moved: Moved | None
+    slack: Float[np.ndarray, "t p"]
+    fragility: Fragility | None
 
 
 class Found(NamedTuple):
@@ -113,7 +116,12 @@ def leave_patch(job: PatchJob, *, config: Config) -> Found:
     """A patch with the references of the folds as its only samples."""
     maps = decompose_sums_of((), job.references, samples=config.samples)
     references = [np.asarray(reference) for reference in job.references]
-    return Found(np.stack([np.asarray(u) for u in maps]), [r for r in references for _ in range(config.search.members)])
+    return Found(np.stack([np.asarray(u) for u in maps]), [r for r in references for _ in range(own_evidence(config))])
+
+
+def own_evidence(config: Config) -> int:
+    """How many members of a fold have label evidence of their own; those of pixels and regions differ at their points alone."""
+    return config.search.members if config.targets.target == "mask" else 1
 
 
 class LabelBand:
@@ -152,7 +160,8 @@ class Joined:
     """Maps and label evidence on the grid, filled patch by patch, and what is told of the searches.
 
     The evidence of a whole image is the probabilities; of patches it is the mean of their logarithms, as patches of logits are
-    averaged. There is one a fold and member. On a grid of the network's own it is kept until it is back on the image's; on the
+    averaged. There is one a fold and member, or of pixels and regions one a fold, in which the points of one member after the
+    other are put. On a grid of the network's own it is kept until it is back on the image's; on the
     image's own pixels only the `labels` that it decides are.
     """
 
@@ -165,18 +174,20 @@ class Joined:
     feasible: list[Bool[np.ndarray, "m s"]] = field(default_factory=list)
     moved: Moved | None = None
     placed: list[tuple[int, Placed]] = field(default_factory=list)
+    members: int = 1  # that share an evidence
 
     @staticmethod
     def empty(shared: CaseModel, scene: Scene, *, config: Config) -> "Joined":
         """Before the first patch."""
         shape, classes = scene.patches.shape, scene.probs.shape[-1]
-        models = range(len(shared.folds) * config.search.members)
+        models = range(len(shared.folds) * own_evidence(config))
         banded = scene.grid is None and not scene.alone
         return Joined(
             scene,
             zeros((*shape, 3)),
             [] if banded else [zeros((*shape, classes)) for _ in models],
             [LabelBand(scene.patches, classes) for _ in models] if banded else [],
+            members=config.search.members // own_evidence(config),
         )
 
     def as_evidence(self, probs: Float[np.ndarray, "*any c"]) -> Float[np.ndarray, "*any c"]:
@@ -194,6 +205,8 @@ class Joined:
                 self.bands[model].add(outer, evidence)
             else:
                 self.evidence[model][outer] += evidence
+                release(self.evidence[model])
+        release(self.maps)
         for fold, facts, changed in zip(shared.folds, found.facts, found.changed, strict=False):
             place: dict[str, Any] = {"slice": self.scene.slice}
             if not self.scene.alone:
@@ -207,13 +220,36 @@ class Joined:
             self.moved = moved if self.moved is None else self.moved.plus(moved)
         self.placed += [(job.number, one) for one in found.placed]
 
-    def replace(self, model: int, pixels: Int[np.ndarray, " n"], probs: Float[np.ndarray, "n c"]) -> None:
-        """Let these probabilities alone decide the labels of some pixels, by their flat indices; after the last patch."""
-        if self.bands:
-            self.bands[model].close().reshape(-1)[pixels] = probs.argmax(-1)
-        else:
-            self.evidence[model].reshape(-1, probs.shape[-1])[pixels] = self.as_evidence(probs)
+    def points(self) -> Iterator[tuple[Int[np.ndarray, " n"], Bool[np.ndarray, "t p"], Placed]]:
+        """The pixels that were asked, as flat indices into the grid, which of the points they are, and what was found there."""
+        patches = self.scene.patches
+        for index, one in self.placed:
+            inside = np.asarray(one.targets.weights) > 0
+            places = np.stack(np.unravel_index(np.asarray(one.targets.points)[inside], patches.patch), -1) + patches.start(index)
+            yield np.ravel_multi_index(tuple(places.T), patches.shape), inside, one
 
-    def labels(self, coding: Coding) -> list[Int[np.ndarray, "*grid"]]:
-        """The label map of every model on the image's own pixels."""
-        return [band.close() for band in self.bands] or [coding.segment_classes(one) for one in self.evidence]
+    def models(self) -> Iterator[Num[np.ndarray, "*grid _"]]:
+        """The evidence of every adversarial model, by fold and member, or its labels where there are bands; true until the next.
+
+        Where points overlap that of the last counts.
+        """
+        asked = list(self.points())
+        for number, whole in enumerate([band.close()[..., None] for band in self.bands] or self.evidence):
+            flat = whole.reshape(-1, whole.shape[-1])
+            for member in range(self.members):
+                before = []
+                for pixels, inside, one in asked:
+                    before.append(flat[pixels])
+                    probs = one.kept[number * self.members + member][inside]
+                    flat[pixels] = probs.argmax(-1)[:, None] if self.bands else self.as_evidence(probs)
+                yield whole
+                for (pixels, *_), old in zip(reversed(asked), reversed(before), strict=True):
+                    flat[pixels] = old
+
+    def labels(self, coding: Coding) -> Int[np.ndarray, "n *grid"]:
+        """The label maps of all models on the image's own pixels."""
+        count = self.members * (len(self.bands) or len(self.evidence))
+        maps = zeros((count, *self.scene.patches.shape), label_type(coding.labels) if self.bands else np.int32)
+        for labels, model in zip(maps, self.models(), strict=True):
+            labels[...] = model[..., 0] if self.bands else coding.segment_classes(model)
+        return maps

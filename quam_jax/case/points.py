@@ -20,7 +20,7 @@ from ..core.searching import search_prepared
 from ..core.types import Targets
 from ..data.patches import Patches, importance
 from ..data.plans import Grid, points_on_grid
-from ..evaluation.reference_maps import contour_distance
+from ..evaluation.reference_maps import contour_band
 from ..targets.partition import part_targets, region_maps, region_points, region_targets
 from ..targets.pixels import chosen_pixels, pixel_targets
 from .audit import SearchFacts, kept_probs
@@ -134,7 +134,7 @@ def _special_pixels(grid: Grid, labels: Int[np.ndarray, "*grid"], *, config: Con
     settings = config.targets
     if settings.pixels == "band":
         width = settings.band_width * float(np.median(grid.spacing)) + 1e-6
-        return np.flatnonzero(contour_distance(labels, spacing=grid.spacing) <= width)
+        return contour_band(labels, width, spacing=grid.spacing)
     if settings.pixels == "list":
         return np.ravel_multi_index(tuple(points_on_grid(np.array(settings.listed_points), grid).T), labels.shape)
     return None
@@ -173,13 +173,14 @@ def search_points(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config
     members = config.search.members
     for job in jobs:
         left = leave_patch(job, config=config)
-        placed = [_search_group(shared, job, asked, config=config) for asked in job.asked]
+        searched = [_search_group(shared, job, asked, config=config) for asked in job.asked]
+        placed = [one for one, _, _ in searched]
         changed = []
         for f, reference in enumerate(job.references):
             own = np.asarray(reference).argmax(-1)
             changed.append(np.array([(_moved_labels(own, placed, f * members + m) != own).sum() for m in range(members)]))
-        facts = [SearchFacts.joined([one.facts[f] for one in placed]) for f in range(len(shared.folds))]
-        moved = [one.moved for one in placed if one.moved is not None]
+        facts = [SearchFacts.joined([own[f] for _, own, _ in searched]) for f in range(len(shared.folds))]
+        moved = [one for _, _, one in searched if one is not None]
         yield left._replace(facts=facts, changed=changed, moved=moved, placed=placed)
 
 
@@ -191,8 +192,10 @@ def _moved_labels(own: Int[np.ndarray, " p"], placed: Sequence[Placed], model: i
     return labels
 
 
-def _search_group(shared: CaseModel, job: PatchJob, asked: Targets, *, config: Config) -> Placed:
-    """Search some targets of one patch in every fold."""
+def _search_group(
+    shared: CaseModel, job: PatchJob, asked: Targets, *, config: Config
+) -> tuple[Placed, list[SearchFacts], Moved | None]:
+    """Search some targets of one patch in every fold: what was found, the facts of every fold, how samples move volumes."""
     count, inside = len(asked.points), asked.weights > 0
     filled = count if job.scene.alone or config.search.space != "head" else _filled(count)
     rows = np.minimum(np.arange(filled), count - 1)
@@ -217,7 +220,9 @@ def _search_group(shared: CaseModel, job: PatchJob, asked: Targets, *, config: C
         labels = shared.coding.class_to_label_probs(np.stack(change)).reshape(-1, shared.coding.labels)
         moved = Moved(labels, sum_weights(searched, config.samples, count=count), count)
     maps = decompose_samples(searched, given, samples=config.samples)
-    return Placed(asked, np.stack([np.asarray(u)[:count] for u in maps]), np.stack(kept), _cheapest(costs), facts, moved)
+    found_maps, cheapest = np.stack([np.asarray(u)[:count] for u in maps]), _cheapest(costs)
+    placed = Placed(asked, found_maps, np.stack(kept), cheapest.slack, cheapest if job.scene.alone else None)
+    return placed, facts, moved
 
 
 def _key(job: PatchJob, fold: int) -> Key[Array, ""]:
@@ -239,17 +244,11 @@ def _cheapest(costs: Sequence[Fragility]) -> Fragility:
 def place_points(joined: Joined) -> dict[str, Float[np.ndarray, "*grid"]]:
     """Put what the targets found in place of what the given network says; returns maps of what flips cost.
 
-    Where targets overlap their maps are averaged, the cheapest flip counts, and label evidence is that of the last. Costs are NaN
-    where nobody asked; of patches there is only the slack, as the other maps would double what a volume takes.
+    Where targets overlap their maps are averaged and the cheapest flip counts. Costs are NaN where nobody asked; of patches there
+    is only the slack, as the other maps would double what a volume takes.
     """
     patches = joined.scene.patches
-    found = []
-    for index, one in joined.placed:
-        inside = one.targets.weights > 0
-        pixels = _on_grid(np.asarray(one.targets.points)[inside], patches, index)
-        found.append((pixels, *(values[inside] for values in (*one.maps, one.fragility.slack))))
-        for model, probs in enumerate(one.kept):
-            joined.replace(model, pixels, probs[inside])
+    found = [(pixels, *(values[inside] for values in (*one.maps, one.slack))) for pixels, inside, one in joined.points()]
     pixels, *maps, slack = (np.concatenate(values) for values in zip(*found, strict=True))
     there, place = np.unique(pixels, return_inverse=True)
     counts = np.bincount(place)
@@ -258,12 +257,7 @@ def place_points(joined: Joined) -> dict[str, Float[np.ndarray, "*grid"]]:
         flat[there, m] = np.bincount(place, values) / counts
     if joined.scene.alone:
         ((_, one),) = joined.placed
+        assert one.fragility is not None
         return fragility_maps(one.fragility, one.targets, patches.shape)
     once = Targets(pixels[None], pixels[None, None], np.ones((1, len(pixels)), np.float32))  # type: ignore[arg-type]
     return {"slack": scatter(slack[None], once, patches.shape)}
-
-
-def _on_grid(points: Int[np.ndarray, " n"], patches: Patches, index: int) -> Int[np.ndarray, " n"]:
-    """Flat indices into the grid for those into a patch."""
-    places = np.stack(np.unravel_index(points, patches.patch), -1) + patches.start(index)
-    return np.ravel_multi_index(tuple(places.T), patches.shape)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 
 from ..core.compilation import side_by_side
-from ..data.large import label_type, row_blocks, zeros
+from ..data.large import label_type, release, row_blocks, zeros
 from ..data.patches import Patches, cut, importance, weight_sum
 from ..data.preprocess import PreparedInParts
 from ..models.model import SegmentationModel
@@ -43,9 +43,11 @@ def predict_logits(
     for index, logits in _logits_of_patches(models, volume, patches, flips=flips, precision=precision):
         outer, inner = patches.overlap(index)
         total[outer] += logits[inner]
+        release(total)
     for rows in row_blocks(total.shape):
         box = (rows, *(slice(0, n) for n in patches.shape[1:]))
         total[rows] /= weight_sum(patches, box)[..., None] * np.float32(len(models) * len(flips))
+        release(total)
     return total
 
 

@@ -22,7 +22,7 @@ from ..config.build import build_layout
 from ..core.layout.choose import choose_group
 from ..core.types import FitData, Samples, Trajectory
 from ..data.geometry import Geometry
-from ..data.large import row_blocks
+from ..data.large import by_blocks, label_type, row_blocks
 from ..data.patches import lay_patches
 from ..data.plans import to_grid
 from ..data.preprocess import PreparedInParts
@@ -201,8 +201,8 @@ def _look(shared: CaseModel, view: _View, *, config: Config) -> Scene:
     values, grid = to_grid(np.asarray(view.image), view.geometry, plan)
     patches = lay_patches(grid.shape, plan.patch)
     logits = predict_logits(models, values, patches, mirror_axes=plan.mirror_axes, precision=precision)
-    classes = coding.class_of_label[coding.segment(logits)]
-    probs = coding.class_probs(coding.channel_probs(logits))
+    classes = by_blocks(lambda z: coding.class_of_label[coding.segment(z)], logits, label_type(coding.classes))
+    probs = by_blocks(lambda z: coding.class_probs(coding.channel_probs(z)), logits)
     return Scene(values, patches, view.key, classes, probs, grid=grid, logits=logits)
 
 

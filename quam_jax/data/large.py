@@ -1,8 +1,10 @@
 """Arrays that may be larger than memory should hold: zeros in temporary files, and blocks of rows to work through."""
 
 import math
+import mmap
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,27 @@ def zeros(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
     with tempfile.TemporaryFile() as handle:
         handle.truncate(size)
         return np.memmap(handle, dtype, "r+", shape=tuple(shape))
+
+
+def release(array: np.ndarray) -> None:
+    """Let go of the memory that a large array of `zeros` holds for the moment: its file keeps the numbers for the next look."""
+    held = getattr(array, "_mmap", None)
+    if held is not None and sys.platform.startswith("linux"):
+        held.madvise(mmap.MADV_DONTNEED)
+
+
+def by_blocks(function: Callable[[np.ndarray], np.ndarray], array: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
+    """`function` of some rows of an array at a time, for functions of every row by itself; what it gives has as many rows."""
+    result: np.ndarray | None = None
+    for rows in row_blocks(array.shape):
+        part = function(array[rows])
+        if result is None:
+            result = zeros((len(array), *part.shape[1:]), dtype)
+        result[rows] = part
+        release(array)
+        release(result)
+    assert result is not None
+    return result
 
 
 def row_blocks(shape: Sequence[int]) -> Iterator[slice]:

@@ -5,6 +5,7 @@ any agreement only says "there is a boundary here": they give the band, the cova
 that show it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Real
 from scipy import ndimage, special
 
-from .geometry import voxel_size, within
+from .geometry import bounding_box, voxel_size, wider, within
 
 BLOCK = 2**22  # pixels that are worked on at a time
 BOUNDARY_SIGMA = 2.0  # pixels, or the unit of the spacing: the control that stands beside the maps of a case
@@ -106,6 +107,32 @@ def _add_distance(total: Float[np.ndarray, "*space"], mask: Bool[np.ndarray, "*s
         offsets = (nearest[:, start : start + rows] - places).astype(np.float64)
         offsets *= size.reshape(-1, *(1,) * mask.ndim)
         total[start : start + rows] += np.sqrt(np.square(offsets).sum(0))
+
+
+def contour_band(
+    labels: Integer[np.ndarray, "*space"], width: float, *, spacing: Sequence[float] | None = None
+) -> Int[np.ndarray, " n"]:
+    """Flat indices of the pixels at most `width` from the contour (see `contour_distance`), some rows at a time.
+
+    Memory is that of a block of rows: what decides lies within the width.
+    """
+    size = voxel_size(spacing, labels.ndim)
+    reach = [int(width / length) + 1 for length in size]
+    rows = max(1, BLOCK // max(1, math.prod(labels.shape[1:])))
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(labels), rows):
+        stop = min(start + rows, len(labels))
+        first = max(0, start - reach[0])
+        seen = labels[first : min(len(labels), stop + reach[0])]
+        other = seen != seen.reshape(-1)[0]
+        if not other.any():
+            continue
+        box = wider(bounding_box(other), reach, seen.shape)
+        near = np.argwhere(contour_distance(seen[box], spacing=size.tolist()) <= width) + [first, *[0] * (labels.ndim - 1)]
+        near += [part.start for part in box]
+        near = near[(near[:, 0] >= start) & (near[:, 0] < stop)]
+        found.append(np.ravel_multi_index(tuple(near.T), labels.shape))
+    return np.concatenate(found)
 
 
 def boundary_band(distance: Float[np.ndarray, "*space"], *, width: float) -> Bool[np.ndarray, "*space"]:
