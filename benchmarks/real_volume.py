@@ -40,8 +40,8 @@ SEARCHES = {
     "head": "--space head --steps 2",
     "last_block": "--space last_block --steps 2",
 }
-BACKGROUND = 4.0  # added to the logit of the background
-SCANS_EVERY = 2**19  # voxels of the volume for each scan in it
+BACKGROUND = 5.0  # added to the logit of the background
+SCANS_EVERY = 2**20  # voxels of the volume for each scan in it
 
 
 def main() -> None:
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--mirror", action="store_true", help="over all axes, which takes eight times as long")
     parser.add_argument("--fit-cases", type=int, default=4)
     parser.add_argument("--sizes", nargs="+", default=["128x128x64", "256x256x64", "512x512x128"])
+    parser.add_argument("--scans-every", type=int, default=SCANS_EVERY, help="voxels of the volume for each scan in it")
     parser.add_argument("--only", action="store_true", help="print the rows and write nothing")
     parser.add_argument("--trace", type=Path, help="write the resident memory over time to this file")
     parser.add_argument("--name", default="real_volume", help="of the result file")
@@ -108,7 +109,9 @@ def one_size(options: argparse.Namespace, size: Sequence[int]) -> dict[str, Any]
 def prepare(options: argparse.Namespace, size: Sequence[int], root: Path) -> None:
     """A model folder and one volume, in a process of its own, so that this one stays small."""
     code = "import sys; from benchmarks.real_volume import write_inputs; write_inputs(*sys.argv[1:])"
-    setting = json.dumps({"network": options.network, "patch": options.patch, "mirror": options.mirror, "size": list(size)})
+    setting = json.dumps(
+        {name: getattr(options, name) for name in ("network", "patch", "mirror", "scans_every")} | {"size": size}
+    )
     command = [sys.executable, "-c", code, str(options.model), str(options.data), str(root), setting]
     subprocess.run(command, check=True)
 
@@ -132,7 +135,7 @@ def write_inputs(model: str, data: str, root: str, setting: str) -> None:
     scans = [(scan - scan.mean()) / scan.std() for scan in scans]
     size = wish["size"]
     volume = rng.standard_normal(size, np.float32) * np.float32(0.2)
-    for number in range(max(1, volume.size // SCANS_EVERY)):
+    for number in range(max(1, volume.size // wish["scans_every"])):
         scan = scans[number % len(scans)]
         scan = scan[tuple(slice(min(n, m)) for n, m in zip(scan.shape, size, strict=True))]
         start = [int(rng.integers(0, m - n + 1)) for n, m in zip(scan.shape, size, strict=True)]

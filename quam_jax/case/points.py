@@ -29,7 +29,7 @@ from .patches import Ask, Found, Joined, PatchJob, Placed, Regions, Scene, leave
 from .samples import Moved, decompose_samples, sum_weights
 from .shared import CaseModel
 
-NUMBERS = 2**25  # recorded probabilities of the regions that are searched together in a patch
+NUMBERS = 2**25  # recorded probabilities of the pixels or regions that are searched together in a patch
 FILLED = 4096  # targets are filled up to a power of two, from here to a multiple of this: few compilations
 
 
@@ -50,10 +50,14 @@ def ask_points(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask,
         points = _choose_pixels(scene, labels, probs, config=config)
         shares = _split_pixels(points, owner, len(patches.starts))
 
+        most = len(points) if scene.alone else max(1, NUMBERS // (shared.records(config.search) * probs.shape[-1]))
+
         def ask_pixels(index: int) -> Sequence[Targets]:
-            own = probs.reshape(-1, probs.shape[-1])[shares[index]]
-            asked = pixel_targets(np.arange(len(own)), own, members=members)
-            return [_in_patch(asked, shares[index][:, None], patches, index)] if len(own) else []
+            """As many together as have NUMBERS recorded probabilities."""
+            groups = [shares[index][first : first + most] for first in range(0, len(shares[index]), most)]
+            given = [probs.reshape(-1, probs.shape[-1])[group] for group in groups]
+            asked = [pixel_targets(np.arange(len(own)), own, members=members) for own in given]
+            return [_in_patch(one, group[:, None], patches, index) for one, group in zip(asked, groups, strict=True)]
 
         return ask_pixels, ()
     regions = tuple(region_maps(config.targets, np.asarray(scene.values), labels))

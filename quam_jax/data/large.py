@@ -25,6 +25,8 @@ def zeros(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
 
 def release(array: np.ndarray) -> None:
     """Let go of the memory that a large array of `zeros` holds for the moment: its file keeps the numbers for the next look."""
+    while getattr(array, "_mmap", None) is None and isinstance(array.base, np.ndarray):
+        array = array.base
     held = getattr(array, "_mmap", None)
     if held is not None and sys.platform.startswith("linux"):
         held.madvise(mmap.MADV_DONTNEED)

@@ -13,7 +13,7 @@ from jaxtyping import Num, UInt8
 from .colours import label_colours, sequential_colours
 from .files import one_line, read_bytes, write_atomic
 from .geometry import Geometry
-from .large import row_blocks
+from .large import release, row_blocks
 from .nifti import decode_nifti, encode_nifti
 from .rasters import encode_png
 
@@ -56,6 +56,7 @@ def write_map(
     if geometry.kind == "nifti":
         description = f"quam_jax {kind}" + (f" ({unit})" if unit != kind else "")
         content = encode_nifti(values, geometry, intent=_INTENT[kind], description=description, display=(low, high))
+        release(array)
         return [write_atomic(_beside(stem, ".nii.gz"), content)]
     table = _colour_table(values, kind=kind, colours=colours, stem=stem)
     written = [write_atomic(_beside(stem, ".npz"), pack_arrays(data=values, units=np.array(unit)))]
