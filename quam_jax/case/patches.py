@@ -237,14 +237,10 @@ class Joined:
         for number, whole in enumerate([band.close()[..., None] for band in self.bands] or self.evidence):
             flat = whole.reshape(-1, whole.shape[-1])
             for member in range(self.members):
-                before = []
-                for pixels, inside, one in asked:
-                    before.append(flat[pixels])
+                for pixels, inside, one in asked:  # the same pixels for every member
                     probs = one.kept[number * self.members + member][inside]
                     flat[pixels] = probs.argmax(-1)[:, None] if self.bands else self.as_evidence(probs)
                 yield whole
-                for (pixels, *_), old in zip(reversed(asked), reversed(before), strict=True):
-                    flat[pixels] = old
 
     def labels(self, coding: Coding) -> Int[np.ndarray, "n *grid"]:
         """The label maps of all models on the image's own pixels."""

@@ -225,7 +225,7 @@ def _search_group(
         moved = Moved(labels, sum_weights(searched, config.samples, count=count), count)
     maps = decompose_samples(searched, given, samples=config.samples)
     found_maps, cheapest = np.stack([np.asarray(u)[:count] for u in maps]), _cheapest(costs)
-    placed = Placed(asked, found_maps, np.stack(kept), cheapest.slack, cheapest if job.scene.alone else None)
+    placed = Placed(asked, found_maps, np.stack(kept), np.asarray(cheapest.slack), cheapest if job.scene.alone else None)
     return placed, facts, moved
 
 

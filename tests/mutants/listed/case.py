@@ -163,8 +163,8 @@ CASE = room(
     ("on_image.py", "weights / searches)", "weights)", CUBES),
     (
         "on_image.py",
-        "(entropies + entr(1 - channels).sum(-1))",
-        "entropies",
+        "entr(p).sum(-1) + entr(1 - p).sum(-1)",
+        "entr(p).sum(-1)",
         REGIONS,
     ),
     (

@@ -2,6 +2,7 @@
 
 from ..mutant import room
 
+DISTANCES = "volumes_memory.py::test_distances_in_blocks_and_boxes_are_those_of_the_whole"
 ROW = "evaluation_evaluate.py"
 PARTS = f"{ROW}::test_parts_are_the_modules_own_figures"
 
@@ -207,6 +208,8 @@ EVALUATION = room(
         "return mean[..., 0] + mean[..., 1]",
         "evaluation_reference_maps.py::test_mean_consensus_entropy_and_variance_by_hand",
     ),
+    ("reference_maps.py", "[int(width / length) + 1 for", "[1 for", DISTANCES),
+    ("reference_maps.py", "places[0] += start", "", DISTANCES),
     (
         "reference_maps.py",
         "sampling=size, return",
