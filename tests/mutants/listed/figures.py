@@ -209,7 +209,7 @@ EVALUATION = room(
         "evaluation_reference_maps.py::test_mean_consensus_entropy_and_variance_by_hand",
     ),
     ("reference_maps.py", "[int(width / length) + 1 for", "[1 for", DISTANCES),
-    ("reference_maps.py", "places[0] += start", "", DISTANCES),
+    ("reference_maps.py", "places[0] += start", "pass", DISTANCES),
     (
         "reference_maps.py",
         "sampling=size, return",
