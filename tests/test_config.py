@@ -9,6 +9,7 @@ from quam_jax.config import (
     Config,
     ExecutionConfig,
     FitConfig,
+    PatchConfig,
     SampleConfig,
     SearchConfig,
     TargetConfig,
@@ -92,13 +93,23 @@ def test_the_layout_is_all_that_numbers_do_not_depend_on() -> None:
     layout = {"member_plan": "loop", "step_plan": "scan", "chunk": 3, "together": 2, "devices": 1}
     assert set(layout) == {field.name for field in dataclasses.fields(ExecutionConfig)}
     assert change(Config(), layout).without_layout() == Config()
-    for name, value in {"compute": "bfloat16", "precision": "default", "seed": 1, "steps": 9, "fit_cases": 3}.items():
+    for name, value in {
+        "compute": "bfloat16",
+        "precision": "default",
+        "seed": 1,
+        "steps": 9,
+        "fit_cases": 3,
+        "patch_size": "64",
+    }.items():
         assert change(Config(), {name: value}).without_layout() != Config()
+
+
+SECTIONS = (TargetConfig, SearchConfig, SampleConfig, FitConfig, PatchConfig, ExecutionConfig)
 
 
 def test_leaf_names_are_unique_and_have_a_help_text() -> None:
     leaves = fields_of(Config())
-    count = sum(len(dataclasses.fields(s)) for s in (TargetConfig, SearchConfig, SampleConfig, FitConfig, ExecutionConfig))
+    count = sum(len(dataclasses.fields(s)) for s in SECTIONS)
     assert len(leaves) == count + 1  # and the seed
     assert all(field.metadata["help"] for _, field in leaves.values())
 

@@ -1,6 +1,6 @@
 """Masks: every patch in which a wanted mask differs from the prediction is searched, in every fold, for all pixels at once.
 
-Wanted masks are those of the whole grid: moved by pixels, or by millimetres where there is a grid of the network's own.
+Wanted masks are those of the whole image: moved by pixels, or by millimetres where there is a grid of the network's own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,8 @@ from ..core.searching import search_images
 from ..core.solvers import Moving
 from ..core.types import Samples, Targets, Trajectory
 from ..core.weighting import counted
-from ..targets.masks import mask_targets, wanted_mask
+from ..data.large import by_blocks, label_type, row_blocks, zeros
+from ..targets.masks import mask_targets, wanted_kind, wanted_mask
 from ..targets.millimetres import wanted_volume
 from .audit import OnWhole, SearchFacts, kept_probs
 from .patches import Ask, Found, PatchJob, Regions, Scene
@@ -35,11 +36,17 @@ def mask_names(config: Config) -> tuple[str, ...]:
 def wanted_masks(shared: CaseModel, scene: Scene, *, config: Config) -> list[Int[np.ndarray, "*grid"]]:
     """The masks that the settings name, in classes of the search."""
     if scene.grid is None or scene.logits is None:
-        return [np.asarray(mask) for mask in _by_pixels(scene.labels, scene.probs, scene.key, config.targets)]
+        if scene.alone:
+            return [np.asarray(mask) for mask in _by_pixels(scene.labels, scene.probs, scene.key, config.targets)]
+        return [
+            wanted_in_blocks(np.asarray(scene.labels), np.asarray(scene.probs), shape, scene.key, index, config.targets)
+            for index, shape in enumerate(config.targets.shapes)
+        ]
     coding = shared.coding
-    labels, probs = coding.segment(scene.logits), coding.class_to_label_probs(np.asarray(scene.probs))
+    labels = by_blocks(coding.segment, scene.logits, label_type(coding.labels))
+    probs = coding.class_to_label_probs(np.asarray(scene.probs))
     return [
-        coding.class_of_label[
+        coding.class_of_label.astype(label_type(coding.classes))[
             wanted_volume(
                 labels,
                 shape,
@@ -55,7 +62,7 @@ def wanted_masks(shared: CaseModel, scene: Scene, *, config: Config) -> list[Int
 
 def ask_masks(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask, Regions]:
     """The mask target of a patch by its number; none where the masks want nothing new there. A whole image is always asked."""
-    if scene.whole:
+    if scene.alone:
         whole = (_mask_targets(scene.labels, scene.probs, scene.key, config.targets, config.search.members),)
         return (lambda index: whole), ()
     wanted = wanted_masks(shared, scene, config=config)
@@ -88,19 +95,44 @@ def _mask_targets(
 def _by_pixels(
     labels: Int[Array, "*space"], probs: Float[Array, "*space c"], key: Key[Array, ""], settings: TargetConfig
 ) -> list[Int[Array, "*space"]]:
-    return [
-        wanted_mask(
-            labels,
-            shape,
-            radius=settings.radius,
-            classes=probs.shape[-1],
-            element=settings.element,
-            outside=settings.outside,
-            probs=probs,
-            key=jax.random.fold_in(key, index),
-        )
-        for index, shape in enumerate(settings.shapes)
-    ]
+    return [_one_by_pixels(labels, probs, key, index, settings) for index in range(len(settings.shapes))]
+
+
+@partial(jax.jit, static_argnames=("index", "settings"))
+def _one_by_pixels(
+    labels: Int[Array, "*space"], probs: Float[Array, "*space c"], key: Key[Array, ""], index: int, settings: TargetConfig
+) -> Int[Array, "*space"]:
+    return wanted_mask(
+        labels,
+        settings.shapes[index],
+        radius=settings.radius,
+        classes=probs.shape[-1],
+        element=settings.element,
+        outside=settings.outside,
+        probs=probs,
+        key=jax.random.fold_in(key, index),
+    )
+
+
+def wanted_in_blocks(
+    labels: Int[np.ndarray, "*grid"],
+    probs: Float[np.ndarray, "*grid c"],
+    shape: str,
+    key: Key[Array, ""],
+    index: int,
+    settings: TargetConfig,
+) -> Int[np.ndarray, "*grid"]:
+    """The wanted mask number `index` of an image, some rows at a time where its kind says how far a pixel looks.
+
+    The type is that of `labels`. Rows beyond a block by the radius make it what it is of the whole image.
+    """
+    wanted = zeros(labels.shape, labels.dtype)
+    blocks = row_blocks(probs.shape) if hasattr(wanted_kind(shape), "LOCAL") else [slice(0, len(labels))]
+    for rows in blocks:
+        first, last = max(0, rows.start - settings.radius), min(len(labels), rows.stop + settings.radius)
+        seen = (jnp.asarray(labels[first:last], jnp.int32), jnp.asarray(probs[first:last]))
+        wanted[rows] = np.asarray(_one_by_pixels(*seen, key, index, settings))[rows.start - first : rows.stop - first]
+    return wanted
 
 
 def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> Iterator[Found]:
@@ -138,7 +170,7 @@ def _search(
 
 def _key(job: PatchJob, fold: int) -> Key[Array, ""]:
     """A whole image has one search; of patches every one, every fold and every target (the only one) has a key of its own."""
-    return job.scene.key if job.scene.whole else _fold_in(job.scene.key, job.number, fold, 0)
+    return job.scene.key if job.scene.alone else _fold_in(job.scene.key, job.number, fold, 0)
 
 
 def _fold_in(key: Key[Array, ""], *numbers: int) -> Key[Array, ""]:
@@ -153,7 +185,7 @@ def _weigh(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory],
     kept = [kept_probs(trajectory, own.kept)[0] for trajectory, own in zip(trajectories, facts, strict=True)]
     if config.samples == SampleConfig.published():
         maps = [u[0] for u in decompose_published(trajectories)]
-    elif job.scene.whole:  # decomposing the samples at hand is the faster way; those of a patch in three axes are too many for it
+    elif job.scene.alone:  # decomposing the samples at hand is the faster way; those of a patch in three axes are too many for it
         maps = [u[0] for u in decompose_samples(trajectories, [r[None] for r in job.references], samples=config.samples)]
     else:
         maps = list(decompose_sums_of(trajectories, job.references, samples=config.samples))

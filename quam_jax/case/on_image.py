@@ -11,7 +11,8 @@ from scipy.special import entr, softmax
 
 from ..config import Config
 from ..core.decomposition import entropy
-from ..data.plans import Grid, from_grid
+from ..data.large import by_blocks, label_type, row_blocks, zeros
+from ..data.plans import Grid, from_grid, to_image
 from ..models.coding import Coding
 from .audit import LOSSES
 from .patches import Joined, Scene
@@ -40,13 +41,14 @@ def on_image(
     """The result of one image, or of one slice; `names` are those of the members."""
     scene, coding, grid, plain = joined.scene, shared.coding, joined.scene.grid, len(shared.folds) == 1
     said = _say(coding, scene)
-    maps, labels = joined.maps, [coding.segment_classes(one) for one in joined.evidence] if grid is None else []
-    if grid is not None:
+    maps = joined.maps
+    if grid is None:
+        labels = joined.labels(coding)
+    else:
         maps = from_grid(maps, grid, lambda values: values, outside=0.0)
-        labels = [
-            from_grid(one, grid, lambda values: coding.segment_classes(softmax(values, -1)), outside=0, dtype=np.int32)
-            for one in joined.evidence
-        ]
+        labels = zeros((len(joined.evidence) * joined.members, *grid.geometry.size), label_type(coding.labels))
+        for model, evidence in enumerate(joined.models()):
+            to_image(evidence, grid, lambda values: coding.segment_classes(softmax(values, -1)), labels[model], outside=0)
         fragility = {name: _nearest(values, grid, outside=np.nan) for name, values in fragility.items()}
         regions = [_nearest(values, grid, outside=-1, dtype=np.int32) for values in regions]
     return Quantified(
@@ -56,7 +58,7 @@ def on_image(
         aleatoric=maps[..., 1],
         epistemic=maps[..., 2],
         softmax=said.softmax,
-        adversarial=np.stack(labels),
+        adversarial=labels,
         adversarial_names=tuple(n if plain else f"{n}, fold {fold.name}" for fold in shared.folds for n in names),
         audit=tuple(joined.audit),
         **_losses(shared, joined, config=config),
@@ -64,7 +66,7 @@ def on_image(
         regions=np.stack(regions) if regions else None,
         channels=said.channels,
         volumes=None if grid is None else _volumes(joined, grid, said.reference, levels=len(regions)),
-        patches=None if grid is None else len(scene.patches.starts),
+        patches=None if scene.alone else len(scene.patches.starts),
     )
 
 
@@ -76,14 +78,18 @@ def _nearest(values: np.ndarray, grid: Grid, **how: Any) -> np.ndarray:
 def _say(coding: Coding, scene: Scene) -> _Said:
     grid, logits = scene.grid, scene.logits
     if grid is None or logits is None:
-        return _Said(np.asarray(scene.probs), np.asarray(scene.labels, np.int32), np.asarray(_entropy(scene.probs)))
+        if scene.alone:
+            return _Said(np.asarray(scene.probs), np.asarray(scene.labels, np.int32), np.asarray(_entropy(scene.probs)))
+        probs, entropies = np.asarray(scene.probs), zeros(scene.patches.shape)
+        for rows in row_blocks(probs.shape):
+            entropies[rows] = _entropy(probs[rows])
+        return _Said(probs, np.asarray(scene.labels), entropies)
     first = [1.0] + [0.0] * (coding.labels - 1)
     channels = from_grid(logits, grid, coding.channel_probs, outside=first if coding.channel_regions is None else 0.0)
     segmentation = from_grid(logits, grid, coding.segment, outside=0, dtype=np.int32)
-    entropies = entr(channels).sum(-1)
     if coding.channel_regions is None:
-        return _Said(channels, segmentation, entropies.astype(np.float32))
-    entropies = (entropies + entr(1 - channels).sum(-1)).astype(np.float32)
+        return _Said(channels, segmentation, by_blocks(lambda p: entr(p).sum(-1), channels))
+    entropies = by_blocks(lambda p: entr(p).sum(-1) + entr(1 - p).sum(-1), channels)
     reference = from_grid(logits, grid, lambda z: coding.label_probs(coding.channel_probs(z)), outside=first)
     return _Said(reference, segmentation, entropies, channels)
 
@@ -94,7 +100,7 @@ _entropy = jax.jit(entropy)
 def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, np.ndarray]:
     """The recorded losses `[m s]` of the one search of a whole image, or of patches `[searches m s]`, by patch and fold."""
     records = {name: [means[name] for means in joined.losses] for name in LOSSES} | {"feasible": joined.feasible}
-    if joined.scene.whole:
+    if joined.scene.alone:
         return {name: values[0] for name, values in records.items()}
     if joined.losses:
         return {name: np.stack(values) for name, values in records.items()}
@@ -106,7 +112,8 @@ def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, n
 def _volumes(joined: Joined, grid: Grid, reference: Float[np.ndarray, "*space labels"], *, levels: int) -> SampledVolumes:
     """The volumes under the samples; each of the `levels` of a pyramid moves the whole volume once."""
     voxel = math.prod(grid.native_spacing if grid.geometry.rank == 3 else grid.geometry.spacing) / 1000
-    expected = reference.reshape(-1, reference.shape[-1]).sum(0, dtype=np.float64) * voxel
+    sums = [reference[rows].reshape(-1, reference.shape[-1]).sum(0, dtype=np.float64) for rows in row_blocks(reference.shape)]
+    expected = np.sum(sums, 0) * voxel
     if joined.moved is None:  # nothing was asked
         return SampledVolumes(expected[None], np.ones(1))
     scale = math.prod(grid.native_shape) / math.prod(grid.shape)  # the grid's voxels have this many of the image's
@@ -121,7 +128,9 @@ def join_slices(slices: Sequence[Quantified]) -> Quantified:
         name: np.stack([getattr(s, name) for s in slices], 2)
         for name in ("reference", "segmentation", "total", "aleatoric", "epistemic", "softmax")
     }
-    joined |= {name: np.stack([getattr(s, name) for s in slices]) for name in (*LOSSES, "feasible")}
+    whole = slices[0].patches is None  # else a slice has as many searches as patches that were asked
+    collect = np.stack if whole else np.concatenate
+    joined |= {name: collect([getattr(s, name) for s in slices]) for name in (*LOSSES, "feasible")}
     fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
     regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)  # type: ignore[misc]  # all or none
     return slices[0]._replace(
@@ -130,4 +139,5 @@ def join_slices(slices: Sequence[Quantified]) -> Quantified:
         regions=regions,
         adversarial=np.stack([s.adversarial for s in slices], 3),
         audit=tuple(a for s in slices for a in s.audit),
+        patches=None if whole else sum(s.patches or 0 for s in slices),
     )

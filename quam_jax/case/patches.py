@@ -1,30 +1,30 @@
 """A case as patches that are searched one by one, and what comes of them joined.
 
 A whole image is the case of one patch, which is the image itself, of weight 1. The maps of several patches are joined with the
-Gaussian weights of the prediction. Samples exist for one patch at a time: what is kept of a volume are maps and sums.
+Gaussian weights of the prediction. Samples exist for one patch at a time: what is kept of an image are maps, labels and sums.
 """
 
-import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from ..config import Config
 from ..core.fragility import Fragility
 from ..core.types import Targets
+from ..data.large import label_type, release, zeros
 from ..data.patches import Patches, cut, importance, weight_sum
 from ..data.plans import Grid
+from ..data.preprocess import PreparedInParts
+from ..models.coding import Coding
 from ..models.predict import predict
 from .audit import MemberAudit, OnWhole, SearchFacts, audit_members
 from .samples import Moved, decompose_sums_of
 from .shared import CaseModel
 
-IN_MEMORY = 2**28  # bytes; a larger array over a volume lies in a temporary file
 LEAST = 1e-30  # floor of probabilities whose logarithms are averaged
 
 Ask = Callable[[int], Sequence[Targets]]  # from the number of a patch to what is asked there
@@ -38,7 +38,7 @@ class Scene(NamedTuple):
     and the `logits`; without one the image's own pixels are the grid.
     """
 
-    values: Float[np.ndarray, "*grid i"]
+    values: Float[np.ndarray, "*grid i"] | PreparedInParts
     patches: Patches
     key: Key[Array, ""]
     labels: Int[Array | np.ndarray, "*grid"]
@@ -48,9 +48,9 @@ class Scene(NamedTuple):
     logits: Float[np.ndarray, "*grid k"] | None = None
 
     @property
-    def whole(self) -> bool:
-        """Whether the image is taken whole, without a grid of the network's own."""
-        return self.grid is None
+    def alone(self) -> bool:
+        """Whether the only patch is the image itself, on its own pixels."""
+        return self.grid is None and self.patches.patch == self.patches.shape
 
 
 class PatchJob(NamedTuple):
@@ -68,14 +68,17 @@ class PatchJob(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """What was found at the points of some pixels or regions; `kept` by fold and member, `facts` by fold."""
+    """What was found at the points of some pixels or regions; `kept` by fold and member, `slack` what their flips cost.
+
+    All of an image's are held until the last patch, so that there is no more here than its maps need. The other costs,
+    `fragility`, are those of an image that is its own only patch.
+    """
 
     targets: Targets
     maps: Float[np.ndarray, "u t p"]
     kept: Float[np.ndarray, "n t p c"]
-    fragility: Fragility
-    facts: list[SearchFacts]
-    moved: Moved | None
+    slack: Float[np.ndarray, "t p"]
+    fragility: Fragility | None
 
 
 class Found(NamedTuple):
@@ -98,14 +101,13 @@ class Found(NamedTuple):
 def patch_jobs(shared: CaseModel, scene: Scene, ask: Ask) -> Iterator[PatchJob]:
     """The patches of a scene in order; `ask` gives the targets of a patch by its number."""
     patches, rank = scene.patches, len(scene.patches.patch) if shared.plan is None else shared.plan.rank
-    alone = len(patches.starts) == 1
-    total, weights = (None, None) if alone else (weight_sum(patches), importance(patches.patch))
+    weights = importance(patches.patch) if len(patches.starts) > 1 else None
     for number in range(len(patches.starts)):
         outer, inner = patches.overlap(number)
-        share = 1.0 if total is None or weights is None else (weights[inner] / total[outer])[..., None]
+        share = 1.0 if weights is None else (weights[inner] / weight_sum(patches, outer))[..., None]
         values = cut(scene.values, patches, number)
         image = jnp.asarray(values.reshape(*patches.patch[len(patches.patch) - rank :], -1))
-        probs = [jnp.asarray(scene.probs)] if scene.whole else [predict(fold.searched, image) for fold in shared.folds]
+        probs = [jnp.asarray(scene.probs)] if scene.alone else [predict(fold.searched, image) for fold in shared.folds]
         references = tuple(one.reshape(-1, one.shape[-1]) for one in probs)
         yield PatchJob(scene, number, image, references, ask(number), share)
 
@@ -114,7 +116,43 @@ def leave_patch(job: PatchJob, *, config: Config) -> Found:
     """A patch with the references of the folds as its only samples."""
     maps = decompose_sums_of((), job.references, samples=config.samples)
     references = [np.asarray(reference) for reference in job.references]
-    return Found(np.stack([np.asarray(u) for u in maps]), [r for r in references for _ in range(config.search.members)])
+    return Found(np.stack([np.asarray(u) for u in maps]), [r for r in references for _ in range(own_evidence(config))])
+
+
+def own_evidence(config: Config) -> int:
+    """How many members of a fold have label evidence of their own; those of pixels and regions differ at their points alone."""
+    return config.search.members if config.targets.target == "mask" else 1
+
+
+class LabelBand:
+    """The labels of one model, decided row by row: evidence is held only where a further patch may still add to it.
+
+    Patches come in the order of their first axis, so that rows before the present patch are done.
+    """
+
+    def __init__(self, patches: Patches, classes: int) -> None:
+        self.labels = zeros(patches.shape, label_type(classes))
+        self._band = np.zeros((patches.patch[0], *patches.shape[1:], classes), np.float32)
+        self._top = 0
+
+    def add(self, box: tuple[slice, ...], evidence: Float[np.ndarray, "*box c"]) -> None:
+        """Add the weighted evidence of a patch."""
+        self._decide(box[0].start)
+        self._band[slice(box[0].start - self._top, box[0].stop - self._top), *box[1:]] += evidence
+
+    def close(self) -> Int[np.ndarray, "*grid"]:
+        """The labels, when the last patch has come."""
+        self._decide(len(self.labels))
+        self._band = self._band[:0]
+        return self.labels
+
+    def _decide(self, row: int) -> None:
+        count = row - self._top
+        if count > 0:
+            self.labels[self._top : row] = self._band[:count].argmax(-1)
+            left = self._band[count:].copy()
+            self._band[: len(left)], self._band[len(left) :] = left, 0.0
+            self._top = row
 
 
 @dataclass
@@ -122,42 +160,58 @@ class Joined:
     """Maps and label evidence on the grid, filled patch by patch, and what is told of the searches.
 
     The evidence of a whole image is the probabilities; of patches it is the mean of their logarithms, as patches of logits are
-    averaged. There is one a fold and member.
+    averaged. There is one a fold and member, or of pixels and regions one a fold, in which the points of one member after the
+    other are put. On a grid of the network's own it is kept until it is back on the image's; on the
+    image's own pixels only the `labels` that it decides are.
     """
 
     scene: Scene
     maps: Float[np.ndarray, "*grid 3"]
     evidence: list[Float[np.ndarray, "*grid c"]]
+    bands: list[LabelBand]
     audit: list[MemberAudit] = field(default_factory=list)
     losses: list[dict[str, Float[np.ndarray, "m s"]]] = field(default_factory=list)
     feasible: list[Bool[np.ndarray, "m s"]] = field(default_factory=list)
     moved: Moved | None = None
     placed: list[tuple[int, Placed]] = field(default_factory=list)
+    members: int = 1  # that share an evidence
 
     @staticmethod
     def empty(shared: CaseModel, scene: Scene, *, config: Config) -> "Joined":
         """Before the first patch."""
         shape, classes = scene.patches.shape, scene.probs.shape[-1]
-        models = len(shared.folds) * config.search.members
-        return Joined(scene, _zeros((*shape, 3)), [_zeros((*shape, classes)) for _ in range(models)])
+        models = range(len(shared.folds) * own_evidence(config))
+        banded = scene.grid is None and not scene.alone
+        return Joined(
+            scene,
+            zeros((*shape, 3)),
+            [] if banded else [zeros((*shape, classes)) for _ in models],
+            [LabelBand(scene.patches, classes) for _ in models] if banded else [],
+            members=config.search.members // own_evidence(config),
+        )
 
     def as_evidence(self, probs: Float[np.ndarray, "*any c"]) -> Float[np.ndarray, "*any c"]:
         """Probabilities as label evidence."""
-        return probs if self.scene.whole else np.log(np.maximum(probs, LEAST))
+        return probs if self.scene.alone else np.log(np.maximum(probs, LEAST))
 
     def add(self, shared: CaseModel, job: PatchJob, found: Found, *, names: Sequence[str]) -> None:
         """Take up what came of a patch; `names` are those of its members."""
         patches = self.scene.patches
         outer, inner = patches.overlap(job.number)
         self.maps[outer] += np.moveaxis(found.maps.reshape(-1, *patches.patch)[(slice(None), *inner)], 0, -1) * job.share
-        for evidence, probs in zip(self.evidence, found.kept, strict=True):
-            evidence[outer] += self.as_evidence(probs.reshape(*patches.patch, -1)[inner]) * job.share
+        for model, probs in enumerate(found.kept):
+            evidence = self.as_evidence(probs.reshape(*patches.patch, -1)[inner]) * job.share
+            if self.bands:
+                self.bands[model].add(outer, evidence)
+            else:
+                self.evidence[model][outer] += evidence
+                release(self.evidence[model])
+        release(self.maps)
         for fold, facts, changed in zip(shared.folds, found.facts, found.changed, strict=False):
-            place = (
-                {"slice": self.scene.slice}
-                if self.scene.whole
-                else {"patch": job.number, "start": patches.start(job.number), "fold": fold.name}
-            )
+            place: dict[str, Any] = {"slice": self.scene.slice}
+            if not self.scene.alone:
+                place |= {"patch": job.number, "start": patches.start(job.number)}
+                place |= {} if shared.plan is None else {"fold": fold.name}
             target = -1 if found.placed else 0
             self.audit += audit_members(facts, names=names, changed=changed, target=target, whole=found.whole, **place)
             self.losses.append(facts.means())
@@ -166,12 +220,32 @@ class Joined:
             self.moved = moved if self.moved is None else self.moved.plus(moved)
         self.placed += [(job.number, one) for one in found.placed]
 
+    def points(self) -> Iterator[tuple[Int[np.ndarray, " n"], Bool[np.ndarray, "t p"], Placed]]:
+        """The pixels that were asked, as flat indices into the grid, which of the points they are, and what was found there."""
+        patches = self.scene.patches
+        for index, one in self.placed:
+            inside = np.asarray(one.targets.weights) > 0
+            places = np.stack(np.unravel_index(np.asarray(one.targets.points)[inside], patches.patch), -1) + patches.start(index)
+            yield np.ravel_multi_index(tuple(places.T), patches.shape), inside, one
 
-def _zeros(shape: Sequence[int]) -> Float[np.ndarray, "..."]:
-    """An array of zeros, in a temporary file where it is large."""
-    size = 4 * math.prod(shape)
-    if size <= IN_MEMORY:
-        return np.zeros(shape, np.float32)
-    with tempfile.TemporaryFile() as handle:
-        handle.truncate(size)
-        return np.memmap(handle, np.float32, "r+", shape=tuple(shape))
+    def models(self) -> Iterator[Num[np.ndarray, "*grid _"]]:
+        """The evidence of every adversarial model, by fold and member, or its labels where there are bands; true until the next.
+
+        Where points overlap that of the last counts.
+        """
+        asked = list(self.points())
+        for number, whole in enumerate([band.close()[..., None] for band in self.bands] or self.evidence):
+            flat = whole.reshape(-1, whole.shape[-1])
+            for member in range(self.members):
+                for pixels, inside, one in asked:  # the same pixels for every member
+                    probs = one.kept[number * self.members + member][inside]
+                    flat[pixels] = probs.argmax(-1)[:, None] if self.bands else self.as_evidence(probs)
+                yield whole
+
+    def labels(self, coding: Coding) -> Int[np.ndarray, "n *grid"]:
+        """The label maps of all models on the image's own pixels."""
+        count = self.members * (len(self.bands) or len(self.evidence))
+        maps = zeros((count, *self.scene.patches.shape), label_type(coding.labels) if self.bands else np.int32)
+        for labels, model in zip(maps, self.models(), strict=True):
+            labels[...] = model[..., 0] if self.bands else coding.segment_classes(model)
+        return maps

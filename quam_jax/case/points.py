@@ -6,7 +6,6 @@ large region is searched in pieces. A pixel gets the uncertainty of the target t
 (a pyramid). Where nobody asked stands what the given network says.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -19,10 +18,10 @@ from ..config.build import build_layout
 from ..core.fragility import Fragility, fragility_maps, measure_fragility, scatter
 from ..core.progress import SEARCHING, tell
 from ..core.searching import search_prepared
-from ..core.types import Targets, Trajectory
+from ..core.types import Targets
 from ..data.patches import Patches, importance
 from ..data.plans import Grid, points_on_grid
-from ..evaluation.reference_maps import contour_distance
+from ..evaluation.reference_maps import contour_band
 from ..targets.partition import part_targets, region_maps, region_points, region_targets
 from ..targets.pixels import chosen_pixels, pixel_targets
 from .audit import SearchFacts, kept_probs
@@ -31,7 +30,7 @@ from .patches import Ask, Found, Joined, PatchJob, Placed, Regions, Scene, leave
 from .samples import Moved, decompose_samples, sum_weights
 from .shared import CaseModel
 
-NUMBERS = 2**25  # recorded probabilities of the regions that are searched together in a patch
+NUMBERS = 2**25  # recorded probabilities of the pixels or regions that are searched together in a patch
 FILLED = 4096  # targets are filled up to a power of two, from here to a multiple of this: few compilations
 
 
@@ -52,18 +51,22 @@ def ask_points(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask,
         points = _choose_pixels(scene, labels, probs, config=config)
         shares = _split_pixels(points, owner, len(patches.starts))
 
+        most = len(points) if scene.alone else max(1, NUMBERS // (shared.records(config.search) * probs.shape[-1]))
+
         def ask_pixels(index: int) -> Sequence[Targets]:
-            own = probs.reshape(-1, probs.shape[-1])[shares[index]]
-            asked = pixel_targets(np.arange(len(own)), own, members=members)
-            return [_in_patch(asked, shares[index][:, None], patches, index)] if len(own) else []
+            """As many together as have NUMBERS recorded probabilities."""
+            groups = [shares[index][first : first + most] for first in range(0, len(shares[index]), most)]
+            given = [probs.reshape(-1, probs.shape[-1])[group] for group in groups]
+            asked = [pixel_targets(np.arange(len(own)), own, members=members) for own in given]
+            return [_in_patch(one, group[:, None], patches, index) for one, group in zip(asked, groups, strict=True)]
 
         return ask_pixels, ()
-    regions = tuple(region_maps(config.targets, scene.values, labels))
+    regions = tuple(region_maps(config.targets, np.asarray(scene.values), labels))
     parts = [part for region_map in regions for part in region_points(region_map)]
     if not parts:
         raise ValueError(f"target: no region to ask; regions {config.targets.regions} found none in this segmentation")
     wanted = wanted_masks(shared, scene, config=config)
-    if scene.whole:
+    if scene.alone:
         whole = region_targets(regions, labels, wanted, probs=probs, members=members)
         return (lambda index: [_in_patch(whole, np.asarray(whole.points), patches, index)]), regions
     pieces = share_out(parts, patches, owner)
@@ -124,7 +127,7 @@ def _choose_pixels(
         points = chosen_pixels(settings, labels, probs, seed=config.seed)
     if len(points) == 0:
         raise ValueError(f"target: no pixel to ask; pixels {settings.pixels} found none in this segmentation")
-    return points if scene.whole else np.unique(points)
+    return points if scene.alone else np.unique(points)
 
 
 def _special_pixels(grid: Grid, labels: Int[np.ndarray, "*grid"], *, config: Config) -> Int[np.ndarray, " t"] | None:
@@ -136,7 +139,7 @@ def _special_pixels(grid: Grid, labels: Int[np.ndarray, "*grid"], *, config: Con
     settings = config.targets
     if settings.pixels == "band":
         width = settings.band_width * float(np.median(grid.spacing)) + 1e-6
-        return np.flatnonzero(contour_distance(labels, spacing=grid.spacing) <= width)
+        return contour_band(labels, width, spacing=grid.spacing)
     if settings.pixels == "list":
         return np.ravel_multi_index(tuple(points_on_grid(np.array(settings.listed_points), grid).T), labels.shape)
     return None
@@ -175,13 +178,14 @@ def search_points(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config
     members = config.search.members
     for job in jobs:
         left = leave_patch(job, config=config)
-        placed = [_search_group(shared, job, asked, config=config) for asked in job.asked]
+        searched = [_search_group(shared, job, asked, config=config) for asked in job.asked]
+        placed = [one for one, _, _ in searched]
         changed = []
         for f, reference in enumerate(job.references):
             own = np.asarray(reference).argmax(-1)
             changed.append(np.array([(_moved_labels(own, placed, f * members + m) != own).sum() for m in range(members)]))
-        facts = [SearchFacts.joined([one.facts[f] for one in placed]) for f in range(len(shared.folds))]
-        moved = [one.moved for one in placed if one.moved is not None]
+        facts = [SearchFacts.joined([own[f] for _, own, _ in searched]) for f in range(len(shared.folds))]
+        moved = [one for _, _, one in searched if one is not None]
         yield left._replace(facts=facts, changed=changed, moved=moved, placed=placed)
 
 
@@ -193,39 +197,43 @@ def _moved_labels(own: Int[np.ndarray, " p"], placed: Sequence[Placed], model: i
     return labels
 
 
-def _search_group(shared: CaseModel, job: PatchJob, asked: Targets, *, config: Config) -> Placed:
-    """Search some targets of one patch in every fold."""
+def _search_group(
+    shared: CaseModel, job: PatchJob, asked: Targets, *, config: Config
+) -> tuple[Placed, list[SearchFacts], Moved | None]:
+    """Search some targets of one patch in every fold: what was found, the facts of every fold, how samples move volumes."""
     count, inside = len(asked.points), asked.weights > 0
-    filled = count if job.scene.whole or config.search.space != "head" else _filled(count)
+    filled = count if job.scene.alone or config.search.space != "head" else _filled(count)
     rows = np.minimum(np.arange(filled), count - 1)
     types = (jnp.int32, jnp.int32, jnp.float32)
     targets = Targets(*(jnp.asarray(leaf[rows], kind) for leaf, kind in zip(asked, types, strict=True)))
     given = [np.asarray(reference)[asked.points[rows]] for reference in job.references]
-    searched, own, kept, facts, costs, change = [], [], [], [], [], []
+    searched, kept, facts, costs, change = [], [], [], [], []
     for f, fold in enumerate(shared.folds):
         tell(SEARCHING, "fold", f + 1, len(shared.folds))
         found = search_prepared(fold.prepared, job.image, targets, key=_key(job, f), layout=build_layout(config.execution))
         cost = measure_fragility(found, given[f], targets)
         costs.append(Fragility(*(np.asarray(leaf)[:count] for leaf in cost)))  # type: ignore[arg-type]  # NumPy arrays
         searched.append(found)
-        own.append(Trajectory(*(np.asarray(leaf)[:count] for leaf in found)))  # type: ignore[arg-type]
-        facts.append(SearchFacts.of(own[f]))
-        kept += list(np.moveaxis(kept_probs(own[f], facts[f].kept), 1, 0))
+        filled_facts = SearchFacts.of(found)  # cut to the targets afterwards: what is compiled for each count stays in memory
+        kept += list(np.moveaxis(kept_probs(found, filled_facts.kept)[:count], 1, 0))
+        facts.append(SearchFacts(*(leaf[:count] for leaf in filled_facts)))
         if shared.plan is not None:
             counts = facts[f].counts if config.samples.feasible_only else facts[f].usable
-            moves = np.where(counts[..., None, None], own[f].probs - given[f][:count, None, None], 0)
+            moves = np.where(counts[..., None, None], np.asarray(found.probs)[:count] - given[f][:count, None, None], 0)
             change.append(np.einsum("tmspc,tp->msc", moves, inside.astype(np.float32)))
     moved = None
     if shared.plan is not None:
         labels = shared.coding.class_to_label_probs(np.stack(change)).reshape(-1, shared.coding.labels)
-        moved = Moved(labels, sum_weights(own, config.samples), count)
+        moved = Moved(labels, sum_weights(searched, config.samples, count=count), count)
     maps = decompose_samples(searched, given, samples=config.samples)
-    return Placed(asked, np.stack([u[:count] for u in maps]), np.stack(kept), _cheapest(costs), facts, moved)
+    found_maps, cheapest = np.stack([np.asarray(u)[:count] for u in maps]), _cheapest(costs)
+    placed = Placed(asked, found_maps, np.stack(kept), np.asarray(cheapest.slack), cheapest if job.scene.alone else None)
+    return placed, facts, moved
 
 
 def _key(job: PatchJob, fold: int) -> Key[Array, ""]:
     """Folds draw fit data of their own, the same in all patches, so that patches and groups change no number."""
-    return job.scene.key if job.scene.whole else jax.random.fold_in(job.scene.key, fold)
+    return job.scene.key if job.scene.alone else jax.random.fold_in(job.scene.key, fold)
 
 
 def _filled(count: int) -> int:
@@ -242,31 +250,20 @@ def _cheapest(costs: Sequence[Fragility]) -> Fragility:
 def place_points(joined: Joined) -> dict[str, Float[np.ndarray, "*grid"]]:
     """Put what the targets found in place of what the given network says; returns maps of what flips cost.
 
-    Where targets overlap their maps are averaged, the cheapest flip counts, and label evidence is that of the last. Costs are NaN
-    where nobody asked; of patches there is only the slack, as the other maps would double what a volume takes.
+    Where targets overlap their maps are averaged and the cheapest flip counts. Costs are NaN where nobody asked; of patches there
+    is only the slack, as the other maps would double what a volume takes.
     """
     patches = joined.scene.patches
-    size = math.prod(patches.shape)
-    found = []
-    for index, one in joined.placed:
-        inside = one.targets.weights > 0
-        pixels = _on_grid(np.asarray(one.targets.points)[inside], patches, index)
-        found.append((pixels, *(values[inside] for values in (*one.maps, one.fragility.slack))))
-        for evidence, probs in zip(joined.evidence, one.kept, strict=True):
-            evidence.reshape(-1, probs.shape[-1])[pixels] = joined.as_evidence(probs[inside])
+    found = [(pixels, *(values[inside] for values in (*one.maps, one.slack))) for pixels, inside, one in joined.points()]
     pixels, *maps, slack = (np.concatenate(values) for values in zip(*found, strict=True))
-    counts = np.bincount(pixels, minlength=size)
-    there = counts > 0
+    there, place = np.unique(pixels, return_inverse=True)
+    counts = np.bincount(place)
+    flat = joined.maps.reshape(-1, 3)
     for m, values in enumerate(maps):
-        joined.maps.reshape(-1, 3)[there, m] = np.bincount(pixels, values, size)[there] / counts[there]
-    if joined.scene.whole:
+        flat[there, m] = np.bincount(place, values) / counts
+    if joined.scene.alone:
         ((_, one),) = joined.placed
+        assert one.fragility is not None
         return fragility_maps(one.fragility, one.targets, patches.shape)
     once = Targets(pixels[None], pixels[None, None], np.ones((1, len(pixels)), np.float32))  # type: ignore[arg-type]
-    return {"slack": scatter(jnp.asarray(slack[None]), once, patches.shape)}
-
-
-def _on_grid(points: Int[np.ndarray, " n"], patches: Patches, index: int) -> Int[np.ndarray, " n"]:
-    """Flat indices into the grid for those into a patch."""
-    places = np.stack(np.unravel_index(points, patches.patch), -1) + patches.start(index)
-    return np.ravel_multi_index(tuple(places.T), patches.shape)
+    return {"slack": scatter(slack[None], once, patches.shape)}

@@ -1,4 +1,4 @@
-"""The given network's logits over a whole volume: patch by patch, mirrored, averaged over folds, as nnU-Net predicts.
+"""The given network's logits over a large image or a volume: patch by patch, mirrored, averaged over folds, as nnU-Net predicts.
 
 What is averaged are logits, over mirrorings and folds alike, and over patches with Gaussian weights.
 """
@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.special import softmax
 
 from ..core.compilation import side_by_side
 from ..core.progress import tell
+from ..data.large import label_type, release, row_blocks, zeros
 from ..data.patches import Patches, cut, importance, weight_sum
+from ..data.preprocess import PreparedInParts
 from ..models.model import SegmentationModel
 
 TOGETHER = 2**17  # voxels of the patches that go through the network together; two such batches are in flight
@@ -26,7 +29,7 @@ def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
 
 def predict_logits(
     models: Sequence[SegmentationModel],
-    volume: Float[np.ndarray, "*grid i"],
+    volume: Float[np.ndarray, "*grid i"] | PreparedInParts,
     patches: Patches,
     *,
     mirror_axes: Sequence[int] = (),
@@ -36,17 +39,35 @@ def predict_logits(
 
     Memory grows with the volume only by the logits themselves.
     """
-    total = np.zeros((*patches.shape, models[0].network.classes), np.float32)
+    total = zeros((*patches.shape, models[0].network.classes))
     flips = mirrorings(mirror_axes)
     for index, logits in _logits_of_patches(models, volume, patches, flips=flips, precision=precision):
         outer, inner = patches.overlap(index)
         total[outer] += logits[inner]
-    total /= weight_sum(patches)[..., None] * np.float32(len(models) * len(flips))
+        release(total)
+    for rows in row_blocks(total.shape):
+        box = (rows, *(slice(0, n) for n in patches.shape[1:]))
+        total[rows] /= weight_sum(patches, box)[..., None] * np.float32(len(models) * len(flips))
+        release(total)
     return total
 
 
+def to_probs(logits: Float[np.ndarray, "*grid c"]) -> Int[np.ndarray, "*grid"]:
+    """Turn logits into class probabilities, in their place; returns the labels, of the smallest type that holds them."""
+    labels = zeros(logits.shape[:-1], label_type(logits.shape[-1]))
+    for rows in row_blocks(logits.shape):
+        labels[rows] = logits[rows].argmax(-1)
+        logits[rows] = softmax(logits[rows], -1)
+    return labels
+
+
 def _logits_of_patches(
-    models: Sequence[SegmentationModel], volume: np.ndarray, patches: Patches, *, flips: Sequence[tuple[int, ...]], precision: str
+    models: Sequence[SegmentationModel],
+    volume: np.ndarray | PreparedInParts,
+    patches: Patches,
+    *,
+    flips: Sequence[tuple[int, ...]],
+    precision: str,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Weighted logits `[*patch c]` of every model, patch and flip, with the patch's number."""
     rank = models[0].network.rank
@@ -57,7 +78,7 @@ def _logits_of_patches(
     def run(what: tuple[SegmentationModel, int]) -> list[tuple[int, np.ndarray]]:
         model, start = what
         part = jobs[start : start + together]
-        images = np.zeros((together, *patches.patch[3 - rank :], volume.shape[-1]), np.float32)
+        images = np.zeros((together, *patches.patch[len(patches.patch) - rank :], volume.shape[-1]), np.float32)
         for image, (index, flip) in zip(images, part, strict=False):
             image[...] = np.flip(cut(volume, patches, index).reshape(image.shape), flip)
         with jax.default_matmul_precision(precision):

@@ -25,9 +25,9 @@ class Quantified(NamedTuple):
     `adversarial` are the label maps of the kept adversarial models, named by `adversarial_names`. The losses have the axes
     `[m s]`, with a leading axis for the slices of a volume or for what was searched in patches, one entry a patch and fold.
 
-    `fragility` and `regions` are those of pixel and region targets (`regions` are numbered from 0, -1 outside). Of a model with
-    a plan there are the number of `patches` and the `volumes` under its samples, and of one whose channels are independent
-    regions their probabilities, `channels`.
+    `fragility` and `regions` are those of pixel and region targets (`regions` are numbered from 0, -1 outside). Where an image
+    was cut there is the number of `patches`; of a model with a plan there are the `volumes` under its samples, and of one whose
+    channels are independent regions their probabilities, `channels`. Large arrays lie in temporary files (memory maps).
     """
 
     reference: Float[np.ndarray, "*space c"]
@@ -58,7 +58,7 @@ class Quantified(NamedTuple):
     @property
     def searched_patches(self) -> int:
         """How many of the patches had something to ask."""
-        return len({row.patch for row in self.audit if row.patch is not None})
+        return len({(row.slice, row.patch) for row in self.audit if row.patch is not None})
 
     def _repr_html_(self) -> str:
         """The maps as pictures with their scales, as a notebook shows them."""

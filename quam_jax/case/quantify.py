@@ -1,8 +1,9 @@
 """Cases in memory, read top to bottom: onto the grid, predict, choose targets, search patch by patch, join, and back.
 
-A whole image is one patch; a volume given to a two-dimensional network without a plan is taken slice by slice along its last
-spatial axis; a model with an nnU-Net plan takes images on the plan's grid, in patches. The given network's prediction is then
-nnU-Net's: patches with Gaussian weights, mirrored, averaged over folds. No files here.
+A whole image is one patch, a large one many (windows.py); a volume given to a two-dimensional network without a plan is taken
+slice by slice along its last spatial axis; a model with an nnU-Net plan takes images on the plan's grid, in patches. Of patches
+the given network's prediction is nnU-Net's: joined with Gaussian weights, with a plan also mirrored and averaged over folds. No
+files here.
 """
 
 import itertools
@@ -16,23 +17,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Key
 
-from ..config import Config
+from ..config import Config, change
 from ..config.build import build_layout
 from ..core.layout.choose import choose_group
 from ..core.progress import SEARCHING, tell
 from ..core.types import FitData, Samples, Trajectory
 from ..data.geometry import Geometry
+from ..data.large import by_blocks, label_type, row_blocks
 from ..data.patches import lay_patches
 from ..data.plans import to_grid
+from ..data.preprocess import PreparedInParts
 from ..models.model import SegmentationModel
 from ..models.predict import predict
 from .masks import ask_masks, mask_names, sample_masks, search_masks
 from .on_image import join_slices, on_image
 from .patches import Ask, Found, Joined, Regions, Scene, leave_patch, patch_jobs
 from .points import ask_points, place_points, point_names, search_points
-from .prediction import predict_logits
+from .prediction import predict_logits, to_probs
 from .quantified import Quantified
 from .shared import CaseModel, whole_image_model
+from .windows import lay_windows, require_plan_patches
 
 
 def quantify(
@@ -50,7 +54,7 @@ def quantify(
 
 def quantify_images(
     shared: CaseModel,
-    images: Sequence[Float[np.ndarray, "... i"]],
+    images: Sequence[Float[np.ndarray, "... i"] | PreparedInParts],
     *,
     config: Config,
     geometries: Sequence[Geometry] | None = None,
@@ -64,10 +68,11 @@ def quantify_images(
     if shared.plan is not None:
         if geometries is None:
             raise ValueError("images: expected their geometries for a model with a plan, got none")
+        require_plan_patches(config, shared.plan.patch)
         placed = zip(images, geometries, strict=True)
         return list(_quantify_views(shared, (_View(image, key, geometry=g) for image, g in placed), config=config))
     network = shared.folds[0].model.network
-    images = [np.asarray(image, np.float32) for image in images]
+    images = [image if isinstance(image, PreparedInParts) else np.asarray(image, np.float32) for image in images]
     for image in images:
         _require_whole(image, network.in_channels, network.rank)
     views = [view for image in images for view in _views_of(image, key, network.rank)]
@@ -83,13 +88,14 @@ def sample_image(
 ) -> tuple[Samples, list[Trajectory]]:
     """The weighted samples of the mask search of one whole image, for more than maps, and the trajectories of its folds.
 
-    ValueError for settings of another target, and for an image that does not fit the network.
+    The image is taken whole, however large: samples of patches are not those of an image. ValueError for settings of another
+    target, and for an image that does not fit the network.
     """
     if config.targets.target != "mask":
         raise ValueError(f"target: expected mask, whose samples are of whole images, got {config.targets.target}")
     image, network = np.asarray(image, np.float32), shared.folds[0].model.network
     _require_whole(image, network.in_channels, network.rank)
-    scene = _look(shared, _View(image, key), config=config)
+    scene = _look(shared, _View(image, key), config=change(config, {"patch_size": "0"}))
     ask, _ = ask_masks(shared, scene, config=config)
     (job,) = patch_jobs(shared, scene, ask)
     return sample_masks(shared, job, config=config)
@@ -98,22 +104,23 @@ def sample_image(
 class _View(NamedTuple):
     """An image, or a slice of one, before it is looked at."""
 
-    image: np.ndarray
+    image: np.ndarray | PreparedInParts
     key: Key[jax.Array, ""]
     slice: int | None = None
     geometry: Geometry | None = None
 
 
-def _require_whole(image: Float[np.ndarray, "*space i"], channels: int, rank: int) -> None:
+def _require_whole(image: Float[np.ndarray, "*space i"] | PreparedInParts, channels: int, rank: int) -> None:
     if image.shape[-1] != channels or image.ndim - 1 not in (rank, 3):
         raise ValueError(
             f"image: expected {channels} channels last and {rank} spatial axes (or a volume of slices), got shape {image.shape}"
         )
-    if not np.isfinite(image).all():
-        raise ValueError(f"image: expected finite values, got {int((~np.isfinite(image)).sum())} that are not")
+    strange = sum(int(np.count_nonzero(~np.isfinite(image[rows]))) for rows in row_blocks(image.shape))
+    if strange:
+        raise ValueError(f"image: expected finite values, got {strange} that are not")
 
 
-def _views_of(image: Float[np.ndarray, "*space i"], key: Key[jax.Array, ""], rank: int) -> Iterator[_View]:
+def _views_of(image: Float[np.ndarray, "*space i"] | PreparedInParts, key: Key[jax.Array, ""], rank: int) -> Iterator[_View]:
     if image.ndim - 1 == rank:
         yield _View(image, key)
     else:
@@ -130,16 +137,21 @@ def _counted(views: Sequence[_View]) -> Iterator[_View]:
 def _quantify_views(shared: CaseModel, views: Iterable[_View], *, config: Config) -> Iterator[Quantified]:
     """In order; patches of one size that follow each other go together, also those of several whole images."""
     for shape, alike in itertools.groupby(views, lambda view: view.image.shape):
-        patch = shape[:-1] if shared.plan is None else shared.plan.patch
+        patches = None if shared.plan is not None else lay_windows(shared.folds[0].model, shape[:-1], config.patches)
+        patch = shared.plan.patch if shared.plan is not None else patches.patch if patches is not None else ()
         together = _together(config, pixels=math.prod(patch))
-        while some := list(itertools.islice(alike, together if shared.plan is None else 1)):
+        whole = patches is not None and len(patches.starts) == 1
+        while some := list(itertools.islice(alike, together if whole else 1)):
             yield from _quantify_together(shared, some, together=together, config=config)
 
 
-def searched_together(shared: CaseModel, image: Float[np.ndarray, "*space i"], *, config: Config) -> int:
+def searched_together(shared: CaseModel, image: Float[np.ndarray, "*space i"] | PreparedInParts, *, config: Config) -> int:
     """How many images like this one are searched together."""
-    whole = shared.plan is None and image.ndim - 1 == shared.folds[0].model.network.rank
-    return _together(config, pixels=math.prod(image.shape[:-1])) if whole else 1
+    model = shared.folds[0].model
+    if shared.plan is not None or image.ndim - 1 != model.network.rank:
+        return 1
+    patches = lay_windows(model, image.shape[:-1], config.patches)
+    return _together(config, pixels=math.prod(patches.patch)) if len(patches.starts) == 1 else 1
 
 
 def _together(config: Config, *, pixels: int) -> int:
@@ -184,20 +196,26 @@ def _quantify_together(shared: CaseModel, views: Sequence[_View], *, together: i
 
 
 def _look(shared: CaseModel, view: _View, *, config: Config) -> Scene:
-    """What the given network says: of a whole image as in a search, on a grid as nnU-Net predicts."""
+    """What the given network says: of a whole image as in a search, of patches as nnU-Net predicts."""
     if view.slice is None:
         tell("predicting")
+    models, precision = [fold.model for fold in shared.folds], config.search.precision
     if shared.plan is None:
-        space, own = view.image.shape[:-1], predict(shared.folds[0].model, view.image)
-        return Scene(view.image, lay_patches(space, space), view.key, _largest(own), own, slice=view.slice)
+        patches = lay_windows(models[0], view.image.shape[:-1], config.patches)
+        if len(patches.starts) == 1:
+            image = np.asarray(view.image, np.float32)
+            own = predict(models[0], image)
+            return Scene(image, patches, view.key, _largest(own), own, slice=view.slice)
+        logits = predict_logits(models, view.image, patches, precision=precision)
+        labels = to_probs(logits)
+        return Scene(view.image, patches, view.key, labels, logits, slice=view.slice)
     assert view.geometry is not None
     plan, coding = shared.plan, shared.coding
-    values, grid = to_grid(view.image, view.geometry, plan)
+    values, grid = to_grid(np.asarray(view.image), view.geometry, plan)
     patches = lay_patches(grid.shape, plan.patch)
-    models, precision = [fold.model for fold in shared.folds], config.search.precision
     logits = predict_logits(models, values, patches, mirror_axes=plan.mirror_axes, precision=precision)
-    classes = coding.class_of_label[coding.segment(logits)]
-    probs = coding.class_probs(coding.channel_probs(logits))
+    classes = by_blocks(lambda z: coding.class_of_label[coding.segment(z)], logits, label_type(coding.classes))
+    probs = by_blocks(lambda z: coding.class_probs(coding.channel_probs(z)), logits)
     return Scene(values, patches, view.key, classes, probs, grid=grid, logits=logits)
 
 

@@ -122,15 +122,18 @@ def _rule(samples: SampleConfig) -> dict[str, Any]:
     }
 
 
-def sum_weights(trajectories: Sequence[Trajectory], samples: SampleConfig) -> Float[np.ndarray, " samples"]:
-    """The weights of all samples of some networks, summed over the targets of their searches; the given network's last.
+def sum_weights(
+    trajectories: Sequence[Trajectory], samples: SampleConfig, *, count: int | None = None
+) -> Float[np.ndarray, " samples"]:
+    """The weights of all samples of some networks, summed over the (first `count`) targets of their searches; the given network's
+    last.
 
     Those of one target sum to 1: every network has an equal share, and in it the given network counts as one more sample of the
     average weight when included, and alone where no sample counts.
     """
     parts, own = [], 0.0
     for trajectory in trajectories:
-        weights, reference = _closed_weights(np.asarray(log_weights(trajectory, **_rule(samples)), np.float64), samples)
+        weights, reference = _closed_weights(np.asarray(log_weights(trajectory, **_rule(samples)), np.float64)[:count], samples)
         parts.append(weights.sum(0).reshape(-1) / len(trajectories))
         own += reference.sum() / len(trajectories)
     return np.concatenate([*parts, [own]])

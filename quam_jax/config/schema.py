@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..registry import kinds_in
-from .sizes import bytes_in
+from .sizes import bytes_in, sides_in
 
 # name -> description, of files that are found without importing them
 WANTED_MASKS = kinds_in("targets/wanted")
@@ -227,6 +227,27 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
+class PatchConfig:
+    """How an image of a network without a plan is cut: whole, or in patches that overlap."""
+
+    patch_size: str = setting(
+        "auto",
+        "patches of an image: auto: whole up to 2 megapixels, above it as large as in training, or 512; 0: whole; or a side "
+        "(512), or one an axis (512x640)",
+    )
+    patch_step: float = setting(0.5, "from a patch to its neighbour at most, as a fraction of the patch; above 0, up to 1")
+
+    def __post_init__(self) -> None:
+        require(0 < self.patch_step <= 1, "patch_step", "a number above 0, up to 1", self.patch_step)
+        _ = self.sides
+
+    @property
+    def sides(self) -> tuple[int, ...] | None:
+        """The sides asked for, one for all axes or one an axis; (0,) for the whole image, None for auto."""
+        return None if self.patch_size == "auto" else sides_in(self.patch_size)
+
+
+@dataclass(frozen=True)
 class ExecutionConfig:
     """How members and steps are laid out on the hardware.
 
@@ -264,6 +285,7 @@ class Config:
     search: SearchConfig = SearchConfig()
     samples: SampleConfig = SampleConfig()
     fit: FitConfig = FitConfig()
+    patches: PatchConfig = PatchConfig()
     execution: ExecutionConfig = ExecutionConfig()
     seed: int = setting(0, "seed of everything random; the same seed gives the same numbers")
 

@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them."""
+"""Sizes of memory and sides of patches as people write them."""
 
 import re
 
@@ -16,3 +16,12 @@ def bytes_in(text: str) -> int:
     if size <= 0:
         raise ValueError(f"memory: expected a size such as 8GB, 500MB or 7.5GiB, got {text!r}")
     return size
+
+
+def sides_in(text: str) -> tuple[int, ...]:
+    """The sides of a text such as 512 or 512x640, (0,) of 0. ValueError for any other."""
+    parts = text.split("x")
+    sides = tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,6}", part))
+    if len(sides) != len(parts) or len(sides) > 3 or (min(sides) < 1 and sides != (0,)):
+        raise ValueError(f"patch_size: expected auto, 0, or pixels such as 512 or 512x640, got {text!r}")
+    return sides

@@ -13,6 +13,7 @@ from jaxtyping import Num, UInt8
 from .colours import label_colours, sequential_colours
 from .files import one_line, read_bytes, write_atomic
 from .geometry import Geometry
+from .large import release, row_blocks
 from .nifti import decode_nifti, encode_nifti
 from .rasters import encode_png
 
@@ -49,12 +50,13 @@ def write_map(
     """
     stem, array = Path(stem), np.asarray(array)
     _require_fit(array, geometry, kind=kind, stem=stem)
-    values = _as_labels(array, stem) if kind == "label" else array.astype(np.float32)
+    values = _as_labels(array, stem) if kind == "label" else array.astype(np.float32, copy=False)
     low, high = _display_range(values, kind=kind, vmax=vmax)
     unit = _UNITS[kind] if units is None else units
     if geometry.kind == "nifti":
         description = f"quam_jax {kind}" + (f" ({unit})" if unit != kind else "")
         content = encode_nifti(values, geometry, intent=_INTENT[kind], description=description, display=(low, high))
+        release(array)
         return [write_atomic(_beside(stem, ".nii.gz"), content)]
     table = _colour_table(values, kind=kind, colours=colours, stem=stem)
     written = [write_atomic(_beside(stem, ".npz"), pack_arrays(data=values, units=np.array(unit)))]
@@ -62,9 +64,11 @@ def write_map(
         if kind == "label":
             indices, range_text = plane.astype(np.uint8), "pixel index = label"
         else:
-            with np.errstate(invalid="ignore"):
-                share = np.nan_to_num(np.clip(plane / high, 0, 1), nan=0.0)
-            indices = np.rint(255 * share).astype(np.uint8)
+            indices = np.empty(plane.shape, np.uint8)
+            for rows in row_blocks(plane.shape):
+                with np.errstate(invalid="ignore"):
+                    share = np.nan_to_num(np.clip(plane[rows] / high, 0, 1), nan=0.0)
+                indices[rows] = np.rint(255 * share)
             range_text = f"0 to {high:.6g} {unit}; pixel index / 255 * {high:.6g}"
         picture = encode_png(indices, table, title=kind, description=range_text)
         written.append(write_atomic(_beside(stem, ending), picture))

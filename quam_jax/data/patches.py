@@ -4,6 +4,7 @@ Patches overlap by half or more and are spread evenly; their predictions are ave
 than a patch is padded with zeros around its centre.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Num
 from scipy import ndimage
+
+from .preprocess import PreparedInParts
 
 STEP = 0.5  # of a patch, between two neighbours at most
 HIGHEST_WEIGHT = 10.0
@@ -54,35 +57,50 @@ def lay_patches(shape: Sequence[int], patch: Sequence[int], *, step: float = STE
     return Patches(shape, padded, before, tuple(starts), patch)
 
 
-def cut(volume: Num[np.ndarray, "*space i"], patches: Patches, index: int) -> Num[np.ndarray, "*patch i"]:
+def cut(volume: Num[np.ndarray, "*space i"] | PreparedInParts, patches: Patches, index: int) -> Num[np.ndarray, "*patch i"]:
     """The values of one patch, zero where it is padding."""
     outer, inner = patches.overlap(index)
     if all(s.start == 0 and s.stop == n for s, n in zip(inner, patches.patch, strict=True)):
         return volume[outer]
-    patch = np.zeros((*patches.patch, *volume.shape[len(patches.shape) :]), volume.dtype)
-    patch[inner] = volume[outer]
+    inside = volume[outer]
+    patch = np.zeros((*patches.patch, *volume.shape[len(patches.shape) :]), inside.dtype)
+    patch[inner] = inside
     return patch
+
+
+@functools.lru_cache(maxsize=4)
+def _importance(patch: tuple[int, ...]) -> Float[np.ndarray, "*patch"]:
+    impulse = np.zeros(patch)
+    impulse[tuple(n // 2 for n in patch)] = 1
+    weights = ndimage.gaussian_filter(impulse, [n / 8 for n in patch], 0, mode="constant", cval=0)
+    weights = (weights / (weights.max() / HIGHEST_WEIGHT)).astype(np.float32)
+    weights[weights == 0] = weights[weights > 0].min()
+    weights.setflags(write=False)
+    return weights
 
 
 def importance(patch: Sequence[int]) -> Float[np.ndarray, "*patch"]:
     """The weight of every voxel of a patch: a Gaussian of width patch/8 around its centre, scaled to a maximum of 10.
 
-    Where it underflows to 0 the smallest positive weight stands, so that every voxel counts.
+    Where it underflows to 0 the smallest positive weight stands, so that every voxel counts. The array is shared: read only.
     """
-    impulse = np.zeros(tuple(patch))
-    impulse[tuple(n // 2 for n in patch)] = 1
-    weights = ndimage.gaussian_filter(impulse, [n / 8 for n in patch], 0, mode="constant", cval=0)
-    weights = (weights / (weights.max() / HIGHEST_WEIGHT)).astype(np.float32)
-    weights[weights == 0] = weights[weights > 0].min()
-    return weights
+    return _importance(tuple(patch))
 
 
-def weight_sum(patches: Patches) -> Float[np.ndarray, "*grid"]:
-    """The sum of the weights of all patches at every voxel of the grid."""
-    weights, total = importance(patches.patch), np.zeros(patches.shape, np.float32)
-    for index in range(len(patches.starts)):
+def weight_sum(patches: Patches, box: tuple[slice, ...] | None = None) -> Float[np.ndarray, "*grid"]:
+    """The sum of the weights of all patches at every voxel of the grid, or of a box of it."""
+    box = tuple(slice(0, n) for n in patches.shape) if box is None else box
+    weights, total = importance(patches.patch), np.zeros([s.stop - s.start for s in box], np.float32)
+    low, high = (np.array([getattr(s, end) for s in box]) for end in ("start", "stop"))
+    first = np.array(patches.starts) - np.array(patches.before)
+    for index in np.flatnonzero(((first < high) & (first + np.array(patches.patch) > low)).all(1)).tolist():
         outer, inner = patches.overlap(index)
-        total[outer] += weights[inner]
+        here, there = [], []
+        for o, i, b in zip(outer, inner, box, strict=True):
+            start, stop = max(o.start, b.start), min(o.stop, b.stop)
+            here.append(slice(start - o.start + i.start, stop - o.start + i.start))
+            there.append(slice(start - b.start, stop - b.start))
+        total[tuple(there)] += weights[tuple(here)]
     return total
 
 

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from .files import NIFTI_SUFFIXES
 from .geometry import Geometry
+from .large import release, row_blocks, zeros
 from .resampling import Scheme, coarse_axis, resample_image, resample_labels, resample_rows, resampled_shape
 
 RESAMPLING = "resample_data_or_seg_to_shape"  # the only resampling that the rules of resampling.py are those of
@@ -135,10 +136,14 @@ def to_grid(image: Float[np.ndarray, "*space i"], geometry: Geometry, plan: Plan
         raise ValueError(f"image: expected {len(plan.normalisation)} channels as the model has, got {image.shape[-1]}")
     volume, spacing = _forward(image, geometry, plan), _spacing(geometry, plan)
     full = volume.shape[:-1]
-    inside = ndimage.binary_fill_holes((volume != 0).any(-1))
+    inside = (volume != 0).any(-1)
+    inside = inside if inside.all() else ndimage.binary_fill_holes(inside)
     box = _bounding_box(inside)
     volume, inside = volume[box], inside[box]
-    volume = np.stack([_normalise(volume[..., c], inside, **channel) for c, channel in enumerate(plan.normalisation)], -1)
+    normalised = np.empty(volume.shape, np.float32)
+    for c, channel in enumerate(plan.normalisation):
+        _normalise(volume[..., c], inside, normalised[..., c], **channel)
+    volume = normalised
     target = plan.target_spacing(spacing)
     shape = resampled_shape(volume.shape[:-1], spacing, target)
     if min(shape) < 1:
@@ -175,18 +180,33 @@ def from_grid(
     `finish` takes resampled slabs `[*slab c]` and gives what is kept of them, with any last axes. Values are resampled as
     logits are, or taken from the `nearest` voxel where they are infinite, NaN or numbers of things.
     """
-    result: np.ndarray | None = None
+    kept = finish(np.zeros((1, 1, 1, array.shape[-1]), array.dtype)).shape[3:]
+    result = zeros((*grid.geometry.size, *kept), dtype)
+    to_image(array, grid, finish, result, outside=outside, nearest=nearest)
+    return result
+
+
+def to_image(
+    array: Num[np.ndarray, "*grid c"],
+    grid: Grid,
+    finish: Callable[[np.ndarray], np.ndarray],
+    result: Num[np.ndarray, "..."],
+    *,
+    outside: float | Sequence[float],
+    nearest: bool = False,
+) -> None:
+    """`from_grid` into an array of the image's own axes that is there already."""
+    view = _forward(result, grid.geometry, grid.plan)
+    if grid.native_shape != grid.full:
+        result[...] = outside
     scheme, native = grid.logit_scheme, grid.native_shape
     scheme = scheme._replace(order=0, order_apart=0) if nearest else scheme
+    start = grid.box[0].start
     for rows in _slabs(native, array.shape[-1]):
         slab = finish(resample_rows(array, native, scheme, rows=rows))
-        if result is None:
-            result = np.empty((*grid.full, *slab.shape[3:]), dtype)
-            result[...] = outside
-        start = grid.box[0].start
-        result[start + rows.start : start + rows.stop, grid.box[1], grid.box[2]] = slab
-    assert result is not None
-    return _backward(result, grid)
+        view[start + rows.start : start + rows.stop, grid.box[1], grid.box[2]] = slab
+        release(array)
+        release(result)
 
 
 def points_on_grid(points: Int[np.ndarray, "n rank"], grid: Grid) -> Int[np.ndarray, "n 3"]:
@@ -202,11 +222,14 @@ def points_on_grid(points: Int[np.ndarray, "n rank"], grid: Grid) -> Int[np.ndar
             f"pixel list: expected {len(size)} indices inside the image ({' x '.join(map(str, size))}), got "
             f"{','.join(map(str, points[np.argmin(inside)]))}"
         )
-    numbers = np.arange(math.prod(size)).reshape(*size, 1)
-    place = np.empty(math.prod(size), np.int64)
-    place[_forward(numbers, grid.geometry, grid.plan).reshape(-1)] = np.arange(len(place))
-    wanted = place[np.ravel_multi_index(tuple(points.T), size)]
-    found = np.stack(np.unravel_index(wanted, grid.full), -1) - [s.start for s in grid.box]
+    found = np.zeros((len(points), 3), np.int64)
+    for axis, n in enumerate(size):
+        along = np.arange(n).reshape([n if a == axis else 1 for a in range(len(size) + 1)])
+        places = _forward(np.broadcast_to(along, (*size, 1)), grid.geometry, grid.plan)
+        if n > 1:  # the numbers change along one axis of the grid alone, upwards or downwards
+            there = int(np.flatnonzero(places.strides[:3])[0])
+            found[:, there] = points[:, axis] if places[0, 0, 0, 0] == 0 else n - 1 - points[:, axis]
+    found -= [s.start for s in grid.box]
     outside = ((found < 0) | (found >= np.array(grid.native_shape))).any(1)
     if outside.any():
         raise ValueError(
@@ -221,12 +244,11 @@ def _slabs(shape: Sequence[int], channels: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, shape[0]))
 
 
-def _orientation(geometry: Geometry, *, back: bool = False) -> np.ndarray:
-    """From the file's axes to the nearest right-anterior-superior ones, or `back`."""
+def _orientation(geometry: Geometry) -> np.ndarray:
+    """From the file's axes to the nearest right-anterior-superior ones."""
     from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform  # late, as in geometry.py
 
-    ends = (io_orientation(geometry.affine), axcodes2ornt("RAS"))
-    return ornt_transform(*(ends[::-1] if back else ends))
+    return ornt_transform(io_orientation(geometry.affine), axcodes2ornt("RAS"))
 
 
 def _turn(volume: Num[np.ndarray, "x y z *rest"], orientation: np.ndarray) -> Num[np.ndarray, "..."]:
@@ -235,24 +257,13 @@ def _turn(volume: Num[np.ndarray, "x y z *rest"], orientation: np.ndarray) -> Nu
     return apply_orientation(volume, orientation)
 
 
-def _forward(array: Num[np.ndarray, "*space i"], geometry: Geometry, plan: Plan) -> Num[np.ndarray, "z y x i"]:
-    """Axes as the plan has them."""
+def _forward(array: Num[np.ndarray, "..."], geometry: Geometry, plan: Plan) -> Num[np.ndarray, "z y x *rest"]:
+    """A view of an array of the image with the axes that the plan has, any last axes behind them."""
     volume = array if geometry.rank == 3 else array[:, :, None] if geometry.kind == "nifti" else array.swapaxes(0, 1)[:, :, None]
     if plan.reorient and geometry.rank == 3:
         volume = _turn(volume, _orientation(geometry))
-    volume = volume.transpose(2, 1, 0, 3)
-    return volume.transpose(*plan.transpose, 3)
-
-
-def _backward(array: Num[np.ndarray, "z y x *rest"], grid: Grid) -> Num[np.ndarray, "..."]:
-    geometry, plan = grid.geometry, grid.plan
-    rest = tuple(range(3, array.ndim))
-    volume = array.transpose(*np.argsort(plan.transpose), *rest).transpose(2, 1, 0, *rest)
-    if plan.reorient and geometry.rank == 3:
-        volume = _turn(volume, _orientation(geometry, back=True))
-    if geometry.rank == 2:
-        volume = volume[:, :, 0] if geometry.kind == "nifti" else volume[:, :, 0].swapaxes(0, 1)
-    return np.ascontiguousarray(volume)
+    rest = tuple(range(3, volume.ndim))
+    return volume.transpose(2, 1, 0, *rest).transpose(*plan.transpose, *rest)
 
 
 def _spacing(geometry: Geometry, plan: Plan) -> tuple[float, ...]:
@@ -284,26 +295,31 @@ def _bounding_box(inside: Bool[np.ndarray, "*space"]) -> tuple[slice, ...]:
 def _normalise(
     values: Float[np.ndarray, "*space"],
     inside: Bool[np.ndarray, "*space"],
+    result: Float[np.ndarray, "*space"],
     *,
     scheme: str,
     use_mask: bool,
     intensity: Mapping[str, float] | None,
-) -> Float[np.ndarray, "*space"]:
-    """One channel by nnU-Net's scheme of this name, float32."""
+) -> None:
+    """One channel by nnU-Net's scheme of this name, into `result`; what computes in float64 does so by rows."""
     values = values.astype(np.float32)
     if scheme == "CTNormalization":
         assert intensity is not None
-        clipped = np.clip(values, intensity["percentile_00_5"], intensity["percentile_99_5"])
-        return ((clipped - intensity["mean"]) / max(intensity["std"], 1e-8)).astype(np.float32)
-    if scheme == "ZScoreNormalization":
+        for rows in row_blocks(values.shape):
+            clipped = np.clip(values[rows], intensity["percentile_00_5"], intensity["percentile_99_5"])
+            result[rows] = (clipped - intensity["mean"]) / max(intensity["std"], 1e-8)
+    elif scheme == "ZScoreNormalization":
         chosen = values[inside] if use_mask and inside.any() else values
-        scaled = (values - chosen.mean(dtype=np.float64)) / max(chosen.std(dtype=np.float64), 1e-8)
-        return (np.where(inside, scaled, values) if use_mask else scaled).astype(np.float32)
-    if scheme == "RescaleTo01Normalization":
-        shifted = values - values.min()
-        return shifted / np.float32(max(float(shifted.max()), 1e-8))
-    if scheme == "RGBTo01Normalization":
+        mean, width = chosen.mean(dtype=np.float64), max(chosen.std(dtype=np.float64), 1e-8)
+        for rows in row_blocks(values.shape):
+            scaled = (values[rows] - mean) / width
+            result[rows] = np.where(inside[rows], scaled, values[rows]) if use_mask else scaled
+    elif scheme == "RescaleTo01Normalization":
+        np.subtract(values, values.min(), out=result)
+        result /= np.float32(max(float(result.max()), 1e-8))
+    elif scheme == "RGBTo01Normalization":
         if values.min() < 0 or values.max() > 255:
             raise ValueError(f"image: expected values 0..255 for RGBTo01Normalization, got {values.min():g} to {values.max():g}")
-        return values / np.float32(255)
-    return values
+        np.divide(values, np.float32(255), out=result)
+    else:
+        result[...] = values

@@ -11,9 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int, Integer, Num
 
+from .large import row_blocks
+
 NORMALISATIONS = ("zscore", "fixed", "minmax", "none")
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _LEAST_STD = 1e-8
+LARGE = 2**24  # numbers of a picture; a larger one is prepared where it is looked at
 IGNORED = -1  # the label of pixels that carry no loss
 
 Padding = Literal["edge", "constant"]
@@ -101,6 +104,71 @@ class Preprocessing:
             width = prepared.max(axis=axes) - shift
             width = np.where(width > 0, width, 1.0)
         return (prepared - shift.astype(np.float32)) / width.astype(np.float32)
+
+    def prepare(self, array: Num[np.ndarray, "*space i"]) -> "Float[np.ndarray, '*space j'] | PreparedInParts":
+        """`apply`, or the same part by part for a picture so large that it should not lie in memory twice.
+
+        ValueError as there.
+        """
+        return PreparedInParts(array, self) if array.ndim == 3 and array.size > LARGE else self.apply(array)
+
+
+class PreparedInParts:
+    """A large picture that is prepared where it is looked at: `picture[rows, columns]` is float32 with the network's channels.
+
+    Means and deviations are those of the whole picture, summed up in float64 over blocks of rows.
+    """
+
+    def __init__(self, array: Num[np.ndarray, "h w i"], settings: Preprocessing) -> None:
+        match_channels(array[:1, :1], settings.channels)  # names what does not fit
+        self.array, self.shape, self.ndim = array, (*array.shape[:2], settings.channels), 3
+        self.size = array.shape[0] * array.shape[1] * settings.channels
+        self._settings = settings
+        self._clip = None if settings.clip is None else self._percentiles(settings.clip)
+        if settings.normalise == "fixed":
+            shift, width = np.array(settings.mean), np.array(settings.std)
+        elif settings.normalise == "none":
+            shift, width = np.zeros(1), np.ones(1)
+        else:
+            shift, width = self._moments() if settings.normalise == "zscore" else self._range()
+        self._shift, self._width = shift.astype(np.float32), width.astype(np.float32)
+
+    def __getitem__(self, box: Any) -> Float[np.ndarray, "h w j"]:
+        return (self._scaled(box) - self._shift) / self._width
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or np.float32)
+
+    def _matched(self, box: Any) -> Float[np.ndarray, "h w j"]:
+        return match_channels(self.array[box], self.shape[2])
+
+    def _scaled(self, box: Any) -> Float[np.ndarray, "h w j"]:
+        values = self._matched(box)
+        if self._clip is not None:
+            values = np.clip(values, *self._clip)
+        return values / np.float32(self._settings.scale)
+
+    def _percentiles(self, clip: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Of one channel at a time."""
+        found = []
+        for channel in range(self.shape[2]):
+            values = [self._matched(rows)[..., channel] for rows in row_blocks(self.shape)]
+            found.append(np.percentile(np.concatenate(values), clip))
+        low, high = np.array(found, np.float32).T
+        return low, high
+
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        count = self.shape[0] * self.shape[1]
+        blocks = list(row_blocks(self.shape))
+        mean = sum(self._scaled(rows).sum((0, 1), dtype=np.float64) for rows in blocks) / count
+        squares = sum(np.square(self._scaled(rows) - mean).sum((0, 1)) for rows in blocks)
+        return mean, np.maximum(np.sqrt(squares / count), _LEAST_STD)
+
+    def _range(self) -> tuple[np.ndarray, np.ndarray]:
+        ends = [(part.min((0, 1)), part.max((0, 1))) for part in map(self._scaled, row_blocks(self.shape))]
+        low = np.min([end[0] for end in ends], 0).astype(np.float64)
+        width = np.max([end[1] for end in ends], 0) - low
+        return low, np.where(width > 0, width, 1.0)
 
 
 def match_channels(array: Num[np.ndarray, "*space i"], channels: int) -> Float[np.ndarray, "*space j"]:

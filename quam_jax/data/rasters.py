@@ -99,7 +99,7 @@ def _open(raw: bytes, path: Path, *, suffix: str, limit: int) -> PillowImage.Ima
         count = picture.width * picture.height * len(picture.getbands())
         if count > limit:
             size = f"{picture.width} x {picture.height} pixels"
-            raise ValueError(f"{size}, {count:,} values, are more than the {limit:,} allowed")
+            raise ValueError(f"{size}, {count:,} values, are more than the {limit:,} allowed; cut it into parts")
         pages = getattr(picture, "n_frames", 1)
         if pages != 1:
             raise ValueError(f"it has {pages} pages; store one page a file")

@@ -1,6 +1,7 @@
 """Image and mask files to arrays with their geometry; maps.py writes arrays back.
 
-Images come as float32 [*space i], intensities as stored: nothing is scaled but by the file's own scl_slope.
+Images come as float32 [*space i], intensities as stored: nothing is scaled but by the file's own scl_slope. Large pictures may
+be kept in the type that they are stored in.
 Masks come as int32 [*space]. NIfTI axes are the file's i, j, k; raster axes are rows, columns. Bad files are
 a ValueError of one line that names the file.
 """
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int, Num
 
 from .files import IMAGE_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, RASTER_SUFFIXES, image_suffix, read_bytes
 from .geometry import Geometry, require_same_grid
 from .itk import decode_itk
 from .nifti import decode_nifti
+from .preprocess import LARGE
 from .rasters import decode_raster, decode_raster_labels
 
 DEFAULT_LIMIT = 2**29  # values of one file: 2 GiB as float32
@@ -27,17 +29,18 @@ _SHOWN = 8
 class Image(NamedTuple):
     """An image as read: `array` holds raw intensities, `sha256` is that of the file's bytes."""
 
-    array: Float[np.ndarray, "*space i"]
+    array: Num[np.ndarray, "*space i"]
     geometry: Geometry
     path: Path
     sha256: str
 
 
-def read_image(path: str | Path, *, limit: int = DEFAULT_LIMIT) -> Image:
+def read_image(path: str | Path, *, limit: int = DEFAULT_LIMIT, small_types: bool = False) -> Image:
     """Read a NIfTI or raster image as float32 [*space i] with its geometry.
 
     A NIfTI image has the spatial axes of the file less trailing ones of length 1 (kept in the geometry),
-    channels from axis 4; a raster one has one channel or three (see rasters.py). ValueError for a missing,
+    channels from axis 4; a raster one has one channel or three (see rasters.py). With `small_types` large pictures of 8 or 16
+    bits stay integers, which take less memory. ValueError for a missing,
     damaged, truncated or misnamed file, more than `limit` values, and NaN or infinity.
     """
     path = Path(path)
@@ -47,21 +50,22 @@ def read_image(path: str | Path, *, limit: int = DEFAULT_LIMIT) -> Image:
     else:
         decode = decode_nifti if suffix in NIFTI_SUFFIXES else decode_raster
         values, geometry = decode(raw, path, suffix=suffix, limit=limit)
+    kept = small_types and values.dtype.kind in "ui" and values.dtype.itemsize <= 2 and values.ndim == 3 and values.size > LARGE
     with np.errstate(over="ignore", invalid="ignore"):
-        array = np.ascontiguousarray(values, np.float32)
+        array = np.ascontiguousarray(values, None if kept else np.float32)
     if values.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
         bad = array.size - int(np.count_nonzero(finite))
         raise ValueError(f"{path}: {bad:,} of {array.size:,} values are NaN or infinite")
     return Image(array, geometry, path, hashlib.sha256(raw).hexdigest())
 
 
-def read_channels(paths: Sequence[str | Path], *, limit: int = DEFAULT_LIMIT) -> Image:
+def read_channels(paths: Sequence[str | Path], *, limit: int = DEFAULT_LIMIT, small_types: bool = False) -> Image:
     """Read one image whose channels lie in several files on one grid (one path: the same as read_image).
 
     `path` and `geometry` are those of the first file; `sha256` is taken over the files' digests in order.
     ValueError as for read_image, and for files on different grids.
     """
-    images = [read_image(path, limit=limit) for path in paths]
+    images = [read_image(path, limit=limit, small_types=small_types) for path in paths]
     if not images:
         raise ValueError("an image needs at least one file, got none")
     if len(images) == 1:

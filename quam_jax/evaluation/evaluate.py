@@ -10,6 +10,7 @@ so rows make a table: `dice_consensus`, `ece_raters`, `total/pcc`, `total/pcc_ba
 - `_image` marks failure detection within one image; pooled figures come from merging `ranking.ErrorCounts`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -25,6 +26,7 @@ from .segmentation import SegmentationSettings, mean_of_known, segmentation_figu
 
 Row = dict[str, float | str]
 
+MOST = 2**23  # pixels of a picture that figures of maps and probabilities are taken from
 ONE_RATER = "one rater: agreement with rater disagreement is not defined"
 
 
@@ -61,8 +63,10 @@ def evaluate(
     segmentation) are left out; `classes` counts only without probabilities. `band` and
     `tolerance` are in the unit of `spacing`, pixels without one. `empty` is what Dice, IoU and surface
     figures get where both masks are empty. With a single rater the agreement columns are left out and the
-    row holds a text under "note". Raises ValueError, naming the array, for shapes that do not fit, labels
-    outside 0..c-1, or values that are not finite.
+    row holds a text under "note". Of a picture of more than MOST pixels the figures of maps, probabilities and
+    samples are those of every n-th row and column, which a text under "pixels" says; those of the segmentation
+    are of all. Raises ValueError, naming the array, for shapes that do not fit, labels outside 0..c-1, or values
+    that are not finite.
     """
     raters = _as_labels(raters, "raters")
     segmentation = None if segmentation is None else _as_labels(segmentation, "segmentation")
@@ -70,19 +74,30 @@ def evaluate(
     if probabilities is not None:
         probabilities = np.asarray(probabilities)
         classes = probabilities.shape[-1]
-    _check(maps, raters, probabilities, segmentation, samples, classes)
+    _check_shapes(maps, raters, probabilities, segmentation, samples, classes)
+    row: Row = {"n_raters": float(len(raters))}
+    settings = SegmentationSettings(classes, spacing, tolerance, empty)
+    truth = consensus(raters, classes=classes, ties="smallest")
+    if segmentation is not None:
+        _check_labels({"segmentation": segmentation}, classes)
+        row |= segmentation_figures(segmentation, truth[None], settings=settings, suffix="consensus")
+        row |= segmentation_figures(segmentation, raters, settings=settings, suffix="raters")
+    step = _step(raters.shape[1:])
+    if step > 1:
+        some = (slice(None, None, step),) * 2
+        truth, raters, maps = truth[some], raters[:, *some], {name: np.asarray(values)[some] for name, values in maps.items()}
+        probabilities, segmentation = (None if one is None else one[some] for one in (probabilities, segmentation))
+        samples = None if samples is None else samples[:, *some]
+        spacing = [step * length for length in voxel_size(spacing, 2)]
+        row["pixels"] = f"figures of maps and probabilities from every {_ordinal(step)} row and column"
+    _check_values(maps, probabilities)
+    _check_labels({} if samples is None else {"samples": samples}, classes)
     # Whatever the precision of the network, figures are float64 from here on.
     probabilities = None if probabilities is None else probabilities.astype(np.float64)
     mean = rater_mean(raters, classes=classes)
-    truth = consensus(raters, classes=classes, ties="smallest")
     distance = contour_distance(truth, spacing=spacing)
     near = boundary_band(distance, width=band)
 
-    row: Row = {"n_raters": float(len(raters))}
-    settings = SegmentationSettings(classes, spacing, tolerance, empty)
-    if segmentation is not None:
-        row |= segmentation_figures(segmentation, truth[None], settings=settings, suffix="consensus")
-        row |= segmentation_figures(segmentation, raters, settings=settings, suffix="raters")
     if probabilities is not None:
         row |= _calibration(probabilities, raters, mean, near, bins)
         row |= _expectation(probabilities, raters, mean, spacing)
@@ -231,7 +246,16 @@ def _as_labels(array: np.ndarray, name: str) -> np.ndarray:
     return labels
 
 
-def _check(
+def _step(space: Sequence[int]) -> int:
+    """Every how many rows and columns of a picture are taken; all of small ones and of volumes."""
+    return 1 if len(space) != 2 or math.prod(space) <= MOST else math.ceil(math.sqrt(math.prod(space) / MOST))
+
+
+def _ordinal(number: int) -> str:
+    return f"{number}{ {2: 'nd', 3: 'rd'}.get(number, 'th') }"
+
+
+def _check_shapes(
     maps: Mapping[str, np.ndarray],
     raters: np.ndarray,
     probabilities: np.ndarray | None,
@@ -254,6 +278,9 @@ def _check(
             raise ValueError(f"{name}: expected pixels of shape {space} as the {first} has, got {got}")
     if classes < 2:
         raise ValueError(f"probabilities: expected at least 2 classes in the last axis, got {classes}")
+
+
+def _check_values(maps: Mapping[str, np.ndarray], probabilities: np.ndarray | None) -> None:
     numbers = {f"map {name}": values for name, values in maps.items()}
     for name, values in (numbers if probabilities is None else {"probabilities": probabilities, **numbers}).items():
         if not np.isfinite(values).all():
@@ -262,6 +289,9 @@ def _check(
         sums = probabilities.sum(axis=-1, dtype=np.float64)
         if probabilities.min() < 0 or np.abs(sums - 1).max() > 1e-3:
             raise ValueError(f"probabilities: expected >= 0 with sum 1 a pixel, got sums {sums.min():.4g}..{sums.max():.4g}")
-    for name, labels in {"segmentation": segmentation, "samples": samples}.items():
-        if labels is not None and np.size(labels) and (np.min(labels) < 0 or np.max(labels) >= classes):
+
+
+def _check_labels(given: Mapping[str, np.ndarray], classes: int) -> None:
+    for name, labels in given.items():
+        if np.size(labels) and (np.min(labels) < 0 or np.max(labels) >= classes):
             raise ValueError(f"{name}: expected labels 0..{classes - 1}, got {np.min(labels)}..{np.max(labels)}")

@@ -36,3 +36,11 @@ def bounding_box(mask: Shaped[np.ndarray, "*space"]) -> tuple[slice, ...]:
         used = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
         box.append(slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0))
     return tuple(box)
+
+
+def wider(box: Sequence[slice], margin: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
+    """A box with a margin of so many pixels along each axis, as far as the image of this shape goes."""
+    return tuple(
+        slice(max(part.start - more, 0), min(part.stop + more, length))
+        for part, more, length in zip(box, margin, shape, strict=True)
+    )

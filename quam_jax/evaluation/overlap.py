@@ -7,6 +7,8 @@ neither perfect nor wrong, and the choice moves tables (Metrics Reloaded, Maier-
 import numpy as np
 from jaxtyping import Float, Int, Integer, Shaped
 
+BLOCK = 2**22  # pixels that are counted at a time
+
 
 def dice(mask: Shaped[np.ndarray, "*space"], other: Shaped[np.ndarray, "*space"], *, empty: float = float("nan")) -> float:
     """Dice 2|A∩B| / (|A|+|B|) of the non-zero pixels; `empty` if both masks are empty."""
@@ -26,11 +28,15 @@ def confusion(
     """
     if np.shape(labels) != np.shape(other):
         raise ValueError(f"labels: expected two maps of one shape, got {np.shape(labels)} and {np.shape(other)}")
-    first, second = np.asarray(labels).ravel().astype(np.int64), np.asarray(other).ravel().astype(np.int64)
-    for one in (first, second):
+    for one in (np.asarray(labels), np.asarray(other)):
         if one.size and (one.min() < 0 or one.max() >= classes):
             raise ValueError(f"labels: expected 0..{classes - 1}, got {one.min()}..{one.max()}")
-    return np.bincount(first * classes + second, minlength=classes * classes).reshape(classes, classes)
+    first, second = np.asarray(labels).reshape(-1), np.asarray(other).reshape(-1)
+    counts = np.zeros(classes * classes, np.int64)
+    for start in range(0, first.size, BLOCK):
+        some = slice(start, start + BLOCK)
+        counts += np.bincount(first[some].astype(np.int64) * classes + second[some], minlength=classes * classes)
+    return counts.reshape(classes, classes)
 
 
 def class_dice(counts: Int[np.ndarray, "c c"], *, empty: float = float("nan")) -> Float[np.ndarray, " c"]:

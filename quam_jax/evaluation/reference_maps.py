@@ -5,6 +5,7 @@ any agreement only says "there is a boundary here": they give the band, the cova
 that show it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,8 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Real
 from scipy import ndimage, special
 
-from .geometry import voxel_size, within
+from .geometry import bounding_box, voxel_size, wider, within
 
+BLOCK = 2**22  # pixels that are worked on at a time
 BOUNDARY_SIGMA = 2.0  # pixels, or the unit of the spacing: the control that stands beside the maps of a case
 
 
@@ -41,13 +43,18 @@ def consensus(
     if ties == "foreground" and classes != 2:
         raise ValueError(f"ties: foreground needs two classes, got {classes}")
     raters = _checked(raters, classes)
-    most = np.zeros(raters.shape[1:], np.int32)
-    labels = np.zeros(raters.shape[1:], np.int32)
-    for label in range(classes):
-        votes = np.count_nonzero(raters == label, axis=0).astype(np.int32)
-        ahead = votes >= most if ties == "foreground" else votes > most
-        most, labels = np.maximum(most, votes), np.where(ahead, np.int32(label), labels)
-    return labels
+    found = np.zeros(raters.shape[1:], np.int32)
+    rows = max(1, BLOCK // max(1, found[:1].size))
+    for start in range(0, len(found), rows):
+        some = raters[:, start : start + rows]
+        most = np.zeros(some.shape[1:], np.int32)
+        labels = found[start : start + rows]
+        for label in range(classes):
+            votes = np.count_nonzero(some == label, axis=0).astype(np.int32)
+            ahead = votes >= most if ties == "foreground" else votes > most
+            most = np.maximum(most, votes)
+            labels[ahead] = label
+    return found
 
 
 def entropy_map(mean: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space"]:
@@ -73,18 +80,59 @@ def contour_distance(
     """
     labels = np.asarray(labels)
     size = voxel_size(spacing, labels.ndim)
-    names, index = np.unique(labels, return_inverse=True)
+    names = np.unique(labels)
     if names.size < 2:
         return np.full(labels.shape, np.inf)
-    index = index.reshape(labels.shape)
+    index = np.searchsorted(names, labels) if names.size > 2**7 else np.zeros(labels.shape, np.int8)
+    if names.size <= 2**7:
+        for number, name in enumerate(names[1:], start=1):
+            index[labels == name] = number
     distance = np.zeros(labels.shape)
-    for number, box in enumerate(ndimage.find_objects(index + 1)):
+    for number, box in enumerate(ndimage.find_objects(index.astype(np.int32) + 1)):
         # One pixel of margin is enough: what lies further out has a nearer pixel of another label in it.
         wide = tuple(
             slice(max(part.start - 1, 0), min(part.stop + 1, length)) for part, length in zip(box, labels.shape, strict=True)
         )
-        distance[wide] += ndimage.distance_transform_edt(index[wide] == number, sampling=size)
+        _add_distance(distance[wide], index[wide] == number, size)
     return distance
+
+
+def _add_distance(total: Float[np.ndarray, "*space"], mask: Bool[np.ndarray, "*space"], size: Float[np.ndarray, " rank"]) -> None:
+    """Add the distance of every set pixel to the nearest one that is not, by rows: SciPy's own takes many times the memory."""
+    nearest = ndimage.distance_transform_edt(mask, sampling=size, return_distances=False, return_indices=True)
+    rows = max(1, BLOCK // max(1, mask[:1].size))
+    for start in range(0, len(mask), rows):
+        places = np.indices((min(rows, len(mask) - start), *mask.shape[1:]), dtype=np.int32)
+        places[0] += start
+        offsets = (nearest[:, start : start + rows] - places).astype(np.float64)
+        offsets *= size.reshape(-1, *(1,) * mask.ndim)
+        total[start : start + rows] += np.sqrt(np.square(offsets).sum(0))
+
+
+def contour_band(
+    labels: Integer[np.ndarray, "*space"], width: float, *, spacing: Sequence[float] | None = None
+) -> Int[np.ndarray, " n"]:
+    """Flat indices of the pixels at most `width` from the contour (see `contour_distance`), some rows at a time.
+
+    Memory is that of a block of rows: what decides lies within the width.
+    """
+    size = voxel_size(spacing, labels.ndim)
+    reach = [int(width / length) + 1 for length in size]
+    rows = max(1, BLOCK // max(1, math.prod(labels.shape[1:])))
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(labels), rows):
+        stop = min(start + rows, len(labels))
+        first = max(0, start - reach[0])
+        seen = labels[first : min(len(labels), stop + reach[0])]
+        other = seen != seen.reshape(-1)[0]
+        if not other.any():
+            continue
+        box = wider(bounding_box(other), reach, seen.shape)
+        near = np.argwhere(contour_distance(seen[box], spacing=size.tolist()) <= width) + [first, *[0] * (labels.ndim - 1)]
+        near += [part.start for part in box]
+        near = near[(near[:, 0] >= start) & (near[:, 0] < stop)]
+        found.append(np.ravel_multi_index(tuple(near.T), labels.shape))
+    return np.concatenate(found)
 
 
 def boundary_band(distance: Float[np.ndarray, "*space"], *, width: float) -> Bool[np.ndarray, "*space"]:

@@ -1,6 +1,6 @@
 """Where the epistemic mass lies: the connected regions of a map, with what the other maps say inside them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +71,27 @@ def find_regions(
         member = parts[box] == part
         regions.append(_describe(label, box, member, values[box], {name: array[box][member] for name, array in maps.items()}))
     return FoundRegions(regions, count, labels[parts])
+
+
+def enlarged(region: Region, factor: int) -> Region:
+    """A region of a picture whose sides were divided by `factor`, in pixels of the picture; its peak is the first of a block."""
+    if factor == 1:
+        return region
+    return region._replace(
+        peak=tuple(place * factor for place in region.peak),
+        pixels=region.pixels * factor**2,
+        mass=region.mass * factor**2,
+        total=None if region.total is None else region.total * factor**2,
+    )
+
+
+def enlarged_labels(labels: Int[np.ndarray, "*reduced"], factor: int, full: Sequence[int]) -> Int[np.ndarray, "*space"]:
+    """A label map of a picture whose sides were divided by `factor`, back in its `full` size."""
+    if factor == 1:
+        return labels
+    for axis, size in enumerate(full):
+        labels = np.repeat(labels, factor, axis)[(slice(None),) * axis + (slice(size),)]
+    return labels
 
 
 def slice_disagreement(labels: Integer[np.ndarray, "i j k"]) -> Bool[np.ndarray, "i j k"]:

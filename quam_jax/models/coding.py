@@ -39,6 +39,11 @@ class Coding:
         return Coding(plan.labels, plan.regions, plan.regions_order)
 
     @property
+    def classes(self) -> int:
+        """Classes of the search."""
+        return self.labels if self.channel_regions is None else 2 ** len(self.channel_regions)
+
+    @property
     def subsets(self) -> Int[np.ndarray, "c r"]:
         """Which regions make up each class: the binary digits of its number."""
         count = len(self.channel_regions or ())

@@ -15,12 +15,16 @@ from .layers import TITLES, Layers
 MOST_CLASSES = 6  # columns of the table of sizes
 
 
-def map_rows(layers: Layers) -> list[tuple[str, list[str]]]:
+def map_rows(case: Case, layers: Layers) -> list[tuple[str, list[str]]]:
     """Per map: mean over the image, mean inside the prediction, largest value, in nats."""
     arrays = layers.arrays
     inside = arrays["segmentation"] > 0 if "segmentation" in arrays else np.zeros(layers.space, bool)
     rows = []
     for name in layers.maps:
+        stored = _whole(case, layers, "maps").get(name)
+        if isinstance(stored, list) and len(stored) == 3:
+            rows.append((TITLES[name], [tables.show(number(v), 4) for v in stored]))
+            continue
         values = np.asarray(arrays[name], np.float64)
         known = values[np.isfinite(values)]
         within = values[inside & np.isfinite(values)]
@@ -49,11 +53,12 @@ def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
     models = [("prediction", arrays["segmentation"])]
     models += [(f"adversarial: {name}", arrays["adversarial"][i]) for i, name in enumerate(layers.adversarial)]
     raters = [(f"rater: {name}", arrays["raters"][i]) for i, name in enumerate(layers.raters)]
-    counts = {name: np.bincount(np.maximum(mask, 0).ravel()) for name, mask in models + raters}
+    whole = _whole(case, layers, "sizes")
+    counts = {name: _label_counts(whole.get(name), mask, layers.factor) for name, mask in models + raters}
     present = sorted({k for seen in counts.values() for k in np.flatnonzero(seen).tolist() if k > 0})
     present = present[:MOST_CLASSES]
     millilitres = layers.unit == "mm" and len(layers.space) == 3
-    cell = math.prod(layers.spacing) / (1000 if millilitres else 1)
+    cell = math.prod(length / layers.factor for length in layers.spacing) / (1000 if millilitres else 1)
     structures = _structures(case)
 
     def size(name: str, label: int) -> float:
@@ -72,6 +77,20 @@ def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
         "interval": interval if any(interval) else None,
         "unit": words[len(layers.space) - 2],
     }
+
+
+def _whole(case: Case, layers: Layers, what: str) -> Mapping[str, Any]:
+    """Figures over all pixels of an image that is shown reduced; empty for others."""
+    stored = case.record.get("reduced") if layers.factor > 1 else None
+    found = stored.get(what) if isinstance(stored, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _label_counts(stored: object, mask: np.ndarray, factor: int) -> np.ndarray:
+    """Pixels of every label, as stored or as in a mask that is shown."""
+    if isinstance(stored, list) and all(isinstance(count, int) for count in stored):
+        return np.array(stored, np.int64)
+    return np.bincount(np.maximum(mask, 0).ravel()) * factor**2
 
 
 def volume_interval(case: Case, label: int, *, classes: int) -> str:

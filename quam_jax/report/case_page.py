@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.regions import Region, find_regions
+from ..evaluation.regions import Region, enlarged, find_regions
 from . import case_numbers, case_pictures, figures, plots
 from .folder import Case, Run
-from .layers import TITLES, Layers, Scales, read_layers
+from .layers import TITLES, Layers, Scales, largest_of, read_layers
 
 MOST_REGIONS = 8  # of the list
 REGION_SHARE = 0.25  # of the epistemic scale: the threshold of the region list
@@ -79,8 +79,10 @@ def _pictures(run: Run, case: Case, layers: Layers, scales: Scales) -> dict[str,
     region_count = 0
     if "epistemic" in arrays and threshold > 0:
         regions, region_count, _ = find_regions(arrays, threshold=threshold, limit=MOST_REGIONS)
+    marks = [case_pictures.place_mark(r.peak, planes[0], space) for r in regions]
+    regions = [enlarged(region, layers.factor) for region in regions]
     return {
-        "space": space,
+        "space": layers.full,
         "planes": [case_pictures.draw_plane(plane, layers, scales, limits=limits) for plane in planes],
         "slices": planes[0].slices if planes[0].axis is not None else None,
         "slice_count": space[-1],
@@ -89,15 +91,15 @@ def _pictures(run: Run, case: Case, layers: Layers, scales: Scales) -> dict[str,
         "has_image": "image" in arrays,
         "adversarial": [(n, plots.member_class(n, i)) for i, n in enumerate(layers.adversarial)],
         "maps": layers.maps,
-        "figures": _outline_figures(layers) + _map_figures(run, layers, scales),
+        "figures": _outline_figures(layers) + _map_figures(run, case, layers, scales),
         "bars": {name: _bar(name, scales) for name in layers.maps},
-        "numbers": case_numbers.map_rows(layers),
+        "numbers": case_numbers.map_rows(case, layers),
         "share": case_numbers.epistemic_share(layers),
         "sizes": case_numbers.size_table(case, layers),
         "regions": regions,
         "region_count": region_count,
         "region_threshold": threshold,
-        "marks": [case_pictures.place_mark(r.peak, planes[0], space) for r in regions],
+        "marks": marks,
         "thumb": case_pictures.draw_thumbnail(planes[0], layers, scales, limits=limits),
     }
 
@@ -141,7 +143,7 @@ def _outline_figures(layers: Layers) -> list[dict[str, Any]]:
     return [{"layer": None, **figure} for figure in found]
 
 
-def _map_figures(run: Run, layers: Layers, scales: Scales) -> list[dict[str, Any]]:
+def _map_figures(run: Run, case: Case, layers: Layers, scales: Scales) -> list[dict[str, Any]]:
     """A picture a map; every outline can be laid over it."""
     optional = ["reference"] if "segmentation" in layers.arrays else []
     optional += ["raters"] if layers.raters else []
@@ -159,7 +161,7 @@ def _map_figures(run: Run, layers: Layers, scales: Scales) -> list[dict[str, Any
             "layer": name,
             "contours": optional,
             "text": texts.get(name, ""),
-            "extreme": _extreme(layers.arrays[name], scales.of(name)),
+            "extreme": _extreme(layers.arrays[name], scales.of(name), largest_of(case, name)),
         }
         for name in layers.maps
     ]
@@ -178,11 +180,11 @@ def _bar(layer: str, scales: Scales) -> dict[str, str]:
     return {"css": css, "middle": f"{scale.high / 2:.3g}", "top": top, "why": why}
 
 
-def _extreme(values: np.ndarray, scale: figures.Scale) -> str:
+def _extreme(values: np.ndarray, scale: figures.Scale, largest: float | None) -> str:
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return "No finite value."
-    text = f"Largest value {finite.max():.3g}."
+    text = f"Largest value {finite.max() if largest is None else largest:.3g}."
     above = float((finite > scale.high * (1 + 1e-6)).mean())
     if above:
         text += f" {100 * above:.2g} % of the pixels lie above the scale and have its last colour."

@@ -22,7 +22,7 @@ from .case_numbers import plain
 from .case_page import build_case
 from .figures import round_up
 from .folder import Run, load_array, number, read_run
-from .layers import TITLES, Scales
+from .layers import TITLES, Scales, largest_of
 from .overview_page import build_overview, case_line, case_state
 
 NAME = "report.html"
@@ -77,7 +77,7 @@ def survey(run: Run) -> Scales:
         epistemic = load_array(case, "epistemic")
         if epistemic is not None:
             finite = epistemic[np.isfinite(epistemic)]
-            largest = max(largest, float(finite.max(initial=0.0)))
+            largest = max(largest, float(finite.max(initial=0.0)), largest_of(case, "epistemic") or 0.0)
         for name in ("segmentation", "raters") if not given else ():
             labels = load_array(case, name)
             if labels is not None:

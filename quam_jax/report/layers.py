@@ -40,8 +40,9 @@ class Scales:
 class Layers:
     """The arrays of a case on one grid of two or three axes, with the names of what is stacked in them.
 
-    `problems` are sentences about arrays that cannot be used, `reduced` one about axes that are not shown.
-    `unit` is "mm" where `spacing` is in millimetres and "pixels" where it is 1.
+    `problems` are sentences about arrays that cannot be used, `reduced` one about what is not shown. `unit` is "mm" where
+    `spacing` is in millimetres and "pixels" where it is that of an image without any. A pixel of the arrays stands for
+    `factor` x `factor` of the image, whose sides are `full`, and `spacing` is that of the arrays.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -52,6 +53,8 @@ class Layers:
     raters: tuple[str, ...]
     problems: tuple[str, ...]
     reduced: str | None
+    factor: int = 1
+    full: tuple[int, ...] = ()
 
     @property
     def maps(self) -> list[str]:
@@ -76,16 +79,46 @@ def read_layers(case: Case) -> Layers:
         problems.append(f"Not in the report data: {', '.join(absent)}.")
     space = _space(arrays)
     spacing, unit = spacing_of(case, len(space))
+    factor, full = reduction_of(case, space)
+    if factor > 1:
+        sides = " x ".join(map(str, full))
+        reduced = (
+            f"Shown at 1/{factor} of the image's {sides} pixels; the files keep every pixel. Figures are those of all pixels, "
+            "regions those of the reduced map."
+        )
     return Layers(
         arrays=arrays,
         space=space,
-        spacing=spacing,
+        spacing=tuple(factor * length for length in spacing),
         unit=unit,
         adversarial=_names(arrays, "adversarial", "model"),
         raters=_names(arrays, "raters", "rater"),
         problems=tuple(problems),
         reduced=reduced,
+        factor=factor,
+        full=full,
     )
+
+
+def reduction_of(case: Case, space: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """How many pixels of the image, along each side, a pixel of the arrays of sides `space` stands for; the image's own sides."""
+    record, image = case.record.get("reduced"), case.record.get("image")
+    factor = record.get("factor") if isinstance(record, Mapping) else None
+    sides = image.get("shape") if isinstance(image, Mapping) else None
+    if isinstance(factor, int) and factor > 1 and isinstance(sides, list) and len(sides) == len(space):
+        full = tuple(int(n) if isinstance(n, int) else 0 for n in sides)
+        if tuple(-(-n // factor) for n in full) == space:
+            return factor, full
+    return 1, space
+
+
+def largest_of(case: Case, name: str) -> float | None:
+    """The largest value of a map over all pixels of an image that is shown reduced; None for others."""
+    record = case.record.get("reduced")
+    maps = record.get("maps") if isinstance(record, Mapping) else None
+    stored = maps.get(name) if isinstance(maps, Mapping) else None
+    value = number(stored[2]) if isinstance(stored, list) and len(stored) == 3 else math.nan
+    return value if math.isfinite(value) else None
 
 
 def rater_entropy(raters: Num[np.ndarray, " a *space"]) -> Float[np.ndarray, "*space"]:

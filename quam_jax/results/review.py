@@ -13,11 +13,11 @@ from ..data.colour_tables import write_colour_tables
 from ..data.maps import write_map
 from ..data.records import write_json, write_table
 from ..data.volumes import read_image
-from ..evaluation.regions import Region, find_regions
+from ..evaluation.regions import Region, enlarged, enlarged_labels, find_regions
 from ..report.case_page import REGION_SHARE
 from ..report.folder import Run, load_arrays, read_run
 from ..report.html import survey
-from ..report.layers import spacing_of
+from ..report.layers import reduction_of, spacing_of
 from .ranking import CASE_CRITERIA, REGION_CRITERIA, case_criteria, order_by, region_criteria
 
 MOST_LABELS = 255  # of one label map; a palette picture has no more
@@ -46,10 +46,11 @@ def rank_run(
     """Order the cases and regions of a run by criteria of ranking.py and write the review list into `out`.
 
     The first share `top` of the cases (rounded up) is marked as suggested. Regions are connected pixels of at least `threshold`
-    nats of epistemic uncertainty (0: a quarter of the scale of the report) and `least` pixels. Written are cases.csv,
-    regions.csv, ranking.json, a label map CASE_desc-review_dseg of every case with regions (label 1 is its most worthwhile
-    region) with colour tables. `progress(name, done, total)` is called first with nothing done and after each case. ValueError
-    for a folder that is no run, unknown criteria, settings out of range, or where no case can be ranked.
+    nats of epistemic uncertainty (0: a quarter of the scale of the report) and `least` pixels; those of a large picture are found
+    on the reduced map that the report shows. Written are cases.csv, regions.csv, ranking.json, a label map
+    CASE_desc-review_dseg of every case with regions (label 1 is its most worthwhile region) with colour tables.
+    `progress(name, done, total)` is called first with nothing done and after each case. ValueError for a folder that is no run,
+    unknown criteria, settings out of range, or where no case can be ranked.
     """
     if not 0 < top <= 1:
         raise ValueError(f"top: expected a share in (0, 1], got {top}")
@@ -65,13 +66,16 @@ def rank_run(
             left_out[case.name] = case.failed or " ".join([*case.missing, *problems]) or "no epistemic map"
             continue
         spacing, _ = spacing_of(case, arrays["epistemic"].ndim)
+        factor, full = reduction_of(case, arrays["epistemic"].shape)
+        block = factor**2  # pixels of the image that one of the arrays stands for
         voxel = float(np.prod(spacing))
         names.append(case.name)
-        found.append(case_criteria(arrays, voxel=voxel))
-        regions_of_case = find_regions(arrays, threshold=threshold, least=least)
+        found.append(case_criteria(arrays, voxel=voxel * block))
+        regions_of_case = find_regions(arrays, threshold=threshold, least=max(1, least // block))
         if regions_of_case.listed:
-            marked[case.name] = regions_of_case.labels
-            regions += [(case.name, region, region_criteria(region, voxel=voxel)) for region in regions_of_case.listed]
+            marked[case.name] = enlarged_labels(regions_of_case.labels, factor, full)
+            listed = [enlarged(region, factor) for region in regions_of_case.listed]
+            regions += [(case.name, region, region_criteria(region, voxel=voxel)) for region in listed]
     if not names:
         raise ValueError(f"{run_folder}: no case can be ranked: {next(iter(left_out.values()), 'the run has no cases')}")
     cases = _case_rows(names, found, by=by, top=top)

@@ -48,6 +48,7 @@ def describe(
             "folds": len(quantifier.shared.folds),
         },
         "preprocessing": quantifier.preparation,
+        "patches": quantifier.patches,
         "fit_cases": quantifier.known.names,
         "cases": [c.name for c in quantifier.cases],
         "controls": {

@@ -14,12 +14,14 @@ from ..case.structures import structure_volumes, volume_columns
 from ..config import to_dict
 from ..data.cases import read_case_files
 from ..data.datasets import Case
-from ..data.maps import pack_arrays, write_map
+from ..data.maps import write_map
+from ..data.preprocess import PreparedInParts
 from ..data.records import digest, digest_arrays
 from ..data.volumes import Image
 from ..evaluation.evaluate import evaluate
 from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, contour_distance
 from . import folder as run_folder
+from .drawn import pack_drawn, whole_figures
 from .quantifier import Quantifier
 from .request import RunRequest
 
@@ -29,7 +31,7 @@ class Loaded(NamedTuple):
 
     case: Case
     image: Image
-    prepared: np.ndarray
+    prepared: np.ndarray | PreparedInParts
     raters: dict[str, np.ndarray]
     digest: str
     notes: list[str]
@@ -49,7 +51,7 @@ class Searched(NamedTuple):
 def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_digest: str) -> Loaded:
     """Read the files of a case, look whether its results are there and sound, and prepare the image if not."""
     start = time.perf_counter()
-    image, raters = read_case_files(case, classes=len(quantifier.shared.names))
+    image, raters = read_case_files(case, classes=len(quantifier.shared.names), small_types=True)
     case_digest = digest(run_digest, image.sha256, digest_arrays(raters))
     notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in quantifier.known.hashes else []
     done, why = run_folder.verify(request.out, case.name, case_digest)
@@ -73,14 +75,13 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
     if not quantified.segmentation.any():
         notes.append(f"{case.name}: the reference segmentation is empty, so dilation and erosion have nothing to move")
     spacing = image.geometry.spacing[: quantified.segmentation.ndim]
-    distance = contour_distance(quantified.segmentation, spacing=spacing)
-    maps = {**quantified.maps, "boundary": boundary_map(distance, sigma=BOUNDARY_SIGMA)}
     held, searched_models = models_held(quantified.audit)
     row: dict[str, Any] = {"case": case.name, "status": "ok", "members": searched_models, "held": held}
     metrics = {}
     if raters:
+        control = boundary_map(contour_distance(quantified.segmentation, spacing=spacing), sigma=BOUNDARY_SIGMA)
         metrics = evaluate(
-            maps,
+            {**quantified.maps, "boundary": control},
             np.stack(list(raters.values())),
             probabilities=quantified.reference,
             segmentation=quantified.segmentation,
@@ -101,6 +102,7 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
             samples=quantified.volumes,
         )
         row |= volume_columns(volumes)
+    reduced = whole_figures(quantified, raters)
     return {
         "case": case.name,
         "digest": loaded.digest,
@@ -123,6 +125,7 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
         "volumes": volumes,
         "row": row,
         "notes": notes,
+        **({} if reduced is None else {"reduced": reduced}),
         **(
             {} if quantified.patches is None else {"patches": quantified.patches, "patches_searched": quantified.searched_patches}
         ),
@@ -134,7 +137,7 @@ def stage_case(searched: Searched, folder: Path) -> dict[str, str]:
     loaded, quantified, _ = searched
     outputs = _write_maps(folder, loaded.case.name, quantified, loaded.image)
     data = folder / run_folder.REPORT_DATA / f"{loaded.case.name}.npz"
-    data.write_bytes(_report_data(quantified, loaded.image, loaded.raters))
+    data.write_bytes(pack_drawn(quantified, loaded.image, loaded.raters))
     return outputs
 
 
@@ -163,21 +166,3 @@ def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image) -
         for key, paths in files.items()
         for i, path in enumerate(paths)
     }
-
-
-def _report_data(quantified: Quantified, image: Image, raters: dict[str, np.ndarray]) -> bytes:
-    """What the report draws: the image as read, the maps, the label maps and the trajectories."""
-    picture = image.array[..., :3] if image.array.shape[-1] == 3 else image.array[..., 0]
-    arrays: dict[str, Any] = dict(
-        image=picture.astype(np.float32),
-        segmentation=quantified.segmentation.astype(np.int16),
-        **{name: values.astype(np.float32) for name, values in quantified.maps.items()},
-        adversarial=quantified.adversarial.astype(np.int8),
-        adversarial_names=np.array(quantified.adversarial_names),
-        **{name: getattr(quantified, name) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")},
-    )
-    if "slack" in quantified.fragility:
-        arrays["flipcost"] = quantified.fragility["slack"]
-    if raters:
-        arrays |= {"raters": np.stack(list(raters.values())).astype(np.uint8), "rater_names": np.array(list(raters))}
-    return pack_arrays(**arrays)

@@ -173,7 +173,7 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0, figures:
     start = (Clock.now() - begin).plus(Clock(imports, imports))
     lanes = min(jax.local_device_count(), len(found)) if request.config.targets.target == "mask" else 1
     first = quantifier.prepare(read_channels(found[0].files))
-    together = round(1 / quantifier.share(first))
+    together = max(1, round(1 / quantifier.share(first)))
     count = min(len(found), max(cases, lanes * max(3, TURNS * together)))  # so many that whole batches are searched
     names = tuple(found[i].name for i in evenly_spread(len(found), count))
     search = request.config.search

@@ -14,11 +14,13 @@ from ..case.fit import Known, read_fit_images, read_fit_patches
 from ..case.quantified import Quantified
 from ..case.quantify import quantify_images, searched_together
 from ..case.shared import CaseModel, has_plan, planned_model, whole_image_model
+from ..case.windows import asked_sides, describe_windows, require_plan_patches
 from ..config import Config
 from ..core.progress import tell
 from ..data.datasets import Case, find_cases, find_channel_cases
+from ..data.patches import STEP
 from ..data.plans import Plan
-from ..data.preprocess import Preprocessing
+from ..data.preprocess import PreparedInParts, Preprocessing
 from ..data.records import digest
 from ..data.volumes import Image
 from ..models.coding import Coding
@@ -27,6 +29,8 @@ from ..models.model import SegmentationModel
 from ..models.predict import fit_data
 from ..process import return_large_arrays
 from .request import RunRequest
+
+QUEUED = 2**24  # numbers of an image that counts as one in a queue, where it is searched by itself
 
 
 class Quantifier(NamedTuple):
@@ -50,15 +54,22 @@ class Quantifier(NamedTuple):
             return {"nnunet": self.shared.folds[0].model.manifest["nnunet"]}
         return self.preprocessing.to_dict()
 
-    def prepare(self, image: Image) -> np.ndarray:
+    @property
+    def patches(self) -> dict[str, Any]:
+        """How images are cut into patches, as run.json has it."""
+        if self.shared.plan is not None:
+            return {"size": list(self.shared.plan.patch), "step": STEP, "weights": "gaussian"}
+        return describe_windows(self.shared.folds[0].model, self.config.patches)
+
+    def prepare(self, image: Image) -> np.ndarray | PreparedInParts:
         """What can be done to an image before its search, on the host."""
-        return image.array if self.preprocessing is None else self.preprocessing.apply(image.array)
+        return np.asarray(image.array, np.float32) if self.preprocessing is None else self.preprocessing.prepare(image.array)
 
-    def share(self, prepared: np.ndarray) -> float:
-        """The part that a prepared image fills of what is searched together."""
-        return 1 / searched_together(self.shared, prepared, config=self.config)
+    def share(self, prepared: np.ndarray | PreparedInParts) -> float:
+        """The part that a prepared image fills of what is searched together; a large one counts as two, so that few wait."""
+        return max(1 / searched_together(self.shared, prepared, config=self.config), min(2.0, prepared.size / QUEUED))
 
-    def quantify(self, images: Sequence[Image], prepared: Sequence[np.ndarray]) -> list[Quantified]:
+    def quantify(self, images: Sequence[Image], prepared: Sequence[np.ndarray | PreparedInParts]) -> list[Quantified]:
         """The maps of some images; ValueError naming the image where it does not fit the model's plan."""
         return_large_arrays(max(math.prod(array.shape[:-1]) for array in prepared))
         with jax.default_device(self.device) if self.device is not None else contextlib.nullcontext():
@@ -95,10 +106,12 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
         channels = len(first.manifest["nnunet"]["channel_names"])
         cases = find_channel_cases(request.images, request.masks, channels=channels)
         plan = Plan.of(first.manifest, where=str(request.model))
+        require_plan_patches(config, plan.patch)
         coding = Coding.of(plan, where=str(request.model))
         fit_cases = find_channel_cases(request.fit_images, request.fit_masks, channels=len(plan.normalisation))
         known = read_fit_patches(fit_cases, request.fit_masks, plan=plan, coding=coding, settings=config.fit)
     else:
+        asked_sides(first, config.patches)
         cases = find_cases(request.images, request.masks)
         preprocessing = request.preprocessing or preprocessing_of(first)
         fit_cases = find_cases(request.fit_images, request.fit_masks)

@@ -7,7 +7,6 @@ A partition is a region map: the number of its region for every pixel, from 0 in
 import importlib
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -70,11 +69,9 @@ def part_targets(
     other = np.where(first == present[points], second, first)
     asked = np.stack([np.asarray(wanted[m % len(wanted)]).reshape(-1)[points] for m in range(members)], 1)
     nothing_new = np.all(asked == present[points][:, None], -1, keepdims=True)
-    return Targets(
-        points=jnp.asarray(points, jnp.int32),
-        labels=jnp.asarray(np.where(nothing_new, other[:, None], asked), jnp.int32),
-        weights=jnp.asarray(inside / np.maximum(sizes, 1)[:, None], jnp.float32),
-    )
+    labels_wanted = np.where(nothing_new, other[:, None], asked).astype(np.int32)
+    weights = (inside / np.maximum(sizes, 1)[:, None]).astype(np.float32)
+    return Targets(points.astype(np.int32), labels_wanted, weights)  # type: ignore[arg-type]  # NumPy: nothing to compile for a shape
 
 
 def region_points(region_map: RegionMap) -> list[Int[np.ndarray, " _"]]:

@@ -7,7 +7,6 @@ spatial rank and is deterministic. A pixel target has one point, and its members
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -93,8 +92,6 @@ def pixel_targets(points: Chosen, probs: Float[np.ndarray, "*space c"], *, membe
     """
     classes = probs.shape[-1]
     labels = ranked_classes(np.asarray(probs).reshape(-1, classes)[points])[:, (np.arange(members) + 1) % classes]
-    return Targets(
-        points=jnp.asarray(np.asarray(points)[:, None], jnp.int32),
-        labels=jnp.asarray(labels[:, :, None]),
-        weights=jnp.asarray(np.ones((len(points), 1), np.float32)),
-    )
+    # on the host: a device would compile its copies anew for every number of pixels
+    own = np.asarray(points, np.int32)[:, None]
+    return Targets(own, labels[:, :, None], np.ones(own.shape, np.float32))  # type: ignore[arg-type]  # NumPy arrays

@@ -6,6 +6,7 @@ from jaxtyping import Array, Int
 from ..wish import Wish
 
 PLACE = 3
+LOCAL = True  # a pixel looks no further than the radius
 
 
 def wanted(labels: Int[Array, "*space"], wish: Wish) -> Int[Array, "*space"]:

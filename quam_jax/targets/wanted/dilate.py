@@ -7,10 +7,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 from scipy import ndimage
 
+from ...evaluation.geometry import bounding_box, wider
 from ..morphology import ROUNDING, Element, neighbours_set, squared_distance, structuring_element
 from ..wish import Wish
 
 PLACE = 1
+LOCAL = True  # a pixel looks no further than the radius
 
 
 def wanted(labels: Int[Array, "*space"], wish: Wish) -> Int[Array, "*space"]:
@@ -49,5 +51,8 @@ def dilate_mm(labels: Int[np.ndarray, "*space"], *, radius: float, spacing: Sequ
     """Grow the foreground to all voxels whose centre is within `radius` mm of it; each takes the nearest voxel's label."""
     if not labels.any():
         return labels.copy()
-    distance, nearest = ndimage.distance_transform_edt(labels == 0, sampling=spacing, return_indices=True)
-    return np.where(distance <= radius + ROUNDING, labels[tuple(nearest)], 0).astype(labels.dtype)
+    box = wider(bounding_box(labels != 0), [int(radius / length) + 1 for length in spacing], labels.shape)
+    near, grown = labels[box], np.zeros_like(labels)  # nothing grows beyond the box
+    distance, nearest = ndimage.distance_transform_edt(near == 0, sampling=spacing, return_indices=True)
+    grown[box] = np.where(distance <= radius + ROUNDING, near[tuple(nearest)], 0)
+    return grown

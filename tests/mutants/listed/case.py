@@ -14,6 +14,7 @@ OVERLAP = "case_assembly.py::test_targets_that_overlap_in_an_image_are_averaged"
 IN_VOLUME = "case_assembly.py::test_targets_that_overlap_in_a_volume_are_averaged"
 WEIGHTS = "case_samples.py::test_weights_of_volumes_by_hand"
 SIZE = "case_samples.py::test_importance_weights_use_the_temperature_and_the_effective_size"
+ROWS = "windows.py::test_labels_are_decided_row_by_row"
 BOTH = "case_samples.py::test_running_sums_give_what_the_samples_at_hand_give"
 
 CASE = room(
@@ -50,8 +51,23 @@ CASE = room(
     ("patches.py", "reshape(*patches.patch, -1)[inner]) * job.share", "reshape(*patches.patch, -1)[inner])", CUBES),
     ("patches.py", "np.log(np.maximum(probs, LEAST))", "np.maximum(probs, LEAST)", CUBES),
     ("patches.py", "self.maps[outer] += ", "self.maps[outer] = ", CUBES),
-    ("patches.py", "(weights[inner] / total[outer])", "(weights[inner] / weights[inner].sum())", CUBES),
+    ("patches.py", "(weights[inner] / weight_sum(patches, outer))", "(weights[inner] / weights[inner].sum())", CUBES),
     ("patches.py", "self.moved.plus(moved)", "moved", CUBES),
+    # large images
+    (
+        "windows.py",
+        "math.prod(space) <= WHOLE",
+        "math.prod(space) < WHOLE",
+        "windows.py::test_an_image_stays_whole_up_to_two_megapixels",
+    ),
+    ("masks.py", "rows.start - settings.radius)", "rows.start)", "windows.py::test_wanted_masks_by_rows_are_those_of_the_whole"),
+    (
+        "patches.py",
+        "self._band[:count].argmax(-1)",
+        "self._band[:count].argmin(-1)",
+        "windows.py::test_labels_are_decided_row_by_row",
+    ),
+    ("patches.py", "row - self._top\n", "row - self._top + 1\n", "windows.py::test_labels_are_decided_row_by_row"),
     # masks
     ("masks.py", "_fold_in(job.scene.key, job.number, fold, 0)", "_fold_in(job.scene.key, 0, fold, 0)", DRAWS),
     ("masks.py", "_fold_in(job.scene.key, job.number, fold, 0)", "_fold_in(job.scene.key, job.number, 0, 0)", DRAWS),
@@ -80,7 +96,7 @@ CASE = room(
         "np.maximum.reduce(leaves)",
         "case_points.py::test_the_cheapest_fold_says_what_a_flip_costs",
     ),
-    ("points.py", "size)[there] / counts[there]", "size)[there]", OVERLAP),
+    ("points.py", "np.bincount(place, values) / counts", "np.bincount(place, values)", OVERLAP),
     (
         "points.py",
         "weights[inner] > best[outer]",
@@ -147,8 +163,8 @@ CASE = room(
     ("on_image.py", "weights / searches)", "weights)", CUBES),
     (
         "on_image.py",
-        "(entropies + entr(1 - channels).sum(-1))",
-        "entropies",
+        "entr(p).sum(-1) + entr(1 - p).sum(-1)",
+        "entr(p).sum(-1)",
         REGIONS,
     ),
     (
@@ -172,7 +188,7 @@ CASE = room(
     # the given network's prediction
     ("prediction.py", "np.float32(len(models) * len(flips))", "np.float32(len(models))", REGIONS),
     ("prediction.py", "np.flip(value, flip)", "value", REGIONS),
-    ("prediction.py", "total /= weight_sum(patches)[..., None] *", "total /= 10.0 *", CUBES),
+    ("prediction.py", "total[rows] /= weight_sum(patches, box)[..., None] *", "total[rows] /= 10.0 *", CUBES),
     # slices and fit data
     ("quantify.py", "jax.random.fold_in(key, z)", "jax.random.fold_in(key, 0)", SLICES),
     (

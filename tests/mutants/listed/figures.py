@@ -2,6 +2,7 @@
 
 from ..mutant import room
 
+DISTANCES = "volumes_memory.py::test_distances_in_blocks_and_boxes_are_those_of_the_whole"
 ROW = "evaluation_evaluate.py"
 PARTS = f"{ROW}::test_parts_are_the_modules_own_figures"
 
@@ -103,7 +104,12 @@ EVALUATION = room(
         "evaluation_distribution.py::test_qubiq_by_hand",
     ),
     # overlap, distances, volumes
-    ("overlap.py", "first * classes + second, minlength", "second * classes + first, minlength", "evaluation_overlap.py"),
+    (
+        "overlap.py",
+        "first[some].astype(np.int64) * classes + second[some], minlength",
+        "second[some].astype(np.int64) * classes + first[some], minlength",
+        "evaluation_overlap.py",
+    ),
     ("overlap.py", "counts.sum(axis=1) - both\n", "counts.sum(axis=1)\n", "evaluation_overlap.py::test_laws"),
     (
         "surface.py",
@@ -202,10 +208,12 @@ EVALUATION = room(
         "return mean[..., 0] + mean[..., 1]",
         "evaluation_reference_maps.py::test_mean_consensus_entropy_and_variance_by_hand",
     ),
+    ("reference_maps.py", "[int(width / length) + 1 for", "[1 for", DISTANCES),
+    ("reference_maps.py", "places[0] += start", "pass", DISTANCES),
     (
         "reference_maps.py",
-        "sampling=size)",
-        "sampling=size[::-1])",
+        "sampling=size, return",
+        "sampling=size[::-1], return",
         "evaluation_reference_maps.py::test_contour_distance_equals_brute_force",
     ),
     ("reference_maps.py", "/ sigma) / 2)", "/ sigma))", "evaluation_reference_maps.py::test_band_and_boundary_map"),

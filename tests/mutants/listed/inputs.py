@@ -7,6 +7,8 @@ MM = "data_plans.py::test_masks_move_by_millimetres"
 REGION = "regions.py::test_region_targets_against_a_loop"
 STRATA = "pixels.py::test_strata_share_alike_by_hand"
 CODED = "volumes_planned.py::test_regions_are_classes_with_the_same_probabilities"
+LISTED = "volumes_points.py::test_listed_voxels_are_those_of_the_image"
+SPLINES = "volumes_memory.py::test_splines_of_float32_are_those_of_float64_rounded"
 THERE = "data_plans.py::test_there_and_back_keeps_every_voxel"
 
 TARGETS = room(
@@ -25,7 +27,7 @@ TARGETS = room(
         "jnp.argmin(votes, 0) + 1",
         "targets.py::test_growing_takes_the_most_frequent_neighbour_and_keeps_labels",
     ),
-    ("wanted/dilate.py", "labels == 0, sampling=spacing", "labels == 0, sampling=spacing[::-1]", MM),
+    ("wanted/dilate.py", "near == 0, sampling=spacing", "near == 0, sampling=spacing[::-1]", MM),
     ("wanted/dilate.py", "distance <= radius + ROUNDING", "distance < radius - ROUNDING", MM),
     ("wanted/erode.py", "(count == full)", "(count >= full - 1)", MOVED),
     (
@@ -184,7 +186,9 @@ DATA = room(
         "data_plans.py::test_z_score_inside_the_mask_keeps_the_rest",
     ),
     ("plans.py", '(clipped - intensity["mean"])', '(values - intensity["mean"])', "data_plans.py::test_normalisations"),
-    ("plans.py", "array.transpose(*np.argsort(plan.transpose), *rest)", "array.transpose(*plan.transpose, *rest)", THERE),
+    ("plans.py", "view[start + rows.start : start + rows.stop, grid.box[1]", "view[rows, grid.box[1]", THERE),
+    ("plans.py", "if places[0, 0, 0, 0] == 0 else n - 1 - points[:, axis]", "", LISTED),
+    ("resampling.py", "np.clip(result, values.min(), values.max(), out=result)", "", SPLINES),
     (
         "plans.py",
         "(found + 0.5) * np.array(grid.shape)",
