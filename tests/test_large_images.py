@@ -1,5 +1,6 @@
 """Large pictures through a whole run: cut, prepared in parts, kept in files, shown reduced. Small ones stand for them."""
 
+import errno
 import importlib
 import json
 from pathlib import Path
@@ -251,6 +252,16 @@ def test_large_arrays_lie_in_files(monkeypatch) -> None:
     monkeypatch.setattr("quam_jax.data.large.BLOCK", 11)
     assert list(row_blocks((7, 5))) == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
     assert list(row_blocks((2, 50))) == [slice(0, 1), slice(1, 2)]
+
+
+def test_a_full_disk_is_named_before_anything_is_written_to_it(monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("quam_jax.data.large.IN_MEMORY", 100)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="no room for 140 bytes of maps; set TMPDIR"):
+        zeros((7, 5))
 
 
 def test_the_report_takes_pictures_as_they_are_up_to_two_megapixels() -> None:

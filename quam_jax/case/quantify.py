@@ -45,8 +45,9 @@ def quantify(
     """Aleatoric, epistemic and total uncertainty of one prepared image.
 
     `image` is what the network takes (see data.preprocess), `fit` what an adversarial model must still explain (see
-    predict.fit_data). For many images call `whole_image_model` once and `quantify_images`. ValueError for an image that does not
-    fit the network, values that are not finite, or settings that the network cannot serve.
+    predict.fit_data). A large image is cut into patches as `config.patches` says. For many images call `whole_image_model` once
+    and `quantify_images`. ValueError for an image that does not fit the network, values that are not finite, or settings that
+    the network cannot serve.
     """
     config = config or Config()
     return quantify_images(whole_image_model(model, fit, config.search), [image], config=config)[0]

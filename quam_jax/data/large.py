@@ -1,7 +1,9 @@
 """Arrays that may be larger than memory should hold: zeros in temporary files, and blocks of rows to work through."""
 
+import errno
 import math
 import mmap
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -10,17 +12,35 @@ from typing import Any
 import numpy as np
 
 IN_MEMORY = 2**28  # bytes; a larger array lies in a temporary file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BLOCK = 2**22  # numbers of a block of rows
 
 
 def zeros(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
-    """An array of zeros, in a temporary file where it is large."""
+    """An array of zeros, in a temporary file where it is large; OSError, with what to do, where the disk has no room for it."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= IN_MEMORY:
         return np.zeros(shape, dtype)
     with tempfile.TemporaryFile() as handle:
-        handle.truncate(size)
+        try:
+            _reserve(handle.fileno(), size)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            place = tempfile.gettempdir()
+            raise OSError(error.errno, f"{place}: no room for {size:,} bytes of maps; set TMPDIR to a larger disk") from error
         return np.memmap(handle, dtype, "r+", shape=tuple(shape))
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Give a file its size and, where the system can, its place on the disk: a full disk would else kill the process later."""
+    os.truncate(handle, size)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, size)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
 
 
 def release(array: np.ndarray) -> None:

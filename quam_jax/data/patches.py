@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 from scipy import ndimage
 
 from .preprocess import PreparedInParts
@@ -87,12 +87,17 @@ def importance(patch: Sequence[int]) -> Float[np.ndarray, "*patch"]:
     return _importance(tuple(patch))
 
 
+@functools.lru_cache(maxsize=4)
+def _first_voxels(patches: Patches) -> Int[np.ndarray, "n rank"]:
+    return np.array(patches.starts) - np.array(patches.before)
+
+
 def weight_sum(patches: Patches, box: tuple[slice, ...] | None = None) -> Float[np.ndarray, "*grid"]:
     """The sum of the weights of all patches at every voxel of the grid, or of a box of it."""
     box = tuple(slice(0, n) for n in patches.shape) if box is None else box
     weights, total = importance(patches.patch), np.zeros([s.stop - s.start for s in box], np.float32)
     low, high = (np.array([getattr(s, end) for s in box]) for end in ("start", "stop"))
-    first = np.array(patches.starts) - np.array(patches.before)
+    first = _first_voxels(patches)
     for index in np.flatnonzero(((first < high) & (first + np.array(patches.patch) > low)).all(1)).tolist():
         outer, inner = patches.overlap(index)
         here, there = [], []

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..case.prediction import mirrorings
+from ..case.windows import lay_windows
 from ..config import Config, to_dict
 from ..config.build import build_schedule
 from ..core.layout.choose import backend_name
@@ -27,6 +28,7 @@ from ..core.progress import tell
 from ..data.figures import Figure, Figures, Work
 from ..data.patches import lay_patches
 from ..data.plans import grid_shape
+from ..data.preprocess import PreparedInParts
 from ..data.records import digest
 from ..data.volumes import Image, read_channels
 from ..models.model import SegmentationModel
@@ -104,7 +106,7 @@ class Forecast:
         head = self._head(prepared.shape[:-1], each) if whole > LONG else None
         return known._replace(each=each, whole=whole, head=head, source=source)
 
-    def _seconds(self, image: Image, prepared: np.ndarray) -> tuple[float | None, str]:
+    def _seconds(self, image: Image, prepared: np.ndarray | PreparedInParts) -> tuple[float | None, str]:
         shape = prepared.shape[:-1]
         stored = self.figures.seconds(self.work, shape) if self.figures is not None else None
         if stored is not None:
@@ -115,8 +117,10 @@ class Forecast:
         tell("measuring one forward pass")
         first, plan = self.quantifier.shared.folds[0].model, self.quantifier.shared.plan
         if plan is None:
-            part = prepared if len(shape) == first.network.rank else prepared[:, :, 0]
-            return passes * probe_forward(first, part) * (prepared.size / part.size), "from one forward pass"
+            rank, channels = first.network.rank, prepared.shape[-1]
+            windows = lay_windows(first, shape[:rank], self.request.config.patches)
+            seconds = probe_forward(first, np.zeros((*windows.patch, channels), np.float32)) * len(windows.starts)
+            return passes * seconds * (math.prod(shape) / math.prod(shape[:rank])), "from one forward pass"
         patches = lay_patches(grid_shape(image.array, image.geometry, plan), plan.patch)
         seconds = probe_forward(first, np.zeros((*plan.patch, prepared.shape[-1]), np.float32))
         # nnU-Net's prediction is mirrored in every patch; a search runs in all that a wanted mask changes: at most all
