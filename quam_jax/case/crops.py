@@ -17,6 +17,7 @@ from ..config import FitConfig
 from ..core.progress import tell
 from ..core.searching import Prepared, loss_under
 from ..core.solvers import Moving
+from ..models.description import trained_size
 from ..models.model import SegmentationModel
 
 AUTO_SIDE = {2: 256, 3: 64}  # of a crop where nobody knows what size the network was trained on, by the axes of its images
@@ -30,9 +31,8 @@ def crop_side(settings: FitConfig, model: SegmentationModel) -> tuple[int, ...]:
     """The sides of the crops of a model's fit images, as it can take them; empty for whole images."""
     network = model.network
     if settings.fit_crop == "auto":
-        training = model.manifest.get("training")
-        trained = tuple(training.get("size") or ()) if isinstance(training, dict) else ()
-        usable = len(trained) == network.rank and math.prod(trained) <= TILE[network.rank] // 4
+        trained = trained_size(model)
+        usable = trained and math.prod(trained) <= TILE[network.rank] // 4
         sides = trained if usable else (AUTO_SIDE[network.rank],) * network.rank
     else:
         sides = (int(settings.fit_crop),) * network.rank

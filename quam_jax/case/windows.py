@@ -13,6 +13,7 @@ import numpy as np
 
 from ..config import Config, PatchConfig
 from ..data.patches import Patches, lay_patches
+from ..models.description import trained_size
 from ..models.model import Network, SegmentationModel
 
 WHOLE = 2**21  # pixels up to which an image is taken whole, where the settings leave it open
@@ -60,9 +61,7 @@ def trained_sides(model: SegmentationModel) -> tuple[int, ...]:
     steps = _multiples(model.network)
     if not _takes(model.network, tuple(2 * step for step in steps)):
         return steps  # the one size there is
-    record = model.manifest.get("training")
-    trained = tuple(record.get("size") or ()) if isinstance(record, dict) else ()
-    sides = trained if len(trained) == len(steps) else (WINDOW[len(steps)],) * len(steps)
+    sides = trained_size(model) or (WINDOW[len(steps)],) * len(steps)
     return tuple(-(-int(side) // step) * step for side, step in zip(sides, steps, strict=True))
 
 

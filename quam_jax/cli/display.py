@@ -218,7 +218,7 @@ class Display:
         self.view, self.words, self.clock = view, dict(words or {}), clock
         self.phases: Phases | None = None
         self.lists: dict[str, Entries] = {}
-        self.lock = threading.RLock()
+        self.lock, self.said_once = threading.RLock(), False
         self._stop = threading.Event()
 
     def expect(self, text: str, stage: str, total: int) -> None:
@@ -227,6 +227,13 @@ class Display:
             if text:
                 self.view.say(text)
             self.view.begin(stage, self._entries(stage, total))
+
+    def say_once(self, text: str) -> None:
+        """A line of its own, the first one only: later ones are about other sizes."""
+        with self.lock:
+            if not self.said_once:
+                self.view.say(text)
+            self.said_once = True
 
     def update(self, stage: str, name: str, done: int, total: int, *, note: str = "", given: bool = False) -> None:
         """`done` of the `total` entries of a list have ended, `name` just now; it was `given` where that took no time.

@@ -22,6 +22,14 @@ def preprocessing_of(model: SegmentationModel) -> Preprocessing:
     return Preprocessing.from_dict({"normalise": "zscore", "channels": model.network.in_channels, **said})
 
 
+def trained_size(model: SegmentationModel) -> tuple[int, ...]:
+    """The sides of the images that a network was trained on, by its manifest; empty where it does not say."""
+    record = model.manifest.get("training")
+    size = record.get("size") if isinstance(record, dict) else None
+    known = isinstance(size, list | tuple) and len(size) == model.network.rank and all(isinstance(n, int) and n > 0 for n in size)
+    return tuple(size) if known and size else ()
+
+
 def describe_model(model: SegmentationModel) -> dict[str, Any]:
     """Architecture, size and manifest of a model as plain values, without the weights that conversion set aside."""
     return {

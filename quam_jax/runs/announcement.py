@@ -8,14 +8,19 @@ from typing import Any
 
 import jax
 
-from ..config import to_dict
+from ..config import Config, to_dict
+from ..config.sizes import bytes_in
 from ..core.layout.choose import backend_name
+from ..core.layout.members import plans_made
 from ..data.records import read_json, write_json
 from ..evaluation.reference_maps import BOUNDARY_SIGMA
+from ..memory import budget, peak_memory
 from ..version import __version__
 from . import folder as run_folder
 from .quantifier import Quantifier
 from .request import RunRequest
+
+PLANS = 20  # kinds of searches that run.json tells of
 
 
 def describe(
@@ -65,6 +70,13 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
     }
+
+
+def describe_memory(config: Config) -> dict[str, Any]:
+    """The budget of this process in bytes, what was chosen for it with the bytes that it was to take, and the peak so far."""
+    total, base, asked = budget(bytes_in(config.execution.memory))
+    plans = [{"chosen": str(plan), "predicted": plan.predicted} for plan in plans_made()[:PLANS]]
+    return {"budget": total, "asked": asked, "before": base, "plans": plans, "peak": peak_memory()}
 
 
 def announce(out: Path, info: dict[str, Any], *, alone: bool) -> None:

@@ -93,6 +93,7 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
         "notes": notes,
         "seconds": seconds,
         "workers": ending.workers,
+        "memory": max((told["memory"] for told in ending.workers.values() if "memory" in told), key=_peak, default={}),
         "throughput": throughput(ending, done, members=info["config"]["search"]["members"], seconds=seconds),
     }
     if len(names) > REPORTED:
@@ -103,6 +104,11 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
         tell("writing the report")
         write_report(out)
     run_folder.clean(out)
+
+
+def _peak(memory: Mapping[str, Any]) -> int:
+    """Of the process that took the most."""
+    return int(memory["peak"])
 
 
 def throughput(ending: Ending, rows: Sequence[Mapping[str, Any]], *, members: int, seconds: float) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..data.records import digest, read_json
 from ..models.loading import load_models
 from ..version import __version__
 from . import folder as run_folder
-from .announcement import announce, describe, first_announced
+from .announcement import announce, describe, describe_memory, first_announced
 from .cases import Loaded, Searched, read_case, search_cases
 from .expectation import Forecast
 from .merge import merge, read_ending, read_result
@@ -194,6 +194,7 @@ def _work(
         blocked=times.blocked,
         first=times.first,
         wall=times.wall,
+        memory=describe_memory(request.config),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..progress import SEARCHING, tell
+from ..progress import CHOSEN, SEARCHING, tell
 from ..schedule import StepPlan
 from ..setup import Frozen, Record, Setup, Target
 from ..solvers import Moving
@@ -16,6 +16,11 @@ from .fitting import Plan, plan_search, setups_for, thriftier
 from .programs import shapes_of
 
 _PLANS: dict[Hashable, Plan] = {}  # by kind of search: what was chosen in this process
+
+
+def plans_made() -> tuple[Plan, ...]:
+    """What was chosen in this process, in order, one a kind of search."""
+    return tuple(_PLANS.values())
 
 
 def run_members(
@@ -55,6 +60,7 @@ def run_members(
             measure=lambda tried, count: chunk_of(tried, jobs[:count]).memory(),
         )
         _PLANS[kind] = plan
+        tell(CHOSEN, note=str(plan))
     parts: list[Record] = []
     start = 0
     while start < len(jobs):
@@ -70,6 +76,7 @@ def run_members(
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             plan = _PLANS[kind] = thriftier(plan, setups_for(setup, frozen, layout, mapped=mapped), error)
+            tell(CHOSEN, note=str(plan))
             continue
         if on_kept is not None:
             for job, z in zip(part[:count], kept, strict=False):
