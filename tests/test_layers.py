@@ -12,8 +12,9 @@ from quam_jax.core.network import Mode
 from quam_jax.networks import bilinear as bilinear_module
 from quam_jax.networks import convolution as convolution_module
 from quam_jax.networks import weight_gradient as weight_gradient_module
+from quam_jax.networks.activations import leaky_relu, relu
 from quam_jax.networks.convolution import convolution
-from quam_jax.networks.layers import Conv, ConvTranspose, Linear
+from quam_jax.networks.layers import Conv, ConvTranspose, Linear, transposed_convolution
 from quam_jax.networks.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from tests.against_torch import assert_close, called, channels_first, compare, plain, random, rngs
 
@@ -207,3 +208,68 @@ def test_strips_and_slices_change_no_derivative(monkeypatch, sizes, kernel, stri
     for name in expected:
         for mine, theirs in zip(jax.tree.leaves(found[name]), jax.tree.leaves(expected[name]), strict=True):
             assert_close(mine, np.asarray(theirs), name)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "channels", "kernel", "stride", "padding", "dilation"),
+    [
+        ((40, 30), (5, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
+        ((40, 30), (5, 4), (3, 3), (2, 2), (1, 1), (1, 1)),
+        ((41, 29), (3, 4), (5, 3), (1, 1), (4, 2), (2, 2)),
+        ((41, 29), (3, 4), (3, 5), (3, 2), (0, 3), (2, 1)),
+        ((17, 3), (4, 4), (7, 1), (1, 1), (6, 0), (2, 1)),
+        ((2, 3), (4, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
+        ((1, 1), (2, 3), (3, 3), (1, 1), (1, 1), (1, 1)),
+        ((12, 12), (1, 16), (3, 3), (1, 1), (1, 1), (1, 1)),
+        ((23, 12), (1, 32), (3, 3), (2, 1), (1, 0), (1, 2)),
+        ((50,), (3, 4), (5,), (1,), (2,), (1,)),
+        ((9, 8, 7), (3, 4), (3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+        ((9, 8, 7), (3, 4), (3, 3, 3), (2, 2, 2), (1, 1, 1), (1, 1, 1)),
+        ((30, 20), (6, 3), (1, 1), (1, 1), (0, 0), (1, 1)),
+    ],
+)
+@pytest.mark.parametrize("block", [1, 300, 1_000_000])
+def test_gradients_are_exact_for_every_block(monkeypatch, block, sizes, channels, kernel, stride, padding, dilation):
+    monkeypatch.setattr(weight_gradient_module, "BLOCK", block)
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x, w = jnp.asarray(rng.normal(size=(2, *sizes, channels[0]))), jnp.asarray(rng.normal(size=(*kernel, *channels)))
+        settings = dict(stride=stride, padding=padding, dilation=dilation)
+        expected, plain = jax.vjp(lambda x, w: lax_convolution(x, w, stride, padding, dilation), x, w)
+        found, ours = jax.vjp(lambda x, w: convolution(x, w, **settings), x, w)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        dy = jnp.asarray(rng.normal(size=expected.shape))
+        for mine, theirs in zip(ours(dy), plain(dy), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-11, atol=1e-11)
+
+
+def test_activations_are_those_of_jax_at_zero_too():
+    x = jnp.asarray([-2.0, -0.0, 0.0, 3.0, jnp.nan, jnp.inf, -jnp.inf])
+    for ours, theirs in ((relu, jax.nn.relu), (lambda x: leaky_relu(x, 0.1), lambda x: jax.nn.leaky_relu(x, 0.1))):
+        np.testing.assert_array_equal(ours(x), theirs(x))
+        found, expected = (jax.vjp(f, x)[1](jnp.ones_like(x))[0] for f in (ours, theirs))
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(jax.jvp(ours, (x,), (x,))[1][:4], jax.jvp(theirs, (x,), (x,))[1][:4])
+
+
+def test_a_gradient_that_nobody_asks_for_costs_nothing():
+    x, w = jnp.asarray(random(1, 64, 64, 8)), jnp.asarray(random(3, 3, 8, 8))
+
+    def operations(which):
+        settings = dict(stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+        chained = jax.grad(lambda *a: jnp.sin(convolution(jnp.sin(a[0]), a[1], **settings)).sum(), which)
+        return jax.jit(chained).lower(x, w).compile().cost_analysis()["flops"]
+
+    one = 2 * 64 * 64 * 9 * 8 * 8  # floating-point operations of a convolution; the loop's body is counted once
+    assert operations(0) < 2.5 * one and operations(1) < 2.5 * one < operations((0, 1)) + one
+
+
+def test_nothing_padded_or_shifted_is_kept_for_the_backward_pass():
+    x, w = jnp.asarray(random(1, 64, 64, 8)), jnp.asarray(random(3, 3, 8, 8))
+    settings = dict(stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+    _, back = jax.vjp(lambda x, w: convolution(x, w, **settings), x, w)
+    assert sorted(leaf.size for leaf in jax.tree.leaves(back)) == sorted([x.size, w.size])
+    w = jnp.asarray(random(4, 4, 8, 8))
+    up = dict(stride=(2, 2), padding=(1, 1), output_padding=(0, 0))
+    _, back = jax.vjp(lambda x, w: transposed_convolution(x, w, **up), x, w)
+    assert sorted(leaf.size for leaf in jax.tree.leaves(back)) == sorted([x.size, w.size])

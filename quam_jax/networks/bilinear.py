@@ -67,7 +67,7 @@ def bilinear(name: str, forward: Product, *, for_input: Product | None = None, f
     def gradients(dy: Any, x: Array, weight: Array, dx: Any, dweight: Any, **settings: Any) -> list[Any]:
         if isinstance(dy, ad.Zero):
             return [None, None, *(ad.Zero(a.aval) if ad.is_undefined_primal(a) else None for a in (dx, dweight))]
-        found = [None, None, None, None]
+        found: list[Any] = [None, None, None, None]
         if ad.is_undefined_primal(dweight):
             found[3] = gradient_of_weight(dy, x, dweight, **settings)
             if x.size >= LARGE:  # input and output gradient of a later layer are not kept until the end
@@ -85,7 +85,7 @@ def bilinear(name: str, forward: Product, *, for_input: Product | None = None, f
         if all(moving):
             return y, both.bind(x, weight, dx, dweight, **settings)
         if not any(moving):
-            return y, ad.Zero.from_primal_value(y)
+            return y, ad.Zero.from_primal_value(y)  # type: ignore[attr-defined]
         return y, operation.bind(dx, weight, **settings) if moving[0] else operation.bind(x, dweight, **settings)
 
     def tangent_derivative(primals: Any, tangents: Any, **settings: Any) -> tuple[Array, Array]:

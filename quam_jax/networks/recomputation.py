@@ -22,7 +22,7 @@ def recomputable(method: Method) -> Method:
     def call(self: Any, *values: Any) -> Any:
         if not are_blocks_recomputed():
             return method(self, *values)
-        graph, stats, others = nnx.split(self, nnx.BatchStat, ...)
+        graph, stats, others = nnx.split(self, nnx.BatchStat, ...)  # type: ignore[misc]
         fixed = {place: value for place, value in enumerate(values) if isinstance(value, Mode | str | int)}
         arrays = {place: value for place, value in enumerate(values) if place not in fixed}
 

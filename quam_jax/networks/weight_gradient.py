@@ -57,8 +57,8 @@ def weight_gradient(
             stop = [b + (n - 1) * s + 1 for b, n, s in zip(begin, (length, *dy.shape[2:-1]), stride, strict=True)]
             left.append(lax.slice(rows, (0, *begin, 0), (rows.shape[0], *stop, inputs), (1, *stride, 1)))
         sides = [jnp.concatenate(side, -1) if len(side) > 1 else side[0] for side in (left, gradients)]
-        sides = [side.reshape(-1, side.shape[-1]) for side in sides]
-        return lax.dot_general(*sides, (((0,), (0,)), ((), ())), preferred_element_type=wide)
+        a, b = (side.reshape(-1, side.shape[-1]) for side in sides)
+        return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=wide)
 
     shifts = [reach - t * dilation[0] for t in range(kernel[0])] if whole else [0]
 
@@ -119,4 +119,4 @@ def _by_xla(x: Array, dy: Array, kernel: Settings, stride: Settings, padding: Se
         )
         weight = jax.ShapeDtypeStruct((*kernel, x.shape[-1], dy.shape[-1]), x.dtype)
         found += jax.linear_transpose(convolved, weight)(gradient)
-    return sum(found[1:], found[0])
+    return functools.reduce(jnp.add, found)

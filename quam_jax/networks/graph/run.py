@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...core.network import are_blocks_recomputed
 from . import convolution, creation, elementwise, entries, norms, numbers, pooling, products, resize, shapes
 from .fold import convolve_normalised, find_folds
 from .program import Node, Program, Ref, Weight, parse, references
@@ -109,13 +110,43 @@ def run(
 ) -> dict[str, Any]:
     """Run nodes in order, adding their values to those that are given; ValueError names the node that fails.
 
-    A convolution that only a normalisation needs has no value of its own unless `fold` is off.
+    A convolution that only a normalisation needs has no value of its own unless `fold` is off. Inside `recomputed_blocks` the
+    nodes are cut into about as many pieces as each has nodes, and arrays inside a piece have no value of their own either.
     """
     folds = find_folds(program, nodes, values) if fold else {}
     inside = {convolution.name for convolution in folds.values()}
+    left = [node for node in nodes if node.name not in values and node.name not in inside]
+    if not (fold and are_blocks_recomputed()):
+        return _run(left, folds, weights, values)
+    size = max(1, math.isqrt(len(left)))
+    for start in range(0, len(left), size):
+        behind = {r.name for node in left[start + size :] for r in _inputs(node, folds)} | {nodes[-1].name, program.output}
+        _run_again(left[start : start + size], folds, weights, values, behind)
+    return values
+
+
+def _run_again(
+    piece: Sequence[Node], folds: Mapping[str, Node], weights: Mapping[str, Any], values: dict[str, Any], behind: set[str]
+) -> None:
+    """Add the values of a piece that is run again in the backward pass: sizes, and the arrays that are needed behind it."""
+    found: dict[str, Any] = {}
+
+    def arrays() -> dict[str, Any]:
+        new = _run(piece, folds, weights, dict(values))
+        found.update({node.name: new[node.name] for node in piece if node.name in behind})
+        return {name: [a for a in jax.tree.leaves(value) if is_array(a)] for name, value in found.items()}
+
+    for name, leaves in jax.checkpoint(arrays)().items():
+        given = iter(leaves)
+        values[name] = jax.tree.map(lambda leaf, given=given: next(given) if is_array(leaf) else leaf, found[name])
+
+
+def _inputs(node: Node, folds: Mapping[str, Node]) -> list[Ref]:
+    return inputs(node) + (inputs(folds[node.name]) if node.name in folds else [])
+
+
+def _run(nodes: Sequence[Node], folds: Mapping[str, Node], weights: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     for node in nodes:
-        if node.name in values or node.name in inside:
-            continue
         function = OPERATIONS.get(node.op)
         if function is None:
             raise ValueError(f"graph: {node.name}: unknown operation {node.op}" + _where(node))

@@ -1,0 +1,94 @@
+"""Blocks that are run again in the backward pass: the same numbers in less memory, for every architecture."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quam_jax.core.compilation import compiler_options
+from quam_jax.core.network import EVAL, DrawnNoise, Mode, are_blocks_recomputed, recomputed_blocks
+from quam_jax.models.model import Network
+from quam_jax.networks import NETWORKS
+from tests.small_networks import TINY, example
+from tests.test_exported_graph import PROGRAM
+from tests.test_exported_graph import network as graph
+
+
+def prob_unet() -> tuple[Network, dict, dict, jax.Array]:
+    network = Network.create("prob_unet", in_channels=3, n_classes=2, features=(3, 4))
+    return network, *network.initialise(jax.random.key(0)), jax.random.normal(jax.random.key(1), (2, 8, 12, 3))
+
+
+def imported() -> tuple[Network, dict, dict, jax.Array]:
+    network = graph(PROGRAM)
+    return network, *network.initialise(jax.random.key(0)), jax.random.normal(jax.random.key(1), (2, 8, 12, network.in_channels))
+
+
+EXAMPLES: dict[str, Any] = {**{name: lambda name=name: example(name) for name in TINY}, "prob_unet": prob_unet, "graph": imported}
+
+
+def loss(network: Network, params: Any, stats: Any, x: jax.Array, train: bool) -> tuple[jax.Array, Any]:
+    mode = Mode(batch_statistics=True, noise=DrawnNoise(jax.random.key(5))) if train else EVAL
+    logits, after = network.apply(params, stats, x, mode)
+    return jnp.mean(jnp.sin(logits)), (logits, after)
+
+
+def gradient(recomputed: bool, network: Network, *values: Any, train: bool = False) -> Any:
+    with recomputed_blocks(recomputed):
+        return jax.value_and_grad(loss, argnums=(1, 3), has_aux=True)(network, *values, train)
+
+
+def test_every_architecture_is_tried() -> None:
+    names = {TINY[name][0] if name in TINY else name for name in EXAMPLES}
+    assert names == set(NETWORKS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_recomputed_blocks_change_no_number(name: str) -> None:
+    network, *values = EXAMPLES[name]()
+    for train in (False, True) if name != "graph" else (False,):
+        plain, again = (jax.jit(lambda *v, r=r, t=train: gradient(r, network, *v, train=t))(*values) for r in (False, True))
+        for expected, found in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * (1 + float(jnp.abs(expected).max())))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_architecture_has_blocks(name: str) -> None:
+    network, *values = EXAMPLES[name]()
+    assert "remat" not in str(jax.make_jaxpr(lambda *v: gradient(False, network, *v))(*values)).replace("rematted", "")
+    text = str(jax.make_jaxpr(lambda *v: gradient(True, network, *v))(*values))
+    assert text.count("checkpoint") + text.count("remat") >= 3
+
+
+def test_the_context_ends() -> None:
+    assert not are_blocks_recomputed()
+    with recomputed_blocks():
+        assert are_blocks_recomputed()
+        with recomputed_blocks(False):
+            assert not are_blocks_recomputed()
+        assert are_blocks_recomputed()
+    assert not are_blocks_recomputed()
+
+
+def temporary(recomputed: bool, network: Network, side: int) -> int:
+    """Bytes that the gradient of an image takes, compiled for this backend."""
+    params, stats = jax.eval_shape(network.initialise, jax.random.key(0))
+    x = jax.ShapeDtypeStruct((1, side, side, network.in_channels), jnp.float32)
+
+    def of_params(params: Any, stats: Any, x: jax.Array) -> Any:
+        with recomputed_blocks(recomputed):
+            return jax.grad(lambda p: loss(network, p, stats, x, False)[0])(params)
+
+    compiled = jax.jit(of_params, compiler_options=compiler_options()).lower(params, stats, x).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the figures are those of XLA on CPU")
+def test_memory_of_a_gradient() -> None:
+    network, side = Network.create("att_unet", in_channels=1, n_classes=2, channels=16), 320
+    one = side * side * 16 * 4  # bytes of a map at full resolution
+    plain, again = (temporary(recomputed, network, side) for recomputed in (False, True))
+    assert plain <= 25 * one  # 40 with padded copies, and inputs of activations beside their outputs
+    assert again <= 0.65 * plain
