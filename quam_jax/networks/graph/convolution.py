@@ -12,7 +12,7 @@ from ..bilinear import add_bias
 from ..convolution import convolution
 from ..layers import transposed_convolution
 from .axes import Sizes, each
-from .values import Last, aligned, kernel, last, register
+from .values import Last, aligned, kernel, last, plain, register
 
 
 def _numbers(count: int) -> tuple[str, str, str]:
