@@ -1,9 +1,13 @@
 """How functions are compiled: `jax.jit` with the options that suit the backend, decided when a function first runs.
 
-On a CPU two defaults of XLA cost time. It schedules for concurrency, which keeps more intermediate arrays alive than two or four
-cores can use; with the schedule that saves memory a search step of the attention U-Net takes 126 instead of 206 MB. And it hands
+On a CPU two defaults of XLA cost time, and one memory. It schedules for concurrency, which keeps more intermediate arrays alive
+than two or four cores can use; with the schedule that saves memory a search step of the attention U-Net takes 126 instead of 206
+MB. And it hands
 convolutions to a library (YNNPACK) that is up to two times slower on feature maps than XLA's own; matrix products and
 reductions stay with it. `benchmarks/convolution.py` and `benchmarks/forward.py` measure what comes of it.
+
+XLA takes out optimisation barriers before it fuses, and finds then that what a backward pass computes again was known before: it
+merges the two, and `jax.checkpoint` saves nothing. With that pass switched off the barriers stay until the schedule is made.
 
 Independent calls run two at a time (`side_by_side`): on a few cores one of them leaves gaps that another one fills.
 """
