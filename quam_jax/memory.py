@@ -12,15 +12,29 @@ import sys
 import jax
 
 from .core.layout.choose import Budget
+from .core.layout.fitting import in_words
 
 SHARE = 0.5  # of the free memory that is taken where nothing is asked for
 
 
 @functools.cache
 def budget(asked: int = 0) -> Budget:
-    """The budget of `asked` bytes, or the default one; made once a process, so that it does not shrink from case to case."""
+    """The budget of `asked` bytes, or the default one.
+
+    Made once a process, before models and data are there, so that it does not shrink from case to case.
+    """
     held, free = held_memory(), free_memory()
     return Budget(asked, held, True) if asked else Budget(held + int(SHARE * free), held, False)
+
+
+def require_room(weights: int, asked: int) -> None:
+    """ValueError for a budget that has no room for `weights` bytes of weights and a gradient of them beside this process."""
+    total, base, _ = budget(asked)
+    if total < base + 3 * weights:
+        raise ValueError(
+            f"memory: the process and a model of {in_words(weights)} take {in_words(base + 3 * weights)} before any image; "
+            f"expected a budget above that, got {in_words(total)}; raise --memory"
+        )
 
 
 def held_memory() -> int:

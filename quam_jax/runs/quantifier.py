@@ -27,7 +27,7 @@ from ..models.coding import Coding
 from ..models.description import model_digest, preprocessing_of
 from ..models.model import SegmentationModel
 from ..models.predict import fit_data
-from ..process import return_large_arrays
+from ..process import LARGE, return_large_arrays
 from .request import RunRequest
 
 QUEUED = 2**24  # numbers of an image that counts as one in a queue, where it is searched by itself
@@ -119,6 +119,7 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
             fit_cases, request.fit_masks, model=first, preprocessing=preprocessing, settings=config.fit, seed=config.seed
         )
     tell("preparing the search")
+    return_large_arrays(LARGE if known.whole else known.labels[0, 0].size)
     shared = _ready(models, known, plan=plan, coding=coding, config=config)
     return Quantifier(_asked(cases, request), shared, known, config, preprocessing)
 

@@ -15,11 +15,13 @@ from typing import Any
 import jax
 
 from ..config import to_dict
+from ..config.sizes import bytes_in
 from ..core.progress import ENDED, EXPECTED, IDLE, about_case, is_heard, phases, tell
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
 from ..data.figures import Figures
 from ..data.records import digest, read_json
+from ..memory import budget, require_room
 from ..models.loading import load_models
 from ..version import __version__
 from . import folder as run_folder
@@ -48,8 +50,11 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None, figures: F
     be used, and if every case failed; OSError, with what to do about it, where the output folder cannot be written to.
     """
     began = datetime.datetime.now(datetime.UTC)
+    asked = bytes_in(request.config.execution.memory)
+    budget(asked)  # before anything is there
     tell("loading the model")
     models = load_models(request.model, arch=request.arch)
+    require_room(sum(4 * model.parameter_count for model in models), asked)
     model_digest = models_digest(models, request.model)
     quantifier = find_quantifier(models, request)
     settings = to_dict(request.config.without_layout())

@@ -10,16 +10,11 @@ MOST_IMAGES = 64  # that are searched together
 
 
 class Budget(NamedTuple):
-    """`total` bytes that may be held in all, of which `base` were held when it was made, and whether it was `asked` for."""
+    """`total` bytes that may be held in all, of which `base` were held before there were arrays; whether it was `asked` for."""
 
     total: int
     base: int = 0
     asked: bool = True
-
-    @property
-    def room(self) -> int:
-        """Bytes for searches."""
-        return self.total - self.base
 
 
 @dataclass(frozen=True)

@@ -89,15 +89,16 @@ def plan_search(
     members: int,
     records: int,
     measure: Callable[[Setup, int], int],
+    held: int = 0,
 ) -> Plan:
     """The fastest way whose programs fit; `measure(setup, members)` gives the bytes that members in flight take.
 
-    `records` are the bytes of all recorded predictions. ValueError, with the bytes that it would take and what to change,
+    `records` are the bytes of all recorded predictions, `held` those of what lies there for all searches. ValueError, with the bytes that it would take and what to change,
     where no way fits.
     """
     mapped, budget, kept = layout.members == "vmap", budget_of(layout), COPIES * records
-    room = CPU_ROOM if budget is None else budget.room - kept
-    base = 0 if budget is None else budget.base
+    base = held + (0 if budget is None else budget.base)
+    room = CPU_ROOM if budget is None else budget.total - base - kept
     tried, chunk, taken = setup, 1, 0
     for tried in setups_for(setup, frozen, layout, mapped=mapped):
         for chunk in _chunks(layout, members):
