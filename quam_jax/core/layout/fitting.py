@@ -93,8 +93,8 @@ def plan_search(
 ) -> Plan:
     """The fastest way whose programs fit; `measure(setup, members)` gives the bytes that members in flight take.
 
-    `records` are the bytes of all recorded predictions, `held` those of what lies there for all searches. ValueError, with the bytes that it would take and what to change,
-    where no way fits.
+    `records` are the bytes of all recorded predictions, `held` those of what lies there for all searches. ValueError, with the
+    bytes that it would take and what to change, where no way fits.
     """
     mapped, budget, kept = layout.members == "vmap", budget_of(layout), COPIES * records
     base = held + (0 if budget is None else budget.base)
