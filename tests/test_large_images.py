@@ -3,6 +3,7 @@
 import errno
 import importlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_the_report_shows_a_large_picture_reduced_and_says_so(runs: dict[str, Pa
     assert len(np.unique(labels)) == 2
     page = (runs["large"] / "report.html").read_text()
     assert "Shown at 1/2 of the image&#39;s 21 x 26 pixels; the files keep every pixel." in page.replace("\\u0026", "&")
+    assert "images cut: whole_up_to_pixels" in page and re.search(r"6, [1-6] searched", page)
     assert "Shown at" not in (runs["told"] / "report.html").read_text()
 
 

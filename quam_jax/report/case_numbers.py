@@ -148,6 +148,8 @@ def case_facts(case: Case) -> list[tuple[str, str]]:
     if isinstance(image, Mapping):
         keys = [k for k in ("path", "shape", "spacing", "orientation", "sha256") if image.get(k)]
         facts += [(f"image {key}", plain(image[key])) for key in keys]
+    if case.record.get("patches") is not None:
+        facts.append(("patches", f"{plain(case.record['patches'])}, {plain(case.record.get('patches_searched', 0))} searched"))
     for key in ("seed", "config_hash"):
         if case.record.get(key) is not None:
             facts.append((key.replace("_", " "), plain(case.record[key])))

@@ -224,6 +224,7 @@ def _config_rows(config: object, prefix: str = "") -> list[tuple[str, str]]:
 def _settings(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = _config_rows(info.get("config"))
     rows += _config_rows(info.get("preprocessing"), "preprocessing.")
+    rows += _config_rows(info.get("patches"), "images cut: ")
     return rows + ([("fit cases", plain(info["fit_cases"]))] if info.get("fit_cases") else [])
 
 

@@ -96,7 +96,7 @@ def _row(item: Item, request: EvaluateRequest) -> dict[str, Any]:
     classes = request.classes if probabilities is None else probabilities.shape[-1]
     geometry = read_image(next(iter(item.raters.values()))).geometry
     raters = np.stack([read_labels(path, classes=classes, like=geometry) for path in item.raters.values()])
-    maps = {name: np.asarray(read_map(stem), np.float64) for name, stem in item.maps.items()}
+    maps = {name: np.asarray(read_map(stem)) for name, stem in item.maps.items()}
     labels = None
     if item.segmentation is not None:
         labels = np.asarray(read_map(item.segmentation)).astype(np.int32)
