@@ -91,7 +91,7 @@ def _counts(labels: np.ndarray) -> list[int]:
 
 def _means(values: Num[np.ndarray, "..."], factor: int) -> Num[np.ndarray, "..."]:
     if factor == 1:
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)
     return np.concatenate([shrink(values[None, rows].astype(np.float32), factor)[0] for rows in _blocks(values.shape, factor)])
 
 
