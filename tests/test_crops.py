@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from quam_jax.case import masks
+from quam_jax.case.audit import models_broken_on_whole
 from quam_jax.case.crops import WholeFit, crop_side, crops_of, is_cropped
 from quam_jax.case.fit import read_fit_images
 from quam_jax.case.quantify import quantify_images
@@ -147,6 +148,14 @@ def test_the_audit_tells_of_crops_and_of_whole_images(cases: Path, monkeypatch: 
         assert row.whole_fit_loss != pytest.approx(row.fit_loss, rel=1e-3)  # other pixels
     assert len({row.whole_fit_loss for row in found.audit}) == len(found.audit)
     monkeypatch.undo()
+    broken = [row for row in found.audit if row.held and not row.whole_held]
+    assert models_broken_on_whole(found.audit) == (len(broken), sum(row.held for row in found.audit))
+    one = dataclasses.replace(found.audit[0], held=True, whole_held=False)
+    assert models_broken_on_whole([one, dataclasses.replace(one, whole_held=True), dataclasses.replace(one, held=False)]) == (
+        1,
+        2,
+    )
+    assert models_broken_on_whole([dataclasses.replace(one, whole_held=None)]) == (0, 0)
     (plain,) = quantify_images(whole_image_model(model, fit, search), [image], config=Config(search=search))
     assert all(row.whole_held is None for row in plain.audit)
 

@@ -112,6 +112,12 @@ def models_held(audit: Sequence[MemberAudit]) -> tuple[int, int]:
     return sum(row.kept for row in audit), sum(row.searched for row in audit)
 
 
+def models_broken_on_whole(audit: Sequence[MemberAudit]) -> tuple[int, int]:
+    """How many models that kept the bound on crops break it on the whole fit images, and how many were looked at."""
+    checked = [row for row in audit if row.held and row.whole_held is not None]
+    return sum(not row.whole_held for row in checked), len(checked)
+
+
 def kept_probs(trajectory: Trajectory, kept: Int[np.ndarray, "t m"]) -> Float[np.ndarray, "t m p c"]:
     """The predictions of the kept steps."""
     return np.asarray(_take(trajectory.probs, kept))

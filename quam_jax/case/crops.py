@@ -5,6 +5,7 @@ class that an image shows, the background among them, and moved inside the image
 what the kept models lose on the whole images, read again one at a time, is told beside it.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..config import FitConfig
+from ..core.compilation import side_by_side
 from ..core.progress import tell
 from ..core.searching import Prepared, loss_under
 from ..core.solvers import Moving
@@ -87,15 +89,17 @@ class WholeFit(NamedTuple):
 
 
 def _losses(read: Sequence[Callable[[], list[Pair]]], prepared: Prepared, models: Sequence[Moving | None]) -> list[float]:
-    sums, count = np.zeros(len(models)), 0
+    sums, count, compiled = np.zeros(len(models)), 0, set[tuple[int, ...]]()
     for number, again in enumerate(read, 1):
-        tell("checking", "case", number, len(read))
+        tell("checking", "fit image", number, len(read))
         for pair in again():
             for image, labels in _tiles(pair):
-                for m, z in enumerate(models):
-                    loss, labelled = loss_under(prepared, z, image, labels)
-                    sums[m] += loss * labelled
-                count += labelled
+                known = labels.shape in compiled
+                look = functools.partial(loss_under, prepared, image=image, labels=labels)
+                found = list(side_by_side(look, models, compiled=known))
+                compiled.add(labels.shape)
+                sums += [loss * labelled for loss, labelled in found]
+                count += found[0][1]
     return [float(s / max(count, 1)) for s in sums]
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 # what is counted inside a case, the outermost first: who is told of one forgets the others behind it
-UNITS = ("case", "slice", "patch", "fold", "chunk", "step")
+UNITS = ("case", "slice", "patch", "fold", "chunk", "fit image", "step")
 SEARCHING = "searching"
 IDLE = ""  # nothing is under way any more
 COMPILING, COMPILED = "compiling", "compiled"  # between two tellings of a phase, which goes on behind them

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..case.audit import models_held
+from ..case.audit import models_broken_on_whole, models_held
 from ..case.quantified import Quantified, audit_rows
 from ..case.structures import structure_volumes, volume_columns
 from ..config import to_dict
@@ -74,6 +74,12 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
     notes = list(loaded.notes)
     if not quantified.segmentation.any():
         notes.append(f"{case.name}: the reference segmentation is empty, so dilation and erosion have nothing to move")
+    broken, checked = models_broken_on_whole(quantified.audit)
+    if broken:
+        notes.append(
+            f"{case.name}: {broken} of {checked} models that keep the bound on the fit crops break it on the whole fit images; "
+            "more crops (--fit-cases), larger ones (--fit-crop) or less slack keep them nearer"
+        )
     spacing = image.geometry.spacing[: quantified.segmentation.ndim]
     held, searched_models = models_held(quantified.audit)
     row: dict[str, Any] = {"case": case.name, "status": "ok", "members": searched_models, "held": held}

@@ -229,8 +229,8 @@ CASE = room(
     ("crops.py", "int(c) - s // 2, 0)", "int(c) - s // 2, 1)", "crops.py::test_crops_show_every_class_in_turn_and_lie_inside"),
     (
         "crops.py",
-        "sums[m] += loss * labelled",
-        "sums[m] += loss",
+        "sums += [loss * labelled for",
+        "sums += [loss for",
         "crops.py::test_losses_on_whole_images_are_means_over_all_their_pixels",
     ),
     (
