@@ -13,6 +13,7 @@ import jax
 
 from .core.layout.choose import Budget
 from .core.layout.fitting import in_words
+from .process import trim
 
 SHARE = 0.5  # of the free memory that is taken where nothing is asked for
 
@@ -24,12 +25,13 @@ def budget(asked: int = 0) -> Budget:
     Made once a process, before models and data are there, so that it does not shrink from case to case.
     """
     held, free = held_memory(), free_memory()
-    return Budget(asked, held, True) if asked else Budget(held + int(SHARE * free), held, False)
+    total = asked or held + int(SHARE * free)
+    return Budget(total, held, bool(asked), held_memory)
 
 
 def require_room(weights: int, asked: int) -> None:
     """ValueError for a budget that has no room for `weights` bytes of weights and a gradient of them beside this process."""
-    total, base, _ = budget(asked)
+    total, base = budget(asked)[:2]
     if total < base + 3 * weights:
         raise ValueError(
             f"memory: the process and a model of {in_words(weights)} take {in_words(base + 3 * weights)} before any image; "
@@ -42,6 +44,7 @@ def held_memory() -> int:
     statistics = _device_statistics()
     if statistics is not None:
         return int(statistics.get("bytes_in_use", 0))
+    trim()
     pages = _words("/proc/self/statm")
     return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else peak_memory()
 

@@ -1,10 +1,15 @@
 """What a process does with freed memory, for programs that start here (the command line); a library changes nothing."""
 
+import contextlib
 import ctypes
+import functools
 import sys
+from typing import Any
 
 # parameters of mallopt in glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -3, -4, -8
+_COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX tells it behind a compilation
+SLOW = 0.3  # seconds of a compilation that leaves much behind
 LARGE = 2**18  # pixels of an image from which on the arrays of a step are given back
 _KEEPS: list[bool] = []  # not empty while this process keeps what it frees
 
@@ -31,7 +36,27 @@ def return_large_arrays(pixels: int) -> None:
         return
     _KEEPS.clear()
     _set({_M_MMAP_MAX: 2**16, _M_MMAP_THRESHOLD: 2**22, _M_TRIM_THRESHOLD: 2**26, _M_TOP_PAD: 2**20})
-    ctypes.CDLL(None).malloc_trim(0)
+    trim()
+    _trim_after_compilations()
+
+
+def trim() -> None:
+    """Give freed pages back to the system, where glibc manages them and this process does not keep them."""
+    if sys.platform.startswith("linux") and not _KEEPS:
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _trim_after_compilations() -> None:
+    """A compilation leaves some 200 MB of freed pages behind, between others that are in use."""
+    import jax
+
+    def heard(event: str, duration_secs: float, **_: Any) -> None:
+        if event == _COMPILED and duration_secs > SLOW:
+            trim()
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
 
 
 def _set(settings: dict[int, int]) -> bool:

@@ -172,10 +172,19 @@ def taken(setup: Setup, count: int) -> int:
     [(1000, False, 2), (200, False, 2), (199, False, 1), (100, False, 1), (99, True, 1), (60, True, 1)],
 )
 def test_the_fastest_way_that_fits(room: int, recompute: bool, chunk: int) -> None:
-    layout = Layout("loop", "loop", 2, memory=Budget(5000 + room + 4 * 10, 5000))
+    layout = Layout("loop", "loop", 2, memory=Budget(5000 + room + 10, 5000))
     plan = plan_search(*problem(side=256), layout, members=6, records=10, measure=taken)
     assert (plan.way.setup.recompute, plan.way.chunk) == (recompute, chunk)
-    assert plan.predicted == 5000 + 40 + chunk * (60 if recompute else 100)
+    assert plan.predicted == 5000 + 10 + chunk * (60 if recompute else 100)
+    held = replace(layout, memory=Budget(6000 + room + 10, 5000, True, lambda: 6000))  # what is held now counts
+    assert plan_search(*problem(side=256), held, members=6, records=10, measure=taken).way == plan.way
+
+
+def test_records_that_are_decomposed_need_room_too() -> None:
+    layout = Layout("loop", "loop", 2, memory=Budget(5000 + 400, 5000))
+    assert plan_search(*problem(side=256), layout, members=6, records=100, measure=taken).predicted == 5400
+    with pytest.raises(ValueError, match="takes about 5.4 kB"):
+        plan_search(*problem(side=256), replace(layout, memory=Budget(5399, 5000)), members=6, records=100, measure=taken)
 
 
 def test_what_cannot_fit_is_refused_with_what_to_do() -> None:

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": set(),
     "process": set(),
     "core": set(),
-    "memory": {"core"},
+    "memory": {"core", "process"},
     "evaluation": set(),
     "data": set(),
     "config": {"core", "memory", "registry"},

@@ -36,7 +36,7 @@ def test_this_process_holds_memory_and_more_is_free() -> None:
     assert 10**7 < held_memory() <= peak_memory() * 1.01
     assert 0 < free_memory() < 10**14
     total, before = budget(10**12), budget()
-    assert total == (10**12, total.base, True) and not before.asked
+    assert total[:3] == (10**12, total.base, True) and not before.asked
     assert before.base < before.total < before.base + free_memory() * 1.5
 
 

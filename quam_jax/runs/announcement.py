@@ -74,7 +74,7 @@ def _versions() -> dict[str, str]:
 
 def describe_memory(config: Config) -> dict[str, Any]:
     """The budget of this process in bytes, what was chosen for it with the bytes that it was to take, and the peak so far."""
-    total, base, asked = budget(bytes_in(config.execution.memory))
+    total, base, asked = budget(bytes_in(config.execution.memory))[:3]
     plans = [{"chosen": str(plan), "predicted": plan.predicted} for plan in plans_made()[:PLANS]]
     return {"budget": total, "asked": asked, "before": base, "plans": plans, "peak": peak_memory()}
 

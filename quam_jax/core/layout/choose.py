@@ -1,5 +1,6 @@
 """Which members go together and how steps follow each other on this hardware: asked for, and chosen."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -10,11 +11,15 @@ MOST_IMAGES = 64  # that are searched together
 
 
 class Budget(NamedTuple):
-    """`total` bytes that may be held in all, of which `base` were held before there were arrays; whether it was `asked` for."""
+    """`total` bytes that may be held in all, of which `base` were held when it was made; whether it was `asked` for.
+
+    `held` gives the bytes that are held now, where the system tells.
+    """
 
     total: int
     base: int = 0
     asked: bool = True
+    held: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)

@@ -89,27 +89,27 @@ def plan_search(
     members: int,
     records: int,
     measure: Callable[[Setup, int], int],
-    held: int = 0,
 ) -> Plan:
     """The fastest way whose programs fit; `measure(setup, members)` gives the bytes that members in flight take.
 
-    `records` are the bytes of all recorded predictions, `held` those of what lies there for all searches. ValueError, with the
-    bytes that it would take and what to change, where no way fits.
+    `records` are the bytes of all recorded predictions. ValueError, with the bytes that it would take and what to change,
+    where no way fits.
     """
-    mapped, budget, kept = layout.members == "vmap", budget_of(layout), COPIES * records
-    base = held + (0 if budget is None else budget.base)
-    room = CPU_ROOM if budget is None else budget.total - base - kept
-    tried, chunk, taken = setup, 1, 0
+    mapped, budget = layout.members == "vmap", budget_of(layout)
+    tried, chunk, taken, base = setup, 1, 0, 0
     for tried in setups_for(setup, frozen, layout, mapped=mapped):
         for chunk in _chunks(layout, members):
             taken = measure(tried, chunk)
+            base = _held(budget) + records  # what was compiled stays there
+            room = CPU_ROOM if budget is None else budget.total - base
             if mapped and not layout.chunk and chunk < members:
                 each = max(1, taken // chunk)
                 chunk = _even(members, max(1, room // each) * layout.devices)
                 taken = each * -(-chunk // layout.devices)
+            taken = max(taken, (COPIES - 1) * records)  # that come when the members are gone
             if taken <= room:
-                return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], base + kept + taken, budget)
-    needed = base + kept + taken
+                return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], base + taken, budget)
+    needed = base + taken
     if budget is None:
         return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], needed, budget)
     size = " x ".join(map(str, setup.shape))
@@ -118,6 +118,12 @@ def plan_search(
         f"expected at most{_limit(budget).removeprefix(' of')}; raise --memory, search in patches (--patch-size), or move less "
         "(--space last_block or head)"
     )
+
+
+def _held(budget: Budget | None) -> int:
+    if budget is None:
+        return 0
+    return budget.base if budget.held is None else budget.held()
 
 
 def _limit(budget: Budget | None) -> str:

@@ -58,7 +58,6 @@ def run_members(
             members=len(jobs),
             records=len(jobs) * chunk_of(setup, jobs[:1]).recorded(),
             measure=lambda tried, count: chunk_of(tried, jobs[:count]).memory(),
-            held=sum(array.nbytes for array in jax.live_arrays()),
         )
         _PLANS[kind] = plan
         tell(CHOSEN, note=str(plan))

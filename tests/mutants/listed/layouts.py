@@ -52,8 +52,8 @@ LAYOUTS = room(
     ("layout/fitting.py", "if taken <= room:", "if taken < room:", "fitting.py::test_the_fastest_way_that_fits"),
     (
         "layout/fitting.py",
-        "room = CPU_ROOM if budget is None else budget.room - kept",
-        "room = CPU_ROOM if budget is None else budget.room",
+        "base = _held(budget) + records",
+        "base = _held(budget)",
         "fitting.py::test_the_fastest_way_that_fits",
     ),
     (
