@@ -306,7 +306,7 @@ def test_the_command_says_it_on_stderr_alone_and_quiet_says_nothing(
     first, *others = err.splitlines()
     assert code == 0 and first.startswith("5 cases of 26x21 (as the first is), about ")
     assert [line for line in others if line.startswith("[5/5] e: ")]
-    assert [line for line in others if not line.startswith(("[", "note: ", "a: ", "compiling"))] == []
+    assert [line for line in others if not line.startswith(("[", "note: ", "a: ", "compiling", "search: 1 of 1 members"))] == []
     quiet_code, quiet_out, quiet_err = call(monkeypatch, capsys, "-q", *options, "--out", tmp_path / "two")
     assert quiet_code == 0 and quiet_err == ""
     assert quiet_out.replace("/two/", "/one/") == out

@@ -45,7 +45,10 @@ def test_every_architecture_is_tried() -> None:
     assert names == set(NETWORKS)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+QUICK = ("nnunet_residual_3d", "prob_unet", "graph", "segnet")  # of each kind of block one; all of them take minutes to compile
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in EXAMPLES])
 def test_recomputed_blocks_change_no_number(name: str) -> None:
     network, *values = EXAMPLES[name]()
     trains = (False, True) if name != "graph" else (False,)

@@ -244,7 +244,9 @@ def test_a_share_that_does_not_answer_fails_one_case(options: list[str], tmp_pat
 
     hung, real = threading.Event(), cases_room.read_channels
     monkeypatch.setattr(
-        cases_room, "read_channels", lambda files: (hung.wait(60) if "case1." in files[0].name else None) or real(files)
+        cases_room,
+        "read_channels",
+        lambda files, **how: (hung.wait(60) if "case1." in files[0].name else None) or real(files, **how),
     )
     result = run(request_of(options, tmp_path / "run", sharing=Sharing(stall=0.5)))
     hung.set()

@@ -83,12 +83,17 @@ class WholeFit(NamedTuple):
         (loss,) = _losses(read, prepared, [None])
         return WholeFit(tuple(read), loss, float(prepared.procedure.slack.bound(jnp.asarray([loss]))[0]))
 
-    def losses(self, prepared: Prepared, kept: Sequence[Moving]) -> list[float]:
-        """The losses of some kept models, in nats a labelled pixel of all images; every image is read once."""
-        return _losses(self.read, prepared, kept)
+    def losses(self, prepared: Prepared, kept: Sequence[Moving], *, together: bool = True) -> list[float]:
+        """The losses of some kept models, in nats a labelled pixel of all images.
+
+        Every image is read once; the models look at it side by side where `together`, which takes more memory.
+        """
+        return _losses(self.read, prepared, kept, together=together)
 
 
-def _losses(read: Sequence[Callable[[], list[Pair]]], prepared: Prepared, models: Sequence[Moving | None]) -> list[float]:
+def _losses(
+    read: Sequence[Callable[[], list[Pair]]], prepared: Prepared, models: Sequence[Moving | None], *, together: bool = True
+) -> list[float]:
     sums, count, compiled = np.zeros(len(models)), 0, set[tuple[int, ...]]()
     for number, again in enumerate(read, 1):
         tell("checking", "fit image", number, len(read))
@@ -96,7 +101,7 @@ def _losses(read: Sequence[Callable[[], list[Pair]]], prepared: Prepared, models
             for image, labels in _tiles(pair):
                 known = labels.shape in compiled
                 look = functools.partial(loss_under, prepared, image=image, labels=labels)
-                found = list(side_by_side(look, models, compiled=known))
+                found = list(side_by_side(look, models, compiled=known) if together else map(look, models))
                 compiled.add(labels.shape)
                 sums += [loss * labelled for loss, labelled in found]
                 count += found[0][1]

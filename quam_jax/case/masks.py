@@ -141,7 +141,8 @@ def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config)
     for n, (job, trajectories) in enumerate(zip(jobs, _search(shared, jobs, config=config, kept=kept), strict=True)):
         found = _weigh(shared, job, trajectories, config=config)
         if shared.whole_fit is not None and kept is not None:
-            losses = shared.whole_fit.losses(shared.folds[0].prepared, kept[n])
+            together = not config.execution.memory
+            losses = shared.whole_fit.losses(shared.folds[0].prepared, kept[n], together=together)
             found = found._replace(whole=OnWhole(losses, shared.whole_fit.bound))
         yield found
 

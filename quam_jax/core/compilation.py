@@ -68,7 +68,11 @@ def jit(function: Callable[..., Any] | None = None, **arguments: Any) -> Any:
     def lower(*values: Any, **named: Any) -> Any:
         return outermost().lower(*values, **named)
 
-    setattr(call, "lower", lower)  # noqa: B010  # as jax.jit has it
+    def clear_cache() -> None:
+        if outermost.cache_info().currsize:
+            outermost().clear_cache()
+
+    call.__dict__.update(lower=lower, clear_cache=clear_cache)  # as jax.jit has them
     return call
 
 

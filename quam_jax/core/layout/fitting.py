@@ -16,6 +16,7 @@ from ..passes import may_split_fit
 from ..setup import Frozen, Setup
 from .choose import Budget, Layout, budget_of
 
+LATER = 2**28  # bytes for programs that are compiled on the way and for what operations take beside their program's arrays
 PROBE = 8  # mapped members that are compiled to see how much memory one takes
 JOINT = 2**19  # pixels of fit batch and image up to which they go through in one program
 PART = 2**18  # pixels of a part of a fit batch, at least: smaller ones leave cores idle
@@ -89,9 +90,11 @@ def plan_search(
     members: int,
     records: int,
     measure: Callable[[Setup, int], int],
+    forget: Callable[[], None] = lambda: None,
 ) -> Plan:
     """The fastest way whose programs fit; `measure(setup, members)` gives the bytes that members in flight take.
 
+    What was compiled for setups that do not fit is let go by `forget`.
     `records` are the bytes of all recorded predictions. ValueError, with the bytes that it would take and what to change,
     where no way fits.
     """
@@ -100,7 +103,7 @@ def plan_search(
     for tried in setups_for(setup, frozen, layout, mapped=mapped):
         for chunk in _chunks(layout, members):
             taken = measure(tried, chunk)
-            base = _held(budget) + records  # what was compiled stays there
+            base = _held(budget) + records  # with what was compiled, which stays there
             room = CPU_ROOM if budget is None else budget.total - base
             if mapped and not layout.chunk and chunk < members:
                 each = max(1, taken // chunk)
@@ -109,6 +112,7 @@ def plan_search(
             taken = max(taken, (COPIES - 1) * records)  # that come when the members are gone
             if taken <= room:
                 return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], base + taken, budget)
+        forget()
     needed = base + taken
     if budget is None:
         return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], needed, budget)
@@ -123,7 +127,7 @@ def plan_search(
 def _held(budget: Budget | None) -> int:
     if budget is None:
         return 0
-    return budget.base if budget.held is None else budget.held()
+    return budget.base if budget.held is None else budget.held() + LATER
 
 
 def _limit(budget: Budget | None) -> str:

@@ -13,7 +13,7 @@ from ..solvers import Moving
 from .choose import Layout
 from .chunk import Chunk, Job
 from .fitting import Plan, plan_search, setups_for, thriftier
-from .programs import shapes_of
+from .programs import forget_programs, shapes_of
 
 _PLANS: dict[Hashable, Plan] = {}  # by kind of search: what was chosen in this process
 
@@ -58,6 +58,7 @@ def run_members(
             members=len(jobs),
             records=len(jobs) * chunk_of(setup, jobs[:1]).recorded(),
             measure=lambda tried, count: chunk_of(tried, jobs[:count]).memory(),
+            forget=forget_programs,
         )
         _PLANS[kind] = plan
         tell(CHOSEN, note=str(plan))

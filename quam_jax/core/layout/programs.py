@@ -42,6 +42,12 @@ def memory_of(lowered: Any) -> int:
     return analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
 
 
+def forget_programs() -> None:
+    """Let go of what was compiled of the steps: what a search cannot use only takes memory."""
+    for program in (step_group, add_fit_part, run_steps):
+        program.clear_cache()
+
+
 def broken(record: Record) -> bool:
     """Whether the weights of a record broke the bound."""
     return not float(record.fit_loss) <= float(record.bound)
