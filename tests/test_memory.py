@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quam_jax import memory
+from quam_jax import memory, process
 from quam_jax.config.schema import ExecutionConfig
 from quam_jax.config.sizes import bytes_in
 from quam_jax.memory import budget, free_memory, held_memory, peak_memory
@@ -38,6 +38,22 @@ def test_this_process_holds_memory_and_more_is_free() -> None:
     total, before = budget(10**12), budget()
     assert total[:3] == (10**12, total.base, True) and not before.asked
     assert before.base < before.total < before.base + free_memory() * 1.5
+
+
+def test_freed_arrays_stay_until_images_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[int, int]] = []
+    monkeypatch.setattr(process, "_set", lambda settings: not told.append(settings))
+    monkeypatch.setattr(process, "_KEEPS", [])
+    monkeypatch.setattr(process, "_trim_after_compilations", lambda: None)
+    process.return_large_arrays(10**9)
+    assert not told  # a library changes nothing
+    assert process.keep_freed_memory()
+    process.return_large_arrays(process.LARGE - 1)
+    assert len(told) == 1 and process._KEEPS
+    process.return_large_arrays(process.LARGE)
+    process.return_large_arrays(process.LARGE)
+    assert len(told) == 2 and not process._KEEPS
+    assert told[0].keys() & told[1].keys() and all(told[0][k] != told[1][k] for k in told[0].keys() & told[1].keys())
 
 
 def test_a_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
