@@ -1,14 +1,20 @@
 """Memory as this machine tells it, and a run that keeps to a small budget, by the limit of the system on its process."""
 
+import json
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from benchmarks.processes import contents, difference, finish, start
 from quam_jax import memory, process
 from quam_jax.config.schema import ExecutionConfig
 from quam_jax.config.sizes import bytes_in
 from quam_jax.memory import budget, free_memory, held_memory, peak_memory
+from tests.small_run import prepare_folders
+from tests.tiny import picture_model, tiny_network
 
 
 def test_sizes_as_people_write_them() -> None:
@@ -85,3 +91,33 @@ def test_the_limit_of_a_container_counts(monkeypatch: pytest.MonkeyPatch, contro
     }
     monkeypatch.setattr(memory, "_lines", lambda path: files.get(path, "").splitlines())
     assert free_memory() == 3_500_000_000  # the tightest of all groups, with the files that it would give up
+
+
+def test_a_run_keeps_to_what_a_limit_leaves_and_its_numbers_are_the_same(tmp_path: Path) -> None:
+    """The limit is the system's own on the data of the process, which would end a process that takes more."""
+    with tiny_network():
+        prepare_folders(tmp_path, model=picture_model())
+    (tmp_path / "large").mkdir()
+    picture = np.random.default_rng(0).integers(0, 255, (1200, 1600)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "large" / "a.png")
+    folders = {"model": "model", "images": "large", "fit-images": "fit/images", "fit-masks": "fit/masks"}
+    options = [part for name, place in folders.items() for part in (f"--{name}", str(tmp_path / place))]
+    limit = 2_600_000_000
+    runs = {
+        "free": start(options, tmp_path / "free"),
+        "tight": start(options, tmp_path / "tight", prepare=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))),
+        "none": start(options, tmp_path / "none", "--memory", "700MB"),
+    }
+    codes = {name: finish(process) for name, process in runs.items()}
+    assert codes["free"] == codes["tight"] == (0, "")
+    code, said = codes["none"]
+    assert code == 2 and "a search of an image of 1200 x 1600 takes about" in said and "expected at most 700 MB" in said
+    assert not (tmp_path / "none").exists()
+    told = {name: json.loads((tmp_path / name / "run.json").read_text())["memory"] for name in ("free", "tight")}
+    assert told["tight"]["budget"] < limit / 1.5 < told["free"]["budget"]
+    for memory_of_run in told.values():
+        (plan,) = memory_of_run["plans"]
+        assert memory_of_run["peak"] <= plan["predicted"] <= memory_of_run["budget"]
+    assert told["tight"]["plans"][0]["chosen"].startswith("1 of 2 members side by side")
+    assert told["free"]["plans"][0]["chosen"].startswith("2 of 2 members side by side")
+    assert difference(tmp_path / "tight", contents(tmp_path / "free")) == []
