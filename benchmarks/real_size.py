@@ -35,7 +35,7 @@ PARTS = ("cells", "torch", "published", "vessels")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=SHARED / "data/bubil", help="with images and masks")
-    parser.add_argument("--wnet", type=Path, default=SHARED / "weights/lwnet/wnet_drive.pth")
+    parser.add_argument("--wnet", type=Path, default=SHARED / "weights/lwnet/big_wnet_drive_av.pth")
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--name", default="real_size", help="of the result file")
@@ -187,34 +187,27 @@ def _beside(
 
 
 def _vessels(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """A photograph-like picture: cells in three colours, enlarged, with the network's own prediction on others as fit masks."""
+    """A picture of a fundus photograph's size: cells in three colours, enlarged. Fit masks are the network's own labels."""
     import numpy as np
     from PIL import Image
 
-    root = folder / "vessels"
+    import quam_jax
+
+    root, model = folder / "vessels", quam_jax.load_model(options.wnet)
     for name in ("images", "fit", "masks"):
         (root / name).mkdir(parents=True)
     for number, file in enumerate(sorted((options.data / "images").iterdir())[:5]):
         grey = np.asarray(Image.open(file).convert("L").resize((2048, 2048), Image.Resampling.BICUBIC))
-        picture = Image.fromarray(np.stack([grey, np.flipud(grey), np.fliplr(grey)], -1))
+        picture = np.stack([grey, np.flipud(grey), np.fliplr(grey)], -1)
         if number == 0:
-            picture.save(root / "images" / "large.png")
-        else:
-            picture.save(root / "fit" / f"{number}.png")
-            threshold = np.asarray(grey) < np.quantile(grey, 0.1)
-            Image.fromarray(threshold.astype(np.uint8) * 255).save(root / "masks" / f"{number}.png")
-    row = _run(
-        root / "out",
-        "--model",
-        options.wnet,
-        "--images",
-        root / "images",
-        "--fit-images",
-        root / "fit",
-        "--fit-masks",
-        root / "masks",
-    )
-    return [{"run": "default", "size": "2048 x 2048 x 3", **row}]
+            Image.fromarray(picture).save(root / "images" / "large.png")
+            continue
+        Image.fromarray(picture).save(root / "fit" / f"{number}.png")
+        rows = [np.asarray(model(picture[None, r : r + 256] / np.float32(255)))[0].argmax(-1) for r in range(0, 2048, 256)]
+        Image.fromarray(np.concatenate(rows).astype(np.uint8)).save(root / "masks" / f"{number}.png")
+    paths = ("--images", root / "images", "--fit-images", root / "fit", "--fit-masks", root / "masks")
+    prepared = ("--preprocessing", json.dumps({"normalise": "none", "channels": 3, "scale": 255}))
+    return [{"run": "default", "size": "2048 x 2048 x 3", **_run(root / "out", "--model", options.wnet, *paths, *prepared)}]
 
 
 if __name__ == "__main__":

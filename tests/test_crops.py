@@ -127,8 +127,10 @@ def test_the_audit_tells_of_crops_and_of_whole_images(cases: Path, monkeypatch: 
     everything = known_of(cases, model, fit_crop="0")
     fit = fit_data(model, everything.images, everything.labels)
     expected = whole_image_model(model, fit, search).folds[0].prepared.reference_loss
-    assert shared.whole_fit.reference_loss == pytest.approx(float(expected[0]), rel=1e-4)
-    assert shared.whole_fit.bound == pytest.approx(1.3 * float(expected[0]), rel=1e-4)
+    everything = shared.whole_fit.chosen(None)
+    assert everything == [0, 1, 2] and [shared.whole_fit.chosen(n) for n in (0, 2, 4)] == [[0], [2], [1]]
+    assert shared.whole_fit.reference_loss(everything) == pytest.approx(float(expected[0]), rel=1e-4)
+    assert shared.whole_fit.bound(everything) == pytest.approx(1.3 * float(expected[0]), rel=1e-4)
     image = tiny_image(size=(20, 24))[..., :1]
     kept: dict[int, Any] = {}
 
@@ -142,8 +144,8 @@ def test_the_audit_tells_of_crops_and_of_whole_images(cases: Path, monkeypatch: 
     monkeypatch.setattr(masks, "search_images", watched)
     (found,) = quantify_images(shared, [image], config=Config(search=search))
     for row in found.audit:
-        assert [row.whole_fit_loss] == shared.whole_fit.losses(shared.folds[0].prepared, [kept[row.member]])
-        assert row.whole_fit_loss is not None and row.whole_bound == shared.whole_fit.bound
+        assert [row.whole_fit_loss] == shared.whole_fit.losses(shared.folds[0].prepared, [kept[row.member]], [0, 1, 2])
+        assert row.whole_fit_loss is not None and row.whole_bound == shared.whole_fit.bound(everything)
         assert row.whole_held == (row.whole_fit_loss <= row.whole_bound)
         assert row.whole_fit_loss != pytest.approx(row.fit_loss, rel=1e-3)  # other pixels
     assert len({row.whole_fit_loss for row in found.audit}) == len(found.audit)
@@ -176,7 +178,7 @@ def test_losses_on_whole_images_are_means_over_all_their_pixels() -> None:
 
     whole = WholeFit.of([read(0), read(1)], prepared)
     moved = {name: value * 1.5 for name, value in model.params.items()}
-    losses = whole.losses(prepared, [model.params, moved])
+    losses = whole.losses(prepared, [model.params, moved], [0, 1])
     assert reads == [0, 1, 0, 1]  # each image once for all models
     for params, loss in ((model.params, losses[0]), (moved, losses[1])):
         sums, count = 0.0, 0
@@ -186,4 +188,6 @@ def test_losses_on_whole_images_are_means_over_all_their_pixels() -> None:
             own = np.take_along_axis(log_probs, np.maximum(labels, 0)[..., None], -1)[..., 0]
             sums, count = sums - own[labels >= 0].sum(), count + (labels >= 0).sum()
         assert loss == pytest.approx(sums / count, rel=1e-5)
-    assert whole.reference_loss == pytest.approx(losses[0], rel=1e-6)
+    assert whole.reference_loss([0, 1]) == pytest.approx(losses[0], rel=1e-6)
+    (one,) = whole.losses(prepared, [moved], [1], together=False)
+    assert one != pytest.approx(losses[1], rel=1e-3) and whole.reference_loss([1]) == whole.reference_losses[1]

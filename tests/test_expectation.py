@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quam_jax.case.crops import WholeFit
 from quam_jax.case.fit import Known
 from quam_jax.case.shared import planned_model
 from quam_jax.config import Config, ExecutionConfig, FitConfig, SearchConfig, TargetConfig
 from quam_jax.core.progress import ENDED, EXPECTED, GIVEN, IDLE, SEARCHING, Event, listening
+from quam_jax.core.schedule import Slack
 from quam_jax.data.datasets import Case
 from quam_jax.data.figures import Figure, Figures
 from quam_jax.data.patches import lay_patches
@@ -134,9 +136,10 @@ def test_without_figures_a_probe_tells_and_lanes_and_processes_share(
     assert meet(shared, Figures(tmp_path / "none")).expect(lanes=2).whole == pytest.approx(2 * 2 * passes)
     head = count_passes(config(members=1, steps=2, space="head"), batches=1, fit_share=share)
     assert head is not None and found.whole is not None and found.whole > expectation.LONG
-    checked = forecast.quantifier._replace(known=forecast.quantifier.known._replace(whole=(list,) * 7))
+    whole = WholeFit((list,) * 7, (2 * 21 * 26,) * 7, (1.0,) * 7, Slack())
+    checked = forecast.quantifier._replace(shared=forecast.quantifier.shared._replace(whole_fit=whole))
     checking = Forecast(checked, request_of, None).expect(lanes=1)
-    assert checking.each == pytest.approx(2 * (passes + 7))  # one member on seven whole fit images
+    assert checking.each == pytest.approx(2 * (passes + 14))  # one member on seven whole fit images, twice as large
     assert found.head == pytest.approx(2 * head) and "with --space head about" in str(found)
 
 

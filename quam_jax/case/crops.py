@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from ..config import FitConfig
 from ..core.compilation import side_by_side
 from ..core.progress import tell
+from ..core.schedule import Slack
 from ..core.searching import Prepared, loss_under
 from ..core.solvers import Moving
 from ..models.description import trained_size
@@ -71,41 +72,67 @@ def crops_of(pair: Pair, sides: Sequence[int], *, count: int, first: int, rng: n
 
 
 class WholeFit(NamedTuple):
-    """The whole images behind the crops: how each is read again, and the given network's loss on all of them in nats a pixel."""
+    """The whole images behind the crops: how each is read again, its labelled pixels, and the given network's loss there.
+
+    An image that is searched whole has its kept models look at all of them; of a picture in patches, those of each patch look at
+    one of them in turn, so that the look takes a part of the search however many patches there are.
+    """
 
     read: tuple[Callable[[], list[Pair]], ...]
-    reference_loss: float
-    bound: float
+    pixels: tuple[int, ...]
+    reference_losses: tuple[float, ...]
+    slack: Slack
 
     @staticmethod
     def of(read: Sequence[Callable[[], list[Pair]]], prepared: Prepared) -> "WholeFit":
         """With the given network measured."""
-        (loss,) = _losses(read, prepared, [None])
-        return WholeFit(tuple(read), loss, float(prepared.procedure.slack.bound(jnp.asarray([loss]))[0]))
+        looks = [_look(again, prepared, [None], number=n, of=len(read)) for n, again in enumerate(read, 1)]
+        losses, pixels = zip(*((sums[0] / max(count, 1), count) for sums, count in looks), strict=True)
+        return WholeFit(tuple(read), pixels, losses, prepared.procedure.slack)
 
-    def losses(self, prepared: Prepared, kept: Sequence[Moving], *, together: bool = True) -> list[float]:
-        """The losses of some kept models, in nats a labelled pixel of all images.
+    def chosen(self, patch: int | None) -> list[int]:
+        """The images that the models of a patch look at (None: of a whole image)."""
+        return list(range(len(self.read))) if patch is None else [patch % len(self.read)]
+
+    def reference_loss(self, images: Sequence[int]) -> float:
+        """The given network's loss on some of the images, in nats a labelled pixel."""
+        return float(np.average([self.reference_losses[n] for n in images], weights=[max(self.pixels[n], 1) for n in images]))
+
+    def bound(self, images: Sequence[int]) -> float:
+        """The bound on some of the images."""
+        return float(self.slack.bound(jnp.asarray([self.reference_loss(images)]))[0])
+
+    def losses(self, prepared: Prepared, kept: Sequence[Moving], images: Sequence[int], *, together: bool = True) -> list[float]:
+        """The losses of some kept models on some of the images, in nats a labelled pixel.
 
         Every image is read once; the models look at it side by side where `together`, which takes more memory.
         """
-        return _losses(self.read, prepared, kept, together=together)
+        of = len(images)
+        looks = [_look(self.read[n], prepared, kept, number=place, of=of, together=together) for place, n in enumerate(images, 1)]
+        total = sum(count for _, count in looks)
+        return [float(sum(sums[m] for sums, _ in looks) / max(total, 1)) for m in range(len(kept))]
 
 
-def _losses(
-    read: Sequence[Callable[[], list[Pair]]], prepared: Prepared, models: Sequence[Moving | None], *, together: bool = True
-) -> list[float]:
-    sums, count, compiled = np.zeros(len(models)), 0, set[tuple[int, ...]]()
-    for number, again in enumerate(read, 1):
-        tell("checking", "fit image", number, len(read))
-        for pair in again():
-            for image, labels in _tiles(pair):
-                known = labels.shape in compiled
-                look = functools.partial(loss_under, prepared, image=image, labels=labels)
-                found = list(side_by_side(look, models, compiled=known) if together else map(look, models))
-                compiled.add(labels.shape)
-                sums += [loss * labelled for loss, labelled in found]
-                count += found[0][1]
-    return [float(s / max(count, 1)) for s in sums]
+def _look(
+    again: Callable[[], list[Pair]],
+    prepared: Prepared,
+    models: Sequence[Moving | None],
+    *,
+    number: int,
+    of: int,
+    together: bool = True,
+) -> tuple[Float[np.ndarray, " m"], int]:
+    """The summed losses of some models on one image, and how many pixels of it are labelled."""
+    tell("checking", "fit image", number, of)
+    sums, count, compiled = np.zeros(len(models)), 0, number > 1
+    for pair in again():
+        for image, labels in _tiles(pair):
+            look = functools.partial(loss_under, prepared, image=image, labels=labels)
+            found = list(side_by_side(look, models, compiled=compiled) if together else map(look, models))
+            compiled = True
+            sums += [loss * labelled for loss, labelled in found]
+            count += found[0][1]
+    return sums, count
 
 
 def _tiles(pair: Pair) -> Iterator[Pair]:

@@ -141,9 +141,10 @@ def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config)
     for n, (job, trajectories) in enumerate(zip(jobs, _search(shared, jobs, config=config, kept=kept), strict=True)):
         found = _weigh(shared, job, trajectories, config=config)
         if shared.whole_fit is not None and kept is not None:
-            together = not config.execution.memory
-            losses = shared.whole_fit.losses(shared.folds[0].prepared, kept[n], together=together)
-            found = found._replace(whole=OnWhole(losses, shared.whole_fit.bound))
+            whole, together = shared.whole_fit, not config.execution.memory
+            images = whole.chosen(None if job.scene.alone else job.number)
+            losses = whole.losses(shared.folds[0].prepared, kept[n], images, together=together)
+            found = found._replace(whole=OnWhole(losses, whole.bound(images)))
         yield found
 
 

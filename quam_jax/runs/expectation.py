@@ -220,13 +220,17 @@ def count_passes(config: Config, *, batches: int, fit_share: float) -> float | N
 def _passes(config: Config, quantifier: Quantifier, shape: Sequence[int]) -> float | None:
     """Of a case: those of one whole image, slice or patch of it, which is what the probe runs over.
 
-    Whole fit images that kept models are measured on count as one pass each.
+    Whole fit images that kept models are measured on count by their pixels.
     """
     batches, size, *sides = quantifier.known.images.shape[:-1]
-    plan, rank = quantifier.shared.plan, quantifier.shared.folds[0].model.network.rank
-    pixels = math.prod(plan.patch if plan is not None else shape[:rank])
+    plan, model, whole = quantifier.shared.plan, quantifier.shared.folds[0].model, quantifier.shared.whole_fit
+    patches = lay_windows(model, shape[: model.network.rank], config.patches) if plan is None else None
+    pixels = math.prod(plan.patch) if plan is not None else math.prod(patches.patch) if patches is not None else 1
     passes = count_passes(config, batches=batches, fit_share=size * math.prod(sides) / pixels)
-    return None if passes is None else passes + config.search.members * len(quantifier.known.whole)
+    if passes is None or whole is None or patches is None:
+        return passes
+    looked_at = whole.chosen(None if len(patches.starts) == 1 else 0)
+    return passes + config.search.members * sum(whole.pixels[n] for n in looked_at) / pixels
 
 
 def probe_forward(model: SegmentationModel, image: Float[np.ndarray, "*space i"]) -> float:
