@@ -19,12 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .record import write_result
-from .timing import threads
+from .parts import Parts
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -40,14 +39,11 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--name", default="real_size", help="of the result file")
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    results = Parts(options.name)
     with tempfile.TemporaryDirectory() as folder:
         for part in options.parts:
-            for row in globals()[f"_{part}"](Path(folder), options):
-                rows.append({"part": part, **row})
-                sys.stdout.write(json.dumps(rows[-1]) + "\n")
-                sys.stdout.flush()
-    write_result(options.name, rows, setting={k: str(v) for k, v in vars(options).items()}, threads=threads())
+            results.begin(part)
+            results.add(part, globals()[f"_{part}"](Path(folder), options))
 
 
 def measured(command: Sequence[str], *, limit: int = 0) -> tuple[float, int, str]:
@@ -104,31 +100,27 @@ def _run(out: Path, *arguments: object) -> dict[str, Any]:
     }
 
 
-def _cells(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    import nibabel  # noqa: F401  # fails early where the environment lacks it
+def _cells(folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     images = sorted((options.data / "images").iterdir())[: options.images]
     some = links(folder / "cells", images)
     arguments = ("--model", MODEL, "--arch", "att_unet", "--images", some)
     fit = ("--fit-images", options.data / "images", "--fit-masks", options.data / "masks")
-    rows = []
-    for name, extra in (("default", ()), ("--memory 2GB", ("--memory", "2GB"))):
-        out = folder / f"out_{len(rows)}"
-        rows.append({"run": name, "size": "1024 x 811", **_run(out, *arguments, *fit, *extra)})
-    difference = 0.0
-    for path in (folder / "out_0").glob("*_uncertainty.*"):
-        if path.suffix in (".npy", ".tif", ".tiff"):
-            a, b = _read(path), _read(folder / "out_1" / path.name)
-            difference = max(difference, float(np.abs(a - b).max()))
-    rows[1]["largest_difference_nats"] = difference
-    return rows
+    for number, (name, extra) in enumerate((("default", ()), ("--memory 2GB", ("--memory", "2GB")))):
+        row = {"run": name, "size": "1024 x 811", **_run(folder / f"out_{number}", *arguments, *fit, *extra)}
+        if number:
+            pairs = [(path, folder / "out_0" / path.name) for path in (folder / f"out_{number}").glob("*_uncertainty.npz")]
+            row["maps_compared"] = len(pairs)
+            row["largest_difference_nats"] = max(float(np.abs(_read(a) - _read(b)).max()) for a, b in pairs)
+        yield row
 
 
 def _read(path: Path) -> Any:
-    import quam_jax
+    import numpy as np
 
-    return quam_jax.read_image(path).array
+    with np.load(path) as file:
+        return np.asarray(file[max(file.files, key=lambda name: file[name].size)], np.float64)
 
 
 def _torch(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
