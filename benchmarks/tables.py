@@ -151,6 +151,36 @@ def scaling_table(result: dict[str, Any]) -> str:
     return _markdown(["targets", "seconds", "microseconds a target"], rows) + f"\n\n`{result['command']}`, {result['date']}."
 
 
+PARTS = {
+    "cells": "ten cell images of 1024 x 811, 8 fit cases",
+    "torch": "one of them, beside PyTorch",
+    "published": "AttUNet-64, 224 x 224, beside PyTorch",
+    "vessels": "2048 x 2048 RGB, W-Net, in patches",
+}
+
+
+def real_size_table(result: dict[str, Any]) -> str:
+    """Seconds and peaks of whole runs at real sizes; a ratio is that of PyTorch to ours."""
+    rows = []
+    for part, title in PARTS.items():
+        for r in (row for row in result["rows"] if row["part"] == part):
+            ratio = "/" in r["run"]
+            rows.append(
+                [
+                    title,
+                    r["run"],
+                    f"{r['seconds_each']:.2f} x" if ratio else f"{r['seconds_each']:.1f}",
+                    f"{r['peak_bytes']:.2f} x" if ratio else f"{r['peak_bytes'] / 1e9:.2f}",
+                    f"{r['predicted_bytes'] / 1e9:.2f}" if r.get("predicted_bytes") else "–",
+                ]
+            )
+    device, dates = result["device"], sorted({part["date"] for part in result["parts"].values()})
+    return (
+        _markdown(["images", "run", "seconds an image", "peak, GB", "planned, GB"], rows)
+        + f"\n\n`python -m benchmarks.real_size`, {device['processor']}, {device['cores']} cores, {', '.join(dates)}."
+    )
+
+
 # mark -> file, result, table
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "demo table": ("README.md", "demo", demo_table),
@@ -161,6 +191,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "masks table": ("docs/speed.md", "search_masks", search_table),
     "step table": ("docs/speed.md", "search_step", step_table),
     "scaling table": ("docs/speed.md", "scaling", scaling_table),
+    "real size table": ("docs/speed.md", "real_size", real_size_table),
     "methods table": ("README.md", "methods_crisp_over", evidence_tables.short_table),
     **run_tables.TABLES,
 }

@@ -189,5 +189,5 @@ def test_losses_on_whole_images_are_means_over_all_their_pixels() -> None:
             sums, count = sums - own[labels >= 0].sum(), count + (labels >= 0).sum()
         assert loss == pytest.approx(sums / count, rel=1e-5)
     assert whole.reference_loss([0, 1]) == pytest.approx(losses[0], rel=1e-6)
-    (one,) = whole.losses(prepared, [moved], [1], together=False)
+    (one,) = whole.losses(prepared, [moved], [1])
     assert one != pytest.approx(losses[1], rel=1e-3) and whole.reference_loss([1]) == whole.reference_losses[1]

@@ -5,7 +5,6 @@ class that an image shows, the background among them, and moved inside the image
 what the kept models lose on the whole images, read again one at a time, is told beside it.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -15,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..config import FitConfig
-from ..core.compilation import side_by_side
 from ..core.progress import tell
 from ..core.schedule import Slack
 from ..core.searching import Prepared, loss_under
@@ -102,34 +100,22 @@ class WholeFit(NamedTuple):
         """The bound on some of the images."""
         return float(self.slack.bound(jnp.asarray([self.reference_loss(images)]))[0])
 
-    def losses(self, prepared: Prepared, kept: Sequence[Moving], images: Sequence[int], *, together: bool = True) -> list[float]:
-        """The losses of some kept models on some of the images, in nats a labelled pixel.
-
-        Every image is read once; the models look at it side by side where `together`, which takes more memory.
-        """
-        of = len(images)
-        looks = [_look(self.read[n], prepared, kept, number=place, of=of, together=together) for place, n in enumerate(images, 1)]
+    def losses(self, prepared: Prepared, kept: Sequence[Moving], images: Sequence[int]) -> list[float]:
+        """The losses of some kept models on some of the images, in nats a labelled pixel; every image is read once."""
+        looks = [_look(self.read[n], prepared, kept, number=place, of=len(images)) for place, n in enumerate(images, 1)]
         total = sum(count for _, count in looks)
         return [float(sum(sums[m] for sums, _ in looks) / max(total, 1)) for m in range(len(kept))]
 
 
 def _look(
-    again: Callable[[], list[Pair]],
-    prepared: Prepared,
-    models: Sequence[Moving | None],
-    *,
-    number: int,
-    of: int,
-    together: bool = True,
+    again: Callable[[], list[Pair]], prepared: Prepared, models: Sequence[Moving | None], *, number: int, of: int
 ) -> tuple[Float[np.ndarray, " m"], int]:
     """The summed losses of some models on one image, and how many pixels of it are labelled."""
     tell("checking", "fit image", number, of)
-    sums, count, compiled = np.zeros(len(models)), 0, number > 1
+    sums, count = np.zeros(len(models)), 0
     for pair in again():
         for image, labels in _tiles(pair):
-            look = functools.partial(loss_under, prepared, image=image, labels=labels)
-            found = list(side_by_side(look, models, compiled=compiled) if together else map(look, models))
-            compiled = True
+            found = [loss_under(prepared, z, image, labels) for z in models]
             sums += [loss * labelled for loss, labelled in found]
             count += found[0][1]
     return sums, count

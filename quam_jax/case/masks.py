@@ -141,9 +141,9 @@ def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config)
     for n, (job, trajectories) in enumerate(zip(jobs, _search(shared, jobs, config=config, kept=kept), strict=True)):
         found = _weigh(shared, job, trajectories, config=config)
         if shared.whole_fit is not None and kept is not None:
-            whole, together = shared.whole_fit, not config.execution.memory
+            whole = shared.whole_fit
             images = whole.chosen(None if job.scene.alone else job.number)
-            losses = whole.losses(shared.folds[0].prepared, kept[n], images, together=together)
+            losses = whole.losses(shared.folds[0].prepared, kept[n], images)
             found = found._replace(whole=OnWhole(losses, whole.bound(images)))
         yield found
 

@@ -282,7 +282,7 @@ def _search_networks(
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
     jobs: list[Job] = list(itertools.product(range(len(activations)), range(count), range(members)))
-    chosen = choose_layout(layout, members=len(jobs))
+    chosen = choose_layout(layout, members=len(jobs), pixels=math.prod(setup.shape))
     rate = prepared.procedure.learning_rate
     kept = None if on_kept is None else lambda job, z: on_kept(*job, z)
     record = run_members(setup, frozen, targets_of, jobs, prepared.steps, rate=rate, layout=chosen, draw=draw, on_kept=kept)
