@@ -148,8 +148,8 @@ def _published(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]
     network = Network.create("att_unet", in_channels=1, n_classes=2, channels=64, drop=0.0, decoder_drop=0.0)
     save_model(root / "model", SegmentationModel(network, *network.initialise(jax.random.key(0))))
     del quam_jax
-    images = sorted((root / "images").iterdir())[:3]
-    return _beside(root / "beside", images, root / "images", root / "masks", model=root / "model", rounds=2)
+    images = sorted((root / "images").iterdir())[:2]
+    return _beside(root / "beside", images, root / "images", root / "masks", model=root / "model", rounds=1)
 
 
 def _beside(
