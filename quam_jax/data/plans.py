@@ -16,7 +16,8 @@ from scipy import ndimage
 
 from .files import NIFTI_SUFFIXES
 from .geometry import Geometry
-from .large import release, row_blocks, zeros
+from .intensities import normalise_channel
+from .large import release, zeros
 from .resampling import Scheme, coarse_axis, resample_image, resample_labels, resample_rows, resampled_shape
 
 RESAMPLING = "resample_data_or_seg_to_shape"  # the only resampling that the rules of resampling.py are those of
@@ -142,7 +143,7 @@ def to_grid(image: Float[np.ndarray, "*space i"], geometry: Geometry, plan: Plan
     volume, inside = volume[box], inside[box]
     normalised = np.empty(volume.shape, np.float32)
     for c, channel in enumerate(plan.normalisation):
-        _normalise(volume[..., c], inside, normalised[..., c], **channel)
+        normalise_channel(volume[..., c], inside, normalised[..., c], **channel)
     volume = normalised
     target = plan.target_spacing(spacing)
     shape = resampled_shape(volume.shape[:-1], spacing, target)
@@ -290,36 +291,3 @@ def _bounding_box(inside: Bool[np.ndarray, "*space"]) -> tuple[slice, ...]:
         found = np.flatnonzero(inside.any(tuple(a for a in range(inside.ndim) if a != axis)))
         box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, inside.shape[axis]))
     return tuple(box)
-
-
-def _normalise(
-    values: Float[np.ndarray, "*space"],
-    inside: Bool[np.ndarray, "*space"],
-    result: Float[np.ndarray, "*space"],
-    *,
-    scheme: str,
-    use_mask: bool,
-    intensity: Mapping[str, float] | None,
-) -> None:
-    """One channel by nnU-Net's scheme of this name, into `result`; what computes in float64 does so by rows."""
-    values = values.astype(np.float32)
-    if scheme == "CTNormalization":
-        assert intensity is not None
-        for rows in row_blocks(values.shape):
-            clipped = np.clip(values[rows], intensity["percentile_00_5"], intensity["percentile_99_5"])
-            result[rows] = (clipped - intensity["mean"]) / max(intensity["std"], 1e-8)
-    elif scheme == "ZScoreNormalization":
-        chosen = values[inside] if use_mask and inside.any() else values
-        mean, width = chosen.mean(dtype=np.float64), max(chosen.std(dtype=np.float64), 1e-8)
-        for rows in row_blocks(values.shape):
-            scaled = (values[rows] - mean) / width
-            result[rows] = np.where(inside[rows], scaled, values[rows]) if use_mask else scaled
-    elif scheme == "RescaleTo01Normalization":
-        np.subtract(values, values.min(), out=result)
-        result /= np.float32(max(float(result.max()), 1e-8))
-    elif scheme == "RGBTo01Normalization":
-        if values.min() < 0 or values.max() > 255:
-            raise ValueError(f"image: expected values 0..255 for RGBTo01Normalization, got {values.min():g} to {values.max():g}")
-        np.divide(values, np.float32(255), out=result)
-    else:
-        result[...] = values
