@@ -14,7 +14,8 @@ def main() -> None:
     from converters.mapping import to_torch
     from quam_jax.case.fit import read_fit_images
     from quam_jax.config import FitConfig
-    from quam_jax.core.layout.fitting import PART, largest_divisor
+    from quam_jax.core.fit import largest_divisor
+    from quam_jax.core.layout.fitting import PART
     from quam_jax.data.datasets import find_cases
     from quam_jax.models.description import preprocessing_of
     from quam_jax.models.predict import predict

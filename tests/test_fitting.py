@@ -13,9 +13,10 @@ import optax
 import pytest
 
 from quam_jax.config import SearchConfig
+from quam_jax.core.fit import largest_divisor
 from quam_jax.core.layout import fitting
 from quam_jax.core.layout.choose import Budget, Layout
-from quam_jax.core.layout.fitting import largest_divisor, plan_search, setups_for, thriftier
+from quam_jax.core.layout.fitting import plan_search, setups_for, thriftier
 from quam_jax.core.loss import Loss
 from quam_jax.core.searching import loss_under, prepare, search_images, search_prepared
 from quam_jax.core.setup import Frozen, Procedure, Setup

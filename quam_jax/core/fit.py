@@ -56,8 +56,12 @@ def reference_losses(network: Any, params: Parameters, stats: Parameters, fit: F
 def part_size(batch: Sequence[int]) -> int:
     """How many images of a batch `[b *space]` go through a forward pass at once: parts of one size, of some AT_ONCE pixels."""
     count, *side = batch
-    most = max(1, AT_ONCE // max(1, math.prod(side)))
-    return max(n for n in range(1, min(count, most) + 1) if count % n == 0)
+    return largest_divisor(count, AT_ONCE // max(1, math.prod(side)))
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor that is not above `most` (1 at least): parts of a batch are all of one size."""
+    return max(n for n in range(1, max(1, min(number, most)) + 1) if number % n == 0)
 
 
 def _in_parts(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import jax
 
+from ..fit import largest_divisor
 from ..passes import may_split_fit
 from ..setup import Frozen, Setup
 from .choose import Budget, Layout, budget_of
@@ -75,11 +76,6 @@ def setups_for(setup: Setup, frozen: Frozen, layout: Layout, *, mapped: bool) ->
     part = image if joint else max(PART, image)
     sizes = [*([0] if joint else []), largest_divisor(cases, layout.micro or part // pixels)]
     return [setup._replace(micro=size, recompute=again) for again in recompute for size in sizes]
-
-
-def largest_divisor(number: int, most: int) -> int:
-    """The largest divisor that is not above `most` (1 at least): parts of a batch are all of one size."""
-    return max(n for n in range(1, max(1, min(number, most)) + 1) if number % n == 0)
 
 
 def plan_search(

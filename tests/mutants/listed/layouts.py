@@ -57,7 +57,7 @@ LAYOUTS = room(
         "fitting.py::test_the_fastest_way_that_fits",
     ),
     (
-        "layout/fitting.py",
+        "fit.py",
         "if number % n == 0)",
         "if True)",
         "fitting.py::test_parts_are_of_one_size",
