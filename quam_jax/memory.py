@@ -26,7 +26,13 @@ def budget(asked: int = 0) -> Budget:
     """
     held, free = held_memory(), free_memory()
     total = asked or held + int(SHARE * free)
-    return Budget(total, held, bool(asked), held_memory)
+    return Budget(total, held, bool(asked), functools.partial(_now, asked))
+
+
+def _now(asked: int) -> tuple[int, int]:
+    """Bytes that are held now and that may be held in all; the share is one of what is free now, for processes that live long."""
+    held = held_memory()
+    return held, asked or held + int(SHARE * free_memory())
 
 
 def require_room(weights: int, asked: int) -> None:
@@ -54,6 +60,9 @@ def peak_memory() -> int:
     statistics = _device_statistics()
     if statistics is not None:
         return int(statistics.get("peak_bytes_in_use", 0))
+    status = _status()
+    if "VmHWM" in status:  # what getrusage says counts the process that started this one too
+        return int(status["VmHWM"].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -104,13 +113,16 @@ def _cached(folder: str) -> int:
 
 def _free_in_process() -> list[int]:
     """What the limits of this process on its address space and its data leave."""
-    status = dict(line.split(":", 1) for line in _lines("/proc/self/status") if ":" in line)
-    free = []
+    status, free = _status(), []
     for kind, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
         limit = resource.getrlimit(kind)[0]
         if limit != resource.RLIM_INFINITY and used in status:
             free.append(limit - int(status[used].split()[0]) * 1024)
     return free
+
+
+def _status() -> dict[str, str]:
+    return dict(line.split(":", 1) for line in _lines("/proc/self/status") if ":" in line)
 
 
 def _lines(path: str) -> list[str]:

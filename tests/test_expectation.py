@@ -303,6 +303,7 @@ def test_the_command_says_it_on_stderr_alone_and_quiet_says_nothing(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("quam_jax.cli.run.figures_file", lambda: tmp_path / "figures.json")
+    monkeypatch.setattr("quam_jax.cli.display.QUICK", 0.0)
     paths = [part for name, path in folders.items() for part in (f"--{name.replace('_', '-')}", path)]
     options = ("run", *paths, "--steps", 1, "--members", 1)
     code, out, err = call(monkeypatch, capsys, *options, "--out", tmp_path / "one")

@@ -14,13 +14,13 @@ MOST_IMAGES = 64  # that are searched together
 class Budget(NamedTuple):
     """`total` bytes that may be held in all, of which `base` were held when it was made; whether it was `asked` for.
 
-    `held` gives the bytes that are held now, where the system tells.
+    `now` gives the bytes that are held now and the total as it is now, where the system tells.
     """
 
     total: int
     base: int = 0
     asked: bool = True
-    held: Callable[[], int] | None = None
+    now: Callable[[], tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)

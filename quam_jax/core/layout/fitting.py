@@ -99,7 +99,8 @@ def plan_search(
     for tried in setups_for(setup, frozen, layout, mapped=mapped):
         for chunk in _chunks(layout, members):
             taken = measure(tried, chunk)
-            base = _held(budget) + records  # with what was compiled, which stays there
+            budget = _now(budget)  # with what was compiled, which stays there
+            base = records + (0 if budget is None else budget.base)
             room = CPU_ROOM if budget is None else budget.total - base
             if mapped and not layout.chunk and chunk < members:
                 each = max(1, taken // chunk)
@@ -120,10 +121,12 @@ def plan_search(
     )
 
 
-def _held(budget: Budget | None) -> int:
-    if budget is None:
-        return 0
-    return budget.base if budget.held is None else budget.held() + LATER
+def _now(budget: Budget | None) -> Budget | None:
+    """The budget with the bytes that are held now for its base."""
+    if budget is None or budget.now is None:
+        return budget
+    held, total = budget.now()
+    return budget._replace(base=held + LATER, total=max(total, budget.total))
 
 
 def _limit(budget: Budget | None) -> str:

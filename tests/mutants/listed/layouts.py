@@ -52,8 +52,8 @@ LAYOUTS = room(
     ("layout/fitting.py", "if taken <= room:", "if taken < room:", "fitting.py::test_the_fastest_way_that_fits"),
     (
         "layout/fitting.py",
-        "base = _held(budget) + records",
-        "base = _held(budget)",
+        "base = records + (0 if budget is None else budget.base)",
+        "base = 0 if budget is None else budget.base",
         "fitting.py::test_the_fastest_way_that_fits",
     ),
     (
