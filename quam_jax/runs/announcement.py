@@ -75,7 +75,9 @@ def _versions() -> dict[str, str]:
 def describe_memory(config: Config) -> dict[str, Any]:
     """The budget of this process in bytes, what was chosen for it with the bytes that it was to take, and the peak so far."""
     total, base, asked = budget(bytes_in(config.execution.memory))[:3]
-    plans = [{"chosen": str(plan), "predicted": plan.predicted} for plan in plans_made()[:PLANS]]
+    made = plans_made()[:PLANS]
+    total = max(total, *(plan.budget.total for plan in made if plan.budget is not None), 0)  # a share grows with what is held
+    plans = [{"chosen": str(plan), "predicted": plan.predicted} for plan in made]
     return {"budget": total, "asked": asked, "before": base, "plans": plans, "peak": peak_memory()}
 
 
