@@ -24,8 +24,7 @@ def budget(asked: int = 0) -> Budget:
 
     Made once a process, before models and data are there, so that it does not shrink from case to case.
     """
-    held, free = held_memory(), free_memory()
-    total = asked or held + int(SHARE * free)
+    held, total = _now(asked)
     return Budget(total, held, bool(asked), functools.partial(_now, asked))
 
 

@@ -20,6 +20,7 @@ from ..core.searching import Prepared, loss_under
 from ..core.solvers import Moving
 from ..models.description import trained_size
 from ..models.model import SegmentationModel
+from .windows import side_multiples
 
 AUTO_SIDE = {2: 256, 3: 64}  # of a crop where nobody knows what size the network was trained on, by the axes of its images
 WORTH = 2.0  # crops of auto are taken of images of more than this many times their size
@@ -39,9 +40,7 @@ def crop_side(settings: FitConfig, model: SegmentationModel) -> tuple[int, ...]:
         sides = (int(settings.fit_crop),) * network.rank
     if 0 in sides:
         return ()
-    multiple = network.size_multiple
-    multiples = (multiple,) * network.rank if isinstance(multiple, int) else multiple
-    return tuple(-(-n // m) * m for n, m in zip(sides, multiples, strict=True))
+    return tuple(-(-n // m) * m for n, m in zip(sides, side_multiples(network), strict=True))
 
 
 def is_cropped(shape: Sequence[int], sides: Sequence[int], settings: FitConfig) -> bool:

@@ -75,7 +75,7 @@ def read_fit_images(
     """
     network, sides = model.network, crop_side(settings, model)
     chosen = choose_cases(cases, where, settings=settings)
-    count = max(1, -(-settings.fit_cases // len(chosen)))
+    count = _crops_a_case(settings, len(chosen))
     cropped: list[int] = []
 
     def take_whole(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
@@ -90,13 +90,11 @@ def read_fit_images(
         return [(slices[z], slice_labels[z]) for z in shown[evenly_spread(len(shown), settings.fit_cases)]]
 
     def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
-        pairs = take_whole(image, labels, number)
-        if not is_cropped(pairs[0][1].shape, sides, settings):
-            return pairs
-        cropped.append(number)
-        rng, each = np.random.default_rng([seed, number]), count if len(pairs) == 1 else 1
-        parts = [crops_of(pair, sides, count=each, first=number * each + n, rng=rng) for n, pair in enumerate(pairs)]
-        return [crop for part in parts for crop in part]
+        whole = take_whole(image, labels, number)
+        pairs = _crop(whole, sides, settings=settings, count=count, number=number, seed=seed)
+        if pairs is not whole:
+            cropped.append(number)
+        return pairs
 
     def again(number: int) -> Callable[[], list[Pair]]:
         return lambda: _read([chosen[number]], take_whole, labels=network.classes)[0]
@@ -114,7 +112,7 @@ def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding
     ValueError for a case without a mask, a mask on another grid than its image, and an image that does not fit the plan.
     """
     chosen = choose_cases(cases, where, settings=settings)
-    count = max(1, -(-settings.fit_cases // len(chosen)))
+    count = _crops_a_case(settings, len(chosen))
 
     def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
         return fit_patches(image.array, labels, image.geometry, plan=plan, coding=coding, count=count, seed=number)
@@ -130,16 +128,26 @@ def fit_of_cases(model: SegmentationModel, cases: Sequence[KnownCase], settings:
     """Fit data of cases in memory: evenly chosen, labelled by their raters' majority, large ones as crops, in batches."""
     classes, sides = model.network.classes, crop_side(settings, model)
     some = [cases[n] for n in evenly_spread(len(cases), settings.fit_cases)]
-    count = max(1, -(-settings.fit_cases // len(some)))
+    count = _crops_a_case(settings, len(some))
     pairs: list[Pair] = []
     for number, case in enumerate(some):
         pair = (case.image, consensus(case.raters, classes=classes, ties="smallest"))
-        if is_cropped(pair[1].shape, sides, settings):
-            rng = np.random.default_rng([0, number])
-            pairs += crops_of(pair, sides, count=count, first=number * count, rng=rng)
-        else:
-            pairs.append(pair)
+        pairs += _crop([pair], sides, settings=settings, count=count, number=number, seed=0)
     return fit_data(model, *batch_fit(pairs, size=settings.fit_batch, multiple=model.network.size_multiple))
+
+
+def _crop(pairs: list[Pair], sides: Sequence[int], *, settings: FitConfig, count: int, number: int, seed: int) -> list[Pair]:
+    """What is used of a case, the `number`-th: itself, or `count` crops of its image, or one of each of its slices."""
+    if not is_cropped(pairs[0][1].shape, sides, settings):
+        return pairs
+    rng, each = np.random.default_rng([seed, number]), count if len(pairs) == 1 else 1
+    parts = [crops_of(pair, sides, count=each, first=number * each + n, rng=rng) for n, pair in enumerate(pairs)]
+    return [crop for part in parts for crop in part]
+
+
+def _crops_a_case(settings: FitConfig, cases: int) -> int:
+    """How many crops or patches of each of so many cases make as many as the settings ask for; one where they ask for all."""
+    return max(1, -(-settings.fit_cases // cases))
 
 
 def choose_cases(cases: Sequence[Case], where: object, *, settings: FitConfig) -> list[Case]:

@@ -46,7 +46,7 @@ def asked_sides(model: SegmentationModel, settings: PatchConfig) -> tuple[int, .
     if len(sides) not in (1, network.rank):
         raise ValueError(f"patch_size: expected one side, or {network.rank} as the network has axes, got {settings.patch_size!r}")
     sides = sides * network.rank if len(sides) == 1 else sides
-    steps = _multiples(model.network)
+    steps = side_multiples(model.network)
     if any(side % step for side, step in zip(sides, steps, strict=True)):
         nearest = "x".join(str(-(-side // step) * step) for side, step in zip(sides, steps, strict=True))
         raise ValueError(
@@ -58,7 +58,7 @@ def asked_sides(model: SegmentationModel, settings: PatchConfig) -> tuple[int, .
 
 def trained_sides(model: SegmentationModel) -> tuple[int, ...]:
     """The sides of the patches of a large image: the size that the network was trained on where it is known."""
-    steps = _multiples(model.network)
+    steps = side_multiples(model.network)
     if not _takes(model.network, tuple(2 * step for step in steps)):
         return steps  # the one size there is
     sides = trained_size(model) or (WINDOW[len(steps)],) * len(steps)
@@ -86,7 +86,7 @@ def require_plan_patches(config: Config, patch: Sequence[int]) -> None:
 
 def _takes(network: Network, sides: tuple[int, ...]) -> bool:
     """Whether the network takes images of such sides, as padded; tried only where it may take one size alone."""
-    steps = _multiples(network)
+    steps = side_multiples(network)
     padded = tuple(-(-side // step) * step for side, step in zip(sides, steps, strict=True))
     return max(steps) < RIGID or padded == steps or _runs(network, padded)
 
@@ -102,7 +102,8 @@ def _runs(network: Network, sides: tuple[int, ...]) -> bool:
     return True
 
 
-def _multiples(network: Network) -> tuple[int, ...]:
+def side_multiples(network: Network) -> tuple[int, ...]:
+    """What the sides of an image must be multiples of, one number an axis."""
     multiple = network.size_multiple
     return (multiple,) * network.rank if isinstance(multiple, int) else tuple(multiple)
 

@@ -90,9 +90,8 @@ def plan_search(
 ) -> Plan:
     """The fastest way whose programs fit; `measure(setup, members)` gives the bytes that members in flight take.
 
-    What was compiled for setups that do not fit is let go by `forget`.
-    `records` are the bytes of all recorded predictions. ValueError, with the bytes that it would take and what to change,
-    where no way fits.
+    `records` are the bytes of all recorded predictions; `forget` lets go of what was compiled for setups that do not fit.
+    ValueError, with the bytes that it would take and what to change, where no way fits.
     """
     mapped, budget = layout.members == "vmap", budget_of(layout)
     tried, chunk, taken, base = setup, 1, 0, 0
