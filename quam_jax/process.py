@@ -10,7 +10,6 @@ from typing import Any
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -3, -4, -8
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX tells it behind a compilation
 SLOW = 0.05  # seconds of a compilation that leaves much behind
-LARGE = 2**18  # pixels of an image from which on the arrays of a step are given back
 _KEEPS: list[bool] = []  # not empty while this process keeps what it frees
 
 
@@ -26,14 +25,12 @@ def keep_freed_memory() -> bool:
     return done
 
 
-def return_large_arrays(pixels: int) -> None:
-    """Give freed arrays back to the system, in a process that keeps them from now on, once images are large.
+def return_large_arrays() -> None:
+    """Give freed arrays back to the system from now on, in a process that keeps them: for large images, or many channels.
 
     Arrays of hundreds of megabytes fragment a heap that never shrinks, so that it grows to a multiple of what a step takes; and
-    page faults are little beside what is computed on a page of a large image.
+    page faults are little beside what is computed on a page of a large one.
     """
-    if pixels < LARGE:
-        return
     if _KEEPS:
         _KEEPS.clear()
         _set({_M_MMAP_MAX: 2**16, _M_MMAP_THRESHOLD: 2**22, _M_TRIM_THRESHOLD: 2**26, _M_TOP_PAD: 2**20})

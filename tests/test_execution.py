@@ -96,9 +96,9 @@ def test_plans_that_are_chosen() -> None:
     auto = Layout()
     assert choose_layout(auto, members=8, backend="cpu") == Layout("loop", "loop", 2, devices=1)
     assert choose_layout(auto, members=8, backend="gpu") == Layout("vmap", "scan", 0, devices=1)
-    assert choose_layout(auto, members=8, pixels=2**18 - 1, backend="cpu").chunk == 2
-    assert choose_layout(auto, members=8, pixels=2**18, backend="cpu").chunk == 1
-    assert choose_layout(Layout(chunk=3), members=8, pixels=2**18, backend="cpu").chunk == 3
+    assert choose_layout(auto, members=8, operations=2**34 - 1, backend="cpu").chunk == 2
+    assert choose_layout(auto, members=8, operations=2**34, backend="cpu").chunk == 1
+    assert choose_layout(Layout(chunk=3), members=8, operations=2**34, backend="cpu").chunk == 3
     assert choose_layout(auto, members=40, backend="gpu") == Layout("vmap", "scan", 0, devices=1)
     assert choose_layout(Layout("unroll", "scan", 5), members=3, backend="gpu") == Layout("unroll", "scan", 3, devices=1)
 

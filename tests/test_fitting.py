@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 
 from quam_jax.config import SearchConfig
 from quam_jax.core.fit import largest_divisor
-from quam_jax.core.layout import fitting
+from quam_jax.core.layout import fitting, members
 from quam_jax.core.layout.choose import Budget, Layout
 from quam_jax.core.layout.fitting import plan_search, setups_for, thriftier
+from quam_jax.core.layout.programs import add_fit_part, fit_loss_of_member, measure_group, run_steps, step_group
+from quam_jax.core.layout.work import pass_operations, pixel_operations
 from quam_jax.core.loss import Loss
+from quam_jax.core.progress import CHOSEN, Event, listening
 from quam_jax.core.searching import loss_under, prepare, search_images, search_prepared
 from quam_jax.core.setup import Frozen, Procedure, Setup
 from quam_jax.core.types import FitData, Trajectory
@@ -143,13 +147,41 @@ def problem(*, side: int = 64, cases: int = 8, image: int = 1024, **changes: Any
     return Setup.of(Plain(), Procedure(**changes), (image, image)), frozen
 
 
+@dataclass(frozen=True)
+class OneConvolution:
+    """A 3x3 convolution from 2 to 5 channels; sides must be even."""
+
+    classes: int = 5
+    size_multiple: int = 2
+
+    def apply(self, params: Any, stats: Any, images: Any, *_: Any) -> Any:
+        return jax.lax.conv_general_dilated(
+            images, params["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ), stats
+
+
+def test_the_work_of_a_pass_is_counted() -> None:
+    params = {"w": jnp.zeros((3, 3, 2, 5))}
+    expected = 2 * 3 * 3 * 2 * 5  # a multiplication and an addition a tap, less what lies outside
+    counted = pixel_operations(OneConvolution(), params, {}, jax.ShapeDtypeStruct((3, 128, 160, 2), jnp.float32))
+    assert expected * 0.95 < counted <= expected * 1.01
+    assert pixel_operations(OneConvolution(), params, {}, jax.ShapeDtypeStruct((1, 127, 127, 2), jnp.float32)) > 0
+    setup = Setup.of(OneConvolution(), Procedure(), (128, 160))
+    frozen = Frozen(params, {}, jax.ShapeDtypeStruct((1, 128, 160, 2), jnp.float32), *(None,) * 4)  # type: ignore[arg-type]
+    assert pass_operations(setup, frozen) == pytest.approx(counted * 128 * 160)
+    small = frozen._replace(image=jax.ShapeDtypeStruct((1, 16, 16, 2), jnp.float32))
+    assert pass_operations(setup._replace(shape=(16, 16)), small) == 0
+
+
 def test_ways_come_from_the_fastest_to_the_thriftiest() -> None:
     small = setups_for(*problem(image=96), Layout(), mapped=False)
     assert [(s.micro, s.recompute) for s in small] == [(0, False), (2, False), (0, True), (2, True)]
-    large = setups_for(*problem(side=256, image=1024), Layout(), mapped=False)
+    large = setups_for(*problem(side=256, image=1024), Layout(), operations=2**36, mapped=False)
     assert [(s.micro, s.recompute) for s in large] == [(8, False), (8, True)]
-    whole = setups_for(*problem(side=1024, image=1024), Layout(), mapped=False)
+    whole = setups_for(*problem(side=1024, image=1024), Layout(), operations=2**36, mapped=False)
     assert [(s.micro, s.recompute) for s in whole] == [(1, False), (1, True)]
+    wide = setups_for(*problem(side=256, image=256), Layout(), operations=2**36, mapped=False)
+    assert [(s.micro, s.recompute) for s in wide] == [(1, False), (1, True)]  # many channels fill the cores as many pixels do
     device = setups_for(*problem(side=1024, image=1024), Layout(), mapped=True)
     assert [(s.micro, s.recompute) for s in device] == [(0, False), (1, False), (0, True), (1, True)]
     asked = setups_for(*problem(), Layout(micro=4, recompute="always"), mapped=False)
@@ -233,6 +265,39 @@ def test_where_memory_runs_out_every_thriftier_way_is_tried_in_turn() -> None:
 
 def test_a_plan_says_what_it_chose() -> None:
     layout = Layout("loop", "loop", 2, memory=Budget(8 * 10**9, 10**9))
-    plan = plan_search(*problem(side=256), layout, members=2, records=0, measure=lambda setup, count: count * 10**9)
+    plan = plan_search(
+        *problem(side=256), layout, members=2, records=0, operations=2**36, measure=lambda setup, count: count * 10**9
+    )
     expected = "2 of 2 members side by side, 8 of 8 fit cases at once, nothing recomputed: about 3 GB of 8 GB"
     assert str(plan) == expected
+
+
+@pytest.mark.parametrize("layout", [Layout("loop", "loop", 1), Layout("loop", "loop", 2, micro=2), Layout("vmap", "scan")])
+def test_what_runs_was_compiled_for_the_plan(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
+    """What is compiled behind the plan comes on top of the memory that was planned."""
+    model = tiny_model()
+    prepared = prepare_model(model, six_fit_cases(model), MOVING)
+    for program in (step_group, add_fit_part, fit_loss_of_member, measure_group, run_steps):
+        program.clear_cache()
+    members._PLANS.clear()
+    held = Budget(10**12, 0, True, lambda: (0, 10**12))
+    chosen: list[int] = []
+
+    def heard(event: Event) -> None:
+        if event.phase == CHOSEN:
+            chosen.append(len(caplog.messages))
+
+    with jax.log_compiles(), listening(heard):
+        search_images(
+            prepared,
+            [tiny_image()],
+            [tiny_targets()],
+            keys=[jax.random.key(0)],
+            layout=replace(layout, memory=held),
+            on_kept=lambda *_: None,
+        )
+    compiled = [re.findall(r"^Compiling jit\((\w+)\)", message) for message in caplog.messages]
+    programs = {"step_group", "add_fit_part", "fit_loss_of_member", "measure_group", "run_steps"}
+    before = {name for names in compiled[: chosen[0]] for name in names} & programs
+    after = {name for names in compiled[chosen[0] :] for name in names} & programs
+    assert len(chosen) == 1 and before and not after

@@ -51,13 +51,12 @@ def test_freed_arrays_stay_until_images_are_large(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(process, "_set", lambda settings: not told.append(settings))
     monkeypatch.setattr(process, "_KEEPS", [])
     monkeypatch.setattr(process, "_trim_after_compilations", lambda: None)
-    process.return_large_arrays(10**9)
+    process.return_large_arrays()
     assert not told  # a library changes nothing
     assert process.keep_freed_memory()
-    process.return_large_arrays(process.LARGE - 1)
     assert len(told) == 1 and process._KEEPS
-    process.return_large_arrays(process.LARGE)
-    process.return_large_arrays(process.LARGE)
+    process.return_large_arrays()
+    process.return_large_arrays()
     assert len(told) == 2 and not process._KEEPS
     assert told[0].keys() & told[1].keys() and all(told[0][k] != told[1][k] for k in told[0].keys() & told[1].keys())
 

@@ -18,6 +18,7 @@ from .layout.chunk import Job
 from .layout.heads import is_for_heads, search_head_targets
 from .layout.members import run_members
 from .layout.patches import patch_radius, search_patches
+from .layout.work import pass_operations
 from .loss import Loss
 from .network import Parameters, check_network, pad_to_multiple
 from .schedule import StepPlan
@@ -282,9 +283,21 @@ def _search_networks(
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
     jobs: list[Job] = list(itertools.product(range(len(activations)), range(count), range(members)))
-    chosen = choose_layout(layout, members=len(jobs), pixels=math.prod(setup.shape))
+    operations = pass_operations(setup, frozen)
+    chosen = choose_layout(layout, members=len(jobs), operations=operations)
     rate = prepared.procedure.learning_rate
     kept = None if on_kept is None else lambda job, z: on_kept(*job, z)
-    record = run_members(setup, frozen, targets_of, jobs, prepared.steps, rate=rate, layout=chosen, draw=draw, on_kept=kept)
+    record = run_members(
+        setup,
+        frozen,
+        targets_of,
+        jobs,
+        prepared.steps,
+        rate=rate,
+        layout=chosen,
+        draw=draw,
+        operations=operations,
+        on_kept=kept,
+    )
     each = count * members
     return [jax.tree.map(lambda leaf, i=i: leaf[i * each : (i + 1) * each], record) for i in range(len(activations))]

@@ -26,7 +26,7 @@ def begin(setup: Setup, frozen: Frozen) -> State:
     """The state before the first step: the reference model."""
     z = setup.space.start(setup.network, frozen.params, frozen.image)
     done = jnp.zeros((), bool) if setup.stop else ()
-    kept = Kept(z, jnp.asarray(jnp.inf), jnp.asarray(setup.record_after)) if setup.keep else ()
+    kept = Kept(z, jnp.asarray(jnp.inf, jnp.float32), jnp.asarray(setup.record_after)) if setup.keep else ()
     return State(z, setup.solver.init(z), frozen.stats, done, kept)
 
 

@@ -16,6 +16,8 @@ from ..case.quantify import quantify_images, searched_together
 from ..case.shared import CaseModel, has_plan, planned_model, whole_image_model
 from ..case.windows import asked_sides, describe_windows, require_plan_patches
 from ..config import Config
+from ..core.layout.choose import FILLS
+from ..core.layout.work import pixel_operations
 from ..core.progress import tell
 from ..data.datasets import Case, find_cases, find_channel_cases
 from ..data.patches import STEP
@@ -27,17 +29,18 @@ from ..models.coding import Coding
 from ..models.description import model_digest, preprocessing_of
 from ..models.model import SegmentationModel
 from ..models.predict import fit_data
-from ..process import LARGE, return_large_arrays
+from ..process import return_large_arrays
 from .request import RunRequest
 
+LARGE = 2**18  # pixels of an image whose arrays are large however few channels a network has
 QUEUED = 2**24  # numbers of an image that counts as one in a queue, where it is searched by itself
 
 
 class Quantifier(NamedTuple):
     """The cases of a run, and how each is prepared (on the host alone) and quantified (on the device).
 
-    `preprocessing` is that of whole images; a model with a plan prepares them itself. `device` is where everything lies, None
-    where searches may use all devices.
+    `preprocessing` is that of whole images; a model with a plan prepares them itself. `operations` are those of a forward pass, a
+    pixel. `device` is where everything lies, None where searches may use all devices.
     """
 
     cases: list[Case]
@@ -45,6 +48,7 @@ class Quantifier(NamedTuple):
     known: Known
     config: Config
     preprocessing: Preprocessing | None
+    operations: float = 0
     device: Any = None
 
     @property
@@ -71,7 +75,7 @@ class Quantifier(NamedTuple):
 
     def quantify(self, images: Sequence[Image], prepared: Sequence[np.ndarray | PreparedInParts]) -> list[Quantified]:
         """The maps of some images; ValueError naming the image where it does not fit the model's plan."""
-        return_large_arrays(max(math.prod(array.shape[:-1]) for array in prepared))
+        _settle_heap(max(math.prod(array.shape[:-1]) for array in prepared), self.operations)
         with jax.default_device(self.device) if self.device is not None else contextlib.nullcontext():
             if self.shared.plan is None:
                 return quantify_images(self.shared, prepared, config=self.config)
@@ -119,9 +123,16 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
             fit_cases, request.fit_masks, model=first, preprocessing=preprocessing, settings=config.fit, seed=config.seed
         )
     tell("preparing the search")
-    return_large_arrays(LARGE if known.whole else known.labels[0, 0].size)
+    operations = pixel_operations(first.network, first.params, first.stats, known.images[0])
+    _settle_heap(LARGE if known.whole else known.labels[0, 0].size, operations)
     shared = _ready(models, known, plan=plan, coding=coding, config=config)
-    return Quantifier(_asked(cases, request), shared, known, config, preprocessing)
+    return Quantifier(_asked(cases, request), shared, known, config, preprocessing, operations)
+
+
+def _settle_heap(pixels: int, operations: float) -> None:
+    """Have freed memory go back to the system from now on where images of so many pixels make large arrays."""
+    if pixels >= LARGE or pixels * operations >= FILLS:
+        return_large_arrays()
 
 
 def _asked(cases: list[Case], request: RunRequest) -> list[Case]:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
-LARGE = 2**18  # pixels of an image that fills the cores by itself
+FILLS = 2**34  # operations of a pass over an image that fills some cores by itself
 GROUPED = 2**22  # pixels, times members, of the images that are searched together: bounds what their records take
 MOST_IMAGES = 64  # that are searched together
 
@@ -49,18 +49,19 @@ class Layout:
 AUTO = Layout()
 
 
-def choose_layout(layout: Layout, *, members: int, pixels: int = 0, backend: str | None = None) -> Layout:
-    """The layout for so many members, of an image of so many pixels, on a backend; fields that are not `auto` or 0 are kept.
+def choose_layout(layout: Layout, *, members: int, operations: float = 0, backend: str | None = None) -> Layout:
+    """The layout for so many members on a backend, where a pass over the image takes so many operations.
 
-    A chunk of 0 is left where members are mapped: it is found when the step is compiled.
+    Fields that are not `auto` or 0 are kept. A chunk of 0 is left where members are mapped: it is found when the step is
+    compiled.
     """
     cpu = (backend or jax.default_backend()) == "cpu"
     together: Literal["vmap", "unroll", "loop"] = layout.members if layout.members != "auto" else ("loop" if cpu else "vmap")
     steps: Literal["scan", "unroll", "loop"] = layout.steps if layout.steps != "auto" else ("loop" if cpu else "scan")
     devices = min((layout.devices or jax.local_device_count()) if together == "vmap" else 1, members)
-    # two in flight: on few cores a convolution of a small image leaves room for another's small operations, and for Python; a
-    # large one fills the cores by itself, and two would only take twice the memory
-    chunk = layout.chunk or (0 if together == "vmap" else 2 if pixels < LARGE else 1)
+    # two in flight: on few cores small convolutions leave room for another's small operations, and for Python; large ones fill
+    # the cores by themselves, and two would only take twice the memory
+    chunk = layout.chunk or (0 if together == "vmap" else 2 if operations < FILLS else 1)
     return replace(layout, members=together, steps=steps, chunk=min(chunk, members), devices=devices)
 
 

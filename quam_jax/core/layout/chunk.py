@@ -112,7 +112,7 @@ class Chunk:
         chosen = [self.targets_of(group) for group in self.groups]
         recorded: list[list[Any]] = [[] for _ in self.groups]
         if self.layout.steps == "loop":
-            lazy = self.layout.members == "loop" and may_skip_fit(self.setup)
+            lazy = self._lazy
 
             def run_group(g: int) -> None:
                 states[g] = self._loop(g, chosen[g], states[g], recorded[g], lazy=lazy)
@@ -158,6 +158,11 @@ class Chunk:
             recorded.append(record)
         self._measure_last(g, chosen, states, recorded)
         return states
+
+    @property
+    def _lazy(self) -> bool:
+        """Whether a member that keeps the bound is spared the gradient of its fit loss."""
+        return self.layout.steps == "loop" and self.layout.members == "loop" and may_skip_fit(self.setup)
 
     @property
     def _in_parts(self) -> bool:
@@ -211,6 +216,29 @@ class Chunk:
             now = (now[0]._replace(fit_loss=sums[0], fit_gradient=sums[1]),)
         step_itself = memory_of(step_group.lower(self.setup, self.frozen, chosen, states, now, self.advance))
         return len(self.groups) * (held + max(part, step_itself))
+
+    def complete(self) -> int:
+        """Compile what else these members run; the bytes that they take while that runs, beside the records."""
+        group = self.groups[0]
+        states, chosen = begin_group(self.setup, self.frozen, len(group), self.mapped), self.targets_of(group)
+        known, programs = jnp.zeros(()), []
+        if self.layout.members == "loop":
+            first, state = self.inputs(group, 0)[0], states[0]
+            if self._in_parts:
+                sums = no_parts(state.z, gradient=False)
+                programs.append(add_fit_part.lower(self.setup, self.frozen, state, first.batch, jnp.asarray(0), sums))
+            elif self._lazy:
+                programs.append(fit_loss_of_member.lower(self.setup, self.frozen, state, first))
+            if self._lazy:
+                spared = (first._replace(fit_loss=known),)
+                programs.append(step_group.lower(self.setup, self.frozen, chosen, states, spared, self.advance))
+        if self.measured:
+            last = self.inputs(group, len(self.steps.batch))
+            if self._in_parts:
+                last = (last[0]._replace(fit_loss=known),)
+            programs.append(measure_group.lower(self.setup, self.frozen, chosen, states, last, self.advance))
+        taken = max(map(memory_of, programs), default=0)
+        return len(self.groups) * (2 * size_of(states) + taken)
 
     def recorded(self) -> int:
         """Bytes of the records of one member."""

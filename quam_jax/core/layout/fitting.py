@@ -15,12 +15,11 @@ import jax
 from ..fit import largest_divisor
 from ..passes import may_split_fit
 from ..setup import Frozen, Setup
-from .choose import Budget, Layout, budget_of
+from .choose import FILLS, Budget, Layout, budget_of
 
 LATER = 2**28  # bytes for programs that are compiled on the way and for what operations take beside their program's arrays
 PROBE = 8  # mapped members that are compiled to see how much memory one takes
-JOINT = 2**19  # pixels of fit batch and image up to which they go through in one program
-PART = 2**18  # pixels of a part of a fit batch, at least: smaller ones leave cores idle
+JOINT = 2 * FILLS  # operations of a pass over fit batch and image up to which they go through in one program
 CPU_ROOM = 2**30  # bytes of the members in flight on a CPU for which there is no budget
 COPIES = 4  # of the recorded predictions, while they are gathered and decomposed
 
@@ -61,20 +60,20 @@ class Plan:
         return f"{flying}, {fit}, {blocks}: about {in_words(self.predicted)}{_limit(self.budget)}"
 
 
-def setups_for(setup: Setup, frozen: Frozen, layout: Layout, *, mapped: bool) -> list[Setup]:
-    """The ways to compile a search, from the fastest to the thriftiest.
+def setups_for(setup: Setup, frozen: Frozen, layout: Layout, *, operations: float = 0, mapped: bool) -> list[Setup]:
+    """The ways to compile a search, a pass over whose image takes so many operations, from the fastest to the thriftiest.
 
-    Where members are mapped, as on accelerators, the fit batch is split only for want of memory: one program fills the device.
+    Parts of a fit batch are as large as the image, and not so small that they leave cores idle. Where members are mapped, as on
+    accelerators, the fit batch is split only for want of memory: one program fills the device.
     """
     recompute = {"auto": (False, True), "always": (True,), "never": (False,)}[layout.recompute]
     if not may_split_fit(setup):
         return [setup._replace(recompute=again) for again in recompute]
     cases, *side = frozen.fit_labels.shape[1:]
-    pixels = math.prod(side)
-    image = max(math.prod(x.shape[1:-1]) for x in jax.tree.leaves(frozen.image))
-    joint = not layout.micro and (mapped or cases * pixels + image <= JOINT)
-    part = image if joint else max(PART, image)
-    sizes = [*([0] if joint else []), largest_divisor(cases, layout.micro or part // pixels)]
+    alike = max(math.prod(x.shape[1:-1]) for x in jax.tree.leaves(frozen.image)) / math.prod(side)  # cases, to the image
+    joint = not layout.micro and (mapped or (cases / alike + 1) * operations <= JOINT)
+    part = alike * max(1.0, FILLS / operations) if operations and not joint else alike
+    sizes = [*([0] if joint else []), largest_divisor(cases, layout.micro or int(part))]
     return [setup._replace(micro=size, recompute=again) for again in recompute for size in sizes]
 
 
@@ -83,22 +82,26 @@ def plan_search(
     frozen: Frozen,
     layout: Layout,
     *,
+    operations: float = 0,
     members: int,
     records: int,
     measure: Callable[[Setup, int], int],
+    complete: Callable[[Setup, int], int] = lambda setup, members: 0,
     forget: Callable[[], None] = lambda: None,
 ) -> Plan:
     """The fastest way whose programs fit; `measure(setup, members)` gives the bytes that members in flight take.
 
-    `records` are the bytes of all recorded predictions; `forget` lets go of what was compiled for setups that do not fit.
-    ValueError, with the bytes that it would take and what to change, where no way fits.
+    `operations` are those of a pass over the image, `records` the bytes of all recorded predictions. `complete(setup, members)`
+    compiles the smaller programs of a way that fits, and gives what they take: compiled later, they would come on top of what was
+    planned. `forget` lets go of what was compiled for setups that do not fit. ValueError, with the bytes that it would take and
+    what to change, where no way fits.
     """
     mapped, budget = layout.members == "vmap", budget_of(layout)
     tried, chunk, taken, base = setup, 1, 0, 0
-    for tried in setups_for(setup, frozen, layout, mapped=mapped):
+    for tried in setups_for(setup, frozen, layout, operations=operations, mapped=mapped):
         for chunk in _chunks(layout, members):
             taken = measure(tried, chunk)
-            budget = _now(budget)  # with what was compiled, which stays there
+            budget = budget and _now(budget)  # with what was compiled, which stays there
             base = records + (0 if budget is None else budget.base)
             room = CPU_ROOM if budget is None else budget.total - base
             if mapped and not layout.chunk and chunk < members:
@@ -106,6 +109,10 @@ def plan_search(
                 chunk = _even(members, max(1, room // each) * layout.devices)
                 taken = each * -(-chunk // layout.devices)
             taken = max(taken, (COPIES - 1) * records)  # that come when the members are gone
+            if taken <= room and budget is not None and budget.now is not None:
+                taken = max(taken, complete(tried, chunk))
+                now = _now(budget)
+                budget, base, room = now, records + now.base, now.total - now.base - records
             if taken <= room:
                 return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], base + taken, budget)
         forget()
@@ -120,9 +127,9 @@ def plan_search(
     )
 
 
-def _now(budget: Budget | None) -> Budget | None:
+def _now(budget: Budget) -> Budget:
     """The budget with the bytes that are held now for its base."""
-    if budget is None or budget.now is None:
+    if budget.now is None:
         return budget
     held, total = budget.now()
     return budget._replace(base=held + LATER, total=max(total, budget.total))

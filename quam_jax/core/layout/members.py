@@ -33,14 +33,15 @@ def run_members(
     rate: float,
     layout: Layout,
     draw: Callable[[Job, int], Any],
+    operations: float = 0,
     on_kept: Callable[[Job, Moving], None] | None = None,
 ) -> Record:
     """The records `[members s ...]` of all jobs in order.
 
     A mapped chunk that is not full repeats its last job, so that all chunks share one compilation. `targets_of` lays out the
-    targets of some jobs along a leading axis, `draw` gives the noise of a job in a step. `on_kept` is called for every job
-    with the weights that are kept of it. ValueError where no way of running fits the memory; where memory runs out in spite of
-    the plan, the search goes on in a thriftier way.
+    targets of some jobs along a leading axis, `draw` gives the noise of a job in a step, `operations` are those of a pass over
+    the image. `on_kept` is called for every job with the weights that are kept of it. ValueError where no way of running fits
+    the memory; where memory runs out in spite of the plan, the search goes on in a thriftier way.
     """
     setup = setup._replace(keep=on_kept is not None)
     mapped = layout.members == "vmap"
@@ -55,9 +56,11 @@ def run_members(
             setup,
             frozen,
             layout,
+            operations=operations,
             members=len(jobs),
             records=len(jobs) * chunk_of(setup, jobs[:1]).recorded(),
             measure=lambda tried, count: chunk_of(tried, jobs[:count]).memory(),
+            complete=lambda tried, count: chunk_of(tried, jobs[:count]).complete(),
             forget=forget_programs,
         )
         _PLANS[kind] = plan
@@ -76,7 +79,7 @@ def run_members(
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            plan = _PLANS[kind] = thriftier(plan, setups_for(setup, frozen, layout, mapped=mapped), error)
+            plan = _PLANS[kind] = thriftier(plan, setups_for(setup, frozen, layout, operations=operations, mapped=mapped), error)
             tell(CHOSEN, note=str(plan))
             continue
         if on_kept is not None:
