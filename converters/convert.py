@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.models.outputs import declare_outputs
 from quam_jax.networks import NETWORKS, guess_architecture, infer_arguments
 
 from .keras_names import LAYOUT, is_keras_1, rename_keras_1
@@ -32,7 +33,8 @@ def convert(
     an .h5 of Keras 1 (see `keras_names`).
     `arguments` are constructor arguments of the architecture; they win over those inferred from the shapes,
     and must fit. `preprocessing` defaults to z-scores of as many channels as the network takes. The manifest
-    says where the weights came from. Raises ValueError with one line on a file that cannot be read, an
+    says where the weights came from, and what the channels mean (see `quam_jax.models.outputs`): classes, or the logit of a
+    foreground where there is one channel. Raises ValueError with one line on a file that cannot be read, an
     architecture that nothing fits, arguments that contradict the shapes, and any mismatch.
     """
     path = Path(path)
@@ -43,10 +45,13 @@ def convert(
             weights = weights._replace(tensors=rename_keras_1(weights.tensors))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    model = assemble(path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing, class_names=class_names)
+    model = assemble(path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing)
     if keras:
         model.manifest["source"]["layout"] = LAYOUT
-    return model
+    try:
+        return declare_outputs(model, names=class_names)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def assemble(
