@@ -71,14 +71,16 @@ def print_converted(context: click.Context, request: "ConvertRequest", result: "
         say(
             context,
             f"parity with {result.reference}: {result.parity['verdict']}, largest difference {result.parity['max_abs']:.3g} "
-            f"({result.parity['relative']:.3g} of the logit range)",
+            f"({result.parity['relative']:.3g} of the {result.parity['compared'].replace('ies', 'y').rstrip('s')} range)",
         )
-    network = result.model.network
+    network, outputs = result.model.network, result.model.manifest.get("outputs", {})
+    taken = request.outputs is None and outputs == {"meaning": "softmax"}
     for note in result.notes:
         say(context, f"note: {note}")
     say(
         context,
-        f"{request.source.name}: {network.architecture}, {network.in_channels} channels in, {network.classes} classes, "
+        f"{request.source.name}: {network.architecture}, {network.in_channels} channels in, {network.classes} classes"
+        f"{' (a softmax; independent channels: --outputs sigmoid)' if taken else ''}, "
         f"{result.model.parameter_count:,} weights, every name and shape used -> {request.out}",
     )
 

@@ -90,7 +90,7 @@ def _declare(model: SegmentationModel, request: ConvertRequest) -> SegmentationM
         raise ValueError(f"{request.source}: its graph ends in a softmax; expected no --outputs sigmoid")
     meaning = request.outputs or (None if request.regions is not None else said.get("meaning"))
     try:
-        return declare_outputs(model, meaning, regions=request.regions, names=request.class_names)
+        return declare_outputs(model, meaning, regions=request.regions, names=request.class_names, inside=said.get("inside", ""))
     except ValueError as error:
         raise ValueError(f"{request.source}: {error}") from error
 

@@ -20,14 +20,20 @@ Regions = Mapping[str, Any]  # from a name to one label or several
 
 
 def declare_outputs(
-    model: SegmentationModel, meaning: str | None = None, *, regions: Regions | None = None, names: Sequence[str] | None = None
+    model: SegmentationModel,
+    meaning: str | None = None,
+    *,
+    regions: Regions | None = None,
+    names: Sequence[str] | None = None,
+    inside: str = "",
 ) -> SegmentationModel:
     """The model with the meaning of its channels in the manifest, and with the logits of exclusive classes.
 
     Without a `meaning` it is `sigmoid` for one channel or where there are `regions`, else `softmax`. `regions` has the labels of
     masks that every channel stands for, in the channels' order; without it channel k stands for label k + 1, or, where the first
-    of the `names` is "background", for label k. `names` are those of the channels, or of the classes. ValueError for what does
-    not fit the channels, and for more regions than subsets of them can be searched.
+    of the `names` is "background", for label k. `names` are those of the channels, or of the classes; `inside` is the
+    activation that the network itself had behind its logits. ValueError for what does not fit the channels, and for more regions
+    than subsets of them can be searched.
     """
     count = model.network.out_channels
     meaning = meaning or ("sigmoid" if count == 1 or regions is not None else "softmax")
@@ -51,7 +57,7 @@ def declare_outputs(
         record = {"meaning": meaning, **_in_writing_order(table)}
         if count == 1 and names is not None:
             names = (*names,) if len(names) == 2 else (BACKGROUND, *names)
-    manifest = {**model.manifest, "outputs": record}
+    manifest = {**model.manifest, "outputs": {**record, **({"inside": inside} if inside else {})}}
     if meaning == "sigmoid" and count > 1:
         manifest["class_names"] = None  # the regions have them
     elif names is not None:
