@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     '{"TC": [1, 3], "WT": [1, 2, 3], "ET": 3}; '
     "default: channel k is label k + 1, or label k where the first name is background.",
 )
+@click.option("--output", help="Which of several values that a graph returns are the logits: its name, or its number from 0.")
+@click.option("--part", help="Which of several networks in a weight file: a key (ema), or what its names begin with (teacher).")
 @click.option("--fold", help="Fold of an nnU-Net folder.")
 @click.option("--configuration", help="Configuration of an nnU-Net folder, e.g. 3d_fullres.")
 @click.option("--verify", type=PATH, help="NPZ with `input` and `logits` [b c *space] of the original network.")

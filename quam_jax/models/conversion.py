@@ -14,8 +14,9 @@ from .outputs import Regions, declare_outputs, describe_outputs
 
 @dataclass(frozen=True)
 class ConvertRequest:
-    """A model to read (load_model says what is meant by `arch`, `arguments`, `fold` and `configuration`), and where to save it.
+    """A model to read, and where to save it.
 
+    `arch`, `arguments`, `fold`, `configuration` and `part` are those of `load_model`, `output` that of `from_torch`.
     `preprocessing` (settings of Preprocessing), `class_names`, and `outputs` with its `regions` (see outputs.py) replace what the
     source says. `verify` is an .npz with `input` and `logits` [b c *space] of the original network.
     """
@@ -30,6 +31,8 @@ class ConvertRequest:
     regions: Regions | None = None
     fold: str | None = None
     configuration: str | None = None
+    part: str | None = None
+    output: str | None = None
     verify: Path | None = None
 
 
@@ -58,9 +61,9 @@ def convert_model(request: ConvertRequest) -> Converted:
     A model whose logits differ from the reference is saved all the same, with the figures in its manifest. ValueError, before
     anything is written, for what `load_model` refuses, settings that do not fit, and no reference where one was named.
     """
-    model = load_model(
-        request.source, request.arch, fold=request.fold, configuration=request.configuration, **dict(request.arguments)
-    )
+    arguments = {**request.arguments, **({} if request.output is None else {"output": request.output})}
+    chosen = {"fold": request.fold, "configuration": request.configuration, "part": request.part}
+    model = load_model(request.source, request.arch, **chosen, **arguments)
     if request.preprocessing is not None:
         settings = {"channels": model.network.in_channels, **request.preprocessing}
         model.manifest["preprocessing"] = Preprocessing.from_dict(settings).to_dict()
