@@ -28,6 +28,20 @@ def import_torch() -> Any:
 
 
 @contextlib.contextmanager
+def one_line(name: str) -> Iterator[None]:
+    """Make one line of whatever PyTorch or a graph that nobody foresaw raises inside: networks fail in many ways."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{name}: cannot be imported as a graph ({type(error).__name__}: {first_line(error)[:300]}); the whole trace: "
+            "quam-jax -v; a network that is exported in eval(), in float32 and on one image batch is the simplest"
+        ) from error
+
+
+@contextlib.contextmanager
 def in_eval_mode(module: Any) -> Iterator[None]:
     """Put a module and its children into eval mode for a while."""
     training = {name: child.training for name, child in module.named_modules()}

@@ -18,7 +18,16 @@ from ..convert import sha256
 from ..mapping import pack, to_flax
 from ..parity import TOLERANCE
 from .archive import load_exported
-from .capture import choose_output, export_module, first_line, import_torch, in_eval_mode, known_operations, select_output
+from .capture import (
+    choose_output,
+    export_module,
+    first_line,
+    import_torch,
+    in_eval_mode,
+    known_operations,
+    one_line,
+    select_output,
+)
 from .cuts import find_cuts
 from .ends import check_coarse, find_end, missing_axes, sides_text
 from .prove import Original, prove
@@ -58,24 +67,24 @@ def from_torch(
     _check_example(example, name)
     parameter = next(module.parameters(), torch.zeros(()))
     example = example.detach().to(parameter.device, parameter.dtype)
-    program = known_operations(export_module(module, example, dynamic=dynamic))
     source = {"file": None, "module": f"{type(module).__module__}.{type(module).__qualname__}"}
 
     def run(images: np.ndarray) -> Any:
         with in_eval_mode(module), torch.no_grad():
             return module(torch.as_tensor(images).to(parameter.device, parameter.dtype))
 
-    return _assemble(
-        program,
-        np.asarray(example.float().cpu()),
-        Original(run, tolerance=_tolerance(parameter)),
-        name=name,
-        source=source,
-        output=output,
-        resize_logits=resize_logits,
-        preprocessing=preprocessing,
-        class_names=class_names,
-    )
+    with one_line(name):
+        return _assemble(
+            known_operations(export_module(module, example, dynamic=dynamic)),
+            np.asarray(example.float().cpu()),
+            Original(run, tolerance=_tolerance(parameter)),
+            name=name,
+            source=source,
+            output=output,
+            resize_logits=resize_logits,
+            preprocessing=preprocessing,
+            class_names=class_names,
+        )
 
 
 def convert_exported(
@@ -92,19 +101,20 @@ def convert_exported(
     """
     path = Path(path)
     exported = load_exported(path)
-    example = _stored_example(exported, path)
-    _check_example(example, str(path))
-    return _assemble(
-        known_operations(exported),
-        np.asarray(example.float()),
-        _original(exported, example),
-        name=str(path),
-        source={"file": path.name, "sha256": sha256(path)},
-        output=output,
-        resize_logits=resize_logits,
-        preprocessing=preprocessing,
-        class_names=class_names,
-    )
+    with one_line(str(path)):
+        example = _stored_example(exported, path)
+        _check_example(example, str(path))
+        return _assemble(
+            known_operations(exported),
+            np.asarray(example.float()),
+            _original(exported, example),
+            name=str(path),
+            source={"file": path.name, "sha256": sha256(path)},
+            output=output,
+            resize_logits=resize_logits,
+            preprocessing=preprocessing,
+            class_names=class_names,
+        )
 
 
 def _original(exported: Any, example: Any) -> Original:

@@ -28,7 +28,7 @@ PLAIN = (
     *("mean", "mean.dim", "sum", "sum.dim_IntList", "cat", "stack", "maximum", "minimum", "max.dim", "amax", "min.dim", "amin"),
     *("permute", "movedim", "transpose", "view", "reshape", "squeeze", "unsqueeze", "expand", "select", "pad", "constant_pad_nd"),
     *("upsample_bilinear2d", "upsample_bilinear2d.vec", "upsample_trilinear3d", "upsample_trilinear3d.vec", "size.item"),
-    *("split", "chunk", "unbind", "index_select", "index", "reciprocal"),
+    *("split", "chunk", "unbind", "index_select", "index", "reciprocal", "avg_pool2d", "avg_pool3d", "max_pool2d", "max_pool3d"),
 )
 DISCRETE = (
     *("argmax", "argmin", "round", "floor", "ceil", "trunc", "sign", "sgn", "floor_divide"),
