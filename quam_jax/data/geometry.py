@@ -9,6 +9,8 @@ from jaxtyping import Float
 if TYPE_CHECKING:  # nibabel takes its time to import, and arrays without a file need none of it
     from nibabel.nifti1 import Nifti1Header
 
+MILLIMETRES = {1: 1e3, 3: 1e-3}  # NIfTI unit codes for metre and micron; all else is taken as millimetre
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -45,6 +47,17 @@ class Geometry:
 
         codes = aff2axcodes(self.affine) if self.kind == "nifti" else ()
         return "".join(map(str, codes)) if codes and None not in codes else None
+
+    @property
+    def thickness(self) -> float | None:
+        """How thick a single slice of a volume is, in millimetres, as its file says; None of anything else."""
+        one_slice = self.kind == "nifti" and self.rank == 2 and len(self.shape) > 2
+        return float(np.linalg.norm(self.affine[:3, 2])) if one_slice else None
+
+    @property
+    def voxel_sides(self) -> tuple[float, ...]:
+        """`spacing`, with the thickness of a single slice of a volume."""
+        return self.spacing if self.thickness is None else (*self.spacing, self.thickness)
 
 
 AFFINE_TOLERANCE = 1e-3  # of every entry: millimetres a voxel, and millimetres of the origin

@@ -83,6 +83,7 @@ def read_labels(
     like: Geometry | None,
     values: Sequence[float] | None = None,
     threshold: float | None = None,
+    ignore: int | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> Int[np.ndarray, "*space"]:
     """Read a mask as int32 labels in 0..classes-1, on the grid of `like` where it is given.
@@ -90,8 +91,8 @@ def read_labels(
     Without more, the file must hold the labels themselves; with two classes also the two values {0, X}, X
     becoming 1 (a mask of 255 alone is all foreground). `values[j]` is the stored value that stands for label
     j. `threshold` (two classes) makes every stored value above it foreground: for masks kept as JPEG or with
-    soft edges. ValueError for other values, listing those found, for another size or affine than the image's,
-    and for bad files.
+    soft edges. Where the file holds the value `ignore` the label is -1, not rated. ValueError for other values, listing those
+    found, for another size or affine than the image's, and for bad files.
     """
     path = Path(path)
     if classes < 2:
@@ -112,11 +113,16 @@ def read_labels(
     if like is not None:
         require_same_grid(geometry, like, where=str(path))
     with np.errstate(invalid="ignore", over="ignore"):
-        labels = _assign(stored, classes=classes, values=values, threshold=threshold)
+        unrated = None if ignore is None else np.abs(stored - np.float64(ignore)) <= _INTEGER_TOLERANCE
+        rated = stored if unrated is None else np.where(unrated, np.zeros((), stored.dtype), stored)
+        labels = _assign(rated, classes=classes, values=values, threshold=threshold)
     if labels is None:
         wanted = f"values {list(values)}" if values is not None else _expectation(classes)
         raise ValueError(f"{path}: expected {wanted}, found {_found(stored)}")
-    return np.ascontiguousarray(labels, np.int32)
+    labels = np.ascontiguousarray(labels, np.int32)
+    if unrated is not None:
+        labels[unrated] = -1
+    return labels
 
 
 def _load(path: Path, limit: int) -> tuple[bytes, str]:

@@ -173,11 +173,9 @@ def _label_names(baseline: Side, followup: Side) -> tuple[str, ...]:
     """A name for every label; ValueError for dates with other labels."""
     names = []
     for side in (baseline, followup):
-        stored = list(side.record.get("volumes", {}))
+        stored = tuple(side.record.get("labels") or ("background", *side.record.get("volumes", ())))
         count = side.date.probs.shape[-1]
-        names.append(
-            ("background", *stored) if len(stored) == count - 1 else ("background", *(f"label {k}" for k in range(1, count)))
-        )
+        names.append(stored if len(stored) == count else ("background", *(f"label {k}" for k in range(1, count))))
     if names[0] != names[1]:
         raise ValueError(f"{followup.name}: expected the baseline's labels {', '.join(names[0])}, got {', '.join(names[1])}")
     return names[0]

@@ -84,7 +84,8 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
     )
     known = [ending.timing[name] for name in names if name in ending.timing]
     write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
-    notes = notes + [f"{name}: done again, because {why}" for name, why in ending.redone.items() if name not in ending.failed]
+    notes = [*info.get("notes", ()), *notes]
+    notes += [f"{name}: done again, because {why}" for name, why in ending.redone.items() if name not in ending.failed]
     seconds = time.time() - ending.began
     info = info | {
         "status": "finished",
