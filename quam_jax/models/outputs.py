@@ -122,7 +122,7 @@ def describe_outputs(model: SegmentationModel) -> str:
         return f"one output channel, taken as the logit z of a sigmoid: two classes with the logits [0, z], {said[0]}"
     return (
         f"{len(said)} independent output channels (sigmoid), of which a pixel may have several or none: {', '.join(said)}; "
-        "other labels: --regions, or --class-names that begin with background; one class a pixel: --outputs softmax"
+        "other labels: --channel-labels, or --class-names that begin with background; one class a pixel: --outputs softmax"
     )
 
 

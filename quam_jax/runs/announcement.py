@@ -15,6 +15,7 @@ from ..core.layout.members import plans_made
 from ..data.records import read_json, write_json
 from ..evaluation.reference_maps import BOUNDARY_SIGMA
 from ..memory import budget, peak_memory
+from ..models.outputs import describe_outputs
 from ..version import __version__
 from . import folder as run_folder
 from .quantifier import Quantifier
@@ -55,13 +56,19 @@ def describe(
         "preprocessing": quantifier.preparation,
         "patches": quantifier.patches,
         "fit_cases": quantifier.known.names,
-        "notes": list(dict.fromkeys([*model.manifest.get("notes", ()), *quantifier.notes])),
+        "notes": list(dict.fromkeys([*model.manifest.get("notes", ()), *_meant(quantifier, request), *quantifier.notes])),
         "cases": [c.name for c in quantifier.cases],
         "controls": {
             "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
             "softmax": "entropy of the given network's prediction",
         },
     }
+
+
+def _meant(quantifier: Quantifier, request: RunRequest) -> list[str]:
+    """What the channels of a file were taken for, which nobody was told at a conversion."""
+    said = "" if request.model.is_dir() else describe_outputs(quantifier.shared.folds[0].model)
+    return [said] if said else []
 
 
 def _versions() -> dict[str, str]:
