@@ -110,7 +110,7 @@ def compare_runs(request: CompareRequest, *, progress: Callable[[str, int, int],
                 "case": side.name,
                 "path": str(path),
                 "digest": side.record.get("digest"),
-                "model": side.run.get("model", {}).get("sha256"),
+                "model": _model_digest(side),
             }
             for which, side, path in (("baseline", baseline, request.baseline), ("followup", followup, request.followup))
         },
@@ -183,8 +183,7 @@ def _label_names(baseline: Side, followup: Side) -> tuple[str, ...]:
 
 def _notes(baseline: Side, followup: Side) -> list[str]:
     notes = []
-    models = [side.run.get("model", {}).get("sha256") for side in (baseline, followup)]
-    if models[0] != models[1]:
+    if _model_digest(baseline) != _model_digest(followup):
         notes.append("the two runs used different models, so that differences of the models count as change")
     settings = [{k: v for k, v in side.record.get("config", {}).items() if k != "execution"} for side in (baseline, followup)]
     if settings[0] != settings[1]:
@@ -195,6 +194,12 @@ def _notes(baseline: Side, followup: Side) -> list[str]:
         if not side.date.epistemic.any()
     ]
     return notes
+
+
+def _model_digest(side: Side) -> str | None:
+    """Of the numbers of the model of a run."""
+    model = side.run.get("model", {})
+    return model.get("digest", model.get("sha256"))
 
 
 def _index_map(baseline: Side, followup: Side, affine: Path | None) -> Float[np.ndarray, "4 4"] | None:
