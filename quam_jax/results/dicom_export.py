@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.alignment import require_same_grid
 from ..data.dicom import Series, read_series, write_parametric_map, write_segmentation
 from ..data.files import write_atomic
-from ..data.geometry import require_same_grid
 from ..data.maps import read_map
 from ..data.nifti import encode_nifti
 from ..data.records import read_json

@@ -13,6 +13,7 @@ from ..case.quantified import Quantified, audit_rows
 from ..case.structures import structure_volumes, volume_columns
 from ..config import to_dict
 from ..data.cases import read_case_files
+from ..data.channels import require_channels
 from ..data.datasets import Case
 from ..data.maps import write_map
 from ..data.preprocess import PreparedInParts
@@ -54,6 +55,8 @@ def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_diges
     image, raters = read_case_files(case, classes=len(quantifier.shared.names), small_types=True)
     case_digest = digest(run_digest, image.sha256, digest_arrays(raters))
     notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in quantifier.known.hashes else []
+    told = [] if quantifier.preprocessing is None else require_channels(image, quantifier.preprocessing.channels)
+    notes += [f"{case.name}: {note}" for note in (*image.notes, *told)]
     done, why = run_folder.verify(request.out, case.name, case_digest)
     prepared = quantifier.prepare(image) if done is None else np.empty(0)
     return Loaded(case, image, prepared, raters, case_digest, notes, done, why, time.perf_counter() - start)
@@ -97,13 +100,13 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
     for name, values in quantified.maps.items():
         row[f"{name}/mean"] = float(values.mean())
     volumes: dict[str, dict[str, Any]] = {}
-    if image.geometry.kind == "nifti" and quantified.segmentation.ndim == 3:
+    if image.geometry.kind == "nifti" and len(image.geometry.voxel_sides) == 3:
         volumes = structure_volumes(
             quantified.segmentation,
             quantified.reference,
             quantified.adversarial,
             names=quantifier.shared.names,
-            spacing=spacing,
+            spacing=image.geometry.voxel_sides,
             raters=raters,
             samples=quantified.volumes,
         )

@@ -18,6 +18,7 @@ from ..report.html import write_report
 from . import folder as run_folder
 from .request import RunResult
 
+SEPARATE = 5  # cases whose notes of one text stand apart
 REPORTED = 2000  # cases of a page that a browser still opens; a larger run gets none unasked
 TIMING = ("case", "seconds", "read", "search", "write", "worker", "finished")
 
@@ -84,7 +85,8 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
     )
     known = [ending.timing[name] for name in names if name in ending.timing]
     write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
-    notes = notes + [f"{name}: done again, because {why}" for name, why in ending.redone.items() if name not in ending.failed]
+    notes = [*info.get("notes", ()), *gathered(notes, names)]
+    notes += [f"{name}: done again, because {why}" for name, why in ending.redone.items() if name not in ending.failed]
     seconds = time.time() - ending.began
     info = info | {
         "status": "finished",
@@ -104,6 +106,22 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
         tell("writing the report")
         write_report(out)
     run_folder.clean(out)
+
+
+def gathered(notes: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Notes of cases, `NAME: TEXT`, those of one text in one where there are more than SEPARATE."""
+    known = set(names)
+    cases: dict[str, list[str]] = {}
+    for note in notes:
+        name, colon, text = note.partition(": ")
+        cases.setdefault(text if colon and name in known else note, []).append(name)
+    told = []
+    for text, of in cases.items():
+        if len(of) > SEPARATE:
+            told.append(f"{len(of)} cases ({', '.join(of[:3])}, ...): {text}")
+        else:
+            told += [text if text in notes else f"{name}: {text}" for name in of]
+    return told
 
 
 def _peak(memory: Mapping[str, Any]) -> int:
@@ -153,9 +171,12 @@ def read_result(out: Path, names: Sequence[str]) -> RunResult:
     told, notes = info.get("failed"), info.get("notes")
     failed = {name: str(told[name]) for name in names if name in told} if isinstance(told, dict) else {}
     rows, _ = read_rows(out, names, failed)
+    unused = [str(file) for file in info.get("unused") or ()]
     timing = _read_timing(out / "timing.csv")
     rows = [row | ({"seconds": float(timing[row["case"]]["seconds"])} if row["case"] in timing else {}) for row in rows]
-    return RunResult(rows, failed, notes if isinstance(notes, list) else [], read_json(out / "summary.json"), out / "report.html")
+    return RunResult(
+        rows, failed, notes if isinstance(notes, list) else [], read_json(out / "summary.json"), out / "report.html", unused
+    )
 
 
 def _read_timing(path: Path) -> dict[str, dict[str, Any]]:
