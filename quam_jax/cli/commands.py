@@ -86,6 +86,11 @@ def main() -> None:
             traceback.print_exc()
         _say(str(error))
         code = 2
+    except Exception as error:  # a fault of this program: who uses it gets a line all the same
+        if verbose:
+            traceback.print_exc()
+        _say(f"{type(error).__name__}: {error}; this should have been refused more clearly (-v shows where it happened)")
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ..data.masks import AUTO, MaskSettings
+from ..data.mask_settings import AUTO, MaskSettings
 
 
 def mask_options(command: Callable[..., Any]) -> Callable[..., Any]:

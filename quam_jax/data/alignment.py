@@ -30,7 +30,7 @@ class Placement(NamedTuple):
 def placement(own: Geometry, grid: Geometry) -> Placement | str:
     """How an array of the grid `own` lies on another one, or in what way the voxels of the two do not meet."""
     if own.kind != grid.kind:
-        return f"a {own.kind} file beside a {grid.kind} file: their axes are in a different order, give both in one format"
+        return f"a {own.kind} file beside a {grid.kind} file: their axes are in a different order; give both in one format"
     rank = grid.rank
     if own.rank != rank:
         return f"{own.rank} axes ({times(own.size)}) beside {rank} ({times(grid.size)})"
@@ -50,7 +50,7 @@ def placement(own: Geometry, grid: Geometry) -> Placement | str:
     gap = float(np.linalg.norm(there - basis @ (exact @ corners + np.array(start)[:, None]), axis=0).max())
     if sorted(axes) != list(range(rank)) or not gap <= TOLERANCE * min(own.spacing):
         sizes = "" if own.size == grid.size else f"{_sizes(own, grid)}; "
-        return f"{sizes}its affine puts voxels up to {gap:.4g} mm beside the other's"
+        return f"{sizes}its affine puts voxels up to {gap:.4g} mm beside the other's; resample one onto the other"
     return Placement(axes, tuple(bool(s < 0) for s in signs), start)
 
 
@@ -64,8 +64,8 @@ def require_same_grid(own: Geometry, grid: Geometry, *, where: str) -> None:
     """ValueError, naming `where`, unless a file has the voxels of another one, in the same order."""
     if not lie_on_one_grid(own, grid):
         placed = placement(own, grid)
-        fault = placed if isinstance(placed, str) else _turned(own, grid, placed)
-        raise ValueError(f"{where}: not on the grid of its image: {fault}; resample one onto the other")
+        fault = placed if isinstance(placed, str) else f"{_turned(own, grid, placed)}; bring one to the grid of the other"
+        raise ValueError(f"{where}: not on the grid of its image: {fault}")
 
 
 def align(
@@ -78,7 +78,7 @@ def align(
     """
     placed = placement(own, grid)
     if isinstance(placed, str):
-        raise ValueError(f"{where}: not on the grid of its image: {placed}; resample one onto the other")
+        raise ValueError(f"{where}: not on the grid of its image: {placed}")
     if lie_on_one_grid(own, grid):
         return array, ""
     rest = range(grid.rank, array.ndim)

@@ -7,8 +7,9 @@ from jaxtyping import Int
 
 from .datasets import Case
 from .large import label_type
+from .mask_settings import MaskSettings
 from .mask_values import survey
-from .masks import MaskCoding, MaskSettings, settle
+from .masks import MaskCoding, settle
 from .preprocess import LARGE
 from .volumes import Image, read_channels, read_mask
 

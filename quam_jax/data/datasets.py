@@ -115,6 +115,8 @@ def list_images(source: Path | str, *, what: str) -> list[Path]:
         lack = f"{path}: holds no {what}; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
         if candidates:
             lack += f", got {len(candidates)} other files such as {candidates[0].name}"
+            if any(child.suffix.lower() in (".dcm", ".ima") for child in candidates):
+                lack += "; `quam-jax dicom import` makes NIfTI files of DICOM series"
     elif path.is_file():
         candidates = [path]
         lack = f"{path}: expected a file ending in {', '.join(IMAGE_SUFFIXES)}"

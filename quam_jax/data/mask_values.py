@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from .colour_tables import hex_colour
 from .decoding import DEFAULT_LIMIT, Decoded, decode
+from .mask_settings import hex_colour
 from .spread import evenly_spread
 
 MOST_FILES = 1000  # masks that are looked at before the first is used, evenly spread

@@ -8,65 +8,29 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Num
 
-from .colour_tables import Stored, hex_colour, parse_values
 from .decoding import Decoded
+from .mask_settings import AUTO, MaskSettings, hex_colour, parse_values
 from .mask_values import SHOWN, MaskValues, colours_of, found, shown
 from .preprocess import IGNORED
 
-AUTO, NONE = "auto", "none"
 HABIT = 255  # the value that masks commonly have where nobody rated
 TOLERANCE = 1e-3  # of labels stored as scaled or float values
 IMAGE_LIKE = 16  # values, or twice the labels: from there on a mask looks like an image
 
 
 @dataclass(frozen=True)
-class MaskSettings:
-    """What is said of masks: the value of pixels that nobody rated, the values of the labels, or a threshold.
-
-    `ignore_label` is a number, a colour as #rrggbb, "none", or "auto": 255 where no label has it and others are there. `values`
-    are the stored values of labels 0, 1, ... (see colour_tables.parse_values). `threshold` makes what is above it label 1 of two.
-    ValueError for what cannot be understood.
-    """
-
-    ignore_label: str = AUTO
-    values: str = ""
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.values and self.threshold is not None:
-            raise ValueError("--mask-values and --mask-threshold: expected one of them, got both")
-        _ = self.ignored
-
-    @property
-    def ignored(self) -> Stored | None:
-        """The value that is not rated, None where none is given."""
-        if self.ignore_label in (AUTO, NONE):
-            return None
-        found = parse_values(self.ignore_label, what="--ignore-label")
-        if len(found) != 1 or len(found[0]) != 1:
-            raise ValueError(f"--ignore-label: expected a number, a colour as #rrggbb, auto or none, got {self.ignore_label!r}")
-        return found[0][0]
-
-    def or_ignored(self, value: float | None) -> "MaskSettings":
-        """The same with a value that is known not to be rated, where nothing else is said."""
-        return self if value is None or self.ignore_label != AUTO else replace(self, ignore_label=f"{value:g}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        return {"ignore_label": self.ignore_label, "values": self.values, "threshold": self.threshold}
-
-
-@dataclass(frozen=True)
 class MaskCoding:
     """Which label every stored value stands for, -1 where nobody rated; `notes` say what was concluded, `where` from which files.
 
-    With `drawn` what is opaque of a mask with transparency is label 1, whatever its colour.
+    `by_label` says that some of them hold labels, not 0 and one other value. With `drawn` what is opaque of a mask with
+    transparency is label 1, whatever its colour.
     """
 
     classes: int
     table: Mapping[float, int]
     colours: bool = False
     drawn: bool = False
+    by_label: bool = False
     threshold: float | None = None
     where: str = ""
     notes: tuple[str, ...] = field(default=())
@@ -86,7 +50,7 @@ class MaskCoding:
         if mask.values.shape[-1] > 1 and not mask.is_colour:
             return _one_hot(mask.values, path, classes=self.classes)
         if mask.alpha is not None and self.drawn:
-            return _opaque(mask.alpha, path, threshold=self.threshold)
+            return _opaque(mask, path, threshold=self.threshold)
         values = colours_of(mask) if self.colours else _greys_of(mask, path)
         if self.threshold is not None:
             if values.dtype.kind == "f" and np.isnan(values).any():
@@ -96,6 +60,8 @@ class MaskCoding:
             labels = self._look_up(values, path, clear=mask.alpha)
         if mask.alpha is not None:
             _require_hard(mask.alpha, path)
+            if (labels[mask.alpha > 0] == 0).any():
+                raise ValueError(f"{path}: transparent pixels beside visible ones of label 0; store labels without transparency")
             labels[mask.alpha == 0] = 0
         return labels
 
@@ -121,7 +87,7 @@ class MaskCoding:
             text = "values " + ", ".join(named)
         else:
             text = "labels 0 and 1, or 0 and one other value" if self.classes == 2 else f"labels 0 to {self.classes - 1}"
-            if self.where and self.classes == 2:
+            if self.by_label and self.where and self.classes == 2:
                 text = f"labels 0 and 1 as other masks of {self.where} have"
         ignored = [f"{shown(value, colours=self.colours)} (not rated)" for value in self.not_rated]
         return text + (f", or {', '.join(ignored)}" if ignored else "")
@@ -144,20 +110,15 @@ def settle(seen: Sequence[MaskValues], *, classes: int, settings: MaskSettings, 
     ignored = {} if settings.ignored is None else {float(settings.ignored.value): IGNORED}
     if settings.values:
         return _listed(settings, ignored, classes=classes, where=where)
-    clear = [mask for mask in seen if mask.clear]
-    drawn = classes == 2 and bool(clear) and all(len(mask.values) <= 1 for mask in clear)
+    drawn = classes == 2 and any(mask.clear and len(mask.values) <= 1 for mask in seen)
     told = (f"of masks of {where} what is opaque is label 1, and what is transparent label 0",) if drawn and where else ()
-    if not drawn and any(0 in mask.values for mask in clear):
-        first = next(mask for mask in clear if 0 in mask.values)
-        raise ValueError(f"{first.path}: transparent pixels beside visible ones of value 0; store labels without transparency")
     judged = [mask for mask in seen if not (drawn and mask.clear) and mask.values and not mask.many]
-    if any(mask.colours for mask in judged):
+    if any(mask.colours for mask in judged) and not any(mask.values != (0,) for mask in judged if not mask.colours):
         coding = _coloured(judged, ignored, classes=classes, where=where)
     else:
         coding = _grey(judged, ignored, classes=classes, where=where, habit=settings.ignore_label == AUTO)
-    return MaskCoding(
-        classes, coding.table, coding.colours, drawn, where=where, notes=(*told, *coding.notes, *_hot(seen, where=where))
-    )
+    notes = (*told, *coding.notes, *_hot(seen, where=where))
+    return replace(coding, drawn=drawn, where=where, notes=notes)
 
 
 def _hot(seen: Sequence[MaskValues], *, where: str) -> tuple[str, ...]:
@@ -202,9 +163,9 @@ def _grey(seen: Sequence[MaskValues], ignored: Mapping[float, int], *, classes: 
     table: dict[float, int] = {float(label): label for label in range(classes)} | dict(ignored)
     if habitual and by_habit:
         note = f"of masks of {where} {HABIT} is taken as not rated; --ignore-label none says that it is a label"
-        return MaskCoding(classes, table | {float(HABIT): IGNORED}, notes=(note,) if where else ())
+        return MaskCoding(classes, table | {float(HABIT): IGNORED}, by_label=True, notes=(note,) if where else ())
     if classes > 2 or by_label:
-        return MaskCoding(classes, table)
+        return MaskCoding(classes, table, by_label=bool(by_label))
     # two labels, none of which is 1: 0 and one other value
     pairs = [(mask, values) for mask, values in found_in if len(values - {0}) == 1 and (0 in values or values == {HABIT})]
     others = {value for _, values in pairs for value in values - {0} if value is not None}
@@ -231,9 +192,16 @@ def _greys_of(mask: Decoded, path: Path) -> Num[np.ndarray, "*space"]:
     return mask.values[..., 0]
 
 
-def _opaque(alpha: np.ndarray, path: Path, *, threshold: float | None) -> Int[np.ndarray, "*space"]:
+def _opaque(mask: Decoded, path: Path, *, threshold: float | None) -> Int[np.ndarray, "*space"]:
+    alpha = mask.alpha
+    assert alpha is not None
     if threshold is None:
         _require_hard(alpha, path)
+        values = colours_of(mask) if mask.is_colour else mask.values[..., 0]
+        if len(np.unique(values[alpha > 0])) > 1:
+            raise ValueError(
+                f"{path}: transparent pixels beside visible ones of several values; store labels without transparency"
+            )
     return (alpha > (threshold or 0)).astype(np.int32)
 
 

@@ -49,6 +49,7 @@ _COLOUR = {"LA": 1, "RGB": 3, "RGBA": 3, "RGBX": 3}  # channels that are kept; t
 _ALPHA = ("LA", "RGBA", "PA")
 _SCALES = {2: 85, 4: 17}  # what pillow multiplies greys of so few bits by
 _WHITE_IS_ZERO = "WhiteIsZero: the stored values are taken, whose 0 is shown as white"
+_UNKNOWN_TYPE = "samples of a type that pillow does not read; store 8- or 16-bit grey, 32-bit float or 8-bit RGB"
 _SIZ = b"\xff\x4f\xff\x51"  # the beginning of a JPEG 2000 codestream
 _DEPTH = 42  # from there to the depth of the first component
 
@@ -140,7 +141,8 @@ def _open(raw: bytes, path: Path, *, suffix: str, limit: int) -> tuple[PillowIma
     except MemoryError:
         raise
     except Exception as error:  # pillow's readers raise many types on damaged bytes
-        raise ValueError(f"{path}: not a readable {suffix[1:].upper()} picture: {one_line(error)}") from error
+        reason = _UNKNOWN_TYPE if str(error) == "unknown pixel mode" else one_line(error)
+        raise ValueError(f"{path}: not a readable {suffix[1:].upper()} picture: {reason}") from error
 
 
 class _Stored(NamedTuple):

@@ -18,8 +18,9 @@ from .alignment import align
 from .decoding import DEFAULT_LIMIT, decode, is_colour
 from .files import SEGMENT_SUFFIX, image_suffix
 from .geometry import Geometry
+from .mask_settings import NONE, MaskSettings
 from .mask_values import look
-from .masks import NONE, MaskCoding, MaskSettings, settle
+from .masks import MaskCoding, settle
 from .preprocess import LARGE
 
 

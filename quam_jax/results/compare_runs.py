@@ -16,7 +16,7 @@ from jaxtyping import Num
 from ..data.files import write_atomic
 from ..data.geometry import Geometry
 from ..data.maps import write_map
-from ..data.records import write_json, write_table
+from ..data.records import mapping, write_json, write_table
 from ..report.comparison_page import comparison_page
 from ..runs import folder as run_folder
 from ..version import __version__
@@ -102,7 +102,7 @@ def compare_runs(request: CompareRequest, *, progress: Callable[[str, int, int],
                 "case": side.name,
                 "path": str(path),
                 "digest": side.record.get("digest"),
-                "model": side.run.get("model", {}).get("sha256"),
+                "model": mapping(side.run, "model").get("sha256"),
             }
             for which, side, path in (("baseline", baseline, request.baseline), ("followup", followup, request.followup))
         },
@@ -126,10 +126,10 @@ def compare_runs(request: CompareRequest, *, progress: Callable[[str, int, int],
 
 def _notes(baseline: Side, followup: Side) -> list[str]:
     notes = []
-    models = [side.run.get("model", {}).get("sha256") for side in (baseline, followup)]
+    models = [mapping(side.run, "model").get("sha256") for side in (baseline, followup)]
     if models[0] != models[1]:
         notes.append("the two runs used different models, so that differences of the models count as change")
-    settings = [{k: v for k, v in side.record.get("config", {}).items() if k != "execution"} for side in (baseline, followup)]
+    settings = [{k: v for k, v in mapping(side.record, "config").items() if k != "execution"} for side in (baseline, followup)]
     if settings[0] != settings[1]:
         notes.append("the two runs used different settings, so that their epistemic maps differ in meaning")
     notes += [
@@ -186,8 +186,15 @@ def _change_row(change: Any, names: Sequence[str], voxel: float, geometry: Geome
 def _structures(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Volumes of both dates with the interval of their adversarial models, and the change with its own."""
     rows = {}
-    for name, row in before.get("volumes", {}).items():
-        dates = [(r["volume_ml"], *r["adversarial_interval"]) for r in (row, after["volumes"][name])]
+    for name in mapping(before, "volumes"):
+        try:
+            stored = [mapping(mapping(record, "volumes"), name) for record in (before, after)]
+            dates = [(float(r["volume_ml"]), *map(float, r["adversarial_interval"])) for r in stored]
+            ((_, _, _), (_, _, _)) = dates
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"volumes of {name}: expected volume_ml and adversarial_interval in the JSON of both cases"
+            ) from None
         change, low, high = volume_change(*dates)
         rows[name] = {
             "baseline_ml": dates[0][0],

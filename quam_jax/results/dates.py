@@ -11,7 +11,7 @@ from ..data.alignment import align, placement
 from ..data.files import image_suffix
 from ..data.geometry import Geometry
 from ..data.maps import read_map
-from ..data.records import read_json
+from ..data.records import mapping, read_json
 from ..data.volumes import read_image
 from .comparison import Date, resample, resample_labels
 
@@ -36,14 +36,15 @@ def read_side(path: Path, case: str | None) -> Side:
     if path.is_file():
         name = path.stem
     else:
-        found = [n for n in run.get("cases", ()) if (folder / f"{n}.json").is_file()]
+        listed = run.get("cases")
+        found = [n for n in (listed if isinstance(listed, list) else ()) if (folder / f"{n}.json").is_file()]
         if case is None and len(found) != 1:
             raise ValueError(f"{path}: expected one finished case, got {len(found)}; name one with --case, or give its JSON")
         if case is not None and case not in found:
             raise ValueError(f"{path}: expected a finished case {case}, got {', '.join(found[:5]) or 'none'}")
         name = case or found[0]
     record = read_json(folder / f"{name}.json")
-    outputs = record.get("outputs", {})
+    outputs = mapping(record, "outputs")
     missing = [kind for kind in ("segmentation", "reference", "epistemic") if not (folder / str(outputs.get(kind))).is_file()]
     if missing:
         raise ValueError(f"{folder / name}.json: expected the maps of a finished case, got none for {', '.join(missing)}")
@@ -68,7 +69,7 @@ def label_names(baseline: Side, followup: Side) -> tuple[str, ...]:
     """A name for every label; ValueError for dates with other labels."""
     names = []
     for side in (baseline, followup):
-        stored = list(side.record.get("volumes", {}))
+        stored = list(mapping(side.record, "volumes"))
         count = side.date.probs.shape[-1]
         names.append(
             ("background", *stored) if len(stored) == count - 1 else ("background", *(f"label {k}" for k in range(1, count)))

@@ -9,7 +9,7 @@ from ..data.dicom import Series, read_series, write_parametric_map, write_segmen
 from ..data.files import write_atomic
 from ..data.maps import read_map
 from ..data.nifti import encode_nifti
-from ..data.records import read_json
+from ..data.records import mapping, read_json
 from ..data.volumes import read_image
 from ..version import __version__
 
@@ -41,14 +41,14 @@ def export_case(run: Path, case: str, *, series: Path, out: Path) -> list[Path]:
     ValueError for a case that the run has not finished, and a series on another grid than the case.
     """
     record = read_json(run / f"{case}.json")
-    outputs = record.get("outputs", {})
-    if "segmentation" not in outputs:
+    outputs = {name: file for name, file in mapping(record, "outputs").items() if isinstance(file, str)}
+    if not {"segmentation", *MAPS} <= set(outputs):
         raise ValueError(f"{run / case}.json: expected a finished case of a run, got none")
     read = read_series(series)
     stored = read_image(run / outputs["segmentation"])
     require_same_grid(stored.geometry, read.geometry, where=str(run / outputs["segmentation"]))
     labels = np.rint(stored.array[..., 0]).astype(np.int32)
-    known = list(record.get("volumes", {}))
+    known = list(mapping(record, "volumes"))
     names = known if len(known) >= labels.max() else [f"label {k}" for k in range(1, int(labels.max()) + 1)]
     out.mkdir(parents=True, exist_ok=True)
     written = [write_segmentation(out / f"{case}_seg.dcm", labels, read, names=names or ["foreground"], version=__version__)]

@@ -15,8 +15,10 @@ from ..data.decoding import decode
 from ..data.files import image_suffix
 from ..data.geometry import Geometry
 from ..data.maps import read_map_file
+from ..data.mask_settings import NONE, MaskSettings
 from ..data.mask_values import survey
-from ..data.masks import NONE, MaskCoding, MaskSettings, settle
+from ..data.masks import MaskCoding, settle
+from ..data.notes import gathered
 from ..data.records import read_json, write_json, write_table
 from ..data.volumes import read_mask
 from ..evaluation.evaluate import evaluate
@@ -76,7 +78,7 @@ def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, in
         except (ValueError, OSError) as error:
             failed[item.name] = " ".join(str(error).split())
         progress(item.name, done, len(items))
-    notes = [*codings.notes, *dict.fromkeys(notes)]
+    notes = [*codings.notes, *gathered(notes, [item.name for item in items])]
     if not rows:
         raise ValueError(next(iter(failed.values())))
     summary = summarise(rows)

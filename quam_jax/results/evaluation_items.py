@@ -1,13 +1,13 @@
 """What `evaluate` holds side by side: of every case its maps, its segmentation and the masks of its raters, as files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.datasets import list_images, match_masks
 from ..data.files import companions, image_stem, image_suffix, natural_key
 from ..data.left_out import named
-from ..data.records import read_json
+from ..data.records import mapping, read_json
 
 KINDS = ("total", "aleatoric", "epistemic")
 
@@ -30,27 +30,24 @@ def run_items(run: Path, masks: Path | None) -> tuple[list[Item], list[str]]:
     """The finished cases of a run, and notes; ValueError for a folder without any."""
     found = sorted(run.glob("*.json"), key=lambda p: natural_key(p.name)) if run.is_dir() else []
     read = {path.stem: read_json(path) for path in found if path.name not in ("run.json", "summary.json")}
-    sidecars = {name: about for name, about in read.items() if isinstance(about.get("outputs"), dict)}
+    sidecars = {name: about for name, about in read.items() if mapping(about, "outputs")}
     if not sidecars:
         raise ValueError(f"{run}: expected the folder of a run with finished cases, got none")
     drawn, notes = _drawn(masks, sidecars) if masks is not None else ({}, [])
     if masks is None:
-        drawn = {name: {rater: Path(path) for rater, path in _mapping(about, "raters")} for name, about in sidecars.items()}
+        drawn = {
+            name: {rater: Path(str(path)) for rater, path in mapping(about, "raters").items()} for name, about in sidecars.items()
+        }
     items = []
     for name, about in sidecars.items():
         files = {
             kind: run / file
-            for kind, file in _mapping(about, "outputs")
+            for kind, file in mapping(about, "outputs").items()
             if kind in (*KINDS, "segmentation", "reference") and isinstance(file, str)
         }
         maps = {kind: files[kind] for kind in KINDS if kind in files}
         items.append(Item(name, maps, files.get("segmentation"), files.get("reference"), drawn[name], labelled=True))
     return items, notes
-
-
-def _mapping(record: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
-    value = record.get(key)
-    return iter(value.items() if isinstance(value, dict) else ())
 
 
 def file_items(maps: Sequence[str], segmentation: Path | None, masks: Path | None) -> tuple[list[Item], list[str]]:

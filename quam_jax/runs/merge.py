@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.progress import tell
+from ..data.notes import gathered
 from ..data.records import read_json, write_json, write_table
 from ..evaluation.statistics import summarise
 from ..report.html import write_report
 from . import folder as run_folder
 from .request import RunResult
 
-SEPARATE = 5  # cases whose notes of one text stand apart
 REPORTED = 2000  # cases of a page that a browser still opens; a larger run gets none unasked
 TIMING = ("case", "seconds", "read", "search", "write", "worker", "finished")
 
@@ -106,22 +106,6 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
         tell("writing the report")
         write_report(out)
     run_folder.clean(out)
-
-
-def gathered(notes: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Notes of cases, `NAME: TEXT`, those of one text in one where there are more than SEPARATE."""
-    known = set(names)
-    cases: dict[str, list[str]] = {}
-    for note in notes:
-        name, colon, text = note.partition(": ")
-        cases.setdefault(text if colon and name in known else note, []).append(name)
-    told = []
-    for text, of in cases.items():
-        if len(of) > SEPARATE:
-            told.append(f"{len(of)} cases ({', '.join(of[:3])}, ...): {text}")
-        else:
-            told += [text if text in notes else f"{name}: {text}" for name in of]
-    return told
 
 
 def _peak(memory: Mapping[str, Any]) -> int:

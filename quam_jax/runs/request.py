@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import Config
-from ..data.masks import MaskSettings
+from ..data.mask_settings import MaskSettings
 from ..data.preprocess import Preprocessing
 
 
