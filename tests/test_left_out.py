@@ -16,7 +16,7 @@ from quam_jax.data.volumes import read_channels, read_image
 from quam_jax.models.folder import save_model
 from tests.command_line import call
 from tests.image_files import OBLIQUE, ramp, save_nifti, save_picture
-from tests.small_run import little_model, write_cases
+from tests.small_run import disc, little_model, picture, write_cases
 from tests.test_data_datasets import make
 
 
@@ -94,7 +94,10 @@ def test_headers_of_itk_with_their_data(tmp_path: Path) -> None:
 
 def test_channels_have_names(tmp_path: Path) -> None:
     colours = np.random.default_rng(0).integers(0, 255, (4, 5, 3)).astype(np.uint8)
-    rgb, grey = read_image(save_picture(tmp_path / "c.png", colours)), read_image(save_picture(tmp_path / "g.png", colours[..., 0]))
+    rgb, grey = (
+        read_image(save_picture(tmp_path / "c.png", colours)),
+        read_image(save_picture(tmp_path / "g.png", colours[..., 0])),
+    )
     assert require_channels(rgb, 1) == [LUMINANCE] and require_channels(rgb, 3) == [] and require_channels(grey, 3) == [REPEATED]
     stack = read_image(save_nifti(tmp_path / "t.nii", ramp(4, 5, 6, 3)))
     files = [save_picture(tmp_path / f"s_000{n}.png", colours[..., n]) for n in range(3)]
@@ -127,7 +130,16 @@ def test_a_run_tells_of_them_and_counts_them(
     (tmp_path / "test" / "masks" / "z_r0.png").write_bytes(b"x")
     options = [
         *("--model", tmp_path / "model", "--images", tmp_path / "test" / "images", "--masks", tmp_path / "test" / "masks"),
-        *("--fit-images", tmp_path / "fit" / "images", "--fit-masks", tmp_path / "fit" / "masks", "--steps", 1, "--space", "head"),
+        *(
+            "--fit-images",
+            tmp_path / "fit" / "images",
+            "--fit-masks",
+            tmp_path / "fit" / "masks",
+            "--steps",
+            1,
+            "--space",
+            "head",
+        ),
     ]
     code, out, err = call(monkeypatch, capsys, "run", *options, "--out", tmp_path / "run")
     assert code == 0
@@ -138,3 +150,45 @@ def test_a_run_tells_of_them_and_counts_them(
     assert [Path(file).name for file in told["unused"]] == ["scan.dcm", "z_r0.png"]
     assert told["masks"]["masks"]["labels"] == {"0": 0, "255": 1}
     assert told["masks"]["settings"]["ignore_label"] == "auto"
+
+
+def test_one_slice_has_volumes_and_masks_turned_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mask with its first axis backwards, on a slice 8 mm thick."""
+    save_model(tmp_path / "model", little_model())
+    write_cases(tmp_path / "fit", ["f1", "f2"], raters=1)
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    thick, back = np.diag([0.5, 0.5, 8.0, 1.0]), np.diag([-0.5, 0.5, 8.0, 1.0])
+    back[0, 3] = 20 * 0.5
+    save_nifti(tmp_path / "images" / "a.nii", picture(0)[..., None], thick)
+    save_nifti(tmp_path / "masks" / "a.nii", np.ascontiguousarray(disc(0)[::-1, :, None]), back)
+    options = [
+        *(
+            "--model",
+            tmp_path / "model",
+            "--images",
+            tmp_path / "images",
+            "--masks",
+            tmp_path / "masks",
+            "--out",
+            tmp_path / "run",
+        ),
+        *(
+            "--fit-images",
+            tmp_path / "fit" / "images",
+            "--fit-masks",
+            tmp_path / "fit" / "masks",
+            "--steps",
+            1,
+            "--space",
+            "head",
+        ),
+    ]
+    code, _, err = call(monkeypatch, capsys, "run", *options)
+    assert code == 0 and "note: a: mask a.nii was brought to the image's grid: its axes run LAS, the other's RAS" in err
+    told = json.loads((tmp_path / "run" / "a.json").read_text())
+    assert told["volumes"]["class 1"]["raters_ml"]["rater"] == pytest.approx(disc(0).sum() * 0.5 * 0.5 * 8 / 1000)
+    with np.load(tmp_path / "run" / "report_data" / "a.npz") as arrays:
+        np.testing.assert_array_equal(arrays["raters"][0], disc(0))

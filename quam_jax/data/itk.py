@@ -52,7 +52,7 @@ def decode_itk(
         raise ValueError(f"{path}: expected numbers as voxels, got {image.GetPixelIDTypeAsString()}")
     values = values if channels > 1 else values[..., None]
     values = values.transpose(*range(rank)[::-1], rank)
-    segments = read_segments({key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}) if mask else []
+    segments = read_segments(_texts(image)) if mask else []
     names = None
     if segments:
         values, names = flatten_segments(values, segments, where=str(path))
@@ -87,6 +87,17 @@ def nifti_geometry(
     header.set_xyzt_units("mm")
     rank = 2 if len(size) == 3 and size[2] == 1 else len(size)
     return Geometry("nifti", tuple(size[:rank]), tuple(size), affine, spacing[:rank], suffix, mode, header)
+
+
+def _texts(image: Any) -> dict[str, str]:
+    """What the header says beside the grid; damaged texts are left out."""
+    found = {}
+    for key in image.GetMetaDataKeys():
+        try:
+            found[key] = image.GetMetaData(key)
+        except (TypeError, UnicodeError, RuntimeError):
+            continue
+    return found
 
 
 def _reason(error: RuntimeError) -> str:

@@ -25,9 +25,13 @@ def read_segments(header: Mapping[str, str]) -> list[Segment]:
         if field := _FIELD.fullmatch(key):
             found.setdefault(int(field[1]), {})[field[2]] = text.strip()
     return [
-        Segment(about.get("Name", f"segment {number}"), int(about.get("LabelValue", 1)), int(about.get("Layer", 0)))
-        for number, about in sorted(found.items())
+        Segment(about.get("Name", f"segment {n}"), _number(about.get("LabelValue", ""), 1), _number(about.get("Layer", ""), 0))
+        for n, about in sorted(found.items())
     ]
+
+
+def _number(text: str, otherwise: int) -> int:
+    return int(text) if text.isascii() and text.isdecimal() else otherwise
 
 
 def flatten_segments(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..data.alignment import align, placement
-from ..data.files import image_suffix
+from ..data.files import image_suffix, one_line
 from ..data.geometry import Geometry
 from ..data.maps import read_map
 from ..data.records import mapping, read_json
@@ -60,8 +60,11 @@ def read_side(path: Path, case: str | None) -> Side:
     image = None
     drawn = folder / "report_data" / f"{name}.npz"
     if drawn.is_file():
-        with np.load(drawn, allow_pickle=False) as arrays:
-            image = arrays["image"] if "image" in arrays and arrays["image"].shape == labels.shape else None
+        try:
+            with np.load(drawn, allow_pickle=False) as arrays:
+                image = arrays["image"] if "image" in arrays and arrays["image"].shape == labels.shape else None
+        except Exception as error:  # whatever a damaged archive trips over is the file's fault
+            raise ValueError(f"{drawn}: not readable: {one_line(error)}; the same run again mends it") from error
     return Side(name, record, run, Date(probs, labels, epistemic), image, stored.geometry)
 
 

@@ -92,8 +92,7 @@ def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, in
 def _row(item: Item, request: EvaluateRequest, codings: "_Codings", notes: list[str]) -> dict[str, Any]:
     if not item.raters:
         raise ValueError(f"case {item.name}: expected the masks of its raters, got none")
-    first, *_ = item.raters.values()
-    geometry = decode(first, mask=True).geometry
+    geometry = _grid_of(item)
     probabilities = None if item.probabilities is None else _on(item, item.probabilities, geometry, notes)
     classes = request.classes if probabilities is None else probabilities.shape[-1]
     raters = []
@@ -120,6 +119,13 @@ def _row(item: Item, request: EvaluateRequest, codings: "_Codings", notes: list[
         tolerance=request.tolerance,
         classes=classes,
     )
+
+
+def _grid_of(item: Item) -> Geometry:
+    """The grid that all of a case is brought to: that of a run's own maps, else of the masks."""
+    if item.labelled and item.segmentation is not None and image_suffix(item.segmentation):
+        return decode(item.segmentation).geometry
+    return decode(next(iter(item.raters.values())), mask=True).geometry
 
 
 def _on(item: Item, path: Path, grid: Geometry, notes: list[str]) -> np.ndarray:
