@@ -90,7 +90,7 @@ def read_fit_images(
         if prepared.ndim - 1 != 3:
             raise ValueError(f"expected {network.rank} spatial axes, got {prepared.ndim - 1}")
         slices, slice_labels = to_slices(prepared), to_slices(labels)
-        some = slice_labels.reshape(len(slice_labels), -1).any(1)
+        some = (slice_labels > 0).reshape(len(slice_labels), -1).any(1)
         shown = np.flatnonzero(some if some.any() else ~some)
         return [(slices[z], slice_labels[z]) for z in shown[evenly_spread(len(shown), settings.fit_cases)]]
 
@@ -122,8 +122,7 @@ def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding
     def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
         return fit_patches(image.array, labels, image.geometry, plan=plan, coding=coding, count=count, seed=number)
 
-    stored = coding.labels if plan.ignore_label is None else max(coding.labels, plan.ignore_label + 1)
-    pairs, hashes, notes = _read(chosen, take, labels=stored)
+    pairs, hashes, notes = _read(chosen, take, labels=coding.labels, ignore=plan.ignore_label)
     pairs = pairs[: settings.fit_cases or None]
     size = settings.fit_batch or max(1, min(len(pairs), BATCH_VOXELS // pairs[0][1].size))
     return Known(*batch_fit(pairs, size=size), [case.name for case in chosen], hashes, notes=tuple(dict.fromkeys(notes)))
@@ -164,7 +163,11 @@ def choose_cases(cases: Sequence[Case], where: object, *, settings: FitConfig) -
 
 
 def _read(
-    cases: Sequence[Case], take: Callable[[Image, Int[np.ndarray, "*space"], int], list[Pair]], *, labels: int
+    cases: Sequence[Case],
+    take: Callable[[Image, Int[np.ndarray, "*space"], int], list[Pair]],
+    *,
+    labels: int,
+    ignore: int | None = None,
 ) -> tuple[list[Pair], list[str], list[str]]:
     """What is taken of every case, by its image, its raters' majority and its number; hashes of the image files; notes."""
     pairs: list[Pair] = []
@@ -173,7 +176,7 @@ def _read(
     for number, case in enumerate(cases):
         if len(cases) > 1:  # one alone is read again to be checked
             tell("reading fit data", "case", number + 1, len(cases))
-        image, raters = read_case_files(case, classes=labels)
+        image, raters = read_case_files(case, classes=labels, ignore=ignore)
         try:
             pairs += take(image, consensus(np.stack(list(raters.values())), classes=labels, ties="smallest"), number)
         except ValueError as error:
@@ -193,17 +196,13 @@ def fit_patches(
     count: int,
     seed: int,
 ) -> list[Pair]:
-    """Some patches of a case as read, with their classes; -1 marks padding and the label that is to be ignored."""
+    """Some patches of a case as read, with their classes; -1 marks padding and what is not rated."""
     volume, grid = to_grid(image, geometry, plan)
     placed = labels_to_grid(labels, grid)
-    table = np.full(max(coding.labels, int(placed.max()) + 1), IGNORED, np.int32)
-    table[: coding.labels] = coding.class_of_label
-    if plan.ignore_label is not None:
-        table[plan.ignore_label] = IGNORED
-    classes = table[placed]
+    classes = coding.classes_of(placed).astype(np.int32)
     size = (1,) * (3 - plan.rank) + plan.patch
     rng = np.random.default_rng(seed)
-    present = [label for label in np.unique(placed) if label > 0 and label != plan.ignore_label]
+    present = [label for label in np.unique(placed) if label > 0]
     patches = []
     for number in range(count):
         if present and number % FOREGROUND_SHARE != FOREGROUND_SHARE - 1:

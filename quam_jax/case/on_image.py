@@ -28,6 +28,10 @@ class _Said(NamedTuple):
     softmax: Float[np.ndarray, "*space"]
     channels: Float[np.ndarray, "*space k"] | None = None
 
+    def structures(self, coding: Coding) -> Float[np.ndarray, "*space s"]:
+        """The probabilities of the structures."""
+        return self.reference[..., 1:] if self.channels is None else by_blocks(coding.structure_probs, self.channels)
+
 
 def on_image(
     shared: CaseModel,
@@ -42,13 +46,15 @@ def on_image(
     scene, coding, grid, plain = joined.scene, shared.coding, joined.scene.grid, len(shared.folds) == 1
     said = _say(coding, scene)
     maps = joined.maps
+    classes = None
     if grid is None:
         labels = joined.labels(coding)
     else:
         maps = from_grid(maps, grid, lambda values: values, outside=0.0)
-        labels = zeros((len(joined.evidence) * joined.members, *grid.geometry.size), label_type(coding.labels))
+        classes = zeros((len(joined.evidence) * joined.members, *grid.geometry.size), label_type(coding.classes))
         for model, evidence in enumerate(joined.models()):
-            to_image(evidence, grid, lambda values: coding.segment_classes(softmax(values, -1)), labels[model], outside=0)
+            to_image(evidence, grid, lambda values: coding.classify_classes(softmax(values, -1)), classes[model], outside=0)
+        labels = by_blocks(coding.labels_of, classes, label_type(coding.labels))
         fragility = {name: _nearest(values, grid, outside=np.nan) for name, values in fragility.items()}
         regions = [_nearest(values, grid, outside=-1, dtype=np.int32) for values in regions]
     return Quantified(
@@ -65,7 +71,8 @@ def on_image(
         fragility=fragility,
         regions=np.stack(regions) if regions else None,
         channels=said.channels,
-        volumes=None if grid is None else _volumes(joined, grid, said.reference, levels=len(regions)),
+        adversarial_classes=None if said.channels is None else classes,
+        volumes=None if grid is None else _volumes(joined, grid, said.structures(coding), levels=len(regions)),
         patches=None if scene.alone else len(scene.patches.starts),
     )
 
@@ -109,10 +116,10 @@ def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, n
     return {name: empty.astype(bool) if name == "feasible" else empty for name in records}
 
 
-def _volumes(joined: Joined, grid: Grid, reference: Float[np.ndarray, "*space labels"], *, levels: int) -> SampledVolumes:
-    """The volumes under the samples; each of the `levels` of a pyramid moves the whole volume once."""
-    voxel = math.prod(grid.native_spacing if grid.geometry.rank == 3 else grid.geometry.spacing) / 1000
-    sums = [reference[rows].reshape(-1, reference.shape[-1]).sum(0, dtype=np.float64) for rows in row_blocks(reference.shape)]
+def _volumes(joined: Joined, grid: Grid, probs: Float[np.ndarray, "*space s"], *, levels: int) -> SampledVolumes:
+    """The volumes of structures under the samples; each of the `levels` of a pyramid moves the whole volume once."""
+    voxel = math.prod(grid.geometry.voxel_sides) / 1000
+    sums = [probs[rows].reshape(-1, probs.shape[-1]).sum(0, dtype=np.float64) for rows in row_blocks(probs.shape)]
     expected = np.sum(sums, 0) * voxel
     if joined.moved is None:  # nothing was asked
         return SampledVolumes(expected[None], np.ones(1))

@@ -247,5 +247,5 @@ class Joined:
         count = self.members * (len(self.bands) or len(self.evidence))
         maps = zeros((count, *self.scene.patches.shape), label_type(coding.labels) if self.bands else np.int32)
         for labels, model in zip(maps, self.models(), strict=True):
-            labels[...] = model[..., 0] if self.bands else coding.segment_classes(model)
+            labels[...] = model[..., 0] if self.bands else coding.labels_of(coding.classify_classes(model))
         return maps

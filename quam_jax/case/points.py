@@ -223,8 +223,8 @@ def _search_group(
             change.append(np.einsum("tmspc,tp->msc", moves, inside.astype(np.float32)))
     moved = None
     if shared.plan is not None:
-        labels = shared.coding.class_to_label_probs(np.stack(change)).reshape(-1, shared.coding.labels)
-        moved = Moved(labels, sum_weights(searched, config.samples, count=count), count)
+        structures = shared.coding.class_to_structure_probs(np.stack(change))
+        moved = Moved(structures.reshape(-1, structures.shape[-1]), sum_weights(searched, config.samples, count=count), count)
     maps = decompose_samples(searched, given, samples=config.samples)
     found_maps, cheapest = np.stack([np.asarray(u)[:count] for u in maps]), _cheapest(costs)
     placed = Placed(asked, found_maps, np.stack(kept), np.asarray(cheapest.slack), cheapest if job.scene.alone else None)

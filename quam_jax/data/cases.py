@@ -24,8 +24,12 @@ def settle_masks(cases: Sequence[Case], *, classes: int, settings: MaskSettings,
     return [case._replace(coding=coding) for case in cases], coding
 
 
-def read_case_files(case: Case, *, classes: int, small_types: bool = False) -> tuple[Image, dict[str, Int[np.ndarray, "*space"]]]:
+def read_case_files(
+    case: Case, *, classes: int, ignore: int | None = None, small_types: bool = False
+) -> tuple[Image, dict[str, Int[np.ndarray, "*space"]]]:
     """The image of a case, and the labels of every rater by name on its grid, -1 where one did not rate.
+
+    Without a coding of its masks each is judged by itself, and only the value `ignore` is not rated.
 
     With `small_types` large pictures stay in the type that they are stored in, and labels have the smallest that holds them.
     ValueError, naming the file, for one that is missing or damaged, on another grid, or with labels of other classes.
@@ -33,7 +37,7 @@ def read_case_files(case: Case, *, classes: int, small_types: bool = False) -> t
     image = read_channels(case.files, small_types=small_types)
     raters, notes = {}, list(image.notes)
     for name, path in case.raters.items():
-        raters[name], told = read_mask(path, case.coding, classes=classes, like=image.geometry)
+        raters[name], told = read_mask(path, case.coding, classes=classes, like=image.geometry, ignore=ignore)
         notes += told
     if small_types and image.array.ndim == 3 and image.array.size > LARGE:
         raters = {name: labels.astype(label_type(classes)) for name, labels in raters.items()}

@@ -9,6 +9,8 @@ from jaxtyping import Float
 if TYPE_CHECKING:  # nibabel takes its time to import, and arrays without a file need none of it
     from nibabel.nifti1 import Nifti1Header
 
+MILLIMETRES = {1: 1e3, 3: 1e-3}  # NIfTI unit codes for metre and micron; all else is taken as millimetre
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:

@@ -14,9 +14,8 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from .files import one_line
-from .geometry import Geometry
+from .geometry import MILLIMETRES, Geometry
 
-_MILLIMETRES = {1: 1e3, 3: 1e-3}  # NIfTI unit codes for metre and micron; all else is taken as millimetre
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -185,7 +184,7 @@ def _grid(header: Nifti1Header, rank: int) -> tuple[np.ndarray, tuple[float, ...
         affine = np.asarray(trial.get_base_affine(), np.float64)
     else:
         affine = np.asarray(trial.get_best_affine(), np.float64)
-    factor = _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    factor = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
     affine = np.diag([factor, factor, factor, 1.0]) @ affine
     used = affine[:3, [*range(rank), 3]]
     spacing = tuple(float(s) for s in np.sqrt((affine[:3, :rank] ** 2).sum(axis=0)))

@@ -21,7 +21,7 @@ from .geometry import Geometry
 from .mask_settings import NONE, MaskSettings
 from .mask_values import look
 from .masks import MaskCoding, settle
-from .preprocess import LARGE
+from .preprocess import IGNORED, LARGE
 
 
 class Image(NamedTuple):
@@ -91,6 +91,7 @@ def read_labels(
     like: Geometry | None,
     values: Sequence[float] | None = None,
     threshold: float | None = None,
+    ignore: int | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> Int[np.ndarray, "*space"]:
     """Read a mask as int32 labels in 0..classes-1, on the grid of `like` where it is given.
@@ -98,8 +99,9 @@ def read_labels(
     Without more, the file must hold the labels themselves; with two classes also the two values {0, X}, X
     becoming 1 (a mask of 255 alone is all foreground). `values[j]` is the stored value that stands for label
     j. `threshold` (two classes) makes every stored value above it foreground: for masks kept as JPEG or with
-    soft edges. ValueError for other values, listing those found, for another size or affine than the image's,
-    and for bad files. Masks of a data set belong together: masks.py decides over all of them, and has values that are not rated.
+    soft edges. Where the file holds the value `ignore` the label is -1, not rated. ValueError for other values, listing
+    those found, for voxels that do not meet the image's, and for bad files. Masks of a data set belong together: masks.py decides
+    over all of them.
     """
     path = Path(path)
     if values is not None and threshold is not None:
@@ -107,23 +109,35 @@ def read_labels(
     if values is not None and (len(values) != classes or len(set(values)) != classes):
         raise ValueError(f"values: expected {classes} different ones, got {list(values)}")
     if values is not None:
-        coding: MaskCoding | None = MaskCoding(classes, {float(value): label for label, value in enumerate(values)})
+        table = {float(value): label for label, value in enumerate(values)} | ({} if ignore is None else {float(ignore): IGNORED})
+        coding: MaskCoding | None = MaskCoding(classes, table)
     else:
         coding = None if threshold is None else settle([], classes=classes, settings=MaskSettings(threshold=threshold))
-    return read_mask(path, coding, classes=classes, like=like, limit=limit)[0]
+    return read_mask(path, coding, classes=classes, like=like, ignore=ignore, limit=limit)[0]
+
+
+def _alone(ignore: float | None) -> MaskSettings:
+    """What is said of a mask that is judged by itself."""
+    return MaskSettings(ignore_label=NONE if ignore is None else f"{ignore:g}")
 
 
 def read_mask(
-    path: Path, coding: MaskCoding | None, *, classes: int, like: Geometry | None, limit: int = DEFAULT_LIMIT
+    path: Path,
+    coding: MaskCoding | None,
+    *,
+    classes: int,
+    like: Geometry | None,
+    ignore: float | None = None,
+    limit: int = DEFAULT_LIMIT,
 ) -> tuple[Int[np.ndarray, "*space"], list[str]]:
     """The labels of a mask by the coding of its data set, -1 where nobody rated, and what a reader should be told of it.
 
-    Without a coding the file is judged by itself. Where a mask lies on another grid than `like` it is turned or cut, if that is
-    exact; what a segmentation of 3D Slicer does not reach is background. ValueError as for read_labels.
+    Without a coding the file is judged by itself, and `ignore` is not rated. Where a mask lies on another grid than `like` it is
+    turned or cut, if that is exact; what a segmentation of 3D Slicer does not reach is background. ValueError as for read_labels.
     """
     stored = decode(path, limit=limit, mask=True)
     if coding is None:
-        coding = settle([look(path, stored)], classes=classes, settings=MaskSettings(ignore_label=NONE))
+        coding = settle([look(path, stored)], classes=classes, settings=_alone(ignore))
     with np.errstate(invalid="ignore", over="ignore"):
         labels = coding.labels(stored, path)
     notes = []

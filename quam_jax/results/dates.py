@@ -72,11 +72,10 @@ def label_names(baseline: Side, followup: Side) -> tuple[str, ...]:
     """A name for every label; ValueError for dates with other labels."""
     names = []
     for side in (baseline, followup):
-        stored = list(mapping(side.record, "volumes"))
+        labels = side.record.get("labels")
+        stored = tuple(map(str, labels)) if isinstance(labels, list) else ("background", *mapping(side.record, "volumes"))
         count = side.date.probs.shape[-1]
-        names.append(
-            ("background", *stored) if len(stored) == count - 1 else ("background", *(f"label {k}" for k in range(1, count)))
-        )
+        names.append(stored if len(stored) == count else ("background", *(f"label {k}" for k in range(1, count))))
     if names[0] != names[1]:
         raise ValueError(f"{followup.name}: expected the baseline's labels {', '.join(names[0])}, got {', '.join(names[1])}")
     return names[0]

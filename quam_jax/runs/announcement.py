@@ -55,7 +55,9 @@ def describe(
         "preprocessing": quantifier.preparation,
         "patches": quantifier.patches,
         "fit_cases": quantifier.known.names,
-        "notes": list(quantifier.found.notes),
+        "notes": list(
+            dict.fromkeys([*model.manifest.get("notes", ()), *quantifier.shared.coding.notes, *quantifier.found.notes])
+        ),
         "unused": list(quantifier.found.unused),
         "masks": dict(quantifier.found.masks),
         "cases": [c.name for c in quantifier.cases],

@@ -107,7 +107,7 @@ def _share(
                         if len(ending.failed) == len(names):
                             _remove(worker, fresh=fresh)
                             raise _all_failed(ending.failed)
-                        write_colour_tables(out, quantifier.shared.names)
+                        write_colour_tables(out, quantifier.shared.coding.label_names)
                         merge(out, names, ending, {**info, **first_announced(out)})
                         worker.close_session()
                         return read_result(out, names)
