@@ -18,13 +18,15 @@ def load_model(
     *,
     fold: int | str | None = None,
     configuration: str | None = None,
+    part: str | None = None,
     **arguments: Any,
 ) -> SegmentationModel:
     """The model at a path; `arch` and `arguments` name its architecture and constructor arguments.
 
     For a model folder they are checked against its manifest, for a weight file they are guessed when left
-    out. `fold` and `configuration` choose among the models of an nnU-Net folder. Raises ValueError with one
-    line on a missing path, on something that is no model, and on a checkpoint of another architecture.
+    out. `fold` and `configuration` choose among the models of an nnU-Net folder, `part` among the networks in a weight
+    file: a key of the file, or what their names begin with. Raises ValueError with one line on a missing path, on
+    something that is no model, and on a checkpoint of another architecture.
     """
     path, own = _whole_and_fold(Path(path))
     fold = own if fold is None else fold
@@ -36,6 +38,7 @@ def load_model(
                 f"{path}: the plans of nnU-Net name the architecture; expected neither arch nor arguments, "
                 f"got {', '.join(['arch'] * (arch is not None) + sorted(arguments))}"
             )
+        _check_part(path, part)
         return _load_nnunet(path, fold=fold, configuration=configuration)
     if fold is not None or configuration is not None:
         raise ValueError(f"{path}: fold and configuration choose among nnU-Net models; expected a folder with plans.json")
@@ -47,11 +50,13 @@ def load_model(
             raise ValueError(f"{path}: expected the arguments output and resize_logits, got {', '.join(unknown)}")
         from converters.exported import convert_exported
 
+        _check_part(path, part)
         return convert_exported(path, **arguments)
     if path.is_file():
         from converters.convert import convert
 
-        return convert(path, arch=arch, arguments=arguments)
+        return convert(path, arch=arch, arguments=arguments, part=part)
+    _check_part(path, part)
     inside = sorted(plans.parent.name for plans in path.glob("*/plans.json"))
     if inside:
         raise ValueError(f"{path}: holds the nnU-Net folders {', '.join(inside)}; expected one of them")
@@ -88,6 +93,11 @@ def load_models(path: str | Path, arch: str | None = None, **arguments: Any) -> 
 
         return read_nnunet(whole, folds=None if own is None else [own])
     return [load_model(path, arch=arch, **arguments)]
+
+
+def _check_part(path: Path, part: str | None) -> None:
+    if part is not None:
+        raise ValueError(f"{path}: a part is chosen among those of a weight file; expected no part, got {part!r}")
 
 
 def _load_nnunet(path: Path, *, fold: int | str | None, configuration: str | None) -> SegmentationModel:

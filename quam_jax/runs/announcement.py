@@ -58,7 +58,11 @@ def describe(
         "preprocessing": quantifier.preparation,
         "patches": quantifier.patches,
         "fit_cases": quantifier.known.names,
-        "notes": list(dict.fromkeys([*model.manifest.get("notes", ()), *quantifier.shared.coding.notes])),
+        "notes": list(
+            dict.fromkeys([*model.manifest.get("notes", ()), *quantifier.shared.coding.notes, *quantifier.found.notes])
+        ),
+        "unused": list(quantifier.found.unused),
+        "masks": dict(quantifier.found.masks),
         "cases": [c.name for c in quantifier.cases],
         "controls": {
             "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",
