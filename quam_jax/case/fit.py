@@ -17,6 +17,7 @@ from ..config import FitConfig
 from ..core.progress import tell
 from ..core.types import FitData
 from ..data.cases import read_case_files
+from ..data.channels import require_channels
 from ..data.datasets import Case
 from ..data.geometry import Geometry
 from ..data.plans import Plan, labels_to_grid, to_grid
@@ -51,7 +52,8 @@ class KnownCase(Protocol):
 class Known(NamedTuple):
     """The fit data of a run on the host, in batches, with the names of the cases and the hashes of their image files.
 
-    `whole` reads again the images of which they are crops; it is empty where they are not cropped.
+    `whole` reads again the images of which they are crops; it is empty where they are not cropped. `notes` say what of the files
+    was not taken as it stands.
     """
 
     images: Float[np.ndarray, "k b *space i"]
@@ -59,6 +61,7 @@ class Known(NamedTuple):
     names: list[str]
     hashes: list[str]
     whole: tuple[Callable[[], list[Pair]], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_fit_images(
@@ -78,8 +81,10 @@ def read_fit_images(
     chosen = choose_cases(cases, where, settings=settings)
     count = _crops_a_case(settings, len(chosen))
     cropped: list[int] = []
+    told: list[str] = []
 
     def take_whole(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
+        told.extend(require_channels(image, preprocessing.channels))
         prepared = preprocessing.apply(image.array)
         if prepared.ndim - 1 == network.rank:
             return [(prepared, coding.classes_of(labels))]
@@ -100,11 +105,11 @@ def read_fit_images(
     def again(number: int) -> Callable[[], list[Pair]]:
         return lambda: _read([chosen[number]], take_whole, labels=coding.labels)[0]
 
-    pairs, hashes = _read(chosen, take, labels=coding.labels)
+    pairs, hashes, notes = _read(chosen, take, labels=coding.labels)
     pairs = [pairs[i] for i in evenly_spread(len(pairs), settings.fit_cases)]
     images, labels = batch_fit(pairs, size=settings.fit_batch, multiple=network.size_multiple)
     whole = tuple(again(number) for number in range(len(chosen))) if cropped and settings.fit_check else ()
-    return Known(images, labels, [case.name for case in chosen], hashes, whole)
+    return Known(images, labels, [case.name for case in chosen], hashes, whole, tuple(dict.fromkeys(notes + told)))
 
 
 def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding: Coding, settings: FitConfig) -> Known:
@@ -118,10 +123,10 @@ def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding
     def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
         return fit_patches(image.array, labels, image.geometry, plan=plan, coding=coding, count=count, seed=number)
 
-    pairs, hashes = _read(chosen, take, labels=coding.labels, ignore=plan.ignore_label)
+    pairs, hashes, notes = _read(chosen, take, labels=coding.labels, ignore=plan.ignore_label)
     pairs = pairs[: settings.fit_cases or None]
     size = settings.fit_batch or max(1, min(len(pairs), BATCH_VOXELS // pairs[0][1].size))
-    return Known(*batch_fit(pairs, size=size), [case.name for case in chosen], hashes)
+    return Known(*batch_fit(pairs, size=size), [case.name for case in chosen], hashes, notes=tuple(dict.fromkeys(notes)))
 
 
 def fit_of_cases(model: SegmentationModel, cases: Sequence[KnownCase], settings: FitConfig) -> FitData:
@@ -164,10 +169,11 @@ def _read(
     *,
     labels: int,
     ignore: int | None = None,
-) -> tuple[list[Pair], list[str]]:
-    """What is taken of every case, by its image, its raters' majority and its number, and the hashes of the image files."""
+) -> tuple[list[Pair], list[str], list[str]]:
+    """What is taken of every case, by its image, its raters' majority and its number; hashes of the image files; notes."""
     pairs: list[Pair] = []
-    hashes = []
+    hashes: list[str] = []
+    notes: list[str] = []
     for number, case in enumerate(cases):
         if len(cases) > 1:  # one alone is read again to be checked
             tell("reading fit data", "case", number + 1, len(cases))
@@ -177,7 +183,8 @@ def _read(
         except ValueError as error:
             raise ValueError(f"{case.image}: {error}") from None
         hashes.append(image.sha256)
-    return pairs, hashes
+        notes += image.notes
+    return pairs, hashes, notes
 
 
 def fit_patches(

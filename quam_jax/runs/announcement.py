@@ -59,7 +59,13 @@ def describe(
         "preprocessing": quantifier.preparation,
         "patches": quantifier.patches,
         "fit_cases": quantifier.known.names,
-        "notes": list(dict.fromkeys([*model.manifest.get("notes", ()), *_meant(quantifier, request), *quantifier.notes])),
+        "notes": list(
+            dict.fromkeys(
+                [*model.manifest.get("notes", ()), *_meant(quantifier, request), *quantifier.notes, *quantifier.found.notes]
+            )
+        ),
+        "unused": list(quantifier.found.unused),
+        "masks": dict(quantifier.found.masks),
         "cases": [c.name for c in quantifier.cases],
         "controls": {
             "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",

@@ -13,6 +13,7 @@ from ..case.quantified import Quantified, audit_rows
 from ..case.structures import structure_pixels, structure_volumes, volume_columns
 from ..config import to_dict
 from ..data.cases import read_case_files
+from ..data.channels import require_channels
 from ..data.datasets import Case
 from ..data.maps import write_map
 from ..data.preprocess import PreparedInParts
@@ -57,6 +58,8 @@ def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_diges
     image, raters = read_case_files(case, classes=quantifier.shared.coding.labels, ignore=ignore, small_types=True)
     case_digest = digest(run_digest, image.sha256, digest_arrays(raters))
     notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in quantifier.known.hashes else []
+    told = [] if quantifier.preprocessing is None else require_channels(image, quantifier.preprocessing.channels)
+    notes += [f"{case.name}: {note}" for note in (*image.notes, *told)]
     if plan is not None and (note := spacing_note(image.geometry, reorient=plan.reorient, units=plan.units)):
         notes.append(f"{case.name}: {note}")
     done, why = run_folder.verify(request.out, case.name, case_digest)
