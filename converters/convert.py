@@ -1,19 +1,22 @@
 """One weight file to a `SegmentationModel`: read, recognise, check, and write down where it came from."""
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.models.outputs import declare_outputs
 from quam_jax.networks import NETWORKS, guess_architecture, infer_arguments
 
 from .keras_names import LAYOUT, is_keras_1, rename_keras_1
 from .mapping import check_derived, pack, shorten, split_derived, to_flax, torch_shapes
-from .readers import Weights, read_weights
+from .parts import Part, beginnings, choose_part, find_parts, left_out
+from .readers import NoEntry, Weights, read_weights
 
 NOT_CHECKED = {"kind": "none", "verdict": "not checked"}
 
@@ -25,28 +28,46 @@ def convert(
     arguments: Mapping[str, Any] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
+    part: str | None = None,
 ) -> SegmentationModel:
     """The model of a weight file, its architecture and arguments guessed where not given.
 
     The file may be .pth, .pt, .ckpt, .safetensors, .npz or .h5, with the names and axis orders of PyTorch, or
     an .h5 of Keras 1 (see `keras_names`).
     `arguments` are constructor arguments of the architecture; they win over those inferred from the shapes,
-    and must fit. `preprocessing` defaults to z-scores of as many channels as the network takes. The manifest
-    says where the weights came from. Raises ValueError with one line on a file that cannot be read, an
-    architecture that nothing fits, arguments that contradict the shapes, and any mismatch.
+    and must fit. `part` names one of several state_dicts in the file, or what the names of one of several networks begin with;
+    without it the only part that is a network is taken, and `notes` in the manifest say what stands beside it.
+    `preprocessing` defaults to z-scores of as many channels as the network takes. The manifest
+    says where the weights came from, and what the channels mean (see `quam_jax.models.outputs`): classes, or the logit of a
+    foreground where there is one channel. Raises ValueError with one line on a file that cannot be read, an
+    architecture that nothing fits, several networks of which any may be meant, arguments that contradict the shapes, and
+    any mismatch.
     """
     path = Path(path)
-    weights = read_weights(path)
+    weights, prefix = _read(path, part)
     keras = is_keras_1(weights.tensors)
     if keras:
         try:
             weights = weights._replace(tensors=rename_keras_1(weights.tensors))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    model = assemble(path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing, class_names=class_names)
+    model = assemble(path, weights, arch=arch, arguments=arguments, preprocessing=preprocessing, prefix=prefix)
     if keras:
         model.manifest["source"]["layout"] = LAYOUT
-    return model
+    try:
+        return declare_outputs(model, names=class_names)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read(path: Path, part: str | None) -> tuple[Weights, str | None]:
+    """The weights, and the prefix that chooses among their names where no state_dict is called so."""
+    if part is None:
+        return read_weights(path), None
+    try:
+        return read_weights(path, key=part), None
+    except NoEntry:
+        return read_weights(path), part
 
 
 def assemble(
@@ -57,13 +78,19 @@ def assemble(
     arguments: Mapping[str, Any] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
+    prefix: str | None = None,
 ) -> SegmentationModel:
-    """The model of weights that are already read from `path`; see `convert`."""
+    """The model of weights that are already read from `path`, those under a `prefix` where it is given; see `convert`."""
     everything = {
         **weights.tensors,
         **{alias: weights.tensors[name] for alias, name in weights.aliases.items()},
     }
-    network, own, aliases, set_aside = _fit(path, everything, weights.aliases, arch=arch, arguments=arguments or {})
+    fit = functools.partial(_fit, path, arch=arch, arguments=arguments or {})
+    try:
+        part, notes = _choose(everything, weights, fit, arch=arch, prefix=prefix)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    network, own, aliases, set_aside = fit(part.tensors, _inside(weights.aliases, part))
     params, stats = to_flax(network, own, where=str(path))
     if class_names is not None and len(class_names) != network.classes:
         raise ValueError(f"{path}: expected {network.classes} class names, got {len(class_names)}: {shorten(class_names)}")
@@ -72,7 +99,7 @@ def assemble(
             "file": path.name,
             "sha256": sha256(path),
             "wrapper": weights.wrapper,
-            "prefix": weights.prefix,
+            "prefix": weights.prefix + part.prefix,
             "dtype": ", ".join(sorted({value.dtype.name for value in own.values()})),
         },
         "preprocessing": _as_json(
@@ -83,8 +110,41 @@ def assemble(
         "parity": dict(NOT_CHECKED),
         "dropped_aliases": aliases,
         "set_aside": {name: pack(value) for name, value in set_aside.items()},
+        **({"notes": notes} if notes else {}),
     }
     return SegmentationModel(network, params, stats, manifest)
+
+
+def _choose(
+    everything: Mapping[str, np.ndarray], weights: Weights, fit: Callable[..., Any], *, arch: str | None, prefix: str | None
+) -> tuple[Part, list[str]]:
+    """The part that is the network, and what is told of the rest."""
+    parts = find_parts(everything, arch=arch, prefix=prefix)
+    part, fitting, notes = parts[0], [], []
+    if len(parts) > 1:
+        fitting = [p for p in parts if _fits(fit, p, weights.aliases)]
+        if fitting:
+            part, note = choose_part(fitting)
+            notes.append(note)
+    others = [p for p in fitting if p is not part]
+    notes.append(left_out(part, others=others))
+    if weights.others:
+        notes.append(f"the file also holds {', '.join(weights.others)}; {weights.wrapper} is taken (another: --part)")
+    return part, [note for note in notes if note]
+
+
+def _fits(fit: Callable[..., Any], part: Part, aliases: Mapping[str, str]) -> bool:
+    try:
+        network, own, *_ = fit(part.tensors, _inside(aliases, part))
+    except ValueError:
+        return False
+    return {name: tuple(value.shape) for name, value in own.items()} == torch_shapes(network)
+
+
+def _inside(aliases: Mapping[str, str], part: Part) -> dict[str, str]:
+    """The second names of the tensors of a part."""
+    pairs = {a.removeprefix(part.prefix): n.removeprefix(part.prefix) for a, n in aliases.items() if a.startswith(part.prefix)}
+    return {a: n for a, n in pairs.items() if a in part.tensors and n in part.tensors}
 
 
 def sha256(path: str | Path) -> str:
@@ -106,7 +166,9 @@ def _fit(
     guessed = guess_architecture(shapes)
     chosen = arch or guessed
     if chosen is None:
-        raise ValueError(f"{path}: none of {', '.join(NETWORKS)} fits its {len(shapes)} tensors ({shorten(shapes)})")
+        raise ValueError(
+            f"{path}: none of {', '.join(NETWORKS)} fits its {len(shapes)} tensors ({shorten(shapes)}){_told(shapes)}"
+        )
     if chosen not in NETWORKS:
         raise ValueError(f"architecture: expected one of {', '.join(NETWORKS)}, got {chosen!r}")
     foreign = f"{path}: expected weights of {chosen}, got those of {guessed}" if guessed not in (None, chosen) else None
@@ -133,6 +195,18 @@ def _fit(
             raise ValueError(foreign or f"{path}: arguments contradict the weights: {', '.join(contradictions)}")
     check_derived(derived, chosen, where=str(path))
     return network, own, aliases, {**derived, **unused}
+
+
+def _told(names: Mapping[str, Any]) -> str:
+    """What more is known of names that no architecture has, and what can be done."""
+    firsts = {name.split(".")[0] for name in names}
+    groups = f", whose names begin with {beginnings(names)}" if len(firsts) > 1 and len(names) > 4 else ""
+    if any("/" in name for name in names):
+        return (
+            "; its names are those of Keras: build the network again in PyTorch with these weights (kernels [h w in out] as "
+            "[out in h w]) and export it with torch.export (.pt2)"
+        )
+    return f"{groups}; other networks are read as graphs: torch.export.save(torch.export.export(net.eval(), (x,)), 'net.pt2')"
 
 
 def _listed(value: Any) -> Any:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float
+from scipy.special import expit, softmax
 
 from quam_jax.core.network import Mode
 from quam_jax.models.model import SegmentationModel
@@ -28,10 +29,10 @@ TOLERANCE = 1e-4
 def check_parity(model: SegmentationModel, *, reference: str | Path | Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Compare with stored logits, of a .npz file or a mapping.
 
-    The arrays are `input` `[b i *space]` and `logits` `[b c *space]`. The result has kind, max_abs, relative
-    (to the range of the stored logits) and verdict, `equal` within 1e-4 or `different`. Values that are
-    probabilities are compared with the softmax of our logits. Raises ValueError on a file without these
-    arrays, on wrong shapes and on values that are not finite.
+    The arrays are `input` `[b i *space]` and `logits` `[b c *space]`. The result has kind, what was compared, max_abs,
+    relative (to the range of the stored values) and verdict, `equal` within 1e-4 or `different`. Values that are
+    probabilities are compared with the softmax, or the sigmoids, of our logits. Raises ValueError on a file without
+    these arrays, on wrong shapes and on values that are not finite.
     """
     where = "reference" if isinstance(reference, Mapping) else str(reference)
     arrays = reference if isinstance(reference, Mapping) else _load(Path(reference))
@@ -39,9 +40,9 @@ def check_parity(model: SegmentationModel, *, reference: str | Path | Mapping[st
     if missing:
         raise ValueError(f"{where}: expected the arrays input and logits, got {', '.join(sorted(arrays)) or 'none'}")
     images, logits = (np.asarray(arrays[name]) for name in ("input", "logits"))
-    ours = _our_logits(model, images, where=where)
+    ours = our_logits(model, images, where=where)
     kind = "stored logits" if isinstance(reference, Mapping) else f"stored logits of {Path(reference).name}"
-    return {"kind": kind, **_difference(ours, logits, where=where)}
+    return {"kind": kind, **_difference(ours, logits, outputs=model.manifest.get("outputs", {}), where=where)}
 
 
 def live_parity(model: SegmentationModel, torch_module: Any, example: Float[np.ndarray, "b i *space"]) -> dict[str, Any]:
@@ -52,9 +53,10 @@ def live_parity(model: SegmentationModel, torch_module: Any, example: Float[np.n
     `first_layer` that is, in the order in which PyTorch finishes them. The module's mode is restored. Raises
     ValueError as `check_parity` does, and where the module returns no tensor.
     """
-    ours, our_logits = _our_activations(model, example)
+    ours, own = _our_activations(model, example)
     theirs, logits = _torch_activations(torch_module, example)
-    result = {"kind": "live PyTorch", **_difference(our_logits, logits, where="PyTorch module")}
+    outputs = model.manifest.get("outputs", {})
+    result = {"kind": "live PyTorch", **_difference(own, logits, outputs=outputs, where="PyTorch module")}
     layers = layer_differences(ours, theirs)
     result["layers"] = len(layers)
     found = {
@@ -84,23 +86,50 @@ def layer_differences(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.nd
     return differences
 
 
-def _difference(ours: np.ndarray, logits: np.ndarray, *, where: str) -> dict[str, Any]:
-    theirs = np.moveaxis(np.asarray(logits, np.float64), 1, -1)
+def compare(
+    ours: np.ndarray, theirs: np.ndarray, *, inside: str = "", tolerance: float = TOLERANCE, where: str
+) -> dict[str, Any]:
+    """The difference of logits, ours `[b *space k]` and theirs `[b k *space]`; with an activation `inside` that of its values."""
+    theirs = _checked(ours, theirs, where=where)
+    if inside:
+        return _figures("probabilities", _activate(ours, inside), _activate(theirs, inside), tolerance)
+    return _figures("logits", ours, theirs, tolerance)
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray, *, outputs: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`compare` with stored values that may be logits or probabilities: what they look like, the nearer where both may be."""
+    theirs = _checked(ours, theirs, where=where)
+    kind = outputs.get("inside") or outputs.get("meaning", "softmax")
+    within = bool(theirs.min() >= 0 and theirs.max() <= 1)
+    sums = theirs.shape[-1] > 1 and bool(np.abs(theirs.sum(-1) - 1).max() < 1e-5)
+    found = []
+    if within and (kind == "sigmoid" or sums):
+        found.append(_figures("probabilities", _activate(ours, kind), theirs))
+    if not found or (kind == "sigmoid" and outputs.get("inside") != "sigmoid"):
+        found.append(_figures("logits", ours, theirs))
+    return min(found, key=lambda figures: figures["relative"])
+
+
+def _checked(ours: np.ndarray, values: np.ndarray, *, where: str) -> np.ndarray:
+    """The values of a reference with their channels last; ValueError where they cannot be compared with ours."""
+    theirs = np.moveaxis(np.asarray(values, np.float64), 1, -1)
     if theirs.shape != ours.shape:
-        raise ValueError(f"{where}: expected logits {_channels_first(ours.shape)}, got {tuple(logits.shape)}")
-    for name, value in (("reference", theirs), ("converted", ours)):
-        if not np.isfinite(value).all():
+        raise ValueError(f"{where}: expected logits {_channels_first(ours.shape)}, got {tuple(values.shape)}")
+    for name, logits in (("reference", theirs), ("converted", ours)):
+        if not np.isfinite(logits).all():
             raise ValueError(f"{where}: the {name} logits are not finite; there is no parity figure")
-    sums = theirs.sum(-1)
-    if theirs.shape[-1] > 1 and theirs.min() >= 0 and np.abs(sums - 1).max() < 1e-5:
-        ours = np.asarray(jax.nn.softmax(ours, -1))
+    return theirs
+
+
+def _activate(logits: np.ndarray, kind: str) -> np.ndarray:
+    return np.asarray(expit(logits) if kind == "sigmoid" else softmax(logits, -1))
+
+
+def _figures(compared: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = TOLERANCE) -> dict[str, Any]:
     absolute = float(np.max(np.abs(ours - theirs)))
     relative = _relative(absolute, theirs)
-    return {
-        "max_abs": absolute,
-        "relative": relative,
-        "verdict": "equal" if relative <= TOLERANCE else "different",
-    }
+    verdict = "equal" if relative <= tolerance else "different"
+    return {"compared": compared, "max_abs": absolute, "relative": relative, "verdict": verdict}
 
 
 def _relative(absolute: float, values: np.ndarray) -> float:
@@ -111,7 +140,10 @@ def _relative(absolute: float, values: np.ndarray) -> float:
     return absolute / max(extent, float(np.finfo(np.float32).tiny))
 
 
-def _our_logits(model: SegmentationModel, images: np.ndarray, *, where: str) -> np.ndarray:
+def our_logits(
+    model: SegmentationModel, images: Float[np.ndarray, "b i *space"], *, where: str
+) -> Float[np.ndarray, "b *space k"]:
+    """What the converted network's own channels say; ValueError for images that are not its."""
     rank, channels = model.network.rank, model.network.in_channels
     if images.ndim != rank + 2 or images.shape[1] != channels:
         raise ValueError(
@@ -119,11 +151,12 @@ def _our_logits(model: SegmentationModel, images: np.ndarray, *, where: str) -> 
             f"got shape {tuple(images.shape)}"
         )
     with jax.default_matmul_precision("highest"):
-        return np.asarray(model(jnp.asarray(np.moveaxis(images, 1, -1))), np.float64)
+        own = dataclasses.replace(model, network=dataclasses.replace(model.network, sums=None))
+        return np.asarray(own(jnp.asarray(np.moveaxis(images, 1, -1))), np.float64)
 
 
 def _our_activations(model: SegmentationModel, example: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    logits = _our_logits(model, np.asarray(example), where="example")
+    logits = our_logits(model, np.asarray(example), where="example")
     multiple = np.broadcast_to(model.network.size_multiple, model.network.rank)
     if np.any(np.asarray(example.shape[2:]) % multiple):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Run folders of one case with what a comparison and an export to DICOM read of them."""
 
+import math
 from pathlib import Path
 
 import nibabel as nib
@@ -31,8 +32,13 @@ def write_run(folder: Path, moment: Date, *, affine: np.ndarray, names: tuple[st
     np.savez_compressed(folder / "report_data" / "p.npz", image=read.array[..., 0])
     adversarial = np.stack([ndimage.binary_dilation(moment.labels), ndimage.binary_erosion(moment.labels)]).astype(int)
     volumes = structure_volumes(
-        moment.labels, moment.probs, adversarial, names=("background", *names), spacing=read.geometry.spacing
+        moment.labels,
+        moment.probs[..., 1:],
+        adversarial,
+        structures=np.eye(len(names) + 1, dtype=bool)[1:],
+        names=names,
+        voxel=math.prod(read.geometry.voxel_sides) / 1000,
     )
     write_json(folder / "p.json", {"case": "p", "digest": "d", "outputs": outputs, "volumes": volumes, "config": {}})
-    write_json(folder / "run.json", {"digest": "r", "cases": ["p"], "model": {"sha256": model}})
+    write_json(folder / "run.json", {"digest": "r", "cases": ["p"], "model": {"digest": model}})
     return folder

@@ -187,7 +187,7 @@ def test_random_masks_differ(planned: bool) -> None:
         box = tuple(slice(0, n) for n in shape)
         grid = Grid(geometry_of(labels, spacing), plan_of(), shape, box, spacing, shape, spacing)
         scene = scene._replace(grid=grid, logits=logits, probs=logits)
-    shared = CaseModel((), Coding(3), ())
+    shared = CaseModel((), Coding(3))
     first, second = wanted_masks(shared, scene, config=config)
     assert (first != second).any() and set(np.unique(first)) == set(np.unique(second)) == {0, 1, 2}
 
@@ -228,9 +228,9 @@ def test_a_fit_patch_lies_around_its_voxel_and_inside(voxel: tuple[int, ...], st
     assert np.argwhere(classes == 1).tolist() == [[v - s for v, s in zip(voxel, start, strict=True)]]
 
 
-def test_what_a_small_volume_lacks_and_the_ignored_label_are_no_classes() -> None:
+def test_what_a_small_volume_lacks_and_what_is_not_rated_are_no_classes() -> None:
     labels = np.full((6, 8, 8), 2, np.int32)
-    labels[:, :4], labels[0, 0, 0] = 3, 1
+    labels[:, :4], labels[0, 0, 0] = -1, 1
     settings = {"labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}, "ignore_label": 3}
     patch, classes = fit_patch(np.ones(labels.shape, np.float32), labels, **settings)
     assert (patch[1:7] == 1).all() and not patch[[0, 7]].any()

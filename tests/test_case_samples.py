@@ -115,17 +115,18 @@ def test_a_sample_of_a_volume_weighs_what_it_does_in_its_patches_on_average() ->
 def test_the_interval_of_a_structure_leaves_out_samples_without_weight() -> None:
     segmentation = np.zeros((10, 10, 10), np.int32)
     reference = np.stack([np.full((10, 10, 10), 0.5)] * 2, -1)
-    ml = np.array([[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]])
+    ml = np.array([[0.1], [0.4], [0.5]])
 
     def row(*weights: float) -> dict[str, object]:
         samples = SampledVolumes(ml, np.array(weights))
         none = np.zeros((0, 10, 10, 10), np.int32)
         return structure_volumes(
             segmentation,
-            reference,
+            reference[..., 1:],
             none,
-            names=("background", "organ"),
-            spacing=(1, 1, 1),
+            structures=np.array([[False, True]]),
+            names=("organ",),
+            voxel=0.001,
             samples=samples,
             raters={"r": segmentation},
         )["organ"]

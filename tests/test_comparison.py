@@ -24,6 +24,7 @@ from quam_jax.results.comparison import (
     volume_change,
 )
 from tests.compared_runs import write_run
+from tests.test_alignment import turned
 
 SIDE = 18
 GRID = np.indices((SIDE,) * 3) - (SIDE - 1) / 2
@@ -215,6 +216,20 @@ def test_two_grids_with_an_affine(tmp_path: Path) -> None:
     np.savetxt(tmp_path / "far.txt", world + np.array([[0, 0, 0, 900.0]] + [[0] * 4] * 3))
     with pytest.raises(ValueError, match="no common voxel"):
         compare_runs(CompareRequest(before, after, tmp_path / "out2", affine=tmp_path / "far.txt"))
+
+
+def test_a_date_with_axes_of_its_own_is_turned_exactly(tmp_path: Path) -> None:
+    one, two = date(0), date(1000, radius=7.0)
+    before = write_run(tmp_path / "a", one, affine=AFFINE)
+    plain = compare_runs(CompareRequest(before, write_run(tmp_path / "b", two, affine=AFFINE), tmp_path / "plain"))
+    turn = ((1, 2, 0), (True, False, True))
+    probs, affine = turned(two.probs, AFFINE, *turn)
+    other = Date(*(np.ascontiguousarray(x) for x in (probs, *(turned(y, AFFINE, *turn)[0] for y in (two.labels, two.epistemic)))))
+    after = write_run(tmp_path / "c", other, affine=affine)
+    result = compare_runs(CompareRequest(before, after, tmp_path / "out"))
+    np.testing.assert_array_equal(result.compared.numbers, plain.compared.numbers)
+    np.testing.assert_array_equal(result.compared.probability, plain.compared.probability)
+    assert any("was brought to the grid of the baseline: its axes run" in note for note in result.record["notes"])
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_settings_of_the_request_are_written_beside_the_weights(source: Path, tm
     assert model_digest(written) == model_digest(little_model()) != model_digest(little_model(1))
     told = describe_model(written)
     assert (told["architecture"], told["weights"]) == ("nnunet_plain", written.parameter_count)
-    with pytest.raises(ValueError, match="--class-names: expected 2 names, got 1"):
+    with pytest.raises(ValueError, match="expected 2 class names, got 1: disc"):
         convert_model(ConvertRequest(source, tmp_path / "none", class_names=("disc",)))
     assert not (tmp_path / "none").exists()
 

@@ -57,6 +57,7 @@ def test_everything_is_guessed_and_written_down(file: Path, model: SegmentationM
         "parity": {"kind": "none", "verdict": "not checked"},
         "dropped_aliases": {},
         "set_aside": {"Att4.psi.1.num_batches_tracked": 5},
+        "outputs": {"meaning": "softmax"},
     }
     json.dumps(converted.manifest)
 

@@ -35,6 +35,7 @@ def test_own_logits_are_equal(model: SegmentationModel, stored: dict[str, np.nda
     parity = check_parity(model, reference=tmp_path / "check.npz")
     assert parity == {
         "kind": "stored logits of check.npz",
+        "compared": "logits",
         "max_abs": pytest.approx(0, abs=1e-6),
         "relative": pytest.approx(0, abs=1e-5),
         "verdict": "equal",

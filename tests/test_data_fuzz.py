@@ -1,4 +1,4 @@
-"""A thousand damaged files of every format: each is read or refused by one ValueError, nothing else."""
+"""Two thousand damaged files of every format: each is read or refused by one ValueError, nothing else."""
 
 import warnings
 import zlib
@@ -12,16 +12,24 @@ from quam_jax.data.volumes import read_image, read_labels
 from tests.changed_bytes import mutate_head
 from tests.image_files import FORMATS
 
-MUTANTS = 128  # a format; 1,024 in all
+MORE = (".webp", ".jp2", ".img", ".hdr", ".mgz", ".mgh", ".mha", ".nrrd", ".seg.nrrd")
+MUTANTS = 128  # a format
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", [*FORMATS, *MORE])
 def test_damaged_files_are_read_or_refused(tmp_path, suffix):
     rng = np.random.default_rng(zlib.crc32(suffix.encode()))
     values = rng.integers(0, 2, (12, 15)).astype(np.uint8)
     path = tmp_path / f"a{suffix}"
-    if "nii" in suffix:
+    if suffix in (".img", ".hdr"):
+        nib.save(nib.Nifti1Pair(values, np.eye(4)), tmp_path / "a.img")
+    elif suffix in (".mgz", ".mgh"):
+        nib.save(nib.MGHImage(values[..., None], np.eye(4)), path)
+    elif "nii" in suffix:
         nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    elif suffix in (".mha", ".nrrd", ".seg.nrrd"):
+        itk = pytest.importorskip("SimpleITK")
+        itk.WriteImage(itk.GetImageFromArray(values), str(path))
     else:
         PillowImage.fromarray(values).save(path)
     content = path.read_bytes()

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from quam_jax.data.geometry import require_same_grid
+from quam_jax.data.alignment import require_same_grid
 from quam_jax.data.maps import write_map
 from quam_jax.data.volumes import read_image, read_labels
 
@@ -52,7 +52,7 @@ def test_channels_slices_and_masks(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_labels(tmp_path / "m.nrrd", classes=2, like=image.geometry), labels.transpose(2, 1, 0))
     mask.SetSpacing((1, 1, 2))
     itk.WriteImage(mask, str(tmp_path / "wrong.nrrd"))
-    with pytest.raises(ValueError, match="wrong.nrrd: the mask's affine is not that of its image"):
+    with pytest.raises(ValueError, match="wrong.nrrd: not on the grid of its image: its affine puts"):
         read_labels(tmp_path / "wrong.nrrd", classes=2, like=image.geometry)
     itk.WriteImage(itk.GetImageFromArray(values[0, ..., 0]), str(tmp_path / "s.mha"))
     flat = read_image(tmp_path / "s.mha")

@@ -65,7 +65,7 @@ def test_consensus_refusals():
     good = np.zeros((2, 3), int)
     for raters, classes, ties, says in (
         (good + 2, 2, "smallest", r"labels 0\.\.1, got 2\.\.2"),
-        (good - 1, 2, "smallest", r"labels 0\.\.1, got -1\.\.-1"),
+        (good - 2, 2, "smallest", r"labels 0\.\.1, got -2\.\.-2"),
         (good[:0], 2, "smallest", "a >= 1"),
         (good[0], 2, "smallest", "a >= 1"),
         (good, 3, "foreground", "needs two classes"),

@@ -98,8 +98,9 @@ def test_figures_beside_a_reduced_picture_are_those_of_all_pixels(runs: dict[str
     record = json.loads((runs["large"] / "a.json").read_text())["reduced"]
     total, labels = read_map(runs["large"] / "a_desc-total_uncertainty"), read_map(runs["large"] / "a_seg")
     assert record["maps"]["total"] == pytest.approx([total.mean(), total[labels > 0].mean(), total.max()], rel=1e-5)
-    assert record["sizes"]["prediction"] == np.bincount(labels.reshape(-1).astype(int)).tolist()
-    assert set(record["sizes"]) == {"prediction", "adversarial: dilate", "adversarial: erode", "rater: r0", "rater: r1"}
+    pixels = json.loads((runs["large"] / "a.json").read_text())["structures"]["pixels"]
+    assert pixels["prediction"] == np.bincount(labels.reshape(-1).astype(int))[1:].tolist()
+    assert len(pixels["adversarial"]) == 2 and set(pixels["raters"]) == {"r0", "r1"}
 
 
 def test_the_review_list_counts_pixels_of_the_picture(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -147,10 +147,11 @@ def test_volumes_do_not_move_with_the_mask_and_grow_with_its_voxels(
         moved = np.roll(masks, shift, (1, 2, 3))
         return structure_volumes(
             moved[0],
-            np.roll(reference, shift, (0, 1, 2)),
+            np.roll(reference, shift, (0, 1, 2))[..., 1:],
             moved[1:],
-            names=("background", "a", "b"),
-            spacing=spacing,
+            structures=np.eye(3, dtype=bool)[1:],
+            names=("a", "b"),
+            voxel=float(np.prod(spacing)) / 1000,
             raters={"r": moved[1]},
         )
 

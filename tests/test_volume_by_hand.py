@@ -115,9 +115,9 @@ def test_samples_change_volumes_by_the_voxels_of_the_network(own: float, planned
     image = np.random.default_rng(2).standard_normal((4, 8, 2, 1)).astype(np.float32) + 3
     found, volumes = quantified(shared, image, (1.0, own, 3.0), config)
     assert found.patches == found.searched_patches == 2
-    from_models = volumes.ml[:-1, 1].reshape(2, 2) - volumes.ml[-1, 1]
+    from_models = volumes.ml[:-1, 0].reshape(2, 2) - volumes.ml[-1, 0]
     assert (from_models[0] > 1e-3).all() and (from_models[1] < -1e-3).all()  # more of it is wanted, then less
-    np.testing.assert_allclose(volumes.ml.sum(1), image.size * own * 3 / 1000, rtol=1e-5)
+    np.testing.assert_allclose(volumes.ml[-1, 0], found.reference[..., 1].sum() * own * 3 / 1000, rtol=1e-5)
     assert shared.plan is not None
     slices, grid = to_grid(image, geometry_of(image, (1.0, own, 3.0)), shared.plan)
     assert grid.shape == (2, rows, 4)

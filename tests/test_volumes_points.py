@@ -155,7 +155,6 @@ def test_patches_and_chunks_change_nothing(tmp_path: Path) -> None:
     labels = predict_logits(models, volume, patches, mirror_axes=shared.plan.mirror_axes).argmax(-1)
     band = contour_distance(labels, spacing=grid.spacing) <= np.median(grid.spacing) + 1e-6
     assert sum(row.searched for row in rows) == band.sum()  # every voxel of the band is asked once
-    np.testing.assert_allclose(found.volumes.ml.sum(1), found.volumes.ml[-1].sum(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["regions of labels and two folds", "two axes", "pyramid", "components"])

@@ -77,21 +77,21 @@ class Kind(NamedTuple):
         whole, core = np.moveaxis(1 / (1 + np.exp(-np.asarray(logits, np.float64))), -1, 0)
         return np.stack([(1 - whole) * (1 - core), whole * (1 - core), (1 - whole) * core, whole * core], -1)
 
-    def labels(self, classes: np.ndarray) -> np.ndarray:
-        """Probabilities of labels: where there is core, whatever else, the label is 2."""
+    def structures(self, classes: np.ndarray) -> np.ndarray:
+        """Probabilities of what has a volume: the labels but 0, or the two regions; core lies in whole."""
         if not self.regions:
-            return classes
-        return np.stack([classes[..., 0], classes[..., 1], classes[..., 2] + classes[..., 3]], -1)
+            return classes[..., 1:]
+        return np.stack([1 - classes[..., 0], classes[..., 2] + classes[..., 3]], -1)
 
-    def segment(self, classes: np.ndarray) -> np.ndarray:
+    def classify(self, classes: np.ndarray) -> np.ndarray:
         if not self.regions:
             return classes.argmax(-1)
         whole, core = classes[..., 1] + classes[..., 3], classes[..., 2] + classes[..., 3]
         assert min(np.abs(whole - 0.5).min(), np.abs(core - 0.5).min()) > 1e-5  # rounding decides nothing
-        return np.where(core > 0.5, 2, np.where(whole > 0.5, 1, 0))
+        return np.where(core > 0.5, 3, whole > 0.5)
 
-    def class_of(self, labels: np.ndarray) -> np.ndarray:
-        return np.array([0, 1, 3])[labels] if self.regions else labels
+    def written(self, classes: np.ndarray) -> np.ndarray:
+        return np.array([0, 1, 2, 2])[classes] if self.regions else classes
 
 
 class Expected(NamedTuple):
@@ -155,17 +155,14 @@ def by_hand(
             sums[there] += gaussian(patch, place) * mean[place]
     logits = sums / weights[..., None]
     probs = kind.classes(logits)
-    labels = kind.segment(probs)
+    present = kind.classify(probs)
     radius = float(np.median(spacing))
-    masks = [
-        kind.class_of(dilate_mm(labels, radius=radius, spacing=spacing)),
-        kind.class_of(erode_mm(labels, radius=radius, spacing=spacing)),
-    ]
-    asked, present = [masks[m % 2] for m in range(members)], kind.class_of(labels)
+    masks = [dilate_mm(present, radius=radius, spacing=spacing), erode_mm(present, radius=radius, spacing=spacing)]
+    asked = [masks[m % 2] for m in range(members)]
 
     folds, steps, classes = len(shared.folds), config.search.steps, probs.shape[-1]
     maps, evidence = np.zeros((*space, 3)), np.zeros((folds, members, *space, classes))
-    change, drawn, stayed, searches = np.zeros((folds, members, steps, 3)), np.zeros((folds, members, steps)), 0.0, 0
+    change, drawn, stayed, searches = np.zeros((folds, members, steps, 2)), np.zeros((folds, members, steps)), 0.0, 0
     rows, objective = [], []
     for number, start in enumerate(places):
         image, inside = content(start), voxels(start)
@@ -211,7 +208,7 @@ def by_hand(
                 samples.append((weight / sum(heavy) * (1 - own) / folds, moved))
                 drawn[(f, *n)] += samples[-1][0] if moves else 0
                 for place, _ in inside:
-                    change[(f, *n)] += share[place] * (kind.labels(moved[place]) - kind.labels(given[f][place]))
+                    change[(f, *n)] += share[place] * (kind.structures(moved[place]) - kind.structures(given[f][place]))
         assert abs(sum(weight for weight, _ in samples) - 1) < 1e-9
         for place, there in inside:
             total = entropy(sum(weight * p[place] for weight, p in samples))
@@ -247,9 +244,9 @@ def by_hand(
             for place, there in inside:
                 evidence[(f, m, *there)] += share[place] * np.log(best[place])
     voxel = math.prod(spacing) / 1000
-    expected = kind.labels(probs).sum((0, 1, 2)) * voxel
-    sample_ml = np.concatenate([expected + change.reshape(-1, 3) * voxel, expected[None]])
+    expected = kind.structures(probs).sum((0, 1, 2)) * voxel
+    sample_ml = np.concatenate([expected + change.reshape(-1, 2) * voxel, expected[None]])
     channels = 1 / (1 + np.exp(-logits)) if kind.regions else probs
-    adversarial = np.stack([kind.segment(softmax(evidence[n])) for n in np.ndindex(folds, members)])
+    adversarial = np.stack([kind.written(kind.classify(softmax(evidence[n]))) for n in np.ndindex(folds, members)])
     sample_weights = np.append(drawn.reshape(-1), stayed) / searches
-    return Expected(channels, labels, maps, adversarial, sample_ml, sample_weights, rows, objective)
+    return Expected(channels, kind.written(present), maps, adversarial, sample_ml, sample_weights, rows, objective)

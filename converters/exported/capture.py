@@ -3,13 +3,14 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from quam_jax.networks.graph.run import operation_of
 
 # nodes that compute nothing
 IGNORED = ("_assert_scalar", "_assert_tensor_metadata", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
+TRAINING = ("_native_batch_norm_legit_functional", "_batch_norm_with_update_functional", "native_dropout", "rrelu_with_noise")
 PASSES = 4
 PATIENCE = 180
 
@@ -24,6 +25,20 @@ def import_torch() -> Any:
             "pip install 'quam_jax[torch]' (using the converted model does not)"
         ) from error
     return torch
+
+
+@contextlib.contextmanager
+def one_line(name: str) -> Iterator[None]:
+    """Make one line of whatever PyTorch or a graph that nobody foresaw raises inside: networks fail in many ways."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{name}: cannot be imported as a graph ({type(error).__name__}: {first_line(error)[:300]}); the whole trace: "
+            "quam-jax -v; a network that is exported in eval(), in float32 and on one image batch is the simplest"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -92,6 +107,7 @@ def known_operations(program: Any) -> Any:
     Convolutions, interpolation, attention and the like stay whole, so that they run in their fast forms.
     """
     torch = import_torch()
+    guards = getattr(program, "_guards_code", ())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = program.run_decompositions({})
@@ -102,6 +118,7 @@ def known_operations(program: Any) -> Any:
             if not chosen:
                 break
             program = program.run_decompositions(chosen)
+    program._guards_code = guards  # which decomposing forgets
     return program
 
 
@@ -118,11 +135,21 @@ def is_unknown(target: Any) -> bool:
     )
 
 
+def is_training(node: Any) -> bool:
+    """Whether a node of a graph computes what only training does: batch statistics that are kept, or dropped values."""
+    name = node.target._overloadpacket.__name__
+    if name in ("dropout", "feature_dropout", "alpha_dropout"):
+        return len(node.args) > 2 and node.args[2] is True
+    if name in ("native_batch_norm", "batch_norm", "rrelu"):
+        return any(a is True for a in node.args[3:6])
+    return name in TRAINING
+
+
 def select_output(structure: Any, choice: str | int | None) -> Any:
     """The logits in what a module returns.
 
     A tensor is itself. A mapping gives the entry `choice`, by default `out`, `logits` or its only one; a tuple or list gives
-    the entry `choice`, by default the first (with deep supervision the one of full size). Raises ValueError otherwise.
+    the entry `choice`, by default the first. Raises ValueError otherwise.
     """
     while not _is_leaf(structure):
         if hasattr(structure, "keys"):
@@ -132,7 +159,7 @@ def select_output(structure: Any, choice: str | int | None) -> Any:
             if key not in keys:
                 raise ValueError(
                     f"output: the network returns {', '.join(map(str, keys))}; "
-                    f"expected a choice of one (output=...), got {choice!r}"
+                    f"expected a choice of one (--output, in Python output=...), got {choice!r}"
                 )
             structure = structure[key]
         elif isinstance(structure, list | tuple) and structure:
@@ -144,6 +171,30 @@ def select_output(structure: Any, choice: str | int | None) -> Any:
             raise ValueError(f"output: expected a tensor, a mapping or a tuple, got {type(structure).__name__}")
         choice = None
     return structure
+
+
+def choose_output(structure: Any, choice: str | int | None, sides: Sequence[int]) -> tuple[str | int | None, str]:
+    """Which of several values are the logits, and what is told of it.
+
+    Of a tuple without a choice the first one of the image's sides is taken, else the first: under deep supervision that of full
+    resolution, wherever it stands. ValueError for a choice where there is none.
+    """
+    if isinstance(structure, list | tuple) and isinstance(choice, str) and choice.lstrip("-").isdigit():
+        choice = int(choice)
+    if _is_leaf(structure) and choice is not None:
+        raise ValueError(f"output: the network returns one tensor; expected no choice, got {choice!r}")
+    if _is_leaf(structure) or (not hasattr(structure, "keys") and len(structure) == 1):
+        return choice, ""
+    if hasattr(structure, "keys"):
+        names = [str(key) for key in structure]
+        chosen = choice if isinstance(choice, str) else next((k for k in ("out", "logits") if k in names), choice)
+    else:
+        names = [str(n) for n in range(len(structure))]
+        full = [n for n, v in enumerate(structure) if _is_leaf(v) and tuple(v.shape[2:]) == tuple(sides)]
+        chosen = choice if choice is not None else (full or [0])[0]
+    if len(names) < 2 or chosen is None:
+        return chosen, ""
+    return chosen, f"the network returns {len(names)} values ({', '.join(names)}): {chosen} is taken; another: --output"
 
 
 def _is_leaf(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """A PyTorch module, or a file of `torch.export.save`, to a `SegmentationModel` whose logits are shown to be equal."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +9,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from quam_jax.models.model import Network, SegmentationModel
+from quam_jax.models.outputs import declare_outputs
 from quam_jax.networks.graph.program import SPACE, Node, Ref, parse
 from quam_jax.networks.graph.run import Blank, abstract_sizes
 from quam_jax.networks.graph.values import Stored, stored_order
 
 from ..convert import sha256
-from ..mapping import pack, shorten, to_flax
-from ..parity import check_parity
+from ..mapping import pack, to_flax
+from ..parity import TOLERANCE
 from .archive import load_exported
-from .capture import export_module, import_torch, in_eval_mode, known_operations, select_output
+from .capture import (
+    choose_output,
+    export_module,
+    first_line,
+    import_torch,
+    in_eval_mode,
+    known_operations,
+    one_line,
+    select_output,
+)
 from .cuts import find_cuts
+from .ends import check_coarse, find_end, missing_axes, sides_text
+from .prove import Original, prove
 from .sizes import find_multiples, fix_sizes, free_sizes
 from .write import IMAGE, Written, first_names, layouts, lines, write_graph
 
 RESIZE = {2: "upsample_bilinear2d.vec", 3: "upsample_trilinear3d.vec"}
+HALF = 2e-2  # difference of a half-precision graph from its own numbers in float32, in parts of their range
 
 
 def from_torch(
@@ -34,16 +47,19 @@ def from_torch(
     resize_logits: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
+    outputs: str | None = None,
 ) -> SegmentationModel:
     """The model of any PyTorch module that `torch.export` can write down, proven on the example.
 
     `example_input` `[b i *space]` is an image batch that the module takes; batch and sides stay free where the module
     allows, only the batch with `dynamic="batch"` (for window attention, with which PyTorch takes very long), nothing with
-    `dynamic=False`. `output` picks the logits where the module returns several values (see `select_output`). Logits of
+    `dynamic=False`. `output` picks the logits where the module returns several values (see `choose_output`). Logits of
     another size than the image, as SegFormer's, are resized to it linearly (without aligned corners), which
-    `resize_logits=False` leaves out. The model computes in eval mode only. Raises ValueError on a module
-    that cannot be exported, on operations that are not supported (all of them, with their places), and if the logits
-    differ from the module's by more than 1e-4 of their range.
+    `resize_logits=False` leaves out. A softmax or sigmoid at the end is taken off, and `notes` in the manifest say so
+    (see `ends`); `outputs` says what the channels mean (see `quam_jax.models.outputs`). The model computes in eval mode
+    only. Raises ValueError on a module that cannot be exported, on operations that are not supported (all of them, with
+    their places), on outputs that are no logits, and if the logits differ from the module's by more than 1e-4 of their
+    range.
     """
     torch = import_torch()
     if not isinstance(module, torch.nn.Module):
@@ -53,24 +69,25 @@ def from_torch(
     _check_example(example, name)
     parameter = next(module.parameters(), torch.zeros(()))
     example = example.detach().to(parameter.device, parameter.dtype)
-    program = known_operations(export_module(module, example, dynamic=dynamic))
     source = {"file": None, "module": f"{type(module).__module__}.{type(module).__qualname__}"}
 
-    def original(images: np.ndarray) -> Any:
+    def run(images: np.ndarray) -> Any:
         with in_eval_mode(module), torch.no_grad():
             return module(torch.as_tensor(images).to(parameter.device, parameter.dtype))
 
-    return _assemble(
-        program,
-        np.asarray(example.float().cpu()),
-        original,
-        name=name,
-        source=source,
-        output=output,
-        resize_logits=resize_logits,
-        preprocessing=preprocessing,
-        class_names=class_names,
-    )
+    with one_line(name):
+        return _assemble(
+            known_operations(export_module(module, example, dynamic=dynamic)),
+            np.asarray(example.float().cpu()),
+            Original(run, tolerance=_tolerance(parameter)),
+            name=name,
+            source=source,
+            output=output,
+            resize_logits=resize_logits,
+            preprocessing=preprocessing,
+            class_names=class_names,
+            outputs=outputs,
+        )
 
 
 def convert_exported(
@@ -80,34 +97,55 @@ def convert_exported(
     resize_logits: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
+    outputs: str | None = None,
 ) -> SegmentationModel:
     """The model of a file that `torch.export.save` wrote, proven on the example input in it; see `from_torch`.
 
     Sizes are free as they were exported. Raises ValueError on a file that cannot be read, too.
     """
-    torch = import_torch()
     path = Path(path)
     exported = load_exported(path)
-    example = _stored_example(exported, path)
-    _check_example(example, str(path))
-    module = exported.module()
+    with one_line(str(path)):
+        example = _stored_example(exported, path)
+        _check_example(example, str(path))
+        return _assemble(
+            known_operations(exported),
+            np.asarray(example.float()),
+            _original(exported, example),
+            name=str(path),
+            source={"file": path.name, "sha256": sha256(path)},
+            output=output,
+            resize_logits=resize_logits,
+            preprocessing=preprocessing,
+            class_names=class_names,
+            outputs=outputs,
+        )
 
-    def original(images: np.ndarray) -> Any:
-        with torch.no_grad():
-            return module(torch.as_tensor(images).to(example.dtype))
 
-    source = {"file": path.name, "sha256": sha256(path)}
-    return _assemble(
-        known_operations(exported),
-        np.asarray(example.float()),
-        original,
-        name=str(path),
-        source=source,
-        output=output,
-        resize_logits=resize_logits,
-        preprocessing=preprocessing,
-        class_names=class_names,
-    )
+def _original(exported: Any, example: Any) -> Original:
+    """What a file's graph gives, in float32 where it can: a half-precision one is only as exact as its own rounding."""
+    torch = import_torch()
+
+    def runs(module: Any, dtype: Any) -> Any:
+        def run(images: np.ndarray) -> Any:
+            with torch.no_grad():
+                return module(torch.as_tensor(images).to(dtype))
+
+        return run
+
+    if example.dtype in (torch.float16, torch.bfloat16):
+        exact = runs(exported.module().float(), torch.float32)
+        try:
+            exact(np.asarray(example.float()))
+        except Exception:  # its types are written into the graph
+            return Original(runs(exported.module(), example.dtype), tolerance=HALF)
+        return Original(exact)
+    return Original(runs(exported.module(), example.dtype))
+
+
+def _tolerance(parameter: Any) -> float:
+    torch = import_torch()
+    return HALF if parameter.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
 
 
 def _stored_example(exported: Any, path: Path) -> Any:
@@ -129,7 +167,7 @@ def _check_example(example: Any, name: str) -> None:
 def _assemble(
     program: Any,
     example: np.ndarray,
-    original: Any,
+    original: Original,
     *,
     name: str,
     source: dict[str, Any],
@@ -137,13 +175,30 @@ def _assemble(
     resize_logits: bool,
     preprocessing: Mapping[str, Any] | None,
     class_names: Sequence[str] | None,
+    outputs: str | None,
 ) -> SegmentationModel:
     torch = import_torch()
-    written = write_graph(program, output=output, name=name)
     try:
-        sizes, checks = free_sizes(program)
+        returned = original.run(example)
+    except Exception as error:  # the graph is PyTorch's, and may fail in its own ways
+        raise ValueError(f"{name}: PyTorch cannot run it on its own example: {first_line(error)}") from error
+    try:
+        output, note = choose_output(returned, output, example.shape[2:])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    notes = [note]
+    written = write_graph(program, output=output, name=name)
+    values = select_output(returned, output)
+    axes = missing_axes(tuple(values.shape), example.shape, name=name)
+    try:
+        sizes, checks = free_sizes(program)
+        end = find_end(written, _as_array(values, axes))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    notes.append(end.note)
+    written = written._replace(nodes=end.nodes, output=end.output)
+    for axis in axes:
+        written = _add(written, Node("logits_of_one_channel", "unsqueeze", (Ref(written.output), axis), {}, ""))
     # what was exported with a batch of one was tried with two
     shape = tuple(n if isinstance(d, int) else max(n, 2) if d == "b" else n for d, n in zip(sizes, example.shape, strict=True))
     every = {**written.weights, **written.statistics}
@@ -152,8 +207,20 @@ def _assemble(
     text = lines(written.nodes, sizes=sizes, checks=checks, output=written.output)
     logits = _shape_of_logits(text, abstract, shape, name=name)
     resized = resize_logits and logits[2:] != shape[2:]
-    body = _resize(written, len(shape) - 2) if resized else {"nodes": written.nodes, "output": written.output}
+    if resized:
+        check_coarse(logits[2:], shape[2:], name=name)
+        written = _resize(written, len(shape) - 2)
+        notes.append(
+            f"the logits have the sides {sides_text(logits[2:])} for images of {sides_text(shape[2:])}: they are resized linearly"
+        )
+    body = {"nodes": written.nodes, "output": written.output}
     multiples, fixed = find_multiples(lines(**body, sizes=sizes, checks=checks), abstract, shape)
+    if any(fixed):
+        taken = sides_text([n if f else "any" for n, f in zip(shape[2:], fixed, strict=True)])
+        notes.append(
+            f"the graph takes images of {taken} alone, as it was exported; for free sides export with dynamic_shapes, and an "
+            "example whose sides are multiples of the network's strides"
+        )
     sizes, checks = fix_sizes(sizes, checks, [n if f else None for n, f in zip(shape[2:], fixed, strict=True)])
     text = lines(**body, sizes=sizes, checks=checks)
     network = Network.create(
@@ -167,8 +234,6 @@ def _assemble(
         size_multiple=multiples,
         cuts=find_cuts(text, abstract, shape),
     )
-    if class_names is not None and len(class_names) != network.classes:
-        raise ValueError(f"{name}: expected {network.classes} class names, got {len(class_names)}: {shorten(class_names)}")
     aliases = {n: first for n, first in first_names(program).items() if first != n and first in every}
     manifest = {
         "source": {
@@ -178,13 +243,31 @@ def _assemble(
             "dtype": ", ".join(sorted({v.dtype.name for v in every.values()})),
         },
         "preprocessing": {"channels": network.in_channels, **(preprocessing or {"normalise": "zscore"})},
-        "class_names": list(class_names) if class_names is not None else None,
+        "class_names": None,
         "resized_logits": resized,
         "dropped_aliases": aliases,
         "set_aside": {n: pack(v) for n, v in written.unused.items() if n not in aliases},
+        "notes": [note for note in notes if note],
     }
     model = SegmentationModel(network, *to_flax(network, every, where=name), manifest)
-    return _prove(model, example, original, output=output, fixed=fixed, name=name)
+    asked = replace(original, output=output, inside=end.inside)
+    proven = prove(model, example, asked, fixed=fixed, axes=axes, name=name)
+    meaning = outputs or ("sigmoid" if end.inside == "sigmoid" else None)
+    try:
+        return declare_outputs(proven, meaning, names=class_names, inside=end.inside)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _as_array(values: Any, axes: Sequence[int]) -> np.ndarray:
+    torch = import_torch()
+    values = values.detach().cpu()
+    array = np.asarray(values.float() if values.dtype == torch.bfloat16 else values)
+    return np.expand_dims(array, tuple(axes))
+
+
+def _add(written: Written, *nodes: Node) -> Written:
+    return written._replace(nodes=[*written.nodes, *nodes], output=nodes[-1].name)
 
 
 def _stored_shape(value: np.ndarray, layout: str) -> tuple[int, ...]:
@@ -204,51 +287,9 @@ def _shape_of_logits(
     return found.shape
 
 
-def _resize(written: Written, rank: int) -> dict[str, Any]:
+def _resize(written: Written, rank: int) -> Written:
     sides = [
         Node(f"image_{letter}", "sym_size", (Ref(IMAGE), axis), {}, "") for axis, letter in enumerate(SPACE[3 - rank :], start=2)
     ]
     logits = Node("logits_resized", RESIZE[rank], (Ref(written.output), [Ref(n.name) for n in sides], False), {}, "")
-    return {"nodes": [*written.nodes, *sides, logits], "output": logits.name}
-
-
-def _prove(
-    model: SegmentationModel, example: np.ndarray, original: Any, *, output: str | int | None, fixed: Sequence[int], name: str
-) -> SegmentationModel:
-    """Compare with the original on the example, and on another batch and other sides where they are free."""
-    torch = import_torch()
-    program = parse(dict(model.network.arguments)["program"])
-    if np.ptp(example) == 0:  # a blank image proves little
-        example = np.random.default_rng(1).standard_normal(example.shape).astype(np.float32)
-    trials = [example]
-    multiples = np.broadcast_to(model.network.size_multiple, model.network.rank)
-    grown = [n + m * (1 - f) for n, m, f in zip(example.shape[2:], multiples, fixed, strict=True)]
-    batch = 3 - min(example.shape[0], 2) if program.sizes[0] == "b" else example.shape[0]
-    if grown != list(example.shape[2:]) or batch != example.shape[0]:
-        noise = np.random.default_rng(0).standard_normal((batch, example.shape[1], *grown)) * (example.std() or 1.0)
-        trials.append((noise + example.mean()).astype(np.float32))
-    results = []
-    for images in trials:
-        logits = select_output(original(images), output).float()
-        if model.manifest["resized_logits"]:
-            logits = torch.nn.functional.interpolate(
-                logits, images.shape[2:], align_corners=False, mode="bilinear" if images.ndim == 4 else "trilinear"
-            )
-        result = check_parity(model, reference={"input": images, "logits": np.asarray(logits.cpu())})
-        results.append({**result, "kind": "live PyTorch", "shape": list(images.shape)})
-        if result["verdict"] != "equal":
-            raise ValueError(
-                f"{name}: the imported graph differs from the network on images {list(images.shape)} by "
-                f"{result['relative']:.2g} of the logit range"
-            )
-    return dataclasses.replace(
-        model,
-        manifest={
-            **model.manifest,
-            "parity": {
-                **results[0],
-                "other_sizes": results[1:],
-                "fixed_sizes": [n for n, f in zip(example.shape[2:], fixed, strict=True) if f],
-            },
-        },
-    )
+    return _add(written, *sides, logits)

@@ -12,7 +12,7 @@ from quam_jax.networks.graph.program import Node, Ref, Weight, references, write
 from quam_jax.networks.graph.run import operation_of
 from quam_jax.networks.graph.values import OPERATIONS
 
-from .capture import IGNORED, import_torch, is_unknown, output_structure, select_output, tensors
+from .capture import IGNORED, import_torch, is_training, is_unknown, output_structure, select_output, tensors
 
 IMAGE = "image"
 LISTED = 64  # constants of up to as many entries are written out
@@ -59,7 +59,10 @@ def write_graph(program: Any, *, output: str | int | None, name: str) -> Written
                 constants[node.name] = value
                 known[node.name] = Ref(node.name)
         elif node.op == "call_function":
-            _write_call(node, known, nodes, unsupported)
+            try:
+                _write_call(node, known, nodes, unsupported)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
     chosen = select_output(output_structure(program), output)
     if unsupported:
         raise ValueError(
@@ -110,8 +113,15 @@ def _write_call(node: Any, known: dict[str, Any], nodes: list[Node], unsupported
             return
     elif packet.__name__ in IGNORED:
         return
+    elif is_training(node):
+        raise ValueError(
+            f"it computes with batch statistics or dropout ({_place(node, where)}), as in train mode: call model.eval() before "
+            "torch.export.export"
+        )
     elif is_unknown(target):
         unsupported.setdefault(str(target), _place(node, where))
+        return
+    elif _follows_unsupported(node, known):
         return
     elif packet.__name__ == "_native_batch_norm_legit_no_training":
         x, weight, bias, mean, var, _, eps = node.args
@@ -128,15 +138,19 @@ def _write_call(node: Any, known: dict[str, Any], nodes: list[Node], unsupported
         return
     else:
         op = operation_of(packet.__name__, target._overloadname) or ""
+    if _follows_unsupported(node, known):
+        return
     if op == "size.item" and getattr(node.args[0].target, "__name__", "").startswith("_native_batch_norm_legit_no_training"):
         known[node.name] = known[node.args[0].name]
         return
-    if any(isinstance(n, type(node)) and n.name not in known for n in node.all_input_nodes):
-        return  # it follows an unsupported operation
     args = tuple(_argument(a, known) for a in node.args)
     kwargs = {k: _argument(v, known) for k, v in node.kwargs.items() if k not in _DROPPED}
     nodes.append(Node(node.name, op, args, kwargs, where))
     known[node.name] = Ref(node.name)
+
+
+def _follows_unsupported(node: Any, known: Mapping[str, Any]) -> bool:
+    return any(isinstance(n, type(node)) and n.name not in known for n in node.all_input_nodes)
 
 
 def module_path(node: Any) -> str:

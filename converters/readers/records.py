@@ -14,6 +14,11 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+
+class NoEntry(ValueError):
+    """A file has nothing under the name that was asked for."""
+
+
 TORCH_DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(kind)
     for name, kind in {

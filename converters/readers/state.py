@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .records import ForeignName, NumpyArray, Opaque, Tensor, TorchDtype, Unreadable, numpy_values, quote
+from .records import ForeignName, NoEntry, NumpyArray, Opaque, Tensor, TorchDtype, Unreadable, numpy_values, quote
 
 WRAPPERS = (
     "state_dict",
@@ -50,7 +50,7 @@ def locate(root: Any, key: str | None = None) -> tuple[Any, list[str]]:
             entries = _entries(node)
             if entries is None or part not in entries:
                 shown = ", ".join(quote(name) for name in list(entries or ())[:10])
-                raise ValueError(f"no entry {quote(part)} of the wanted {quote(key)}; there are: {shown or 'none'}")
+                raise NoEntry(f"no entry {quote(part)} of the wanted {quote(key)}; there are: {shown or 'none'}")
             node = entries[part]
         if not _holds_tensors(node):
             raise ValueError(f"the entry {quote(key)} holds no tensors")
@@ -73,6 +73,17 @@ def locate(root: Any, key: str | None = None) -> tuple[Any, list[str]]:
         path.append(str(inner))
         node = entries[inner]
     return node, path
+
+
+def others(root: Any, path: list[str]) -> tuple[str, ...]:
+    """The keys of dictionaries of tensors beside those that lead to the state_dict, as `locate` takes them."""
+    found: list[str] = []
+    node = root
+    for depth, part in enumerate(path):
+        entries = _entries(node) or {}
+        found += ["/".join([*path[:depth], str(n)]) for n, v in entries.items() if n != part and _is_weights(n, v)]
+        node = entries[part]
+    return tuple(found)
 
 
 def flatten(node: Any) -> tuple[dict[str, Any], dict[str, Any]]:

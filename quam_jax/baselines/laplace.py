@@ -84,8 +84,10 @@ def _head(model: SegmentationModel) -> tuple[Float[np.ndarray, "f c"], bool]:
             f"laplace: {model.network.architecture}: expected a head that is one 1x1 convolution, got parameters "
             f"{', '.join(model.network.tail_names('head'))}"
         )
-    matrix = weight.reshape(weight.shape[-2:])
-    return (np.vstack([matrix, parts["bias"]]), True) if "bias" in parts else (matrix, False)
+    matrix, biased = weight.reshape(weight.shape[-2:]), "bias" in parts
+    matrix = np.vstack([matrix, parts["bias"]]) if biased else matrix
+    sums = model.network.sums  # of channels, where these are not the classes
+    return (matrix if sums is None else matrix @ np.asarray(sums, float).T), biased
 
 
 def _extended(features: Float[Array, "p f"], biased: bool) -> Float[Array, "p g"]:

@@ -17,6 +17,7 @@ from ..config import FitConfig
 from ..core.progress import tell
 from ..core.types import FitData
 from ..data.cases import read_case_files
+from ..data.channels import require_channels
 from ..data.datasets import Case
 from ..data.geometry import Geometry
 from ..data.plans import Plan, labels_to_grid, to_grid
@@ -26,6 +27,7 @@ from ..data.volumes import Image
 from ..evaluation.reference_maps import consensus
 from ..models.coding import Coding
 from ..models.model import SegmentationModel
+from ..models.outputs import coding_of
 from ..models.predict import fit_data
 from .crops import Pair, crop_side, crops_of, is_cropped
 
@@ -50,7 +52,8 @@ class KnownCase(Protocol):
 class Known(NamedTuple):
     """The fit data of a run on the host, in batches, with the names of the cases and the hashes of their image files.
 
-    `whole` reads again the images of which they are crops; it is empty where they are not cropped.
+    `whole` reads again the images of which they are crops; it is empty where they are not cropped. `notes` say what of the files
+    was not taken as it stands.
     """
 
     images: Float[np.ndarray, "k b *space i"]
@@ -58,6 +61,7 @@ class Known(NamedTuple):
     names: list[str]
     hashes: list[str]
     whole: tuple[Callable[[], list[Pair]], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_fit_images(
@@ -69,25 +73,27 @@ def read_fit_images(
     settings: FitConfig,
     seed: int = 0,
 ) -> Known:
-    """Images for a plain model, or the slices of volumes, those without foreground only where there is nothing else.
+    """Images for a plain model, or the slices of volumes, those without foreground only where there is nothing else; in classes.
 
     Large ones are used as crops, whose places come from the seed. ValueError if a case has no mask or does not fit the network.
     """
-    network, sides = model.network, crop_side(settings, model)
+    network, sides, coding = model.network, crop_side(settings, model), coding_of(model)
     chosen = choose_cases(cases, where, settings=settings)
     count = _crops_a_case(settings, len(chosen))
     cropped: list[int] = []
+    told: list[str] = []
 
     def take_whole(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
+        told.extend(require_channels(image, preprocessing.channels))
         prepared = preprocessing.apply(image.array)
         if prepared.ndim - 1 == network.rank:
-            return [(prepared, labels)]
+            return [(prepared, coding.classes_of(labels))]
         if prepared.ndim - 1 != 3:
             raise ValueError(f"expected {network.rank} spatial axes, got {prepared.ndim - 1}")
-        slices, slice_labels = to_slices(prepared), to_slices(labels)
-        some = slice_labels.reshape(len(slice_labels), -1).any(1)
+        slices, slice_labels, classes = to_slices(prepared), to_slices(labels), to_slices(coding.classes_of(labels))
+        some = (slice_labels > 0).reshape(len(slice_labels), -1).any(1)
         shown = np.flatnonzero(some if some.any() else ~some)
-        return [(slices[z], slice_labels[z]) for z in shown[evenly_spread(len(shown), settings.fit_cases)]]
+        return [(slices[z], classes[z]) for z in shown[evenly_spread(len(shown), settings.fit_cases)]]
 
     def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
         whole = take_whole(image, labels, number)
@@ -97,13 +103,13 @@ def read_fit_images(
         return pairs
 
     def again(number: int) -> Callable[[], list[Pair]]:
-        return lambda: _read([chosen[number]], take_whole, labels=network.classes)[0]
+        return lambda: _read([chosen[number]], take_whole, labels=coding.labels)[0]
 
-    pairs, hashes = _read(chosen, take, labels=network.classes)
+    pairs, hashes, notes = _read(chosen, take, labels=coding.labels)
     pairs = [pairs[i] for i in evenly_spread(len(pairs), settings.fit_cases)]
     images, labels = batch_fit(pairs, size=settings.fit_batch, multiple=network.size_multiple)
     whole = tuple(again(number) for number in range(len(chosen))) if cropped and settings.fit_check else ()
-    return Known(images, labels, [case.name for case in chosen], hashes, whole)
+    return Known(images, labels, [case.name for case in chosen], hashes, whole, tuple(dict.fromkeys(notes + told)))
 
 
 def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding: Coding, settings: FitConfig) -> Known:
@@ -117,11 +123,10 @@ def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding
     def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
         return fit_patches(image.array, labels, image.geometry, plan=plan, coding=coding, count=count, seed=number)
 
-    stored = coding.labels if plan.ignore_label is None else max(coding.labels, plan.ignore_label + 1)
-    pairs, hashes = _read(chosen, take, labels=stored)
+    pairs, hashes, notes = _read(chosen, take, labels=coding.labels, ignore=plan.ignore_label)
     pairs = pairs[: settings.fit_cases or None]
     size = settings.fit_batch or max(1, min(len(pairs), BATCH_VOXELS // pairs[0][1].size))
-    return Known(*batch_fit(pairs, size=size), [case.name for case in chosen], hashes)
+    return Known(*batch_fit(pairs, size=size), [case.name for case in chosen], hashes, notes=tuple(dict.fromkeys(notes)))
 
 
 def fit_of_cases(model: SegmentationModel, cases: Sequence[KnownCase], settings: FitConfig) -> FitData:
@@ -159,21 +164,27 @@ def choose_cases(cases: Sequence[Case], where: object, *, settings: FitConfig) -
 
 
 def _read(
-    cases: Sequence[Case], take: Callable[[Image, Int[np.ndarray, "*space"], int], list[Pair]], *, labels: int
-) -> tuple[list[Pair], list[str]]:
-    """What is taken of every case, by its image, its raters' majority and its number, and the hashes of the image files."""
+    cases: Sequence[Case],
+    take: Callable[[Image, Int[np.ndarray, "*space"], int], list[Pair]],
+    *,
+    labels: int,
+    ignore: int | None = None,
+) -> tuple[list[Pair], list[str], list[str]]:
+    """What is taken of every case, by its image, its raters' majority and its number; hashes of the image files; notes."""
     pairs: list[Pair] = []
-    hashes = []
+    hashes: list[str] = []
+    notes: list[str] = []
     for number, case in enumerate(cases):
         if len(cases) > 1:  # one alone is read again to be checked
             tell("reading fit data", "case", number + 1, len(cases))
-        image, raters = read_case_files(case, classes=labels)
+        image, raters = read_case_files(case, classes=labels, ignore=ignore)
         try:
             pairs += take(image, consensus(np.stack(list(raters.values())), classes=labels, ties="smallest"), number)
         except ValueError as error:
             raise ValueError(f"{case.image}: {error}") from None
         hashes.append(image.sha256)
-    return pairs, hashes
+        notes += image.notes
+    return pairs, hashes, notes
 
 
 def fit_patches(
@@ -186,17 +197,13 @@ def fit_patches(
     count: int,
     seed: int,
 ) -> list[Pair]:
-    """Some patches of a case as read, with their classes; -1 marks padding and the label that is to be ignored."""
+    """Some patches of a case as read, with their classes; -1 marks padding and what is not rated."""
     volume, grid = to_grid(image, geometry, plan)
     placed = labels_to_grid(labels, grid)
-    table = np.full(max(coding.labels, int(placed.max()) + 1), IGNORED, np.int32)
-    table[: coding.labels] = coding.class_of_label
-    if plan.ignore_label is not None:
-        table[plan.ignore_label] = IGNORED
-    classes = table[placed]
+    classes = coding.classes_of(placed).astype(np.int32)
     size = (1,) * (3 - plan.rank) + plan.patch
     rng = np.random.default_rng(seed)
-    present = [label for label in np.unique(placed) if label > 0 and label != plan.ignore_label]
+    present = [label for label in np.unique(placed) if label > 0]
     patches = []
     for number in range(count):
         if present and number % FOREGROUND_SHARE != FOREGROUND_SHARE - 1:

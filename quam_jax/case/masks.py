@@ -18,7 +18,7 @@ from ..core.searching import search_images
 from ..core.solvers import Moving
 from ..core.types import Samples, Targets, Trajectory
 from ..core.weighting import counted
-from ..data.large import by_blocks, label_type, row_blocks, zeros
+from ..data.large import row_blocks, zeros
 from ..targets.masks import mask_targets, wanted_kind, wanted_mask
 from ..targets.millimetres import wanted_volume
 from .audit import OnWhole, SearchFacts, kept_probs
@@ -35,37 +35,42 @@ def mask_names(config: Config) -> tuple[str, ...]:
 
 def wanted_masks(shared: CaseModel, scene: Scene, *, config: Config) -> list[Int[np.ndarray, "*grid"]]:
     """The masks that the settings name, in classes of the search."""
+    coding = shared.coding
+    classes = coding.background_first(np.asarray(scene.labels))
+    probs = np.asarray(scene.probs)
+    if coding.channel_regions is not None:
+        probs = coding.counted_probs(probs)[..., coding.background_first(np.arange(coding.classes))]
     if scene.grid is None or scene.logits is None:
         if scene.alone:
-            return [np.asarray(mask) for mask in _by_pixels(scene.labels, scene.probs, scene.key, config.targets)]
-        return [
-            wanted_in_blocks(np.asarray(scene.labels), np.asarray(scene.probs), shape, scene.key, index, config.targets)
-            for index, shape in enumerate(config.targets.shapes)
-        ]
-    coding = shared.coding
-    labels = by_blocks(coding.segment, scene.logits, label_type(coding.labels))
-    probs = coding.class_to_label_probs(np.asarray(scene.probs))
+            masks = [np.asarray(mask) for mask in _by_pixels(classes, probs, scene.key, config.targets)]
+        else:
+            shapes = enumerate(config.targets.shapes)
+            masks = [wanted_in_blocks(classes, probs, shape, scene.key, index, config.targets) for index, shape in shapes]
+        return [coding.background_first(mask) for mask in masks]
     return [
-        coding.class_of_label.astype(label_type(coding.classes))[
+        coding.background_first(
             wanted_volume(
-                labels,
+                classes,
                 shape,
                 settings=config.targets,
                 spacing=scene.grid.spacing,
                 probs=probs,
                 key=jax.random.fold_in(scene.key, index),
             )
-        ]
+        )
         for index, shape in enumerate(config.targets.shapes)
     ]
 
 
 def ask_masks(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask, Regions]:
     """The mask target of a patch by its number; none where the masks want nothing new there. A whole image is always asked."""
-    if scene.alone:
+    if scene.alone and shared.coding.background_first(np.arange(1))[0] == 0:
         whole = (_mask_targets(scene.labels, scene.probs, scene.key, config.targets, config.search.members),)
         return (lambda index: whole), ()
     wanted = wanted_masks(shared, scene, config=config)
+    if scene.alone:
+        masked = (mask_targets([jnp.asarray(mask) for mask in wanted], members=config.search.members),)
+        return (lambda index: masked), ()
     patches = scene.patches
 
     def ask(index: int) -> Sequence[Targets]:
@@ -199,17 +204,17 @@ def _weigh(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory],
 
 
 def _move(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory], *, samples: SampleConfig) -> Moved:
-    """How much each recorded sample moves the volume of each label in a patch; 0 where it does not count."""
+    """How much each recorded sample moves the volume of each structure in a patch; 0 where it does not count."""
     _, inner = job.scene.patches.overlap(job.number)
     shape, coding = job.scene.patches.patch, shared.coding
     rows = []
     for trajectory, reference in zip(trajectories, job.references, strict=True):
         counts = np.asarray(counted(trajectory, feasible_only=samples.feasible_only))[0]
-        before = coding.class_to_label_probs(np.asarray(reference).reshape(*shape, -1)[inner])
+        before = coding.class_to_structure_probs(np.asarray(reference).reshape(*shape, -1)[inner])
         for m, s in np.ndindex(*counts.shape):
             if counts[m, s]:
                 probs = np.asarray(trajectory.probs[0, m, s]).reshape(*shape, -1)[inner]
-                rows.append(((coding.class_to_label_probs(probs) - before) * job.share).sum((0, 1, 2), dtype=np.float64))
+                rows.append(((coding.class_to_structure_probs(probs) - before) * job.share).sum((0, 1, 2), dtype=np.float64))
             else:
-                rows.append(np.zeros(coding.labels))
+                rows.append(np.zeros(len(coding.structures)))
     return Moved(np.stack(rows), sum_weights(trajectories, samples), 1)

@@ -28,6 +28,10 @@ class _Said(NamedTuple):
     softmax: Float[np.ndarray, "*space"]
     channels: Float[np.ndarray, "*space k"] | None = None
 
+    def structures(self, coding: Coding) -> Float[np.ndarray, "*space s"]:
+        """The probabilities of the structures."""
+        return self.reference[..., 1:] if self.channels is None else by_blocks(coding.structure_probs, self.channels)
+
 
 def on_image(
     shared: CaseModel,
@@ -43,14 +47,15 @@ def on_image(
     said = _say(coding, scene)
     maps = joined.maps
     if grid is None:
-        labels = joined.labels(coding)
+        classes = joined.classes(coding)
     else:
         maps = from_grid(maps, grid, lambda values: values, outside=0.0)
-        labels = zeros((len(joined.evidence) * joined.members, *grid.geometry.size), label_type(coding.labels))
+        classes = zeros((len(joined.evidence) * joined.members, *grid.geometry.size), label_type(coding.classes))
         for model, evidence in enumerate(joined.models()):
-            to_image(evidence, grid, lambda values: coding.segment_classes(softmax(values, -1)), labels[model], outside=0)
+            to_image(evidence, grid, lambda values: coding.classify_classes(softmax(values, -1)), classes[model], outside=0)
         fragility = {name: _nearest(values, grid, outside=np.nan) for name, values in fragility.items()}
         regions = [_nearest(values, grid, outside=-1, dtype=np.int32) for values in regions]
+    written = classes if coding.order is None else by_blocks(coding.labels_of, classes, label_type(coding.labels))
     return Quantified(
         reference=said.reference,
         segmentation=said.segmentation,
@@ -58,14 +63,15 @@ def on_image(
         aleatoric=maps[..., 1],
         epistemic=maps[..., 2],
         softmax=said.softmax,
-        adversarial=labels,
+        adversarial=written,
         adversarial_names=tuple(n if plain else f"{n}, fold {fold.name}" for fold in shared.folds for n in names),
         audit=tuple(joined.audit),
         **_losses(shared, joined, config=config),
         fragility=fragility,
         regions=np.stack(regions) if regions else None,
         channels=said.channels,
-        volumes=None if grid is None else _volumes(joined, grid, said.reference, levels=len(regions)),
+        adversarial_classes=None if said.channels is None else classes,
+        volumes=None if grid is None else _volumes(joined, grid, said.structures(coding), levels=len(regions)),
         patches=None if scene.alone else len(scene.patches.starts),
     )
 
@@ -77,6 +83,12 @@ def _nearest(values: np.ndarray, grid: Grid, **how: Any) -> np.ndarray:
 
 def _say(coding: Coding, scene: Scene) -> _Said:
     grid, logits = scene.grid, scene.logits
+    if (grid is None or logits is None) and coding.channel_regions is not None:
+        probs = np.asarray(scene.probs)
+        channels = by_blocks(coding.class_to_channel_probs, probs)
+        reference = by_blocks(coding.label_probs, channels)
+        segmentation = by_blocks(lambda p: coding.labels_of(coding.classify_channels(p)), channels, np.int32)
+        return _Said(reference, segmentation, by_blocks(_entropy_of, probs), channels)
     if grid is None or logits is None:
         if scene.alone:
             return _Said(np.asarray(scene.probs), np.asarray(scene.labels, np.int32), np.asarray(_entropy(scene.probs)))
@@ -97,6 +109,10 @@ def _say(coding: Coding, scene: Scene) -> _Said:
 _entropy = jax.jit(entropy)
 
 
+def _entropy_of(probs: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space"]:
+    return np.asarray(_entropy(probs))
+
+
 def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, np.ndarray]:
     """The recorded losses `[m s]` of the one search of a whole image, or of patches `[searches m s]`, by patch and fold."""
     records = {name: [means[name] for means in joined.losses] for name in LOSSES} | {"feasible": joined.feasible}
@@ -109,10 +125,10 @@ def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, n
     return {name: empty.astype(bool) if name == "feasible" else empty for name in records}
 
 
-def _volumes(joined: Joined, grid: Grid, reference: Float[np.ndarray, "*space labels"], *, levels: int) -> SampledVolumes:
-    """The volumes under the samples; each of the `levels` of a pyramid moves the whole volume once."""
-    voxel = math.prod(grid.native_spacing if grid.geometry.rank == 3 else grid.geometry.spacing) / 1000
-    sums = [reference[rows].reshape(-1, reference.shape[-1]).sum(0, dtype=np.float64) for rows in row_blocks(reference.shape)]
+def _volumes(joined: Joined, grid: Grid, probs: Float[np.ndarray, "*space s"], *, levels: int) -> SampledVolumes:
+    """The volumes of structures under the samples; each of the `levels` of a pyramid moves the whole volume once."""
+    voxel = math.prod(grid.geometry.voxel_sides) / 1000
+    sums = [probs[rows].reshape(-1, probs.shape[-1]).sum(0, dtype=np.float64) for rows in row_blocks(probs.shape)]
     expected = np.sum(sums, 0) * voxel
     if joined.moved is None:  # nothing was asked
         return SampledVolumes(expected[None], np.ones(1))
@@ -133,6 +149,9 @@ def join_slices(slices: Sequence[Quantified]) -> Quantified:
     joined |= {name: collect([getattr(s, name) for s in slices]) for name in (*LOSSES, "feasible")}
     fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
     regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)  # type: ignore[misc]  # all or none
+    if slices[0].channels is not None:
+        joined["channels"] = np.stack([s.channels for s in slices], 2)  # type: ignore[misc]
+        joined["adversarial_classes"] = np.stack([s.adversarial_classes for s in slices], 3)  # type: ignore[misc]
     return slices[0]._replace(
         **joined,
         fragility=fragility,

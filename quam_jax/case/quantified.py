@@ -6,17 +6,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ..data.large import by_blocks, label_type
+from ..models.coding import Coding
 from .audit import MemberAudit, models_held
 
 
 class SampledVolumes(NamedTuple):
-    """The volumes of a case under the recorded samples, of every label, with weights that sum to 1 (see samples.py).
+    """The volumes of a case under the recorded samples, of every structure, with weights that sum to 1 (see samples.py).
 
     The last sample is the given network.
     """
 
-    ml: Float[np.ndarray, "n labels"]
+    ml: Float[np.ndarray, "n structures"]
     weights: Float[np.ndarray, " n"]
+
+
+class InClasses(NamedTuple):
+    """Segmentation and adversarial models in classes of the search, with the probabilities of the classes and of structures."""
+
+    segmentation: Int[np.ndarray, "*space"]
+    adversarial: Int[np.ndarray, " n *space"]
+    probs: Float[np.ndarray, "*space c"]
+    structures: Float[np.ndarray, "*space s"]
 
 
 class Quantified(NamedTuple):
@@ -27,7 +38,8 @@ class Quantified(NamedTuple):
 
     `fragility` and `regions` are those of pixel and region targets (`regions` are numbered from 0, -1 outside). Where an image
     was cut there is the number of `patches`; of a model with a plan there are the `volumes` under its samples, and of one whose
-    channels are independent regions their probabilities, `channels`. Large arrays lie in temporary files (memory maps).
+    channels are independent regions their probabilities, `channels`, and the `adversarial_classes` (see models/coding.py) that
+    the label maps were written from. Large arrays lie in temporary files (memory maps).
     """
 
     reference: Float[np.ndarray, "*space c"]
@@ -47,6 +59,7 @@ class Quantified(NamedTuple):
     fragility: dict[str, np.ndarray] = {}
     regions: Int[np.ndarray, "..."] | None = None
     channels: Float[np.ndarray, "*space k"] | None = None
+    adversarial_classes: Int[np.ndarray, " n *space"] | None = None
     volumes: SampledVolumes | None = None
     patches: int | None = None
 
@@ -54,6 +67,18 @@ class Quantified(NamedTuple):
     def maps(self) -> dict[str, np.ndarray]:
         """The uncertainty maps by name, the entropy of the given network's prediction among them."""
         return {"total": self.total, "aleatoric": self.aleatoric, "epistemic": self.epistemic, "softmax": self.softmax}
+
+    def in_classes(self, coding: Coding) -> InClasses:
+        """The result in classes of the search (see models/coding.py): as evaluation and volumes take it."""
+        if self.channels is None or self.adversarial_classes is None:
+            return InClasses(self.segmentation, self.adversarial, self.reference, self.reference[..., 1:])
+        kind = label_type(coding.classes)
+        return InClasses(
+            by_blocks(lambda p: coding.counted(coding.classify_channels(p)), self.channels, kind),
+            by_blocks(coding.counted, self.adversarial_classes, kind),
+            by_blocks(lambda p: coding.counted_probs(coding.class_probs(p)), self.channels),
+            by_blocks(coding.structure_probs, self.channels),
+        )
 
     @property
     def searched_patches(self) -> int:

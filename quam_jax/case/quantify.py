@@ -215,7 +215,7 @@ def _look(shared: CaseModel, view: _View, *, config: Config) -> Scene:
     values, grid = to_grid(np.asarray(view.image), view.geometry, plan)
     patches = lay_patches(grid.shape, plan.patch)
     logits = predict_logits(models, values, patches, mirror_axes=plan.mirror_axes, precision=precision)
-    classes = by_blocks(lambda z: coding.class_of_label[coding.segment(z)], logits, label_type(coding.classes))
+    classes = by_blocks(lambda z: coding.counted(coding.classify(z)), logits, label_type(coding.classes))
     probs = by_blocks(lambda z: coding.class_probs(coding.channel_probs(z)), logits)
     return Scene(values, patches, view.key, classes, probs, grid=grid, logits=logits)
 

@@ -33,13 +33,13 @@ BLOCK = 2**22  # probabilities that are decomposed at a time
 
 
 class Moved(NamedTuple):
-    """How the samples of one search, or of several alike, move the volumes of labels; samples of all folds in order.
+    """How the samples of one search, or of several alike, move the volumes of structures; samples of all folds in order.
 
     `change` is in voxels of the grid, 0 where a sample may not count; `weights` are sums over the `searches`, the given network's
     last.
     """
 
-    change: Float[np.ndarray, "n labels"]
+    change: Float[np.ndarray, "n structures"]
     weights: Float[np.ndarray, " n+1"]
     searches: int
 

@@ -17,6 +17,7 @@ from ..core.types import FitData
 from ..data.plans import Plan
 from ..models.coding import Coding
 from ..models.model import SegmentationModel
+from ..models.outputs import coding_of
 from ..models.predict import fit_data
 from ..models.prepare import prepare
 from .crops import Pair, WholeFit
@@ -35,13 +36,11 @@ class CaseModel(NamedTuple):
     """The model as every case sees it; without a `plan` images are taken whole.
 
     Where the fit data are crops there are the whole images behind them, on which kept models are measured.
-    `coding` says what the channels of the given network mean as labels and as classes of the search, `names` is a name for every
-    label.
+    `coding` says what the channels of the given network mean as labels and as classes of the search.
     """
 
     folds: tuple[Fold, ...]
     coding: Coding
-    names: tuple[str, ...]
     plan: Plan | None = None
     whole_fit: WholeFit | None = None
 
@@ -53,16 +52,13 @@ class CaseModel(NamedTuple):
 def whole_image_model(
     model: SegmentationModel, fit: FitData, search: SearchConfig, *, whole: Sequence[Callable[[], list[Pair]]] = ()
 ) -> CaseModel:
-    """A plain model with its fit data (see predict.fit_data), ready for whole images; ValueError as `models.prepare`.
+    """A plain model with its fit data (see predict.fit_data), whose labels are classes of its logits, ready for whole images.
 
-    `whole` reads the images again of which the fit data are crops.
+    `whole` reads the images again of which the fit data are crops. ValueError as `models.prepare`.
     """
-    names = tuple(str(name) for name in model.manifest.get("class_names") or ())
-    if len(names) != model.network.classes:
-        names = tuple(f"class {label}" for label in range(model.network.classes))
     prepared = prepare(model, fit, search)
     whole_fit = WholeFit.of(whole, prepared) if whole else None
-    return CaseModel((Fold("0", model, model, prepared),), Coding(model.network.classes), names, whole_fit=whole_fit)
+    return CaseModel((Fold("0", model, model, prepared),), coding_of(model), whole_fit=whole_fit)
 
 
 def planned_model(
@@ -83,18 +79,9 @@ def planned_model(
         searched = coding.searchable(model)
         name = str(model.manifest["nnunet"].get("fold", index))
         folds.append(Fold(name, model, searched, prepare(searched, fit_data(searched, images, labels), search)))
-    return CaseModel(tuple(folds), coding, _label_names(models[0], coding), plan)
+    return CaseModel(tuple(folds), coding, plan)
 
 
 def has_plan(model: SegmentationModel) -> bool:
     """Whether a model comes with an nnU-Net plan, which says how images are prepared and cut into patches."""
     return "nnunet" in model.manifest
-
-
-def _label_names(model: SegmentationModel, coding: Coding) -> tuple[str, ...]:
-    """A name for every label; of a model of channel regions that of the region that writes it."""
-    names = [str(name) for name in model.manifest["nnunet"]["class_names"]]
-    if coding.order is None:
-        return tuple(names)
-    written = dict(zip(coding.order, names, strict=True))
-    return tuple(written.get(label, "background" if label == 0 else f"label {label}") for label in range(coding.labels))

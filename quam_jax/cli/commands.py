@@ -86,6 +86,11 @@ def main() -> None:
             traceback.print_exc()
         _say(str(error))
         code = 2
+    except Exception as error:  # nobody foresaw it: still one line, and how to see more
+        if verbose:
+            traceback.print_exc()
+        _say(f"{type(error).__name__}: {error}; nobody foresaw this: quam-jax -v shows where, please report it with the command")
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from .common import PATH, progress_bar, say
+from .mask_options import mask_options
 
 _SHOWN = ("pcc", "r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "auroc_image", "aurc_image")
 
@@ -15,21 +16,29 @@ _SHOWN = ("pcc", "r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "
     "entropy=other_tool/ --masks raters/ --out scores/"
 )
 @click.argument("run", required=False, type=PATH)
-@click.option("--map", "maps", multiple=True, help="NAME=FOLDER of map files CASE.nii.gz or CASE.npz, instead of a run folder.")
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    help="NAME=FOLDER of map files CASE.npz or CASE.ext (NIfTI and other images), instead of a run folder.",
+)
 @click.option("--segmentation", type=PATH, help="With --map: folder of label maps CASE.ext; without it no error is counted.")
 @click.option("--masks", type=PATH, help="Masks of the raters, CASE.ext or CASE_RATER.ext; default: those of the run.")
 @click.option("--classes", default=2, show_default=True, help="With --map: classes of the masks, the background among them.")
 @click.option("--band", default=3.0, show_default=True, help="Width of the boundary band, in mm where images have a spacing.")
 @click.option("--tolerance", default=1.0, show_default=True, help="Tolerance of the surface Dice, in the same unit.")
 @click.option("--out", type=PATH, help="Folder for evaluation.csv and evaluation.json.")
+@mask_options
 @click.pass_context
 def evaluate(context: click.Context, **options: Any) -> int:
     """Hold uncertainty maps against several raters: agreement, calibration, failure detection, overlap, surfaces."""
     from ..results.evaluate_files import EvaluateRequest, evaluate_files
 
     with progress_bar("cases", quiet=context.obj["quiet"], listen=False) as update:
-        rows, failed, summary = evaluate_files(EvaluateRequest(**options), progress=update)
+        rows, failed, summary, notes = evaluate_files(EvaluateRequest(**options), progress=update)
     click.echo(_table(summary))
+    for note in notes:
+        say(context, f"note: {note}")
     for note in dict.fromkeys(row["note"] for row in rows if "note" in row):
         say(context, f"{sum(row.get('note') == note for row in rows)} of {len(rows)} cases: {note}")
     for name, reason in failed.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import PATH, names_of, progress_bars, say, start_jax
+from .mask_options import mask_options
 
 if TYPE_CHECKING:
     from ..studies.request import StudyRequest
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def study_options(command: Any) -> Any:
     """Options that `benchmark methods` and `tune` share: the networks and the parts of the data."""
+    command = mask_options(command)
     for option in reversed(
         [
             click.option(
@@ -124,6 +126,8 @@ def methods(
     with progress_bars(quiet=context.obj["quiet"], words=words) as update:
         result = benchmark_methods(request, progress=update)
     click.echo(result.text)
+    for note in result.notes:
+        say(context, f"note: {note}")
     for where, reason in list(result.failed.items())[:10]:
         say(context, f"failed: {where}: {reason}")
     return 1 if result.failed else 0

@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 @click.option("--arch", help="Architecture, where the names in the file do not tell.")
 @click.option("--arguments", help="JSON of constructor arguments that the shapes cannot tell, e.g. dropout rates.")
 @click.option("--preprocessing", help='JSON, e.g. {"normalise": "fixed", "scale": 255, "mean": [0.5], "std": [0.5]}.')
-@click.option("--class-names", help="Names of the classes, separated by commas.")
+@click.option("--class-names", help="Names of the classes, or of independent channels, separated by commas.")
+@click.option(
+    "--outputs",
+    type=click.Choice(["softmax", "sigmoid"]),
+    help="What output channels mean: classes of which a pixel has one (softmax), or independent yes or no each (sigmoid, "
+    "multi-label); default: softmax, for one channel sigmoid, or what the end of a graph says.",
+)
+@click.option(
+    "--channel-labels",
+    "regions",
+    help="JSON of the mask labels that each independent channel stands for, in order, e.g. "
+    '{"TC": [1, 3], "WT": [1, 2, 3], "ET": 3}; '
+    "default: channel k is label k + 1, or label k where the first name is background.",
+)
+@click.option("--output", help="Which of several values that a graph returns are the logits: its name, or its number from 0.")
+@click.option("--part", help="Which of several networks in a weight file: a key (ema), or what its names begin with (teacher).")
 @click.option("--fold", help="Fold of an nnU-Net folder.")
 @click.option("--configuration", help="Configuration of an nnU-Net folder, e.g. 3d_fullres.")
 @click.option("--verify", type=PATH, help="NPZ with `input` and `logits` [b c *space] of the original network.")
@@ -32,6 +47,7 @@ def convert(
     arguments: str | None,
     preprocessing: str | None,
     class_names: str | None,
+    regions: str | None,
     **options: Any,
 ) -> int:
     """Turn a PyTorch checkpoint, an exported graph (.pt2) or an nnU-Net folder into a model folder."""
@@ -43,6 +59,7 @@ def convert(
         out,
         arguments=parse_json("--arguments", arguments) or {},
         preprocessing=parse_json("--preprocessing", preprocessing),
+        regions=parse_json("--channel-labels", regions),
         class_names=None if class_names is None else tuple(name.strip() for name in class_names.split(",")),
         **options,
     )
@@ -57,12 +74,16 @@ def print_converted(context: click.Context, request: "ConvertRequest", result: "
         say(
             context,
             f"parity with {result.reference}: {result.parity['verdict']}, largest difference {result.parity['max_abs']:.3g} "
-            f"({result.parity['relative']:.3g} of the logit range)",
+            f"({result.parity['relative']:.3g} of the {result.parity['compared'].replace('ies', 'y').rstrip('s')} range)",
         )
-    network = result.model.network
+    network, outputs = result.model.network, result.model.manifest.get("outputs", {})
+    taken = request.outputs is None and outputs == {"meaning": "softmax"}
+    for note in result.notes:
+        say(context, f"note: {note}")
     say(
         context,
-        f"{request.source.name}: {network.architecture}, {network.in_channels} channels in, {network.classes} classes, "
+        f"{request.source.name}: {network.architecture}, {network.in_channels} channels in, {network.classes} classes"
+        f"{' (a softmax; independent channels: --outputs sigmoid)' if taken else ''}, "
         f"{result.model.parameter_count:,} weights, every name and shape used -> {request.out}",
     )
 

@@ -9,6 +9,7 @@ import click
 
 from ..config import Config
 from .common import PATH, config_options, figures_file, progress_bar, start_jax
+from .mask_options import mask_options
 
 
 @click.command(
@@ -27,6 +28,7 @@ from .common import PATH, config_options, figures_file, progress_bar, start_jax
 @click.option("--price", type=float, help="Price of a device hour, in any currency.")
 @click.option("--probe-cases", type=click.IntRange(1), default=4, show_default=True, help="Cases that are measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@mask_options
 @config_options(without=("devices",))  # those of the run, not of the probe
 @click.pass_context
 def plan(

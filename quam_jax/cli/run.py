@@ -10,6 +10,7 @@ import click
 
 from ..config import Config
 from .common import PATH, config_options, figures_file, progress_bar, say, start_jax
+from .mask_options import mask_options
 
 
 @click.command(
@@ -43,6 +44,7 @@ from .common import PATH, config_options, figures_file, progress_bar, say, start
     show_default=True,
     help="Seconds without a sign of life after which another process's case is taken over.",
 )
+@mask_options
 @config_options
 @click.pass_context
 def run(
@@ -134,4 +136,9 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
         click.echo(f"{len(result.rows) - len(result.failed)} cases done; no rater masks, so nothing to score against")
     if result.report.exists():
         click.echo(f"\nreport: {result.report}")
+    counts = [f"{len(result.rows) - len(result.failed)} cases done"]
+    counts += [f"{len(result.failed)} failed"] if result.failed else []
+    counts += [f"{len(result.unused)} {'file' if len(result.unused) == 1 else 'files'} not used"] if result.unused else []
+    if len(counts) > 1:
+        click.echo(", ".join(counts))
     return 1 if result.failed else 0

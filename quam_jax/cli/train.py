@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from ..data.mask_settings import MaskSettings
 from ..training.request import LossName, TrainRequest
 from ..training.settings import TrainConfig
 from .common import PATH, option_of, parse_json, progress_bar, say, start_jax
+from .mask_options import mask_options
 
 
 def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,6 +51,7 @@ def train_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "prob_unet), on one rater's mask at a time. For the rows of these names in benchmark methods.",
 )
 @train_options
+@mask_options
 @click.pass_context
 def train(
     context: click.Context,
@@ -60,13 +63,18 @@ def train(
     classes: int,
     loss: LossName,
     config: TrainConfig,
+    mask_settings: MaskSettings,
 ) -> None:
     """Train a small network on images with masks; the same command goes on after an interruption."""
     start_jax()
     from ..training.files import train_from_files
 
-    request = TrainRequest(images, masks, out, arch, parse_json("--arguments", arguments) or {}, classes, loss, config)
+    request = TrainRequest(
+        images, masks, out, arch, parse_json("--arguments", arguments) or {}, classes, loss, config, mask_settings
+    )
     with progress_bar("steps", quiet=context.obj["quiet"]) as update:
         result = train_from_files(request, progress=lambda step, value: update(f"loss {value:.4f}", step, config.steps))
+    for note in result.notes:
+        say(context, f"note: {note}")
     architecture = result.model.network.architecture
     say(context, f"{architecture} trained on {result.examples} images for {config.steps} steps -> {out}")

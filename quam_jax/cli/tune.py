@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import PATH, progress_bar, start_jax
+from .common import PATH, progress_bar, say, start_jax
 from .methods import study_options, study_request
 
 KINDS: dict[str, Callable[[str], Any]] = {"radius": int, "learning_rate": float, "slack": float, "steps": int, "weighting": str}
@@ -38,6 +38,8 @@ def tune(context: click.Context, out: Path, **options: Any) -> None:
     grid = {name: parse_values(name, text) for name, text in given.items() if text}
     with progress_bar("tuning", quiet=context.obj["quiet"], words="settings on cases to score") as update:
         result = tune_study(TuneRequest(study_request(**options), out, grid), progress=update)
+    for note in result.notes:
+        say(context, f"note: {note}")
     for name, row in result.chosen.items():
         shown = f"{options['score']} {row['score']:.4f} (untuned {result.curves[name][0]['score']:.4f})"
         click.echo(f"{name}: {json.dumps(row['settings'])}  {shown}")

@@ -7,11 +7,12 @@ The layouts of particular data sets are in layouts.py.
 import glob
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .files import IMAGE_SUFFIXES, image_stem, image_suffix, natural_key
+from .files import IMAGE_SUFFIXES, SEGMENT_SUFFIX, companions, image_stem, image_suffix, natural_key
+from .masks import MaskCoding
 
 ONLY_RATER = "rater"  # the rater's name where the mask's file name gives none
 _RESERVED = ("run", "summary")  # a run writes run.json and summary.json beside CASE.json
@@ -23,13 +24,14 @@ class Case(NamedTuple):
     """An image to work on and the masks its raters drew.
 
     `raters` maps a rater's name to the mask file and may be empty; `channels` lists further files of the same
-    image, one a channel, for data sets that store them apart.
+    image, one a channel, for data sets that store them apart. `coding` is what the masks' values mean, None where nobody looked.
     """
 
     name: str
     image: Path
     raters: dict[str, Path]
     channels: tuple[Path, ...] = ()
+    coding: MaskCoding | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -55,8 +57,8 @@ def find_cases(images: Path | str, masks: Path | str | None = None, *, channel_f
         return cases
     found = _mask_files(masks, images, files)
     if len(cases) == 1 and _is_file(images) and _is_file(masks):
-        name, image, _, channels = cases[0]
-        rater = _split(image_stem(found[0]), {name})
+        name, image, _, channels, _ = cases[0]
+        rater = split_stem(image_stem(found[0]), {name})
         return [Case(name, image, {rater[1] if rater else ONLY_RATER: found[0]}, channels)]
     raters = match_masks(found, [case.name for case in cases])
     if not any(raters.values()):
@@ -101,7 +103,8 @@ def check_cases(cases: Iterable[Case]) -> list[Case]:
 def list_images(source: Path | str, *, what: str) -> list[Path]:
     """Files with an image suffix in a folder, matching a glob, or the one file named, in natural order.
 
-    Hidden files and folders are passed over. ValueError, naming `source`, where there is none.
+    Hidden files and folders are passed over, a .hdr/.img pair counts once, and among images are no segmentations of 3D Slicer.
+    ValueError, naming `source`, where there is none.
     """
     path = Path(source)
     if path.is_dir():
@@ -112,6 +115,8 @@ def list_images(source: Path | str, *, what: str) -> list[Path]:
         lack = f"{path}: holds no {what}; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
         if candidates:
             lack += f", got {len(candidates)} other files such as {candidates[0].name}"
+            if any(child.suffix.lower() in (".dcm", ".ima") for child in candidates):
+                lack += "; `quam-jax dicom import` makes NIfTI files of DICOM series"
     elif path.is_file():
         candidates = [path]
         lack = f"{path}: expected a file ending in {', '.join(IMAGE_SUFFIXES)}"
@@ -122,6 +127,9 @@ def list_images(source: Path | str, *, what: str) -> list[Path]:
     else:
         raise ValueError(f"{path}: no such file or folder ({what})")
     chosen = [file for file in candidates if image_suffix(file)]
+    if len(chosen) > 1:
+        halves = {file for file in chosen if image_suffix(file) == ".hdr" and companions(file)}
+        chosen = [file for file in chosen if file not in halves and (what == "masks" or image_suffix(file) != SEGMENT_SUFFIX)]
     if not chosen:
         raise ValueError(lack)
     return chosen
@@ -146,7 +154,7 @@ def match_masks(masks: Iterable[Path], names: Iterable[str]) -> dict[str, dict[s
     raters: dict[str, dict[str, Path]] = {name: {} for name in names}
     known = set(raters)
     for mask in masks:
-        parts = _split(image_stem(mask), known)
+        parts = split_stem(image_stem(mask), known)
         if parts is None:
             continue
         name, rater = parts
@@ -156,8 +164,8 @@ def match_masks(masks: Iterable[Path], names: Iterable[str]) -> dict[str, dict[s
     return raters
 
 
-def _split(stem: str, names: set[str]) -> tuple[str, str] | None:
-    """The longest case name a mask's stem begins with, and the rater; None if there is none."""
+def split_stem(stem: str, names: Collection[str]) -> tuple[str, str] | None:
+    """The longest case name that a mask's stem begins with, and the rater; None if there is none."""
     if stem in names:
         return stem, ONLY_RATER
     cut = len(stem)

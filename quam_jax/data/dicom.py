@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 
 from .files import one_line, read_bytes
 from .geometry import Geometry
@@ -174,9 +174,9 @@ def _values(image: _Slice) -> Float[np.ndarray, "rows columns"]:
 
 
 def write_segmentation(
-    path: Path, labels: Int[np.ndarray, "i j k"], series: Series, *, names: Sequence[str], version: str
+    path: Path, labels: Shaped[np.ndarray, "i j k *s"], series: Series, *, names: Sequence[str], version: str
 ) -> Path:
-    """Labels as a DICOM Segmentation with one binary segment a name; label k is segment k."""
+    """Labels as a DICOM Segmentation with one binary segment a name; label k is segment k, or mask k - 1 of a last axis."""
     hd = _need("highdicom", path)
     codes = _need("pydicom.sr.codedict", path).codes
     algorithm = hd.AlgorithmIdentificationSequence(name=MANUFACTURER, version=version, family=codes.DCM.ArtificialIntelligence)
@@ -249,7 +249,7 @@ def _identity(hd: Any, series: Series, number: int, version: str) -> dict[str, A
 
 def _frames(values: np.ndarray) -> np.ndarray:
     """From column, row, slice to the order of DICOM."""
-    return np.ascontiguousarray(values.transpose(2, 1, 0))
+    return np.ascontiguousarray(values.transpose(2, 1, 0, *range(3, values.ndim)))
 
 
 def _need(module: str, where: Path) -> Any:

@@ -6,15 +6,39 @@ import secrets
 from pathlib import Path
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
-ITK_SUFFIXES = (".mha", ".nrrd")
-IMAGE_SUFFIXES = NIFTI_SUFFIXES + RASTER_SUFFIXES + ITK_SUFFIXES
+PAIR_SUFFIXES = (".img", ".hdr")
+MGH_SUFFIXES = (".mgz", ".mgh")
+RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".webp", ".jp2")
+SEGMENT_SUFFIX = ".seg.nrrd"  # what 3D Slicer calls a segmentation
+ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", SEGMENT_SUFFIX)
+IMAGE_SUFFIXES = NIFTI_SUFFIXES + RASTER_SUFFIXES + ITK_SUFFIXES + PAIR_SUFFIXES + MGH_SUFFIXES
+_LONGEST_FIRST = sorted(IMAGE_SUFFIXES, key=len, reverse=True)
+_DATA_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
+_HEADER = 2**16  # bytes in which a header names its data file
 
 
 def image_suffix(path: Path) -> str:
     """The image suffix of a file name in lower case, `.nii.gz` counted as one; "" if it is not an image."""
     name = path.name.lower()
-    return next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
+    return next((s for s in _LONGEST_FIRST if name.endswith(s)), "")
+
+
+def companions(path: Path) -> list[Path]:
+    """The other files that belong to an image file: the half of a .hdr/.img pair, the data of a .mhd or .nhdr header."""
+    suffix = image_suffix(path)
+    if suffix in PAIR_SUFFIXES:
+        other = {".img": ".hdr", ".hdr": ".img"}[suffix]
+        names = [path.name[: -len(suffix)] + ending for ending in (other, other.upper())]
+        return [file for file in (path.with_name(name) for name in names) if file.is_file()][:1]
+    if suffix not in (".mhd", ".nhdr"):
+        return []
+    try:
+        with path.open("rb") as handle:
+            named = _DATA_FILE.search(handle.read(_HEADER))
+    except OSError:
+        return []
+    name = named[1].decode("utf-8", "replace") if named else "LOCAL"
+    return [path.parent / name] if "\0" not in name and (path.parent / name).is_file() else []
 
 
 def image_stem(path: Path) -> str:

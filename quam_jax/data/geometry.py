@@ -9,6 +9,8 @@ from jaxtyping import Float
 if TYPE_CHECKING:  # nibabel takes its time to import, and arrays without a file need none of it
     from nibabel.nifti1 import Nifti1Header
 
+MILLIMETRES = {1: 1e3, 3: 1e-3}  # NIfTI unit codes for metre and micron; all else is taken as millimetre
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -46,30 +48,13 @@ class Geometry:
         codes = aff2axcodes(self.affine) if self.kind == "nifti" else ()
         return "".join(map(str, codes)) if codes and None not in codes else None
 
+    @property
+    def thickness(self) -> float | None:
+        """How thick a single slice of a volume is, in millimetres, as its file says; None of anything else."""
+        one_slice = self.kind == "nifti" and self.rank == 2 and len(self.shape) > 2
+        return float(np.linalg.norm(self.affine[:3, 2])) if one_slice else None
 
-AFFINE_TOLERANCE = 1e-3  # of every entry: millimetres a voxel, and millimetres of the origin
-
-
-def require_same_grid(mask: Geometry, image: Geometry, *, where: str) -> None:
-    """ValueError, naming `where`, unless a mask lies on the grid of its image.
-
-    Kinds and sizes must be equal and, for NIfTI, the affines to 1e-3 in every entry that concerns an axis in
-    use (of a 2-D file the third column is arbitrary).
-    """
-    if mask.kind != image.kind:
-        raise ValueError(
-            f"{where}: a {mask.kind} mask for a {image.kind} image: their axes are in a different order, give both in one format"
-        )
-    if mask.size != image.size:
-        raise ValueError(f"{where}: the mask has size {_times(mask.size)}, its image {_times(image.size)}; expected equal")
-    columns = [*range(image.rank), 3]
-    gap = float(np.abs(mask.affine[:3, columns] - image.affine[:3, columns]).max())
-    if not gap <= AFFINE_TOLERANCE:
-        raise ValueError(
-            f"{where}: the mask's affine is not that of its image (largest difference {gap:.4g}, "
-            f"{AFFINE_TOLERANCE:g} allowed); resample one onto the other"
-        )
-
-
-def _times(size: tuple[int, ...]) -> str:
-    return " x ".join(map(str, size))
+    @property
+    def voxel_sides(self) -> tuple[float, ...]:
+        """`spacing`, with the thickness of a single slice of a volume."""
+        return self.spacing if self.thickness is None else (*self.spacing, self.thickness)

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from .colours import label_colours, sequential_colours
+from .decoding import decode
 from .files import one_line, read_bytes, write_atomic
 from .geometry import Geometry
 from .large import release, row_blocks
-from .nifti import decode_nifti, encode_nifti
+from .nifti import encode_nifti
 from .rasters import encode_png
 
 Kind = Literal["label", "probability", "uncertainty"]
@@ -77,19 +78,26 @@ def write_map(
 
 def read_map(stem: str | Path) -> Num[np.ndarray, "..."]:
     """Read back the numbers that write_map stored under `stem`: [*space] or [*space c], NaN allowed."""
-    stem = Path(stem)
-    packed, plain = _beside(stem, ".nii.gz"), _beside(stem, ".npz")
-    if packed.exists():
-        raw = read_bytes(packed, limit=8 * _READ_LIMIT)
-        values, _ = decode_nifti(raw, packed, suffix=".nii.gz", limit=_READ_LIMIT)
-        return np.ascontiguousarray(values[..., 0] if values.shape[-1] == 1 else values)
-    raw = read_bytes(plain, limit=8 * _READ_LIMIT)
+    packed = _beside(Path(stem), ".nii.gz")
+    return read_map_file(packed if packed.exists() else _beside(Path(stem), ".npz"))[0]
+
+
+def read_map_file(path: Path) -> tuple[Num[np.ndarray, "..."], Geometry | None]:
+    """The numbers of a map file, an image of any kind or an .npz, and their grid; an .npz has none."""
+    if path.suffix != ".npz":
+        stored = decode(path, limit=_READ_LIMIT)
+        values = stored.values[..., 0] if stored.values.shape[-1] == 1 else stored.values
+        return np.ascontiguousarray(values), stored.geometry
+    raw = read_bytes(path, limit=8 * _READ_LIMIT)
     try:
         _require_size(raw, "data.npy")
-        with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
-            return stored["data"]
+        with np.load(io.BytesIO(raw), allow_pickle=False) as stored_arrays:
+            values = stored_arrays["data"]
     except Exception as error:
-        raise ValueError(f"{plain}: not a readable map: {one_line(error)}") from error
+        raise ValueError(f"{path}: not a readable map: {one_line(error)}") from error
+    if values.dtype.kind not in "buif" or values.ndim not in (2, 3, 4):
+        raise ValueError(f"{path}: expected numbers with 2 to 4 axes in `data`, got {values.dtype} of shape {values.shape}")
+    return values, None
 
 
 def _require_size(raw: bytes, name: str) -> None:

@@ -5,6 +5,7 @@ file is read once, a compressed bomb is refused before it is inflated, and the s
 """
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from .files import one_line
-from .geometry import Geometry
+from .geometry import MILLIMETRES, Geometry
 
-_MILLIMETRES = {1: 1e3, 3: 1e-3}  # NIfTI unit codes for metre and micron; all else is taken as millimetre
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -32,24 +32,48 @@ def decode_nifti(raw: bytes, path: Path, *, suffix: str, limit: int) -> tuple[Nu
         state = "not gzip-compressed" if packed else "gzip-compressed"
         raise ValueError(f"{path}: the name ends in {suffix} but the content is {state}")
     try:
-        header = _parse_header(_inflate(raw[:65536], 1024, whole=False) if packed else raw[:1024])
-        dtype, stored, space, shape = _layout(header)
-        count = int(np.prod(stored, dtype=object))
-        if count * (len(dtype.names or ()) or 1) > limit:
-            raise ValueError(f"{count:,} values ({stored}) are more than the {limit:,} allowed")
-        offset = _offset(header)
-        end = offset + count * dtype.itemsize
-        content = _inflate(raw, end, whole=True) if packed else raw
-        if len(content) < end:
-            raise ValueError(f"truncated: {len(content):,} of {end:,} bytes")
-        values = np.frombuffer(content, dtype, count, offset).reshape(stored, order="F")
-        affine, spacing = _grid(header, len(space))
-        values = _split_colours(values) if dtype.names else values
-        values = _scale(values, header).reshape(*space, -1, order="F")
+        header = _parse_header(inflate(raw[:65536], 1024, whole=False) if packed else raw[:1024], b"n+1", b"n+2")
+        return _decode(raw, header, packed=packed, least=int(header["sizeof_hdr"]) + 4, suffix=suffix, limit=limit)
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged header trips over is the file's fault
         raise ValueError(f"{path}: not a readable NIfTI file: {one_line(error)}") from error
+
+
+def decode_pair(
+    raw: bytes, others: Mapping[Path, bytes], path: Path, *, suffix: str, limit: int
+) -> tuple[Num[np.ndarray, "*space i"], Geometry]:
+    """The same of a .hdr/.img pair, of which `path` is one half and `others` the other; ValueError where there is none."""
+    if not others:
+        missing = ".hdr" if suffix == ".img" else ".img"
+        raise ValueError(f"{path}: half of a .hdr/.img pair; expected {path.stem}{missing} beside it")
+    (other,) = others.values()
+    head, voxels = (raw, other) if suffix == ".hdr" else (other, raw)
+    try:
+        header = _parse_header(head[:1024], b"ni1", b"ni2")
+        return _decode(voxels, header, packed=False, least=0, suffix=suffix, limit=limit)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable NIfTI pair: {one_line(error)}") from error
+
+
+def _decode(
+    raw: bytes, header: Nifti1Header, *, packed: bool, least: int, suffix: str, limit: int
+) -> tuple[Num[np.ndarray, "*space i"], Geometry]:
+    dtype, stored, space, shape = _layout(header)
+    count = int(np.prod(stored, dtype=object))
+    if count * (len(dtype.names or ()) or 1) > limit:
+        raise ValueError(f"{count:,} values ({stored}) are more than the {limit:,} allowed")
+    offset = _offset(header, least)
+    end = offset + count * dtype.itemsize
+    content = inflate(raw, end, whole=True) if packed else raw
+    if len(content) < end:
+        raise ValueError(f"truncated: {len(content):,} of {end:,} bytes")
+    values = np.frombuffer(content, dtype, count, offset).reshape(stored, order="F")
+    affine, spacing = _grid(header, len(space))
+    values = _split_colours(values) if dtype.names else values
+    values = _scale(values, header).reshape(*space, -1, order="F")
     return values, Geometry("nifti", space, shape, affine, spacing, suffix, str(dtype), header)
 
 
@@ -101,17 +125,18 @@ def encode_nifti(
     return b"".join([*parts, *([] if stream is None else [stream.flush()])])
 
 
-def _parse_header(head: bytes) -> Nifti1Header:
-    for kind, size, single in ((Nifti1Header, 348, b"n+1"), (Nifti2Header, 540, b"n+2")):
+def _parse_header(head: bytes, *magics: bytes) -> Nifti1Header:
+    """The header, which has one of two magics: that of NIfTI-1, that of NIfTI-2."""
+    for kind, size, wanted in ((Nifti1Header, 348, magics[0]), (Nifti2Header, 540, magics[1])):
         for mark in ("<", ">"):
             if len(head) < size or head[:4] != size.to_bytes(4, "little" if mark == "<" else "big"):
                 continue
             header = kind(head[:size], endianness=mark, check=False)
             magic = bytes(header["magic"].item())
-            if magic in (b"ni1", b"ni2"):
+            if magic in (b"ni1", b"ni2") and magic != wanted:
                 raise ValueError("it is half of a .hdr/.img pair; store it as one .nii file")
-            if magic != single:
-                raise ValueError("the header has no NIfTI magic (an ANALYZE file?)")
+            if magic != wanted:
+                raise ValueError("the header has no NIfTI magic (an ANALYZE file, which does not say left from right?)")
             return header
     raise ValueError("the content does not begin with a NIfTI header")
 
@@ -141,9 +166,8 @@ def _layout(header: Nifti1Header) -> tuple[np.dtype, tuple[int, ...], tuple[int,
     return dtype, stored, axes[:2] if axes[2] == 1 else axes[:3], axes[:3]
 
 
-def _offset(header: Nifti1Header) -> int:
+def _offset(header: Nifti1Header, least: int) -> int:
     offset = float(header["vox_offset"])
-    least = int(header["sizeof_hdr"]) + 4
     if not least <= offset < 2**40 or offset != int(offset):
         raise ValueError(f"the header puts the voxels at byte {offset:g}, expected {least} or more")
     return int(offset)
@@ -160,7 +184,7 @@ def _grid(header: Nifti1Header, rank: int) -> tuple[np.ndarray, tuple[float, ...
         affine = np.asarray(trial.get_base_affine(), np.float64)
     else:
         affine = np.asarray(trial.get_best_affine(), np.float64)
-    factor = _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    factor = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
     affine = np.diag([factor, factor, factor, 1.0]) @ affine
     used = affine[:3, [*range(rank), 3]]
     spacing = tuple(float(s) for s in np.sqrt((affine[:3, :rank] ** 2).sum(axis=0)))
@@ -188,7 +212,7 @@ def _scale(values: np.ndarray, header: Nifti1Header) -> np.ndarray:
     return scaled
 
 
-def _inflate(raw: bytes, size: int, *, whole: bool) -> bytes:
+def inflate(raw: bytes, size: int, *, whole: bool) -> bytes:
     """The first `size` bytes of a gzip stream of one or more members; never inflates much more than that.
 
     With `whole` the end of the stream is looked at too, which makes zlib compare the checksum.

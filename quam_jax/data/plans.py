@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy import ndimage
 
-from .files import NIFTI_SUFFIXES
+from .files import one_line
 from .geometry import Geometry
 from .intensities import normalise_channel
 from .large import release, zeros
 from .resampling import Scheme, coarse_axis, resample_image, resample_labels, resample_rows, resampled_shape
+from .spacing import orientation_of, stated_spacing
 
 RESAMPLING = "resample_data_or_seg_to_shape"  # the only resampling that the rules of resampling.py are those of
 FILE_READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO", None)
@@ -30,8 +31,9 @@ SLAB = 2**24  # numbers of a slab on the way back: 64 MiB
 class Plan:
     """The plan of an nnU-Net model; axes are the reader's (z y x) after `transpose`.
 
-    `normalisation` has one entry a channel (`scheme`, `use_mask`, `intensity`). `table[label]` is the network's class of a
-    label, and `regions_order` the labels that regions write in turn, None for a model of exclusive classes.
+    `normalisation` has one entry a channel of the image (`scheme`, `use_mask`, `intensity`). `labels` are those of masks and
+    files, `regions` the labels of every region and `regions_order` what regions write in turn, None for a model of exclusive
+    classes; `names` has one a channel of the network.
     """
 
     patch: tuple[int, ...]
@@ -42,15 +44,24 @@ class Plan:
     logit_orders: tuple[int, int]
     mirror_axes: tuple[int, ...]
     reorient: bool
+    units: bool
     labels: int
     ignore_label: int | None
     regions: tuple[tuple[int, ...], ...] | None
     regions_order: tuple[int, ...] | None
+    names: tuple[str, ...] = ()
 
     @staticmethod
     def of(manifest: Mapping[str, Any], *, where: str) -> "Plan":
         """The plan in a model's manifest; ValueError naming `where` if it asks for something that is not known here."""
-        record = manifest["nnunet"]
+        try:
+            return Plan._of(manifest["nnunet"], where=where)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            lack = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+            raise ValueError(f"{where}: its nnU-Net plan cannot be read: {lack}; convert the model again") from error
+
+    @staticmethod
+    def _of(record: Mapping[str, Any], *, where: str) -> "Plan":
         orders = {}
         for what in ("data", "probabilities"):
             settings = record["resampling"][what]
@@ -83,10 +94,12 @@ class Plan:
             logit_orders=orders["probabilities"],
             mirror_axes=tuple(record.get("mirror_axes", ())),
             reorient=record.get("reader") == "NibabelIOWithReorient",
-            labels=max(known) + 1,
+            units=not str(record.get("reader")).startswith("Nibabel"),
+            labels=max(*known, *(record.get("regions_class_order") or ()), 1) + 1,
             ignore_label=record.get("ignore_label"),
             regions=None if regions is None else tuple(map(tuple, regions)),
             regions_order=None if regions is None else tuple(record["regions_class_order"]),
+            names=tuple(map(str, record.get("class_names") or ())),
         )
 
     @property
@@ -245,13 +258,6 @@ def _slabs(shape: Sequence[int], channels: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, shape[0]))
 
 
-def _orientation(geometry: Geometry) -> np.ndarray:
-    """From the file's axes to the nearest right-anterior-superior ones."""
-    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform  # late, as in geometry.py
-
-    return ornt_transform(io_orientation(geometry.affine), axcodes2ornt("RAS"))
-
-
 def _turn(volume: Num[np.ndarray, "x y z *rest"], orientation: np.ndarray) -> Num[np.ndarray, "..."]:
     from nibabel.orientations import apply_orientation
 
@@ -261,24 +267,21 @@ def _turn(volume: Num[np.ndarray, "x y z *rest"], orientation: np.ndarray) -> Nu
 def _forward(array: Num[np.ndarray, "..."], geometry: Geometry, plan: Plan) -> Num[np.ndarray, "z y x *rest"]:
     """A view of an array of the image with the axes that the plan has, any last axes behind them."""
     volume = array if geometry.rank == 3 else array[:, :, None] if geometry.kind == "nifti" else array.swapaxes(0, 1)[:, :, None]
-    if plan.reorient and geometry.rank == 3:
-        volume = _turn(volume, _orientation(geometry))
+    if plan.reorient and len(geometry.voxel_sides) == 3:
+        volume = _turn(volume, orientation_of(geometry))
     rest = tuple(range(3, volume.ndim))
     return volume.transpose(2, 1, 0, *rest).transpose(*plan.transpose, *rest)
 
 
 def _spacing(geometry: Geometry, plan: Plan) -> tuple[float, ...]:
-    """The spacing of the plan's axes, as the file states it: single precision where the affine only repeats it."""
-    spacing = list(geometry.spacing)
-    if geometry.header is not None and geometry.suffix in NIFTI_SUFFIXES:
-        stated = [float(s) for s in geometry.header["pixdim"][1 : len(spacing) + 1]]
-        spacing = [s if abs(s - own) <= 1e-4 * own else own for s, own in zip(stated, spacing, strict=True)]
+    """The spacing of the plan's axes, as nnU-Net's reader gives it."""
+    spacing = list(stated_spacing(geometry, reorient=plan.reorient, units=plan.units))
     if geometry.kind == "raster":
         spacing = spacing[::-1]
     if len(spacing) == 2:
         spacing = [*spacing, max(spacing) * SLICE_SPACING]
     elif plan.reorient:
-        order = np.argsort(_orientation(geometry)[:, 0])
+        order = np.argsort(orientation_of(geometry)[:, 0])
         spacing = [spacing[int(axis)] for axis in order]
     zyx = spacing[::-1]
     return tuple(zyx[axis] for axis in plan.transpose)

@@ -38,6 +38,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def mapping(record: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The mapping that a record read from a file has under a key, empty for anything else."""
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def write_json(path: Path, value: Any) -> None:
     """Plain values as JSON, in place at once; NaN and infinity become null."""
     write_atomic(path, (json.dumps(plain(value), indent=1, allow_nan=False) + "\n").encode())

@@ -144,8 +144,12 @@ def nll_soft(probabilities: Real[np.ndarray, "*space c"], mean: Real[np.ndarray,
 def calibration(
     probabilities: Real[np.ndarray, "*space c"], raters: Integer[np.ndarray, " a *space"], *, bins: int = 15
 ) -> dict[str, float]:
-    """Every figure by name: computed for each rater, then averaged."""
+    """Every figure by name: computed for each rater, on the pixels that are rated (not -1), then averaged."""
     raters = np.asarray(raters)
+    if np.min(raters, initial=0) < 0:  # every rater by the pixels that this rater rated
+        rated = [one >= 0 for one in raters]
+        tables = [calibration(probabilities[k], one[None, k], bins=bins) for one, k in zip(raters, rated, strict=True) if k.any()]
+        return {name: float(np.mean([table[name] for table in tables])) for name in tables[0]} if tables else {}
     confidence, label = top_label(probabilities)
     figures = _binned(confidence, raters == label, bins)
     figures["classwise_ece"] = classwise_ece(probabilities, raters, bins=bins)

@@ -1,6 +1,7 @@
 """A set of segmentations against a set of raters: does the model draw what people draw, as often as they do?
 
-Samples and raters are label maps. Overlaps are averaged over the foreground classes 1..K-1; a class that
+Samples and raters are maps of classes. Overlaps are averaged over structures, the foreground classes 1..K-1 or what is made up of
+several; one that
 both maps lack counts as `empty`, 1 by default, since drawing nothing where a rater draws nothing is a match
 here.
 """
@@ -9,10 +10,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Integer, Real
+from jaxtyping import Bool, Float, Integer, Real
 from scipy.optimize import linear_sum_assignment
 
 from .agreement import THRESHOLDS
+from .overlap import in_structure
 
 
 def pairwise_overlap(
@@ -21,9 +23,13 @@ def pairwise_overlap(
     *,
     classes: int,
     empty: float = 1.0,
+    structures: Bool[np.ndarray, "s c"] | None = None,
 ) -> tuple[Float[np.ndarray, "n a"], Float[np.ndarray, "n a"]]:
-    """IoU and Dice of every map of the first set with every map of the second, averaged over foreground classes."""
-    both, sizes, others = _counts(first, second, classes)
+    """IoU and Dice of every map of the first set with every map of the second, averaged over structures.
+
+    `structures` says which classes make up each; None where every class but 0 is one.
+    """
+    both, sizes, others = _counts(first, second, classes, structures)
     total = sizes[:, None] + others[None]
     iou = np.where(total > both, both / np.maximum(total - both, 1), empty)
     dice = np.where(total > 0, 2 * both / np.maximum(total, 1), empty)
@@ -34,9 +40,10 @@ def distribution_figures(
     samples: Integer[np.ndarray, " n *space"],
     raters: Integer[np.ndarray, " a *space"],
     *,
-    classes: int,
+    classes: int = 2,
     weights: Real[np.ndarray, " n"] | None = None,
     empty: float = 1.0,
+    structures: Bool[np.ndarray, "s c"] | None = None,
 ) -> dict[str, float]:
     """How well samples, weighted by `weights`, stand for raters, who count alike; from one count of all pairs.
 
@@ -55,7 +62,7 @@ def distribution_figures(
         raise ValueError(f"samples: expected maps of the raters' shape {np.shape(raters)[1:]}, got {np.shape(samples)[1:]}")
     share, count = _shares(weights, len(samples)), len(samples)
     both = np.concatenate([samples, raters])
-    iou, dice = pairwise_overlap(both, both, classes=classes, empty=empty)
+    iou, dice = pairwise_overlap(both, both, classes=classes, empty=empty, structures=structures)
     dice = dice[:count, count:]
     return {
         "ged_v": _energy(iou, share, "V"),
@@ -124,16 +131,18 @@ def _spread(distances: np.ndarray, shares: np.ndarray, statistic: str) -> float:
     return float((pairs * distances).sum() / pairs.sum()) if pairs.sum() > 0 else float("nan")
 
 
-def _counts(first: np.ndarray, second: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Intersections [n a k] and sizes [n k], [a k] of the foreground classes."""
+def _counts(
+    first: np.ndarray, second: np.ndarray, classes: int, structures: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Intersections [n a s] and sizes [n s], [a s] of the structures."""
     first, second = np.asarray(first), np.asarray(second)
     if first.shape[1:] != second.shape[1:] or not len(first) or not len(second):
         raise ValueError(f"label maps: expected two sets of one shape, got {first.shape} and {second.shape}")
     if classes < 2:
         raise ValueError(f"classes: expected at least 2, got {classes}")
     both, sizes, others = [], [], []
-    for label in range(1, classes):
-        one, two = _packed(first == label), _packed(second == label)
+    for member in np.eye(classes, dtype=bool)[1:] if structures is None else structures:
+        one, two = _packed(in_structure(first, member)), _packed(in_structure(second, member))
         both.append([np.bitwise_count(row & two).sum(axis=1, dtype=np.int64) for row in one])
         sizes.append(np.bitwise_count(one).sum(axis=1, dtype=np.int64))
         others.append(np.bitwise_count(two).sum(axis=1, dtype=np.int64))

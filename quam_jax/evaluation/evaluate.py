@@ -3,16 +3,18 @@
 Every figure is defined in the module that computes it; here they are put together and named. A row is flat,
 so rows make a table: `dice_consensus`, `ece_raters`, `total/pcc`, `total/pcc_band`, `total/auroc_image`.
 - `_consensus` compares with the raters' most frequent label, `_raters` is the mean over raters, `_soft` takes
-  the rater mean as label; with more than two classes, overlap is the mean over foreground classes that exist.
+  the rater mean as label; overlap is the mean over the structures that exist.
 - `_band` is computed on the pixels near the consensus contour alone, `partial_..._distance` after the
   distance to that contour is regressed out, `partial_..._boundary` after the map named "boundary" is; that
   map is the control which a useful map must beat.
+- Pixels of -1 in a rater's mask are not rated: that rater has no say in them, and where nobody rated nothing counts. Agreement
+  is about pixels with two raters or more, volumes and samples about those that all of them rated.
 - `_image` marks failure detection within one image; pooled figures come from merging `ranking.ErrorCounts`.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Integer, Real
@@ -21,7 +23,17 @@ from . import agreement as agree
 from . import calibration as calibrate
 from . import distribution, ranking, volume
 from .geometry import voxel_size
-from .reference_maps import boundary_band, consensus, contour_distance, entropy_map, rater_mean, scale_to_unit, variance_map
+from .overlap import in_structure
+from .reference_maps import (
+    boundary_band,
+    consensus,
+    contour_distance,
+    entropy_map,
+    fill_unrated,
+    rater_mean,
+    scale_to_unit,
+    variance_map,
+)
 from .segmentation import SegmentationSettings, mean_of_known, segmentation_figures
 
 Row = dict[str, float | str]
@@ -47,6 +59,7 @@ def evaluate(
     probabilities: Real[np.ndarray, "*space c"] | None = None,
     segmentation: Integer[np.ndarray, "*space"] | Bool[np.ndarray, "*space"] | None = None,
     classes: int = 2,
+    structures: Bool[np.ndarray, "s c"] | None = None,
     samples: Integer[np.ndarray, " n *space"] | Bool[np.ndarray, " n *space"] | None = None,
     sample_weights: Real[np.ndarray, " n"] | None = None,
     spacing: Sequence[float] | None = None,
@@ -58,15 +71,14 @@ def evaluate(
 ) -> Row:
     """All figures of one case, in 2-D or 3-D.
 
-    `maps` are uncertainty maps by name, with controls such as "boundary" and "softmax" among them;
-    `samples` are label maps of the model's draws. Figures of what is not given (samples, probabilities,
-    segmentation) are left out; `classes` counts only without probabilities. `band` and
-    `tolerance` are in the unit of `spacing`, pixels without one. `empty` is what Dice, IoU and surface
-    figures get where both masks are empty. With a single rater the agreement columns are left out and the
-    row holds a text under "note". Of a picture of more than MOST pixels the figures of maps, probabilities and
-    samples are those of every n-th row and column, which a text under "pixels" says; those of the segmentation
-    are of all. Raises ValueError, naming the array, for shapes that do not fit, labels outside 0..c-1, or values
-    that are not finite.
+    `maps` are uncertainty maps by name, with controls such as "boundary" and "softmax" among them; `samples` are label maps
+    of the model's draws. Figures of what is not given (samples, probabilities, segmentation) are left out; `classes` counts
+    only without probabilities. `structures` says which classes make up what has an overlap and a volume (None: every class
+    but 0). `band` and `tolerance` are in the unit of `spacing`, pixels without one. `empty` is what Dice, IoU and surface
+    figures get where both masks are empty. With a single rater the agreement columns are left out and the row holds a text
+    under "note". Of a picture of more than MOST pixels the figures of maps, probabilities and samples are those of every
+    n-th row and column, which a text under "pixels" says; those of the segmentation are of all. Raises ValueError, naming
+    the array, for shapes that do not fit, labels outside 0..c-1 (but for -1 in raters), or values that are not finite.
     """
     raters = _as_labels(raters, "raters")
     segmentation = None if segmentation is None else _as_labels(segmentation, "segmentation")
@@ -74,9 +86,9 @@ def evaluate(
     if probabilities is not None:
         probabilities = np.asarray(probabilities)
         classes = probabilities.shape[-1]
-    _check_shapes(maps, raters, probabilities, segmentation, samples, classes)
+    _check_shapes(maps, raters, probabilities, segmentation, samples, classes, structures)
     row: Row = {"n_raters": float(len(raters))}
-    settings = SegmentationSettings(classes, spacing, tolerance, empty)
+    settings = SegmentationSettings(classes, spacing, tolerance, empty, structures)
     truth = consensus(raters, classes=classes, ties="smallest")
     if segmentation is not None:
         _check_labels({"segmentation": segmentation}, classes)
@@ -94,31 +106,34 @@ def evaluate(
     _check_labels({} if samples is None else {"samples": samples}, classes)
     # Whatever the precision of the network, figures are float64 from here on.
     probabilities = None if probabilities is None else probabilities.astype(np.float64)
-    mean = rater_mean(raters, classes=classes)
-    distance = contour_distance(truth, spacing=spacing)
-    near = boundary_band(distance, width=band)
+    voxel = float(voxel_size(spacing, truth.ndim).prod())
+    distance = contour_distance(fill_unrated(truth), spacing=spacing)
+    votes = len(raters) if raters.min(initial=0) >= 0 else np.count_nonzero(raters >= 0, axis=0)
+    rated, shared, by_all = (_where(votes >= least) for least in (1, 2, len(raters)))
+    several = len(raters) > 1 and truth[shared].size > 0
+    mean, near = rater_mean(raters, classes=classes), boundary_band(distance, width=band)
 
     if probabilities is not None:
-        row |= _calibration(probabilities, raters, mean, near, bins)
-        row |= _expectation(probabilities, raters, mean, spacing)
-    if samples is not None:
-        row |= _distribution(samples, raters, classes, sample_weights, spacing)
+        row |= _calibration(probabilities[rated], raters[:, rated], mean[rated], near[rated], bins)
+        row |= _expectation(probabilities, raters, settings.members, rated, by_all, voxel)
+    if samples is not None and truth[by_all].size:
+        row |= _distribution(samples[:, by_all], raters[:, by_all], settings.members, sample_weights, voxel)
     references = {"entropy": entropy_map, "variance": variance_map}
     if reference not in references:
         raise ValueError(f"reference: expected one of {sorted(references)}, got {reference!r}")
-    disagreement = references[reference](mean)
-    yardstick = _yardstick(disagreement, near, distance)
-    for name, values in maps.items():
-        figures: dict[str, float] = {}
-        if len(raters) > 1:
-            figures |= _agreement(values, yardstick)
+    disagreement = references[reference](mean[shared]) if several else np.zeros(0)
+    yardstick = _yardstick(disagreement, near[shared], distance[shared]) if several else None
+    for name, given in maps.items():
+        values, figures = np.asarray(given), dict[str, float]()
+        if yardstick is not None:
+            figures |= _agreement(values[shared], yardstick)
             if "boundary" in maps and name != "boundary":
-                control = np.asarray(maps["boundary"])[None]
-                figures["partial_pcc_boundary"] = agree.partial_pcc(values, disagreement, control)
+                control = np.asarray(maps["boundary"])[shared][None]
+                figures["partial_pcc_boundary"] = agree.partial_pcc(values[shared], disagreement, control)
         if segmentation is not None:
-            figures |= _failures(values, segmentation != truth, near, segmentation, truth, classes)
+            figures |= _failures(values[rated], near[rated], segmentation[rated], truth[rated], settings.members)
         row |= {f"{name}/{figure}": value for figure, value in figures.items()}
-    if len(raters) == 1:
+    if not several:
         row["note"] = ONE_RATER
     return row
 
@@ -136,45 +151,51 @@ def _calibration(
     return {f"{figure}_{kind}": value for kind, table in tables.items() for figure, value in table.items()}
 
 
+def _where(pixels: Bool[np.ndarray, "*space"] | bool) -> Any:
+    """An index of some pixels: all of them as they lie, without a copy, or those alone one after the other."""
+    return ... if np.all(pixels) else pixels
+
+
 def _expectation(
-    probabilities: np.ndarray, raters: np.ndarray, mean: np.ndarray, spacing: Sequence[float] | None
+    probabilities: np.ndarray, raters: np.ndarray, members: np.ndarray, rated: Any, by_all: Any, voxel: float
 ) -> dict[str, float]:
     """The QUBIQ score of the probabilities, and the expected volume against the raters' (CURVAS)."""
-    classes = range(1, probabilities.shape[-1])
-    voxel = float(voxel_size(spacing, raters.ndim - 1).prod())
-    crps = []
-    for label in classes:
-        drawn = _volumes(raters, label, voxel)
-        expected = float(probabilities[..., label].sum()) * voxel
-        crps.append(volume.crps_gaussian(expected, mean=float(np.mean(drawn)), sd=float(np.std(drawn))))
-    scores = [distribution.qubiq_score(probabilities[..., label], mean[..., label]) for label in classes]
+    crps, scores = [], []
+    for member in members:
+        shares = probabilities[..., member].sum(-1)
+        drawn = _volumes(raters[:, by_all], member, voxel)
+        expected = float(shares[by_all].sum()) * voxel
+        exists = shares[by_all].size > 0
+        crps.append(volume.crps_gaussian(expected, mean=float(np.mean(drawn)), sd=float(np.std(drawn))) if exists else math.nan)
+        votes = in_structure(raters[:, rated], member).astype(np.int8)
+        mean = rater_mean(np.where(raters[:, rated] < 0, np.int8(-1), votes), classes=2)[..., 1]
+        scores.append(distribution.qubiq_score(shares[rated], mean))
     return {"qubiq": mean_of_known(scores), "volume_crps_curvas": mean_of_known(crps)}
 
 
-def _volumes(labels: np.ndarray, label: int, voxel: float) -> np.ndarray:
-    return np.array([np.count_nonzero(one == label) * voxel for one in labels])
+def _volumes(classes: np.ndarray, member: np.ndarray, voxel: float) -> np.ndarray:
+    return np.array([np.count_nonzero(in_structure(one, member)) * voxel for one in classes])
 
 
 def _distribution(
     samples: np.ndarray,
     raters: np.ndarray,
-    classes: int,
+    members: np.ndarray,
     weights: np.ndarray | None,
-    spacing: Sequence[float] | None,
+    voxel: float,
 ) -> dict[str, float]:
     """How the drawn label maps and their volumes are distributed, against the raters'."""
-    voxel = float(voxel_size(spacing, raters.ndim - 1).prod())
-    row = dict(distribution.distribution_figures(samples, raters, classes=classes, weights=weights))
+    row = dict(distribution.distribution_figures(samples, raters, weights=weights, structures=members))
     empirical, gaussian, covered = [], [], []
-    for label in range(1, classes):
-        volumes, truth = _volumes(samples, label, voxel), _volumes(raters, label, voxel)
+    for number, member in enumerate(members, 1):
+        volumes, truth = _volumes(samples, member, voxel), _volumes(raters, member, voxel)
         centre = float(np.average(volumes, weights=weights))
         sd = float(np.sqrt(np.average(np.square(volumes - centre), weights=weights)))
         empirical.append(mean_of_known([volume.crps_empirical(one, volumes, weights=weights) for one in truth]))
         gaussian.append(mean_of_known([volume.crps_gaussian(one, mean=centre, sd=sd) for one in truth]))
         low, high = volume.volume_interval(volumes, weights=weights)
         covered.append(mean_of_known([float(low <= one <= high) for one in truth]))
-        name = "volume" if classes == 2 else f"volume_class{label}"
+        name = "volume" if len(members) == 1 else f"volume_class{number}"
         row |= {f"{name}_low": low, f"{name}_high": high}
     return row | {
         "volume_crps_empirical": mean_of_known(empirical),
@@ -210,14 +231,10 @@ def _agreement(values: np.ndarray, yardstick: _Yardstick) -> dict[str, float]:
 
 
 def _failures(
-    values: np.ndarray,
-    wrong: np.ndarray,
-    near: np.ndarray,
-    labels: np.ndarray,
-    truth: np.ndarray,
-    classes: int,
+    values: np.ndarray, near: np.ndarray, classes: np.ndarray, truth: np.ndarray, members: np.ndarray
 ) -> dict[str, float]:
     """Failure detection: where the segmentation differs from the consensus."""
+    wrong = classes != truth
     counts = ranking.count_errors(values, wrong)
     figures = {
         "auroc_image": ranking.auroc(counts),
@@ -232,7 +249,8 @@ def _failures(
     if np.isnan(scaled).any():
         figures["qu_brats_image"] = float("nan")
     else:
-        curves = [ranking.filtered_dice(scaled, labels == label, truth == label) for label in range(1, classes)]
+        pairs = [(in_structure(classes, member), in_structure(truth, member)) for member in members]
+        curves = [ranking.filtered_dice(scaled, *pair) for pair in pairs]
         figures["qu_brats_image"] = mean_of_known([ranking.qu_brats_score(curve) for curve in curves])
     return figures
 
@@ -262,6 +280,7 @@ def _check_shapes(
     segmentation: np.ndarray | None,
     samples: np.ndarray | None,
     classes: int,
+    structures: np.ndarray | None,
 ) -> None:
     given: dict[str, tuple[int, ...]] = {}
     if segmentation is not None:
@@ -276,6 +295,8 @@ def _check_shapes(
     for name, got in given.items():
         if got != space:
             raise ValueError(f"{name}: expected pixels of shape {space} as the {first} has, got {got}")
+    if structures is not None and structures.shape[1] != classes:
+        raise ValueError(f"structures: expected a column for each of {classes} classes, got {structures.shape[1]}")
     if classes < 2:
         raise ValueError(f"probabilities: expected at least 2 classes in the last axis, got {classes}")
 

@@ -5,7 +5,7 @@ neither perfect nor wrong, and the choice moves tables (Metrics Reloaded, Maier-
 """
 
 import numpy as np
-from jaxtyping import Float, Int, Integer, Shaped
+from jaxtyping import Bool, Float, Int, Integer, Shaped
 
 BLOCK = 2**22  # pixels that are counted at a time
 
@@ -24,29 +24,44 @@ def confusion(
 ) -> Int[np.ndarray, "c c"]:
     """Number of pixels with label i in the first and j in the second map, from one pass over both.
 
-    Raises ValueError for different shapes or a label outside 0..classes-1.
+    Pixels of -1 in the second map do not count. Raises ValueError for different shapes or another label outside 0..classes-1.
     """
     if np.shape(labels) != np.shape(other):
         raise ValueError(f"labels: expected two maps of one shape, got {np.shape(labels)} and {np.shape(other)}")
-    for one in (np.asarray(labels), np.asarray(other)):
-        if one.size and (one.min() < 0 or one.max() >= classes):
+    for one, least in ((np.asarray(labels), 0), (np.asarray(other), -1)):
+        if one.size and (one.min() < least or one.max() >= classes):
             raise ValueError(f"labels: expected 0..{classes - 1}, got {one.min()}..{one.max()}")
     first, second = np.asarray(labels).reshape(-1), np.asarray(other).reshape(-1)
     counts = np.zeros(classes * classes, np.int64)
     for start in range(0, first.size, BLOCK):
-        some = slice(start, start + BLOCK)
-        counts += np.bincount(first[some].astype(np.int64) * classes + second[some], minlength=classes * classes)
+        one, two = first[start : start + BLOCK].astype(np.int64), second[start : start + BLOCK]
+        if (two < 0).any():
+            one, two = one[two >= 0], two[two >= 0]
+        counts += np.bincount(one * classes + two, minlength=classes * classes)
     return counts.reshape(classes, classes)
+
+
+def in_structure(classes: Integer[np.ndarray, "*space"], member: Bool[np.ndarray, " c"]) -> Bool[np.ndarray, "*space"]:
+    """Where a map shows one of the classes that make up a structure."""
+    found = np.zeros(np.shape(classes), bool)
+    for label in np.flatnonzero(member):  # a look-up would take eight bytes a pixel
+        found |= classes == label
+    return found
+
+
+def structure_counts(
+    counts: Int[np.ndarray, "c c"], structures: Bool[np.ndarray, "s c"]
+) -> tuple[Int[np.ndarray, " s"], Int[np.ndarray, " s"], Int[np.ndarray, " s"]]:
+    """Pixels of every structure in both maps, in the first and in the second, from a confusion matrix of classes."""
+    member = structures.astype(np.int64)
+    return ((member @ counts) * member).sum(1), member @ counts.sum(1), member @ counts.sum(0)
+
+
+def ratio(part: Int[np.ndarray, " s"], whole: Int[np.ndarray, " s"], *, empty: float) -> Float[np.ndarray, " s"]:
+    """Shares, `empty` where the whole is 0."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), empty)
 
 
 def class_dice(counts: Int[np.ndarray, "c c"], *, empty: float = float("nan")) -> Float[np.ndarray, " c"]:
     """Dice of every class from a confusion matrix; `empty` for a class in neither map."""
-    both, total = np.diagonal(counts), counts.sum(axis=0) + counts.sum(axis=1)
-    return np.where(total > 0, 2 * both / np.maximum(total, 1), empty)
-
-
-def class_iou(counts: Int[np.ndarray, "c c"], *, empty: float = float("nan")) -> Float[np.ndarray, " c"]:
-    """IoU of every class from a confusion matrix; `empty` for a class in neither map."""
-    both = np.diagonal(counts)
-    union = counts.sum(axis=0) + counts.sum(axis=1) - both
-    return np.where(union > 0, both / np.maximum(union, 1), empty)
+    return ratio(2 * np.diagonal(counts), counts.sum(axis=0) + counts.sum(axis=1), empty=empty)

@@ -20,14 +20,16 @@ BOUNDARY_SIGMA = 2.0  # pixels, or the unit of the spacing: the control that sta
 
 
 def rater_mean(raters: Integer[np.ndarray, " a *space"], *, classes: int) -> Float[np.ndarray, "*space c"]:
-    """Share of raters for each class, p̄_k = (1/R) Σ_r 1[y_r = k].
+    """Share of raters for each class, p̄_k = (1/R) Σ_r 1[y_r = k], of those who rated the pixel; all 0 where nobody did.
 
-    Raises ValueError without a rater or for a label outside 0..classes-1.
+    Raises ValueError without a rater or for a label outside 0..classes-1 but -1, which is "not rated".
     """
     raters = _checked(raters, classes)
     counts = np.stack([np.count_nonzero(raters == label, axis=0) for label in range(classes)], axis=-1)
     # One correctly rounded division, so that 3 raters of 10 compare equal to a threshold written 0.3.
-    return counts / raters.shape[0]
+    if np.min(raters, initial=0) >= 0:
+        return counts / raters.shape[0]
+    return counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
 
 
 def consensus(
@@ -36,18 +38,19 @@ def consensus(
     """The label most raters gave to each pixel, int32.
 
     A tie goes to the smallest of the labels that share it; with ties="foreground" (two classes) to 1, which
-    is the rule "mean of the raters >= 1/2". ValueError for labels outside 0..classes-1 or no rater.
+    is the rule "mean of the raters >= 1/2". -1 is "not rated": it has no vote, and stands where nobody rated. ValueError for
+    other labels outside 0..classes-1 or no rater.
     """
     if ties not in ("smallest", "foreground"):
         raise ValueError(f"ties: expected smallest or foreground, got {ties!r}")
     if ties == "foreground" and classes != 2:
         raise ValueError(f"ties: foreground needs two classes, got {classes}")
     raters = _checked(raters, classes)
-    found = np.zeros(raters.shape[1:], np.int32)
+    found = np.full(raters.shape[1:], -1, np.int32)
     rows = max(1, BLOCK // max(1, found[:1].size))
     for start in range(0, len(found), rows):
         some = raters[:, start : start + rows]
-        most = np.zeros(some.shape[1:], np.int32)
+        most = np.full(some.shape[1:], ties == "foreground", np.int32)  # with "foreground" as many votes do: at least one
         labels = found[start : start + rows]
         for label in range(classes):
             votes = np.count_nonzero(some == label, axis=0).astype(np.int32)
@@ -55,6 +58,17 @@ def consensus(
             most = np.maximum(most, votes)
             labels[ahead] = label
     return found
+
+
+def fill_unrated(labels: Integer[np.ndarray, "*space"]) -> Integer[np.ndarray, "*space"]:
+    """Labels with that of the nearest rated pixel where they are -1, so that no contour runs there; all 0 where none is rated."""
+    unrated = labels < 0
+    if not unrated.any():
+        return labels
+    if unrated.all():
+        return np.zeros_like(labels)
+    nearest = ndimage.distance_transform_edt(unrated, return_distances=False, return_indices=True)
+    return labels[tuple(nearest)]
 
 
 def entropy_map(mean: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space"]:
@@ -165,6 +179,6 @@ def _checked(raters: Integer[np.ndarray, " a *space"], classes: int) -> Integer[
     raters = np.asarray(raters)
     if raters.ndim < 2 or raters.shape[0] < 1:
         raise ValueError(f"raters: expected labels of shape [a *space] with a >= 1, got {raters.shape}")
-    if raters.size and (raters.min() < 0 or raters.max() >= classes):
+    if raters.size and (raters.min() < -1 or raters.max() >= classes):
         raise ValueError(f"raters: expected labels 0..{classes - 1}, got {raters.min()}..{raters.max()}")
     return raters

@@ -1,26 +1,35 @@
 """Quality of a segmentation against one or more reference segmentations: overlap, volume and surface figures.
 
-Figures are computed for every foreground class, averaged over the classes that exist (in either map), and
-then over the references. Names end with a suffix that says what the references are.
+Figures are computed for every structure (a foreground class, or several together), averaged over those that exist (in
+either map), and then over the references. Names end with a suffix that says what the references are.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Integer, Real
+from jaxtyping import Bool, Integer, Real
 
 from . import overlap, surface
 from .geometry import voxel_size
 
 
 class SegmentationSettings(NamedTuple):
-    """Number of classes, voxel size, tolerance of the surface Dice, and what a class in neither map gets."""
+    """Number of classes, voxel size, tolerance of the surface Dice, and what a structure in neither map gets.
+
+    `structures` says which classes make up each structure; None where every class but 0 is one.
+    """
 
     classes: int
     spacing: Sequence[float] | None = None
     tolerance: float = 1.0
     empty: float = float("nan")
+    structures: Bool[np.ndarray, "s c"] | None = None
+
+    @property
+    def members(self) -> Bool[np.ndarray, "s c"]:
+        """The classes of every structure."""
+        return np.eye(self.classes, dtype=bool)[1:] if self.structures is None else self.structures
 
 
 def segmentation_figures(
@@ -32,18 +41,18 @@ def segmentation_figures(
 ) -> dict[str, float]:
     """Dice, IoU, volume errors, HD, HD95 (two variants) and surface Dice, averaged over the references.
 
-    With more than two classes the Dice of every foreground class is given too. Distances between a mask and
-    an empty mask do not exist; such a pair is left out of the mean over references and the figure is NaN if
-    no pair is left.
+    Pixels of -1 in a reference are not rated and do not count. With several structures the Dice of each is given too. Distances
+    between a mask and an empty mask do not exist; such a pair is left out of the mean over references and the figure is NaN if no
+    pair is left.
     """
     tables = [compare_labels(labels, reference, settings=settings) for reference in references]
     row: dict[str, float] = {}
     for figure in tables[0]:
         values = np.stack([table[figure] for table in tables])
         row[f"{figure}_{suffix}"] = mean_of_known([mean_of_known(classes) for classes in values])
-        if figure == "dice" and settings.classes > 2:
-            for label in range(1, settings.classes):
-                row[f"dice_{suffix}_class{label}"] = mean_of_known(values[:, label - 1])
+        if figure == "dice" and values.shape[1] > 1:
+            for number in range(values.shape[1]):
+                row[f"dice_{suffix}_class{number + 1}"] = mean_of_known(values[:, number])
     return row
 
 
@@ -53,16 +62,23 @@ def compare_labels(
     *,
     settings: SegmentationSettings,
 ) -> dict[str, np.ndarray]:
-    """The figures of two label maps by name, a value for each foreground class."""
-    classes, spacing, tolerance, empty = settings
-    counts = overlap.confusion(labels, reference, classes=classes)
+    """The figures of two maps of classes by name, a value for each structure; `reference` is -1 where it is not rated."""
+    spacing, tolerance, empty = settings.spacing, settings.tolerance, settings.empty
+    both, first, size = overlap.structure_counts(overlap.confusion(labels, reference, classes=settings.classes), settings.members)
     voxel = voxel_size(spacing, np.ndim(labels)).prod()
-    excess = (counts.sum(axis=1) - counts.sum(axis=0))[1:].astype(np.float64)
-    size = counts.sum(axis=0)[1:]
-    distances = [surface.surface_distances(labels == label, reference == label, spacing=spacing) for label in range(1, classes)]
+    excess = (first - size).astype(np.float64)
+    rated = None if np.min(reference, initial=0) >= 0 else reference >= 0
+    # what is not rated is as in the labels: no contour ends there, and borders there are not measured
+    whole = reference if rated is None else np.where(rated, reference, labels)
+    distances = [
+        surface.surface_distances(
+            overlap.in_structure(labels, member), overlap.in_structure(whole, member), spacing=spacing, counted=rated
+        )
+        for member in settings.members
+    ]
     return {
-        "dice": overlap.class_dice(counts, empty=empty)[1:],
-        "iou": overlap.class_iou(counts, empty=empty)[1:],
+        "dice": overlap.ratio(2 * both, first + size, empty=empty),
+        "iou": overlap.ratio(both, first + size - both, empty=empty),
         "volume_error": excess * voxel,
         "relative_volume_error": np.where(size > 0, excess / np.maximum(size, 1), np.nan),
         "hd": np.array([surface.hausdorff(one, both_empty=empty) for one in distances]),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -35,16 +35,19 @@ def surface_distances(
     other: Shaped[np.ndarray, "*space"],
     *,
     spacing: Sequence[float] | None = None,
+    counted: Bool[np.ndarray, "*space"] | None = None,
 ) -> SurfaceDistances:
     """Nearest-border distances in both directions, in the unit of `spacing` (pixels without one).
 
+    Distances are measured from the border pixels that are `counted` (None: all), to any.
     Raises ValueError for masks of different shapes.
     """
     if np.shape(mask) != np.shape(other):
         raise ValueError(f"masks: expected two of one shape, got {np.shape(mask)} and {np.shape(other)}")
     size = voxel_size(spacing, np.ndim(mask))
-    first, second = _border_points(mask) * size, _border_points(other) * size
-    return SurfaceDistances(_nearest(first, second), _nearest(second, first))
+    first, second = _border_points(mask), _border_points(other)
+    from_first, from_second = (points if counted is None else points[counted[tuple(points.T)]] for points in (first, second))
+    return SurfaceDistances(_nearest(from_first * size, second * size), _nearest(from_second * size, first * size))
 
 
 def hausdorff(distances: SurfaceDistances, *, both_empty: float = float("nan"), one_empty: float = float("nan")) -> float:
@@ -79,10 +82,10 @@ def surface_dice(distances: SurfaceDistances, *, tolerance: float, both_empty: f
     return float(np.count_nonzero(within(pooled, tolerance)) / pooled.size) if pooled.size else both_empty
 
 
-def _border_points(mask: np.ndarray) -> Float[np.ndarray, "f d"]:
+def _border_points(mask: np.ndarray) -> Int[np.ndarray, "f d"]:
     box = bounding_box(mask)
     # Cropping changes no border pixel: beyond the box there is no mask, as there is none beyond the image.
-    return np.argwhere(border(np.asarray(mask)[box])) + np.array([part.start for part in box], dtype=np.float64)
+    return np.argwhere(border(np.asarray(mask)[box])) + np.array([part.start for part in box], dtype=np.int64)
 
 
 def _nearest(points: np.ndarray, targets: np.ndarray) -> Float[np.ndarray, " f"]:

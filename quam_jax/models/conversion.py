@@ -9,14 +9,16 @@ from ..data.preprocess import Preprocessing
 from .folder import save_model
 from .loading import load_model
 from .model import SegmentationModel
+from .outputs import Regions, declare_outputs, describe_outputs
 
 
 @dataclass(frozen=True)
 class ConvertRequest:
-    """A model to read (load_model says what is meant by `arch`, `arguments`, `fold` and `configuration`), and where to save it.
+    """A model to read, and where to save it.
 
-    `preprocessing` (settings of Preprocessing) and `class_names` replace what the source says. `verify` is an .npz with `input`
-    and `logits` [b c *space] of the original network.
+    `arch`, `arguments`, `fold`, `configuration` and `part` are those of `load_model`, `output` that of `from_torch`.
+    `preprocessing` (settings of Preprocessing), `class_names`, and `outputs` with its `regions` (see outputs.py) replace what the
+    source says. `verify` is an .npz with `input` and `logits` [b c *space] of the original network.
     """
 
     source: Path
@@ -25,8 +27,12 @@ class ConvertRequest:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] | None = None
     class_names: tuple[str, ...] | None = None
+    outputs: str | None = None
+    regions: Regions | None = None
     fold: str | None = None
     configuration: str | None = None
+    part: str | None = None
+    output: str | None = None
     verify: Path | None = None
 
 
@@ -42,6 +48,12 @@ class Converted(NamedTuple):
     reference: str = ""
     differs: bool = False
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how the file was understood."""
+        said = describe_outputs(self.model)
+        return [*self.model.manifest.get("notes", ()), *([said] if said else [])]
+
 
 def convert_model(request: ConvertRequest) -> Converted:
     """Read, map, check and save a model.
@@ -49,16 +61,20 @@ def convert_model(request: ConvertRequest) -> Converted:
     A model whose logits differ from the reference is saved all the same, with the figures in its manifest. ValueError, before
     anything is written, for what `load_model` refuses, settings that do not fit, and no reference where one was named.
     """
-    model = load_model(
-        request.source, request.arch, fold=request.fold, configuration=request.configuration, **dict(request.arguments)
-    )
+    arguments = dict(request.arguments)
+    if request.source.suffix == ".pt2":
+        arguments |= {n: said for n in ("output", "outputs") if (said := getattr(request, n)) is not None}
+    elif request.output is not None:
+        raise ValueError(
+            f"{request.source}: an output is chosen among those of a graph (.pt2); expected none, got {request.output!r}"
+        )
+    chosen = {"fold": request.fold, "configuration": request.configuration, "part": request.part}
+    model = load_model(request.source, request.arch, **chosen, **arguments)
     if request.preprocessing is not None:
         settings = {"channels": model.network.in_channels, **request.preprocessing}
         model.manifest["preprocessing"] = Preprocessing.from_dict(settings).to_dict()
-    if request.class_names is not None:
-        if len(request.class_names) != model.network.classes:
-            raise ValueError(f"--class-names: expected {model.network.classes} names, got {len(request.class_names)}")
-        model.manifest["class_names"] = list(request.class_names)
+    if (request.outputs, request.regions, request.class_names) != (None, None, None):
+        model = _declare(model, request)
     result = Converted(model)
     if request.verify is not None:
         from converters.parity import check_parity, record_parity
@@ -71,6 +87,21 @@ def convert_model(request: ConvertRequest) -> Converted:
         result = Converted(model, live, "the graph in PyTorch")
     save_model(request.out, result.model)
     return result
+
+
+def _declare(model: SegmentationModel, request: ConvertRequest) -> SegmentationModel:
+    said = model.manifest.get("outputs", {})
+    if "nnunet" in model.manifest:
+        raise ValueError(
+            f"{request.source}: dataset.json says what its channels mean; expected no outputs, regions or class names"
+        )
+    if request.outputs == "sigmoid" and said.get("inside") == "softmax":
+        raise ValueError(f"{request.source}: its graph ends in a softmax; expected no --outputs sigmoid")
+    meaning = request.outputs or (None if request.regions is not None else said.get("meaning"))
+    try:
+        return declare_outputs(model, meaning, regions=request.regions, names=request.class_names, inside=said.get("inside", ""))
+    except ValueError as error:
+        raise ValueError(f"{request.source}: {error}") from error
 
 
 def export_model(model: Path, out: Path) -> None:

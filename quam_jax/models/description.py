@@ -10,7 +10,9 @@ from .model import SegmentationModel
 
 def model_digest(model: SegmentationModel) -> str:
     """SHA-256 of a network's description and numbers."""
-    description = digest(model.network.architecture, dict(model.network.arguments))
+    network = model.network
+    sums = () if network.sums is None else (network.sums,)
+    description = digest(network.architecture, dict(network.arguments), *sums)
     return digest(description, digest_arrays({**model.params, **model.stats}))
 
 

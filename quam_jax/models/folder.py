@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from .model import Network, SegmentationModel
+from .outputs import read_outputs
 
 FORMAT = 1
 Shapes = dict[str, tuple[int, ...]]
@@ -31,6 +32,9 @@ def save_model(path: str | Path, model: SegmentationModel) -> None:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(staging / "weights", {"params": model.params, "stats": model.stats})
+        success = staging / "weights" / "commit_success.txt"
+        if success.exists():  # it names the temporary folder
+            success.write_text("complete\n")
         manifest = {
             "format": FORMAT,
             "architecture": model.network.architecture,
@@ -71,7 +75,7 @@ def restore_model(path: str | Path) -> SegmentationModel:
             f"{path / 'weights'}: cannot be read as the weights of {network.architecture}: "
             f"{reason[0] if reason else type(error).__name__}"
         ) from error
-    return SegmentationModel(network, weights["params"], weights["stats"], manifest)
+    return read_outputs(SegmentationModel(network, weights["params"], weights["stats"], manifest))
 
 
 def _network(architecture: Any, arguments: Any, path: Path) -> tuple[Network, tuple[Shapes, Shapes]]:

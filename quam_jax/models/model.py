@@ -36,10 +36,14 @@ def _flat(state: nnx.State) -> dict[tuple, Any]:
 
 @dataclass(frozen=True)
 class Network:
-    """An architecture with its constructor arguments; equal descriptions share compiled functions."""
+    """An architecture with its constructor arguments; equal descriptions share compiled functions.
+
+    `sums[c]` says which output channels add up to the logit of class c (see coding.py); without it every channel is a class.
+    """
 
     architecture: str
     arguments: tuple[tuple[str, Any], ...]
+    sums: tuple[tuple[int, ...], ...] | None = None
 
     @staticmethod
     def create(architecture: str, **arguments: Any) -> "Network":
@@ -75,9 +79,14 @@ class Network:
         return dict(self.arguments)["in_channels"]
 
     @property
-    def classes(self) -> int:
-        """Output classes."""
+    def out_channels(self) -> int:
+        """Channels that the architecture itself gives out."""
         return dict(self.arguments)["n_classes"]
+
+    @property
+    def classes(self) -> int:
+        """Output classes: the logits of a network."""
+        return self.out_channels if self.sums is None else len(self.sums)
 
     def initialise(self, key: Key[Array, ""]) -> tuple[Parameters, Parameters]:
         """Fresh parameters and statistics, by PyTorch's default initialisation."""
@@ -104,7 +113,7 @@ class Network:
 
         They have the sides of the images in every network that segments; an imported graph may compute anything.
         """
-        return self._run(params, stats, lambda net: net(x, mode))
+        return self._run(params, stats, lambda net: self._classes(net(x, mode)))
 
     def trunk(
         self, params: Parameters, stats: Parameters, x: Float[Array, "b *space i"], *, cut: str
@@ -116,7 +125,7 @@ class Network:
         self, params: Parameters, stats: Parameters, activation: Float[Array, "b *inner f"], mode: Mode = EVAL, *, cut: str
     ) -> tuple[Float[Array, "b *space c"], Parameters]:
         """Logits from the activation in front of a cut, and the statistics after the pass."""
-        return self._run(params, stats, lambda net: net.tail(activation, mode, cut=cut))
+        return self._run(params, stats, lambda net: self._classes(net.tail(activation, mode, cut=cut)))
 
     def tail_names(self, cut: str) -> list[str]:
         """The parameters behind a cut."""
@@ -134,6 +143,11 @@ class Network:
                 f"names look like {', '.join(list(self.shapes()[0])[:3])}"
             )
         return names
+
+    def _classes(self, channels: Float[Array, "b *space k"]) -> Float[Array, "b *space c"]:
+        if self.sums is None:
+            return channels
+        return jnp.matmul(channels, jnp.asarray(self.sums, channels.dtype).T, precision="highest")
 
     def _run(self, params: Parameters, stats: Parameters, call: Any) -> tuple[Array, Parameters]:
         template = _template(self)

@@ -1,7 +1,7 @@
 """The figures of one case in words and rows: maps in numbers, sizes, metrics, and where its files are."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -43,9 +43,9 @@ def epistemic_share(layers: Layers) -> float | None:
 
 
 def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
-    """Area or volume of every class in the prediction, in each kept adversarial model and for each rater.
+    """Area or volume of every structure in the prediction, in each kept adversarial model and for each rater.
 
-    Volumes with a spacing are in millilitres; classes have the names of the structures in CASE.json where they are there.
+    Volumes with a spacing are in millilitres. Without sizes in CASE.json every label of the masks but 0 is a structure.
     """
     arrays = layers.arrays
     if "segmentation" not in arrays:
@@ -53,13 +53,17 @@ def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
     models = [("prediction", arrays["segmentation"])]
     models += [(f"adversarial: {name}", arrays["adversarial"][i]) for i, name in enumerate(layers.adversarial)]
     raters = [(f"rater: {name}", arrays["raters"][i]) for i, name in enumerate(layers.raters)]
-    whole = _whole(case, layers, "sizes")
-    counts = {name: _label_counts(whole.get(name), mask, layers.factor) for name, mask in models + raters}
+    stored, names = _stored_pixels(case, len(layers.adversarial), layers.raters), _structure_names(case)
+    counts = {
+        name: np.bincount(np.maximum(mask, 0).ravel()) * layers.factor**2 if stored is None else np.array([0, *stored[i]])
+        for i, (name, mask) in enumerate(models + raters)
+    }
     present = sorted({k for seen in counts.values() for k in np.flatnonzero(seen).tolist() if k > 0})
     present = present[:MOST_CLASSES]
-    millilitres = layers.unit == "mm" and len(layers.space) == 3
-    cell = math.prod(length / layers.factor for length in layers.spacing) / (1000 if millilitres else 1)
-    structures = _structures(case)
+    thickness = _thickness(case)
+    millilitres = layers.unit == "mm" and (len(layers.space) == 3 or thickness is not None)
+    cell = math.prod(length / layers.factor for length in layers.spacing)
+    cell *= (thickness or 1) / 1000 if millilitres else 1
 
     def size(name: str, label: int) -> float:
         return float(counts[name][label]) * cell if label < len(counts[name]) else 0.0
@@ -70,12 +74,13 @@ def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
     spread = [sorted(size(name, k) for name, _ in models) for k in present]
     interval = [volume_interval(case, k, classes=len(present)) for k in present]
     words = {"pixels": ("pixels", "voxels"), "mm": ("mm²", "ml")}[layers.unit]
+    unit = "ml" if millilitres else words[len(layers.space) - 2]
     return {
-        "classes": [structures[k - 1][0] if k <= len(structures) else f"class {k}" for k in present],
+        "classes": [names[k - 1] if k <= len(names) else f"class {k}" for k in present],
         "rows": [(name, [text(size(name, k)) for k in present]) for name, _ in models + raters],
         "spread": [f"{text(sizes[0])} to {text(sizes[-1])}" for sizes in spread],
         "interval": interval if any(interval) else None,
-        "unit": words[len(layers.space) - 2],
+        "unit": unit,
     }
 
 
@@ -86,11 +91,29 @@ def _whole(case: Case, layers: Layers, what: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _label_counts(stored: object, mask: np.ndarray, factor: int) -> np.ndarray:
-    """Pixels of every label, as stored or as in a mask that is shown."""
-    if isinstance(stored, list) and all(isinstance(count, int) for count in stored):
-        return np.array(stored, np.int64)
-    return np.bincount(np.maximum(mask, 0).ravel()) * factor**2
+def _stored_pixels(case: Case, models: int, raters: Sequence[str]) -> list[list[int]] | None:
+    """Pixels of every structure as CASE.json has them: prediction, kept models, raters; None where it does not have all."""
+    record = case.record.get("structures")
+    pixels = record.get("pixels") if isinstance(record, Mapping) else None
+    try:
+        rows = [pixels["prediction"], *pixels["adversarial"], *pixels["raters"].values()]  # type: ignore[index]
+    except (KeyError, TypeError, AttributeError):
+        return None
+    whole = all(isinstance(row, list) and all(isinstance(count, int) for count in row) for row in rows)
+    return rows if whole and len(rows) == 1 + models + len(raters) else None
+
+
+def _structure_names(case: Case) -> list[str]:
+    record = case.record.get("structures")
+    names = record.get("names") if isinstance(record, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, list) else [name for name, _ in _structures(case)]
+
+
+def _thickness(case: Case) -> float | None:
+    """Of a volume of one slice, in millimetres."""
+    image = case.record.get("image")
+    value = number(image.get("thickness")) if isinstance(image, Mapping) else math.nan
+    return value if value > 0 else None
 
 
 def volume_interval(case: Case, label: int, *, classes: int) -> str:

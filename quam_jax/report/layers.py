@@ -122,10 +122,10 @@ def largest_of(case: Case, name: str) -> float | None:
 
 
 def rater_entropy(raters: Num[np.ndarray, " a *space"]) -> Float[np.ndarray, "*space"]:
-    """Entropy in nats of the rater mean: -sum_k p_k ln p_k, p_k the share of raters who gave label k."""
-    entropy = np.zeros(raters.shape[1:])
+    """Entropy in nats of the rater mean: -sum_k p_k ln p_k, p_k the share of label k among those who rated the pixel (not -1)."""
+    entropy, rated = np.zeros(raters.shape[1:]), np.maximum((raters >= 0).sum(axis=0), 1)
     for label in range(int(raters.max(initial=0)) + 1):
-        share = (raters == label).mean(axis=0)
+        share = (raters == label).sum(axis=0) / rated
         entropy -= share * np.log(np.where(share > 0, share, 1.0))
     return entropy
 

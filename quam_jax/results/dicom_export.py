@@ -1,15 +1,17 @@
 """A case of a run as DICOM: its segmentation and uncertainty maps, bound to the series that it was computed from."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
+from ..data.alignment import require_same_grid
 from ..data.dicom import Series, read_series, write_parametric_map, write_segmentation
 from ..data.files import write_atomic
-from ..data.geometry import require_same_grid
 from ..data.maps import read_map
 from ..data.nifti import encode_nifti
-from ..data.records import read_json
+from ..data.records import mapping, read_json
 from ..data.volumes import read_image
 from ..version import __version__
 
@@ -41,20 +43,29 @@ def export_case(run: Path, case: str, *, series: Path, out: Path) -> list[Path]:
     ValueError for a case that the run has not finished, and a series on another grid than the case.
     """
     record = read_json(run / f"{case}.json")
-    outputs = record.get("outputs", {})
-    if "segmentation" not in outputs:
+    outputs = {name: file for name, file in mapping(record, "outputs").items() if isinstance(file, str)}
+    if not {"segmentation", *MAPS} <= set(outputs):
         raise ValueError(f"{run / case}.json: expected a finished case of a run, got none")
     read = read_series(series)
     stored = read_image(run / outputs["segmentation"])
     require_same_grid(stored.geometry, read.geometry, where=str(run / outputs["segmentation"]))
     labels = np.rint(stored.array[..., 0]).astype(np.int32)
-    known = list(record.get("volumes", {}))
-    names = known if len(known) >= labels.max() else [f"label {k}" for k in range(1, int(labels.max()) + 1)]
+    drawn, names = _segments(run, record, labels)
     out.mkdir(parents=True, exist_ok=True)
-    written = [write_segmentation(out / f"{case}_seg.dcm", labels, read, names=names or ["foreground"], version=__version__)]
+    written = [write_segmentation(out / f"{case}_seg.dcm", drawn, read, names=names, version=__version__)]
     for number, name in enumerate(MAPS, start=2):
         values = read_map(run / outputs[name].removesuffix(".nii.gz"))
         written.append(
             write_parametric_map(out / f"{case}_{name}.dcm", values, read, name=name, number=number, version=__version__)
         )
     return written
+
+
+def _segments(run: Path, record: dict[str, Any], labels: Int[np.ndarray, "i j k"]) -> tuple[np.ndarray, list[str]]:
+    """What becomes a segment, with its name: every label, or every region of a model of regions, which may overlap."""
+    structures = list(mapping(record, "structures").get("names", ()))
+    if "regions" in record["outputs"] and structures:
+        return np.asarray(read_map(run / record["outputs"]["regions"].removesuffix(".nii.gz"))) > 0.5, structures
+    known = structures or list(mapping(record, "volumes"))
+    names = known if len(known) >= labels.max() else [f"label {k}" for k in range(1, int(labels.max()) + 1)]
+    return labels, names or ["foreground"]

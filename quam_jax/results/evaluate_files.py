@@ -3,31 +3,37 @@
 The figures are those of `evaluation.evaluate`; beside the maps stands `boundary`, the control that knows the contour alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data.datasets import list_images, match_masks
-from ..data.files import natural_key
-from ..data.maps import read_map
+from ..data.alignment import align, times
+from ..data.decoding import decode
+from ..data.files import image_suffix
+from ..data.geometry import Geometry
+from ..data.maps import read_map_file
+from ..data.mask_settings import NONE, MaskSettings
+from ..data.mask_values import survey
+from ..data.masks import MaskCoding, settle
+from ..data.notes import gathered
 from ..data.records import read_json, write_json, write_table
-from ..data.volumes import read_image, read_labels
+from ..data.volumes import read_mask
 from ..evaluation.evaluate import evaluate
 from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, consensus, contour_distance
 from ..evaluation.statistics import summarise
-
-KINDS = ("total", "aleatoric", "epistemic")
+from .evaluation_items import Item, file_items, run_items
 
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """A run folder, or `maps` as NAME=FOLDER of files CASE.nii.gz or CASE.npz, and the masks of the raters.
+    """A run folder, or `maps` as NAME=FOLDER of files CASE.npz or CASE.ext of an image, and the masks of the raters.
 
     `segmentation` (a folder of label maps) and `classes` go with `maps`; `masks` may be left out for a run, which says where
-    its own are. `band` and `tolerance` are in millimetres where images have a spacing, else in pixels.
+    its own are. Maps and segmentations are brought to the grid of the masks where turning or cutting them is enough.
+    `band` and `tolerance` are in millimetres where images have a spacing, else in pixels.
     """
 
     run: Path | None = None
@@ -38,24 +44,16 @@ class EvaluateRequest:
     band: float = 3.0
     tolerance: float = 1.0
     out: Path | None = None
+    mask_settings: MaskSettings = MaskSettings()
 
 
 class EvaluateResult(NamedTuple):
-    """A row a case, the reason of every case that failed, and the summary of every column."""
+    """A row a case, the reason of every case that failed, the summary of every column, and notes."""
 
     rows: list[dict[str, Any]]
     failed: dict[str, str]
     summary: dict[str, dict[str, float]]
-
-
-class Item(NamedTuple):
-    """One case: where its maps, its segmentation and its probabilities lie (stems of map files), and its raters."""
-
-    name: str
-    maps: dict[str, Path]
-    segmentation: Path | None
-    probabilities: Path | None
-    raters: dict[str, Path]
+    notes: list[str]
 
 
 def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, int], None] = lambda *_: None) -> EvaluateResult:
@@ -67,46 +65,53 @@ def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, in
     if (request.run is None) == (not request.maps):
         raise ValueError("evaluate: expected either a run folder or --map NAME=FOLDER")
     if request.run is not None:
-        items = list(_run_items(request.run, request.masks))
+        items, notes = run_items(request.run, request.masks)
     else:
-        items = list(_file_items(request.maps, request.segmentation, request.masks))
+        items, notes = file_items(request.maps, request.segmentation, request.masks)
+    codings = _Codings(items, request, _settings_of(request))
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     progress("", 0, len(items))
     for done, item in enumerate(items, 1):
         try:
-            rows.append({"case": item.name, **_row(item, request)})
+            rows.append({"case": item.name, **_row(item, request, codings, notes)})
         except (ValueError, OSError) as error:
             failed[item.name] = " ".join(str(error).split())
         progress(item.name, done, len(items))
+    notes = [*codings.notes, *gathered(notes, [item.name for item in items])]
     if not rows:
         raise ValueError(next(iter(failed.values())))
     summary = summarise(rows)
     if request.out is not None:
         request.out.mkdir(parents=True, exist_ok=True)
         write_table(request.out / "evaluation.csv", rows)
-        write_json(request.out / "evaluation.json", {"cases": len(rows), "failed": failed, "columns": summary})
-    return EvaluateResult(rows, failed, summary)
+        write_json(request.out / "evaluation.json", {"cases": len(rows), "failed": failed, "notes": notes, "columns": summary})
+    return EvaluateResult(rows, failed, summary, notes)
 
 
-def _row(item: Item, request: EvaluateRequest) -> dict[str, Any]:
+def _row(item: Item, request: EvaluateRequest, codings: "_Codings", notes: list[str]) -> dict[str, Any]:
     if not item.raters:
         raise ValueError(f"case {item.name}: expected the masks of its raters, got none")
-    probabilities = None if item.probabilities is None else np.asarray(read_map(item.probabilities))
+    geometry = _grid_of(item)
+    probabilities = None if item.probabilities is None else _on(item, item.probabilities, geometry, notes)
     classes = request.classes if probabilities is None else probabilities.shape[-1]
-    geometry = read_image(next(iter(item.raters.values()))).geometry
-    raters = np.stack([read_labels(path, classes=classes, like=geometry) for path in item.raters.values()])
-    maps = {name: np.asarray(read_map(stem)) for name, stem in item.maps.items()}
-    labels = None
+    raters = []
+    for path in item.raters.values():
+        drawn, told = read_mask(path, codings.raters(classes), classes=classes, like=geometry)
+        raters.append(drawn)
+        notes += [f"{item.name}: {note}" for note in told]
+    maps = {name: _on(item, path, geometry, notes) for name, path in item.maps.items()}
+    labels: np.ndarray | None = None
     if item.segmentation is not None:
-        labels = np.asarray(read_map(item.segmentation)).astype(np.int32)
-    spacing = tuple(float(s) for s in geometry.spacing[: raters.ndim - 1])
+        labels = _segmentation(item, item.segmentation, codings, geometry, notes)
+    spacing = tuple(float(s) for s in geometry.spacing)
+    masks = np.stack(raters)
     # without a segmentation the control knows the raters' own contour, which flatters it
-    contour = labels if labels is not None else consensus(raters, classes=classes, ties="smallest")
+    contour = labels if labels is not None else consensus(masks, classes=classes, ties="smallest")
     maps["boundary"] = boundary_map(contour_distance(contour, spacing=spacing), sigma=BOUNDARY_SIGMA)
     return evaluate(
         maps,
-        raters,
+        masks,
         probabilities=probabilities,
         segmentation=labels,
         spacing=spacing,
@@ -116,56 +121,72 @@ def _row(item: Item, request: EvaluateRequest) -> dict[str, Any]:
     )
 
 
-def _run_items(run: Path, masks: Path | None) -> Iterator[Item]:
-    found = sorted(run.glob("*.json"), key=lambda p: natural_key(p.name)) if run.is_dir() else []
-    read = {path.stem: read_json(path) for path in found if path.name not in ("run.json", "summary.json")}
-    sidecars = {name: about for name, about in read.items() if "outputs" in about}
-    if not sidecars:
-        raise ValueError(f"{run}: expected the folder of a run with finished cases, got none")
-    drawn = (
-        match_masks(list_images(masks, what="masks"), sidecars)
-        if masks is not None
-        else {name: {rater: Path(path) for rater, path in about.get("raters", {}).items()} for name, about in sidecars.items()}
-    )
-    for name, about in sidecars.items():
-        stems = {
-            kind: run / _stem(about["outputs"][kind])
-            for kind in (*KINDS, "segmentation", "reference")
-            if kind in about["outputs"]
-        }
-        yield Item(
-            name,
-            {kind: stems[kind] for kind in KINDS if kind in stems},
-            stems.get("segmentation"),
-            stems.get("reference"),
-            drawn[name],
-        )
+def _grid_of(item: Item) -> Geometry:
+    """The grid that all of a case is brought to: that of a run's own maps, else of the masks."""
+    if item.labelled and item.segmentation is not None and image_suffix(item.segmentation):
+        return decode(item.segmentation).geometry
+    return decode(next(iter(item.raters.values())), mask=True).geometry
 
 
-def _file_items(maps: tuple[str, ...], segmentation: Path | None, masks: Path | None) -> Iterator[Item]:
-    folders: dict[str, Path] = {}
-    for text in maps:
-        name, equals, folder = text.partition("=")
-        if not equals or not name or not Path(folder).is_dir():
-            raise ValueError(f"--map: expected NAME=FOLDER, got {text!r}")
-        folders[name] = Path(folder)
-    if masks is None:
-        raise ValueError("--masks: expected the raters' masks beside --map, got none")
-    first = next(iter(folders.values()))
-    files = [p.name for p in first.iterdir() if not p.name.startswith(".")]
-    names = sorted({_stem(name) for name in files if name.endswith((".nii.gz", ".npz"))})
-    if not names:
-        raise ValueError(f"{first}: expected maps CASE.nii.gz or CASE.npz, got none")
-    drawn = match_masks(list_images(masks, what="masks"), names)
-    for name in names:
-        yield Item(
-            name,
-            {kind: folder / name for kind, folder in folders.items()},
-            None if segmentation is None else segmentation / name,
-            None,
-            drawn[name],
-        )
+def _on(item: Item, path: Path, grid: Geometry, notes: list[str]) -> np.ndarray:
+    """The numbers of a map file on the grid of the masks."""
+    values, own = read_map_file(path)
+    if own is None:
+        if values.shape[: grid.rank] != grid.size:
+            raise ValueError(f"{path}: expected the size of the masks, {times(grid.size)}, got {times(values.shape)}")
+        return np.asarray(values)
+    values, done = align(values, own, grid, where=str(path))
+    notes += [f"{item.name}: {path.parent.name}/{path.name} was brought to the grid of the masks: {done}"] if done else []
+    return np.asarray(values)
 
 
-def _stem(name: str) -> str:
-    return name.removesuffix(".nii.gz").removesuffix(".npz")
+def _segmentation(item: Item, path: Path, codings: "_Codings", grid: Geometry, notes: list[str]) -> np.ndarray:
+    """The labels of a segmentation on the grid of the masks: a run's own as they are, others by the coding of their folder."""
+    if item.labelled or path.suffix == ".npz":
+        return _on(item, path, grid, notes).astype(np.int32)
+    labels, told = read_mask(path, codings.segmentations(), classes=codings.request.classes, like=grid)
+    notes += [f"{item.name}: {note}" for note in told]
+    return labels
+
+
+class _Codings:
+    """What the values of masks mean, decided over all of them when the first is read, for each number of classes."""
+
+    def __init__(self, items: Sequence[Item], request: EvaluateRequest, settings: MaskSettings) -> None:
+        self.items, self.request, self.settings = items, request, settings
+        self.known: dict[tuple[str, int], MaskCoding] = {}
+
+    def raters(self, classes: int) -> MaskCoding:
+        """Of the raters' masks."""
+        where = str(self.request.masks or self.request.run)
+        paths = [path for item in self.items for path in item.raters.values()]
+        return self._settled(paths, "raters", classes, where, self.settings)
+
+    def segmentations(self) -> MaskCoding:
+        """Of segmentations of other tools, which leave nothing unrated."""
+        paths = [item.segmentation for item in self.items if item.segmentation is not None]
+        where = str(self.request.segmentation)
+        return self._settled(paths, "segmentations", self.request.classes, where, MaskSettings(ignore_label=NONE))
+
+    def _settled(self, paths: Sequence[Path], what: str, classes: int, where: str, settings: MaskSettings) -> MaskCoding:
+        if (what, classes) not in self.known:
+            images = [path for path in paths if image_suffix(path)]
+            self.known[what, classes] = settle(survey(images), classes=classes, settings=settings, where=where)
+        return self.known[what, classes]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was concluded."""
+        return list(dict.fromkeys(note for coding in self.known.values() for note in coding.notes))
+
+
+def _settings_of(request: EvaluateRequest) -> MaskSettings:
+    """What is said of the masks: by the request, else by the run that they were given to."""
+    if request.run is None or request.masks is not None or request.mask_settings != MaskSettings():
+        return request.mask_settings
+    told = read_json(request.run / "run.json").get("masks")
+    stored = told.get("settings") if isinstance(told, dict) else None
+    try:
+        return MaskSettings(**stored) if isinstance(stored, dict) else MaskSettings()
+    except TypeError:
+        raise ValueError(f"{request.run / 'run.json'}: expected the settings of masks, got {stored!r}") from None

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.colour_tables import write_colour_tables
 from ..data.maps import write_map
-from ..data.records import write_json, write_table
+from ..data.records import mapping, write_json, write_table
 from ..data.volumes import read_image
 from ..evaluation.regions import Region, enlarged, enlarged_labels, find_regions
 from ..report.case_page import REGION_SHARE
@@ -158,9 +158,10 @@ def _write_label_maps(run: Run, marked: Mapping[str, np.ndarray], rows: list[dic
     records = {case.name: case.record for case in run.cases}
     files: list[Path] = []
     for name, labels in marked.items():
-        segmentation = records[name].get("outputs", {}).get("segmentation")
+        outputs = mapping(records[name], "outputs")
+        segmentation = outputs.get("segmentation")
         source = run.folder / segmentation if isinstance(segmentation, str) else None
-        picture = records[name].get("outputs", {}).get("segmentation_picture")
+        picture = outputs.get("segmentation_picture")
         if source is not None and isinstance(picture, str):
             source = run.folder / picture
         if source is None or not source.is_file():

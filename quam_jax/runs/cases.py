@@ -10,13 +10,15 @@ import numpy as np
 
 from ..case.audit import models_broken_on_whole, models_held
 from ..case.quantified import Quantified, audit_rows
-from ..case.structures import structure_volumes, volume_columns
+from ..case.structures import structure_pixels, structure_volumes, volume_columns
 from ..config import to_dict
 from ..data.cases import read_case_files
+from ..data.channels import require_channels
 from ..data.datasets import Case
 from ..data.maps import write_map
 from ..data.preprocess import PreparedInParts
 from ..data.records import digest, digest_arrays
+from ..data.spacing import spacing_note
 from ..data.volumes import Image
 from ..evaluation.evaluate import evaluate
 from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, contour_distance
@@ -51,9 +53,15 @@ class Searched(NamedTuple):
 def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_digest: str) -> Loaded:
     """Read the files of a case, look whether its results are there and sound, and prepare the image if not."""
     start = time.perf_counter()
-    image, raters = read_case_files(case, classes=len(quantifier.shared.names), small_types=True)
+    plan = quantifier.shared.plan
+    ignore = None if plan is None else plan.ignore_label
+    image, raters = read_case_files(case, classes=quantifier.shared.coding.labels, ignore=ignore, small_types=True)
     case_digest = digest(run_digest, image.sha256, digest_arrays(raters))
     notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in quantifier.known.hashes else []
+    told = [] if quantifier.preprocessing is None else require_channels(image, quantifier.preprocessing.channels)
+    notes += [f"{case.name}: {note}" for note in (*image.notes, *told)]
+    if plan is not None and (note := spacing_note(image.geometry, reorient=plan.reorient, units=plan.units)):
+        notes.append(f"{case.name}: {note}")
     done, why = run_folder.verify(request.out, case.name, case_digest)
     prepared = quantifier.prepare(image) if done is None else np.empty(0)
     return Loaded(case, image, prepared, raters, case_digest, notes, done, why, time.perf_counter() - start)
@@ -84,31 +92,35 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
     held, searched_models = models_held(quantified.audit)
     row: dict[str, Any] = {"case": case.name, "status": "ok", "members": searched_models, "held": held}
     metrics = {}
+    coding, found = quantifier.shared.coding, quantified.in_classes(quantifier.shared.coding)
+    drawn = {who: coding.classes_of(labels) for who, labels in raters.items()}
     if raters:
-        control = boundary_map(contour_distance(quantified.segmentation, spacing=spacing), sigma=BOUNDARY_SIGMA)
+        control = boundary_map(contour_distance(found.segmentation, spacing=spacing), sigma=BOUNDARY_SIGMA)
         metrics = evaluate(
             {**quantified.maps, "boundary": control},
-            np.stack(list(raters.values())),
-            probabilities=quantified.reference,
-            segmentation=quantified.segmentation,
+            np.stack(list(drawn.values())),
+            probabilities=found.probs,
+            segmentation=found.segmentation,
+            structures=coding.structures,
             spacing=spacing,
         )
         row |= {"dice": metrics["dice_consensus"], **metrics}
     for name, values in quantified.maps.items():
         row[f"{name}/mean"] = float(values.mean())
     volumes: dict[str, dict[str, Any]] = {}
-    if image.geometry.kind == "nifti" and quantified.segmentation.ndim == 3:
+    if image.geometry.kind == "nifti" and len(image.geometry.voxel_sides) == 3:
         volumes = structure_volumes(
-            quantified.segmentation,
-            quantified.reference,
-            quantified.adversarial,
-            names=quantifier.shared.names,
-            spacing=spacing,
-            raters=raters,
+            found.segmentation,
+            found.structures,
+            found.adversarial,
+            structures=coding.structures,
+            names=coding.structure_names,
+            voxel=math.prod(image.geometry.voxel_sides) / 1000,
+            raters=drawn,
             samples=quantified.volumes,
         )
         row |= volume_columns(volumes)
-    reduced = whole_figures(quantified, raters)
+    reduced = whole_figures(quantified)
     return {
         "case": case.name,
         "digest": loaded.digest,
@@ -118,6 +130,7 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
             "sha256": image.sha256,
             "shape": list(quantified.segmentation.shape),
             "spacing": [float(s) for s in spacing],
+            **({} if image.geometry.thickness is None else {"thickness": image.geometry.thickness}),
             "orientation": image.geometry.orientation,
         },
         "raters": {name: str(path) for name, path in case.raters.items()},
@@ -128,6 +141,11 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
         "run_digest": run_digest,
         "audit": audit_rows(quantified),
         "metrics": metrics,
+        "labels": list(coding.label_names),
+        "structures": {
+            "names": list(coding.structure_names),
+            "pixels": structure_pixels(found.segmentation, found.adversarial, drawn, structures=coding.structures),
+        },
         "volumes": volumes,
         "row": row,
         "notes": notes,

@@ -48,25 +48,22 @@ def pack_drawn(quantified: Quantified, image: Image, raters: Mapping[str, np.nda
     if "slack" in quantified.fragility:
         arrays["flipcost"] = _smallest(quantified.fragility["slack"], factor)
     if raters:
-        arrays["raters"] = np.stack([_middles(mask, factor).astype(np.uint8) for mask in raters.values()])
+        arrays["raters"] = np.stack([_middles(mask, factor).astype(np.int16) for mask in raters.values()])
         arrays["rater_names"] = np.array(list(raters))
     return pack_arrays(**arrays)
 
 
-def whole_figures(quantified: Quantified, raters: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """What the report says of a picture that it holds reduced: the factor, and figures over all pixels; None for others.
+def whole_figures(quantified: Quantified) -> dict[str, Any] | None:
+    """What the report says of a picture that it holds reduced: the factor, and of every map the figures over all pixels.
 
-    `maps` has the mean, the mean inside the prediction and the largest value (nats), `sizes` the pixels of every label.
+    These are the mean, the mean inside the prediction and the largest value (nats). None for other pictures.
     """
     factor = reduction(quantified.segmentation.shape)
     if factor == 1:
         return None
-    named = {f"adversarial: {n}": mask for n, mask in zip(quantified.adversarial_names, quantified.adversarial, strict=True)}
-    drawn = {"prediction": quantified.segmentation, **named, **{f"rater: {name}": mask for name, mask in raters.items()}}
     return {
         "factor": factor,
         "maps": {name: _figures(values, quantified.segmentation) for name, values in quantified.maps.items()},
-        "sizes": {name: _counts(mask) for name, mask in drawn.items()},
     }
 
 
@@ -79,14 +76,6 @@ def _figures(values: np.ndarray, segmentation: np.ndarray) -> list[float]:
         count += int(np.count_nonzero(inside))
         largest = max(largest, float(values[rows].max()))
     return [total / values.size, within / count if count else math.nan, largest]
-
-
-def _counts(labels: np.ndarray) -> list[int]:
-    parts = [np.bincount(labels[rows].reshape(-1)) for rows in row_blocks(labels.shape)]
-    counts = np.zeros(max(map(len, parts)), np.int64)
-    for part in parts:
-        counts[: len(part)] += part
-    return counts.tolist()
 
 
 def _means(values: Num[np.ndarray, "..."], factor: int) -> Num[np.ndarray, "..."]:

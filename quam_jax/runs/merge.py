@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.progress import tell
+from ..data.notes import gathered
 from ..data.records import read_json, write_json, write_table
 from ..evaluation.statistics import summarise
 from ..report.html import write_report
@@ -84,7 +85,8 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
     )
     known = [ending.timing[name] for name in names if name in ending.timing]
     write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
-    notes = notes + [f"{name}: done again, because {why}" for name, why in ending.redone.items() if name not in ending.failed]
+    notes = [*info.get("notes", ()), *gathered(notes, names)]
+    notes += [f"{name}: done again, because {why}" for name, why in ending.redone.items() if name not in ending.failed]
     seconds = time.time() - ending.began
     info = info | {
         "status": "finished",
@@ -153,9 +155,12 @@ def read_result(out: Path, names: Sequence[str]) -> RunResult:
     told, notes = info.get("failed"), info.get("notes")
     failed = {name: str(told[name]) for name in names if name in told} if isinstance(told, dict) else {}
     rows, _ = read_rows(out, names, failed)
+    unused = [str(file) for file in info.get("unused") or ()]
     timing = _read_timing(out / "timing.csv")
     rows = [row | ({"seconds": float(timing[row["case"]]["seconds"])} if row["case"] in timing else {}) for row in rows]
-    return RunResult(rows, failed, notes if isinstance(notes, list) else [], read_json(out / "summary.json"), out / "report.html")
+    return RunResult(
+        rows, failed, notes if isinstance(notes, list) else [], read_json(out / "summary.json"), out / "report.html", unused
+    )
 
 
 def _read_timing(path: Path) -> dict[str, dict[str, Any]]:

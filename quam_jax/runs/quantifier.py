@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,11 @@ from ..config import Config
 from ..core.layout.choose import FILLS
 from ..core.layout.work import pixel_operations
 from ..core.progress import tell
+from ..data.cases import settle_masks
+from ..data.channels import require_channels
 from ..data.datasets import Case, find_cases, find_channel_cases
+from ..data.left_out import find_left_out
+from ..data.masks import MaskCoding
 from ..data.patches import STEP
 from ..data.plans import Plan
 from ..data.preprocess import PreparedInParts, Preprocessing
@@ -28,12 +32,21 @@ from ..data.volumes import Image
 from ..models.coding import Coding
 from ..models.description import model_digest, preprocessing_of
 from ..models.model import SegmentationModel
+from ..models.outputs import coding_of
 from ..models.predict import fit_data
 from ..process import return_large_arrays
 from .request import RunRequest
 
 LARGE = 2**18  # pixels of an image whose arrays are large however few channels a network has
 QUEUED = 2**24  # numbers of an image that counts as one in a queue, where it is searched by itself
+
+
+class Found(NamedTuple):
+    """What there is to say of the files of a run: notes, files that no case uses, and the codings of the masks."""
+
+    notes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    masks: Mapping[str, Any] = {}
 
 
 class Quantifier(NamedTuple):
@@ -50,6 +63,7 @@ class Quantifier(NamedTuple):
     preprocessing: Preprocessing | None
     operations: float = 0
     device: Any = None
+    found: Found = Found()
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -65,8 +79,23 @@ class Quantifier(NamedTuple):
             return {"size": list(self.shared.plan.patch), "step": STEP, "weights": "gaussian"}
         return describe_windows(self.shared.folds[0].model, self.config.patches)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the model and of how it explains the fit data."""
+        fold = self.shared.folds[0]
+        notes, loss = list(self.shared.coding.notes), float(np.mean(np.asarray(fold.prepared.reference_loss)))
+        guess = math.log(fold.searched.network.classes)
+        if loss > guess:
+            notes.append(
+                f"the network explains the fit masks worse than a guess ({loss:.2f} nats a pixel, equal probabilities have "
+                f"{guess:.2f}): are the preprocessing, the labels and what its channels mean those of its training?"
+            )
+        return notes
+
     def prepare(self, image: Image) -> np.ndarray | PreparedInParts:
-        """What can be done to an image before its search, on the host."""
+        """What can be done to an image before its search, on the host; ValueError for channels that the network does not take."""
+        if self.preprocessing is not None:
+            require_channels(image, self.preprocessing.channels)
         return np.asarray(image.array, np.float32) if self.preprocessing is None else self.preprocessing.prepare(image.array)
 
     def share(self, prepared: np.ndarray | PreparedInParts) -> float:
@@ -102,8 +131,10 @@ class Quantifier(NamedTuple):
 def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) -> Quantifier:
     """The quantifier of a run, with its fit data read; ValueError for data or settings that the model cannot use."""
     first, config = models[0], request.config
+    settings = request.mask_settings
     preprocessing: Preprocessing | None = None
-    plan, coding = None, Coding(first.network.classes)
+    plan, coding = None, coding_of(first)
+    classes = coding.labels
     if has_plan(first):
         if request.preprocessing is not None:
             raise ValueError(f"{request.model}: its nnU-Net plan says how images are prepared; expected no --preprocessing")
@@ -113,20 +144,37 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
         require_plan_patches(config, plan.patch)
         coding = Coding.of(plan, where=str(request.model))
         fit_cases = find_channel_cases(request.fit_images, request.fit_masks, channels=len(plan.normalisation))
+        settings, classes = settings.or_ignored(plan.ignore_label), coding.labels
+        fit_cases, fit_masks = settle_masks(fit_cases, classes=classes, settings=settings, where=request.fit_masks)
         known = read_fit_patches(fit_cases, request.fit_masks, plan=plan, coding=coding, settings=config.fit)
     else:
         asked_sides(first, config.patches)
         cases = find_cases(request.images, request.masks)
         preprocessing = request.preprocessing or preprocessing_of(first)
         fit_cases = find_cases(request.fit_images, request.fit_masks)
+        fit_cases, fit_masks = settle_masks(fit_cases, classes=classes, settings=settings, where=request.fit_masks)
         known = read_fit_images(
             fit_cases, request.fit_masks, model=first, preprocessing=preprocessing, settings=config.fit, seed=config.seed
         )
+    # what one folder shows to be unrated is that in the other one too
+    settings = settings.or_ignored(next(iter(fit_masks.not_rated), None))
+    cases, masks = settle_masks(cases, classes=classes, settings=settings, where=request.masks)
+    found = _find_out(request, cases, known, {"fit": fit_masks, "masks": masks})
     tell("preparing the search")
     operations = pixel_operations(first.network, first.params, first.stats, known.images[0])
     _settle_heap(LARGE if known.whole else known.labels[0, 0].size, operations)
     shared = _ready(models, known, plan=plan, coding=coding, config=config)
-    return Quantifier(_asked(cases, request), shared, known, config, preprocessing, operations)
+    return Quantifier(_asked(cases, request), shared, known, config, preprocessing, operations, found=found)
+
+
+def _find_out(request: RunRequest, cases: Sequence[Case], known: Known, codings: Mapping[str, MaskCoding]) -> Found:
+    """What there is to say of the files before any case is read."""
+    left_out = find_left_out(cases, request.images, request.masks)
+    notes = [*left_out.notes, *(f"fit data: {note}" for note in known.notes)]
+    for coding in codings.values():
+        notes += [note for note in coding.notes if note not in notes]
+    masks = {"settings": request.mask_settings.to_dict(), **{name: coding.to_dict() for name, coding in codings.items()}}
+    return Found(tuple(notes), tuple(map(str, left_out.files)), masks)
 
 
 def _settle_heap(pixels: int, operations: float) -> None:

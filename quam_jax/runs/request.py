@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import Config
+from ..data.mask_settings import MaskSettings
 from ..data.preprocess import Preprocessing
 
 
@@ -33,7 +34,7 @@ class Sharing:
 class RunRequest:
     """What a run is asked to do; `masks` and the fit data follow the CASE.ext / CASE_RATER.ext convention.
 
-    `only` names the cases to take, of those that are found; all where it is empty.
+    `only` names the cases to take, of those that are found; all where it is empty. `mask_settings` say what masks hold.
     """
 
     model: Path
@@ -49,12 +50,14 @@ class RunRequest:
     command: str = ""
     sharing: Sharing = Sharing()
     only: tuple[str, ...] = ()
+    mask_settings: MaskSettings = MaskSettings()
 
 
 class RunResult(NamedTuple):
     """What came of a run: one row a finished case, the reason of every failed one, the summary and the report.
 
-    `rows` are those of results.csv, with the `seconds` that a case took where they are known.
+    `rows` are those of results.csv, with the `seconds` that a case took where they are known. `unused` are the files and folders
+    beside the images and masks that no case uses.
     """
 
     rows: list[dict[str, Any]]
@@ -62,3 +65,4 @@ class RunResult(NamedTuple):
     notes: list[str]
     summary: dict[str, Any]
     report: Path
+    unused: list[str] = []

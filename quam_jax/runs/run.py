@@ -20,7 +20,7 @@ from ..core.progress import ENDED, EXPECTED, IDLE, about_case, is_heard, phases,
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
 from ..data.figures import Figures
-from ..data.records import digest, read_json
+from ..data.records import digest, digest_arrays, read_json
 from ..memory import budget, require_room
 from ..models.loading import load_models
 from ..version import __version__
@@ -58,7 +58,8 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None, figures: F
     model_digest = models_digest(models, request.model)
     quantifier = find_quantifier(models, request)
     settings = to_dict(request.config.without_layout())
-    run_digest = digest(__version__, model_digest, settings, quantifier.known.hashes, quantifier.preparation)
+    fit = (quantifier.known.hashes, digest_arrays({"labels": quantifier.known.labels}))
+    run_digest = digest(__version__, model_digest, settings, *fit, quantifier.preparation)
     fresh = not request.out.exists()
     run_folder.claim(
         request.out, run_digest, overwrite=request.overwrite, busy=others_at_work(request.out, patience=request.sharing.patience)
@@ -106,7 +107,7 @@ def _share(
                         if len(ending.failed) == len(names):
                             _remove(worker, fresh=fresh)
                             raise _all_failed(ending.failed)
-                        write_colour_tables(out, quantifier.shared.names)
+                        write_colour_tables(out, quantifier.shared.coding.label_names)
                         merge(out, names, ending, {**info, **first_announced(out)})
                         worker.close_session()
                         return read_result(out, names)

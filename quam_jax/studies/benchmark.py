@@ -34,10 +34,11 @@ Progress = Callable[[str, str, int, int], None]
 
 
 class BenchmarkResult(NamedTuple):
-    """The tables as text, and the reason of every cell that failed, by `network/method/condition/case`."""
+    """The tables as text, and the reason of every cell that failed, by `network/method/condition/case`, and notes."""
 
     text: str
     failed: dict[str, str]
+    notes: list[str]
 
 
 class _Chosen(NamedTuple):
@@ -85,7 +86,7 @@ def benchmark_methods(request: BenchmarkRequest, *, progress: Progress = lambda 
     if chosen.tuned:
         first = {name: rows for name, rows in chosen.tuned.items() if name.startswith(parts.networks[0].name)}
         figures.draw_tuning(first, out / "tuning.png", score=request.study.score)
-    return BenchmarkResult(text, failed)
+    return BenchmarkResult(text, failed, parts.notes)
 
 
 def _check_names(request: BenchmarkRequest, parts: StudyParts) -> list[str]:

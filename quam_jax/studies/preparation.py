@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from ..baselines.method import Method, MethodOptions, Subject
 from ..config import load_config
+from ..data.notes import gathered
 from ..models.description import model_digest, preprocessing_of
 from ..models.loading import load_model
 from ..models.model import SegmentationModel
+from ..models.outputs import coding_of
 from .cases import StudyCase, parse_dataset, read_cases
 from .methods import methods
 from .request import StudyRequest
@@ -17,12 +19,13 @@ from .study import StudyNetwork
 
 
 class StudyParts(NamedTuple):
-    """What a study works with: its networks, its methods by name, and its cases."""
+    """What a study works with: its networks, its methods by name, its cases, and notes on their files."""
 
     networks: list[StudyNetwork]
     methods: dict[str, Method]
     validation: list[StudyCase]
     test: list[StudyCase]
+    notes: list[str]
 
 
 def prepare_study(
@@ -51,7 +54,9 @@ def prepare_study(
         networks.append(StudyNetwork(Path(path).name, subject, model_digest(model)))
     if len({n.name for n in networks}) < len(networks):
         networks = [n._replace(name=f"{n.name}#{place}") for place, n in enumerate(networks)]
-    return StudyParts(networks, {n: table[n] for n in names}, parts["validation"], parts.get("test", []))
+    read = [case for cases in parts.values() for case in cases]
+    notes = gathered([note for case in read for note in case.notes], [case.identity.name for case in read])
+    return StudyParts(networks, {n: table[n] for n in names}, parts["validation"], parts.get("test", []), notes)
 
 
 def _read_parts(
@@ -59,6 +64,8 @@ def _read_parts(
 ) -> dict[str, list[StudyCase]]:
     preprocessing, classes = preprocessing_of(models[0]), models[0].network.classes
     for path, model in zip(paths, models, strict=True):
+        if coding_of(model).channel_regions is not None:
+            raise ValueError(f"{path}: expected a network of classes of which a pixel has one, got one of independent channels")
         if preprocessing_of(model) != preprocessing or model.network.classes != classes:
             raise ValueError(f"{path}: expected the classes and the preprocessing of {paths[0]}")
     parts = {}
@@ -75,6 +82,8 @@ def _read_parts(
                 classes=classes,
                 patient=request.patient,
                 least_raters=2 if name in ("validation", "test") else 1,
+                mask_settings=request.mask_settings,
+                where=text,
             )
     check_disjoint({name: [case.identity for case in cases] for name, cases in parts.items()})
     return parts

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..data.mask_settings import MaskSettings
+
 
 @dataclass(frozen=True)
 class StudyRequest:
@@ -13,6 +15,7 @@ class StudyRequest:
     NAME=MODEL for methods with a network of their own kind, which may hold {seed} too. `methods` are names, all that the
     networks can serve where there are none. `train` only serves to check that no other part shares its cases; `patient` is the
     regular expression that finds the patient in a case name. `limit_validation` cases are used, evenly spread, all for 0.
+    `mask_settings` say what masks hold.
     """
 
     models: tuple[str, ...]
@@ -26,6 +29,7 @@ class StudyRequest:
     inject_dropout: float | None = None
     score: str = "total/pcc"
     limit_validation: int = 0
+    mask_settings: MaskSettings = MaskSettings()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class TuneResult(NamedTuple):
 
     chosen: dict[str, dict[str, Any]]
     curves: dict[str, list[dict[str, Any]]]
+    notes: list[str]
 
 
 def tune(
@@ -142,7 +143,7 @@ def tune_study(request: TuneRequest, *, progress: Callable[[str, int, int], None
     }
     write_json(out / "tuning.json", {**about, "curves": curves})
     draw_tuning(curves, out / "tuning.png", score=score)
-    return TuneResult(chosen, curves)
+    return TuneResult(chosen, curves, parts.notes)
 
 
 def joined_progress(sizes: Sequence[int], progress: Callable[[str, int, int], None]) -> list[Callable[[str, int, int], None]]:

@@ -7,8 +7,11 @@ import numpy as np
 
 from ..baselines.evidential import evidential_loss
 from ..baselines.prob_unet import prob_unet_loss
-from ..data.cases import read_case_files
+from ..data.cases import read_case_files, settle_masks
+from ..data.channels import require_channels
 from ..data.datasets import find_cases
+from ..data.left_out import find_left_out
+from ..data.notes import gathered
 from ..data.preprocess import Preprocessing, to_slices
 from ..data.volumes import read_channels
 from ..evaluation.reference_maps import rater_mean
@@ -27,10 +30,11 @@ LOSSES: dict[LossName, Loss] = {
 
 
 class TrainResult(NamedTuple):
-    """The model as saved, and how many examples it learned from."""
+    """The model as saved, how many examples it learned from, and notes on their files."""
 
     model: SegmentationModel
     examples: int
+    notes: list[str]
 
 
 def train_from_files(request: TrainRequest, *, progress: Callable[[int, float], None] | None = None) -> TrainResult:
@@ -44,6 +48,8 @@ def train_from_files(request: TrainRequest, *, progress: Callable[[int, float], 
     unlabelled = [c.name for c in cases if not c.raters]
     if unlabelled:
         raise ValueError(f"{request.masks}: expected a mask for every image, got none for {', '.join(unlabelled[:5])}")
+    left_out = find_left_out(cases, request.images, request.masks)
+    cases, coding = settle_masks(cases, classes=request.classes, settings=request.mask_settings, where=request.masks)
     channels = read_channels(cases[0].files).array.shape[-1]
     network = Network.create(request.arch, **{"in_channels": channels, "n_classes": request.classes, **request.arguments})
     if (request.loss == "prob_unet") != (network.architecture == "prob_unet"):
@@ -52,10 +58,12 @@ def train_from_files(request: TrainRequest, *, progress: Callable[[int, float], 
         )
     preprocessing = Preprocessing(normalise="zscore", channels=channels)
     examples: list[Example] = []
+    told: list[str] = []
     for case in cases:
         image, masks = read_case_files(case, classes=request.classes)
         raters = np.stack(list(masks.values()))
         groups = raters[:, None] if request.loss == "prob_unet" else raters[None]
+        told += [f"{case.name}: {note}" for note in (*image.notes, *require_channels(image, channels))]
         picture = preprocessing.apply(image.array)
         for group in groups:
             examples += _examples(picture, rater_mean(group, classes=request.classes).astype(np.float32), rank=network.rank)
@@ -70,7 +78,8 @@ def train_from_files(request: TrainRequest, *, progress: Callable[[int, float], 
     model.manifest["training"]["loss"] = request.loss
     model.manifest["preprocessing"] = preprocessing.to_dict()
     save_model(request.out, model)
-    return TrainResult(model, len(examples))
+    notes = [*left_out.notes, *coding.notes, *gathered(told, [case.name for case in cases])]
+    return TrainResult(model, len(examples), notes)
 
 
 def _examples(picture: np.ndarray, wanted: np.ndarray, *, rank: int) -> list[Example]:

@@ -60,7 +60,8 @@ def search_heads(
     numbers = (bound, coefficient, jnp.broadcast_to(rate, bound.shape))
 
     def step(state: _State, s: Any, first: bool = False) -> tuple[_State, HeadRecord]:
-        here = HeadProblem(problem.features[s], problem.transposed[s], problem.wanted[s], problem.head, problem.reference_loss[s])
+        own = {name: getattr(problem, name)[s] for name in ("features", "transposed", "wanted", "reference_loss")}
+        here = problem._replace(**own)
         return _step(state, asked, here, tuple(number[s] for number in numbers), solver=solver, stop=stop, first=first)
 
     state, _ = step(state, 0, first=True)
@@ -72,7 +73,7 @@ def _step(
     state: _State, asked: Asked, problem: HeadProblem, numbers: tuple, *, solver: Solver, stop: bool, first: bool
 ) -> tuple[_State, HeadRecord]:
     bound, coefficient, rate = numbers
-    theta = columns_of(state.z)
+    theta = columns_of(state.z, problem.sums)
     # before the first step all heads are the given one
     loss, probs = fit_loss(problem.features, problem.wanted, problem.theta[..., None] if first else theta)
     loss = jnp.broadcast_to(loss, theta.shape[-1:])
@@ -91,7 +92,7 @@ def _step(
     def move(z: Moving, inner: Any, gradient: Moving, feasible: Array) -> tuple[Moving, Any]:
         return solver.step(z, inner, gradient, rate=rate, feasible=feasible)
 
-    z, inner = jax.vmap(move, -1, -1)(state.z, state.solver, _as_head(gradient, state.z), feasible)
+    z, inner = jax.vmap(move, -1, -1)(state.z, state.solver, _as_head(gradient, state.z, problem.sums), feasible)
     done = state.done
     if stop:
         done = done | (feasible & _has_all(logits, asked))
@@ -99,9 +100,11 @@ def _step(
     return _State(z, inner, done), record
 
 
-def _as_head(gradient: Float[Array, "g k t"], z: Moving) -> Moving:
+def _as_head(gradient: Float[Array, "g k t"], z: Moving, sums: Float[Array, "c h"] | None) -> Moving:
     """The gradient of the columns that matter as one of the head's own leaves: a margin pulls its two columns apart."""
     whole = jnp.concatenate([-gradient, gradient], 1) if gradient.shape[1] == 1 else gradient
+    if sums is not None:
+        whole = jnp.einsum("gct,ch->ght", whole, sums, precision="highest")
     return (whole,) if len(z) == 1 else (whole[:-1], whole[-1])
 
 

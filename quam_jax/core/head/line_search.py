@@ -24,9 +24,13 @@ TOLERANCE = 1e-3  # of the slack: what may be left of it unused
 
 
 class Factor(NamedTuple):
-    """The Cholesky factor of the damped Fisher matrix, lower, over the flattened head `[f k]`."""
+    """The Cholesky factor of the damped Fisher matrix, lower, over the flattened head `[k f]`.
+
+    Where the columns are sums of channels it is that of the channels, and `spread` takes theirs to the columns.
+    """
 
     lower: Float[Array, "g g"]
+    spread: Float[Array, "l g"] | None = None
 
 
 def fisher(problem: HeadProblem, *, damping: float) -> Factor:
@@ -39,9 +43,13 @@ def fisher(problem: HeadProblem, *, damping: float) -> Factor:
         row = [(features * (probs[:, a] * ((a == b) - probs[:, b]))[:, None]).T @ features / count for b in range(columns)]
         blocks.append(row)
     matrix = jnp.block(blocks)
+    spread = None
+    if problem.sums is not None and columns > 1:
+        spread = jnp.kron(problem.sums, jnp.eye(features.shape[1]))
+        matrix = spread.T @ matrix @ spread
     size = matrix.shape[0]
     matrix = matrix + damping * jnp.trace(matrix) / size * jnp.eye(size)
-    return Factor(cho_factor(matrix, lower=True)[0])
+    return Factor(cho_factor(matrix, lower=True)[0], spread)
 
 
 def directions(factor: Factor, asked: Asked, against: Float[Array, "p k t"]) -> tuple[Float[Array, "f k t"], Float[Array, " t"]]:
@@ -50,7 +58,9 @@ def directions(factor: Factor, asked: Asked, against: Float[Array, "p k t"]) -> 
     wanted = jnp.einsum("fpt,pkt->kft", asked.features, asked.weights[:, None] * turned)
     columns, length, targets = wanted.shape
     flat = wanted.reshape(-1, targets)
-    solved = cho_solve((factor.lower, True), flat)
+    own = flat if factor.spread is None else factor.spread.T @ flat
+    solved = cho_solve((factor.lower, True), own)
+    solved = solved if factor.spread is None else factor.spread @ solved
     return jnp.swapaxes(solved.reshape(columns, length, targets), 0, 1), jnp.sum(flat * solved, 0)
 
 

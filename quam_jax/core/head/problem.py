@@ -2,7 +2,8 @@
 
 A network whose last layer is a 1x1 convolution says logits = W f + b at every pixel, f its feature vector. With a 1
 appended to f the head is one matrix. For two classes only the difference of the two columns matters, so one column is
-kept: the margin of class 1 over class 0 (`columns` = 1); for more classes all are kept.
+kept: the margin of class 1 over class 0 (`columns` = 1); for more classes all are kept. Where the logits of classes are sums
+of fewer channels (`sums`, a row a class), the head has a column a channel, and only these move.
 """
 
 import functools
@@ -17,8 +18,8 @@ from jaxtyping import Array, Float, Int, Key
 from ..network import CutNetwork, Parameters, described, like, named_leaves
 from .loss import fit_loss
 
-Head = tuple[Float[Array, "f c *t"]] | tuple[Float[Array, "f c *t"], Float[Array, "c *t"]]
-"""Kernel, and bias where there is one; of one head, or along the last axis of many."""
+Head = tuple[Float[Array, "f h *t"]] | tuple[Float[Array, "f h *t"], Float[Array, "h *t"]]
+"""Kernel `[f h]` of the channels, and bias where there is one; of one head, or along the last axis of many."""
 
 
 class HeadProblem(NamedTuple):
@@ -29,11 +30,12 @@ class HeadProblem(NamedTuple):
     wanted: Float[Array, "s f k"]
     head: Head
     reference_loss: Float[Array, " s"]
+    sums: Float[Array, "c h"] | None = None
 
     @property
     def theta(self) -> Float[Array, "f k"]:
         """The columns of the given head that matter."""
-        return columns_of(self.head)
+        return columns_of(self.head, self.sums)
 
 
 def is_linear_head(network: Any, params: Parameters, stats: Parameters) -> bool:
@@ -64,7 +66,7 @@ def _is_matrix(network: Any, params_like: tuple[Any, tuple], stats_like: tuple[A
         found = jax.jit(lambda p, s, x: network.tail(p, s, x, cut="head")[0])(params, stats, features)
     except (TypeError, ValueError):
         return False  # a tail that takes other activations
-    expected = head_features(features, head) @ _matrix(head)
+    expected = head_features(features, head) @ _classes(_matrix(head), sums_of(network))
     return found.shape == expected.shape and bool(np.allclose(found, expected, atol=1e-3 * np.ptp(expected)))
 
 
@@ -80,9 +82,19 @@ def _matrix(head: Head) -> Float[Array, "g c *t"]:
     return jnp.concatenate([head[0], *(leaf[None] for leaf in head[1:])])
 
 
-def columns_of(head: Head) -> Float[Array, "g k *t"]:
+def sums_of(network: Any) -> Float[Array, "c h"] | None:
+    """Which channels add up to the logit of each class, None for a network whose channels are its classes."""
+    sums = getattr(network, "sums", None)
+    return None if sums is None else jnp.asarray(sums, jnp.float32)
+
+
+def _classes(weights: Float[Array, "g h *t"], sums: Float[Array, "c h"] | None) -> Float[Array, "g c *t"]:
+    return weights if sums is None else jnp.einsum("gh...,ch->gc...", weights, sums, precision="highest")
+
+
+def columns_of(head: Head, sums: Float[Array, "c h"] | None = None) -> Float[Array, "g k *t"]:
     """The head as one matrix, its bias as the last row: one column a class, or for two classes the margin of class 1 over 0."""
-    weights = _matrix(head)
+    weights = _classes(_matrix(head), sums)
     return weights[:, 1:] - weights[:, :1] if weights.shape[1] == 2 else weights
 
 
@@ -129,11 +141,11 @@ def head_problem(
     flat = np.asarray(labels)
     points = fit_points(flat, batch, count=count, key=key)
     chosen = jnp.asarray(flat.reshape(-1)[points])
-    head = head_of(network, params)
+    head, sums = head_of(network, params), sums_of(network)
     features = head_features(fit.reshape(-1, fit.shape[-1])[jnp.asarray(points)], head)
-    theta = columns_of(head)
+    theta = columns_of(head, sums)
     columns = theta.shape[1]
     hot = chosen[..., None] == (jnp.arange(columns) if columns > 1 else jnp.ones(1, int))[None, None]
     wanted = jnp.einsum("sqf,sqk->sfk", features, hot.astype(jnp.float32)) / points.shape[1]
     losses = jnp.stack([fit_loss(features[s], wanted[s], theta[..., None])[0][0] for s in range(len(batch))])
-    return HeadProblem(features, jnp.swapaxes(features, 1, 2), wanted, head, losses)
+    return HeadProblem(features, jnp.swapaxes(features, 1, 2), wanted, head, losses, sums)

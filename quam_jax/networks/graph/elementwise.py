@@ -206,6 +206,12 @@ def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
     return jnp.where(x > 0, x, x * negative_slope)
 
 
+@elementwise("rrelu")
+def rrelu(x: Array, lower: float = 1 / 8, upper: float = 1 / 3, *_: Any) -> Array:
+    """Leaky ReLU of the mean slope, as in eval mode."""
+    return leaky_relu(x, (lower + upper) / 2)
+
+
 @elementwise("elu")
 def elu(x: Array, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Array:
     """scale x, or scale alpha (exp(input_scale x) - 1) where negative."""

@@ -6,6 +6,7 @@ KEPT = "case_audit.py::test_the_kept_step_has_the_smallest_objective"
 ONE = "case_audit.py::test_rows_of_one_target_by_hand"
 MANY = "case_audit.py::test_a_row_of_many_targets_has_sums_and_means"
 REGIONS = "volume_by_hand.py::test_regions_on_slices_with_noise_in_two_folds"
+UNRATED = "evaluation_unrated.py"
 CUBES = "volume_by_hand.py::test_labels_in_overlapping_cubes"
 VOXELS = "volume_by_hand.py::test_samples_change_volumes_by_the_voxels_of_the_network"
 DRAWS = "case_assembly.py::test_equal_patches_and_folds_have_draws_of_their_own"
@@ -73,11 +74,11 @@ CASE = room(
     ("masks.py", "_fold_in(job.scene.key, job.number, fold, 0)", "_fold_in(job.scene.key, job.number, 0, 0)", DRAWS),
     (
         "masks.py",
-        "((coding.class_to_label_probs(probs) - before) * job.share)",
-        "(coding.class_to_label_probs(probs) - before)",
+        "((coding.class_to_structure_probs(probs) - before) * job.share)",
+        "(coding.class_to_structure_probs(probs) - before)",
         CUBES,
     ),
-    ("masks.py", "(coding.class_to_label_probs(probs) - before)", "(before - coding.class_to_label_probs(probs))", CUBES),
+    ("masks.py", "(coding.class_to_structure_probs(probs) - before)", "(before - coding.class_to_structure_probs(probs))", CUBES),
     ("masks.py", "(inside & (probs.argmax(-1) != labels))", "(probs.argmax(-1) != labels)", REGIONS),
     ("masks.py", "(inside / inside.sum())", "(np.ones_like(inside) / inside.size)", REGIONS),
     ("masks.py", "spacing=scene.grid.spacing", "spacing=scene.grid.spacing[::-1]", CUBES),
@@ -169,14 +170,14 @@ CASE = room(
     ),
     (
         "structures.py",
-        "math.prod(spacing) / 1000",
-        "math.prod(spacing)",
+        "reshape(-1, len(structures)) * voxel",
+        "reshape(-1, len(structures))",
         "volumes_planned.py::test_volumes_of_structures_in_millilitres",
     ),
     (
         "structures.py",
-        "[min(own, *kept), max(own, *kept)]",
-        "[min(kept), max(kept)]",
+        "ends = [own[s], *kept[:, s]]",
+        "ends = [*kept[:, s]]",
         "volumes_planned.py::test_volumes_of_structures_in_millilitres",
     ),
     (
@@ -199,16 +200,16 @@ CASE = room(
     ),
     ("fit.py", "present[number % len(present)]", "present[0]", "case_assembly.py::test_two_fit_patches_in_three_show_foreground"),
     (
-        "fit.py",
-        "table[plan.ignore_label] = IGNORED",
-        "table[plan.ignore_label] = 0",
-        "case_assembly.py::test_what_a_small_volume_lacks_and_the_ignored_label_are_no_classes",
+        "structures.py",
+        "(some >= 0) & (rated[rows] >= 0)",
+        "some >= 0",
+        UNRATED,
     ),
     (
         "fit.py",
         "_around(classes, centre, size, IGNORED)",
         "_around(classes, centre, size, 0)",
-        "case_assembly.py::test_what_a_small_volume_lacks_and_the_ignored_label_are_no_classes",
+        "case_assembly.py::test_what_a_small_volume_lacks_and_what_is_not_rated_are_no_classes",
     ),
     (
         "fit.py",

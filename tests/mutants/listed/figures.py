@@ -4,6 +4,7 @@ from ..mutant import room
 
 DISTANCES = "volumes_memory.py::test_distances_in_blocks_and_boxes_are_those_of_the_whole"
 ROW = "evaluation_evaluate.py"
+UNRATED = "evaluation_unrated.py"
 PARTS = f"{ROW}::test_parts_are_the_modules_own_figures"
 
 EVALUATION = room(
@@ -93,8 +94,8 @@ EVALUATION = room(
     ),
     (
         "distribution.py",
-        "for label in range(1, classes):",
-        "for label in range(0, classes):",
+        "np.eye(classes, dtype=bool)[1:]",
+        "np.eye(classes, dtype=bool)",
         "evaluation_distribution.py::test_pairwise_by_hand",
     ),
     (
@@ -106,11 +107,12 @@ EVALUATION = room(
     # overlap, distances, volumes
     (
         "overlap.py",
-        "first[some].astype(np.int64) * classes + second[some], minlength",
-        "second[some].astype(np.int64) * classes + first[some], minlength",
+        "one * classes + two, minlength",
+        "two * classes + one, minlength",
         "evaluation_overlap.py",
     ),
-    ("overlap.py", "counts.sum(axis=1) - both\n", "counts.sum(axis=1)\n", "evaluation_overlap.py::test_laws"),
+    ("overlap.py", "one[two >= 0], two[two >= 0]", "one[two >= 0], 0 * two[two >= 0]", UNRATED),
+    ("overlap.py", "((member @ counts) * member).sum(1)", "(member @ counts).sum(1)", UNRATED),
     (
         "surface.py",
         "generate_binary_structure(mask.ndim, 1)",
@@ -119,8 +121,8 @@ EVALUATION = room(
     ),
     (
         "surface.py",
-        "_border_points(mask) * size, _border_points(other) * size",
-        "_border_points(mask) * size[::-1], _border_points(other) * size[::-1]",
+        "from_first * size, second * size",
+        "from_first * size[::-1], second * size[::-1]",
         "evaluation_surface.py::test_distances_equal_brute_force",
     ),
     (
@@ -131,8 +133,8 @@ EVALUATION = room(
     ),
     (
         "surface.py",
-        "SurfaceDistances(_nearest(first, second), _nearest(second, first))",
-        "SurfaceDistances(_nearest(first, second), _nearest(first, second))",
+        "_nearest(from_second * size, first * size)",
+        "_nearest(from_first * size, second * size)",
         "evaluation_surface.py",
     ),
     (
@@ -154,14 +156,16 @@ EVALUATION = room(
         "return values[order], shares / shares.sum()",
         "evaluation_volume.py::test_weights_are_repetitions_and_order_is_free",
     ),
-    ("segmentation.py", "(counts.sum(axis=1) - counts.sum(axis=0))[1:]", "(counts.sum(axis=0) - counts.sum(axis=1))[1:]", PARTS),
+    ("segmentation.py", "excess = (first - size)", "excess = (size - first)", PARTS),
     (
         "segmentation.py",
-        "size = counts.sum(axis=0)[1:]",
-        "size = counts.sum(axis=1)[1:]",
-        "evaluation_overlap.py",
+        "np.where(size > 0, excess / np.maximum(size, 1)",
+        "np.where(size > 0, excess / np.maximum(first, 1)",
+        PARTS,
     ),
-    ("segmentation.py", "reference == label, spacing=spacing)", "reference == label)", PARTS),
+    ("segmentation.py", "spacing=spacing, counted=rated", "counted=rated", PARTS),
+    ("segmentation.py", "spacing=spacing, counted=rated", "spacing=spacing", UNRATED),
+    ("segmentation.py", "np.where(rated, reference, labels)", "np.where(rated, reference, 0)", UNRATED),
     # errors ranked by uncertainty
     (
         "ranking.py",
@@ -243,12 +247,15 @@ EVALUATION = room(
         "np.square(volumes - centre)",
         "evaluation_evaluate.py::test_sample_weights_are_repetitions",
     ),
-    ("evaluate.py", "distance = contour_distance(truth, spacing=spacing)", "distance = contour_distance(truth)", PARTS),
-    ("evaluate.py", "segmentation != truth, near,", "segmentation == truth, near,", PARTS),
+    ("evaluate.py", "contour_distance(fill_unrated(truth), spacing=spacing)", "contour_distance(fill_unrated(truth))", PARTS),
+    ("evaluate.py", "contour_distance(fill_unrated(truth), spacing", "contour_distance(truth, spacing", UNRATED),
+    ("evaluate.py", "for least in (1, 2, len(raters))", "for least in (1, 1, len(raters))", UNRATED),
+    ("evaluate.py", "for least in (1, 2, len(raters))", "for least in (1, 2, 1)", UNRATED),
+    ("evaluate.py", "wrong = classes != truth", "wrong = classes == truth", PARTS),
     (
         "evaluate.py",
-        "_volumes(samples, label, voxel), _volumes(raters, label, voxel)",
-        "_volumes(samples, label, 1.0), _volumes(raters, label, 1.0)",
+        "_volumes(samples, member, voxel), _volumes(raters, member, voxel)",
+        "_volumes(samples, member, 1.0), _volumes(raters, member, 1.0)",
         PARTS,
     ),
     ("evaluate.py", "low <= one <= high", "low < one < high", f"{ROW}::test_a_volume_at_the_end_of_the_interval_is_covered"),
@@ -257,8 +264,8 @@ EVALUATION = room(
     ("evaluate.py", "np.asarray(values)[near], wrong[near])", "np.asarray(values), wrong)", PARTS),
     (
         "evaluate.py",
-        "labels == label, truth == label) for",
-        "labels == label, truth > 0) for",
+        "in_structure(truth, member)) for",
+        "truth > 0) for",
         f"{ROW}::test_every_class_is_filtered_by_itself",
     ),
     ("statistics.py", "used.std(ddof=1)", "used.std()", "evaluation_statistics.py::test_summary_by_hand"),

@@ -7,6 +7,7 @@ MM = "data_plans.py::test_masks_move_by_millimetres"
 REGION = "regions.py::test_region_targets_against_a_loop"
 STRATA = "pixels.py::test_strata_share_alike_by_hand"
 CODED = "volumes_planned.py::test_regions_are_classes_with_the_same_probabilities"
+TABLES = "coding.py"
 LISTED = "volumes_points.py::test_listed_voxels_are_those_of_the_image"
 SPLINES = "volumes_memory.py::test_splines_of_float32_are_those_of_float64_rounded"
 THERE = "data_plans.py::test_there_and_back_keeps_every_voxel"
@@ -117,23 +118,29 @@ TARGETS = room(
     ),
 )
 
+MEANT = "outputs.py::test_the_logits_of_subsets_are_those_of_the_named_channels"
 MODELS = room(
     "models",
     ("coding.py", "(label in region) << r for", "(label in region) for", CODED),
-    (
-        "coding.py",
-        "expit(logits[..., r]) > 0.5]",
-        "expit(logits[..., r]) > 0]",
-        "volume_by_hand.py::test_regions_on_slices_with_noise_in_two_folds",
-    ),
+    ("coding.py", "(regions[..., r] > 0.5)", "(regions[..., r] > 0)", TABLES),
+    ("coding.py", "written[self.subsets[:, r] == 1] = label", "written[self.subsets[:, r] == 0] = label", TABLES),
+    ("coding.py", "own[written[label]] != own[label]", "own[written[label]] == own[label]", TABLES),
+    ("coding.py", "np.append(self.class_of_label, NOT_RATED)", "np.append(self.class_of_label, 0)", TABLES),
+    ("coding.py", "return self.class_of_label[self.label_of_class]", "return np.arange(self.classes)", TABLES),
+    ("coding.py", "np.where(classes == 0, own, classes)", "classes", TABLES),
     ("coding.py", "probs[..., r : r + 1], 1 - probs[..., r : r + 1]", "1 - probs[..., r : r + 1], probs[..., r : r + 1]", CODED),
-    ("coding.py", "model.params[name] @ sums", "model.params[name] @ sums[::-1]", CODED),
+    ("coding.py", "tuple(map(int, row)) for row in self.subsets", "tuple(map(int, row)) for row in self.subsets[::-1]", CODED),
+    ("coding.py", "self.overlapping and region == (0,)", "False", "outputs_run.py::test_what_is_said_of_independent_channels"),
     (
-        "coding.py",
-        "astype(probs.dtype) > 0.5]",
-        "astype(probs.dtype) >= 0.2]",
-        "volume_by_hand.py::test_regions_on_slices_with_noise_in_two_folds",
+        "outputs.py",
+        '[record["channels"].index(k) for k in range(count)]',
+        'record["channels"]',
+        MEANT,
     ),
+    ("outputs.py", "-len(table[names[k]])", "len(table[names[k]])", "outputs.py::test_regions_are_written_from_the_largest_on"),
+    ("outputs.py", "(covering.count(label), label)", "label", "outputs.py::test_regions_are_written_from_the_largest_on"),
+    ("outputs.py", "own[0].lower() == BACKGROUND", "False", "outputs.py::test_labels_of_channels_without_a_word_about_them"),
+    ("model.py", "self._classes(net.tail(", "(net.tail(", "outputs.py::test_heads_of_sums_equal_whole_networks"),
     ("description.py", "{**model.params, **model.stats}", "{**model.params}", "data_records.py"),
     ("description.py", "digest(description, digest_arrays", "digest(digest_arrays", "data_records.py"),
 )
@@ -195,7 +202,9 @@ DATA = room(
         "found * np.array(grid.shape)",
         "data_grids.py::test_a_voxel_is_where_its_centre_lies",
     ),
-    ("plans.py", "max(known) + 1", "len(known)", "data_grids.py"),
+    ("plans.py", "max(*known, *(record", "max(*(record", "data_grids.py"),
+    ("spacing.py", "np.abs(geometry.header", "(geometry.header", "data_grids.py"),
+    ("spacing.py", "(factor if units else 1.0)", "1.0", "data_grids.py"),
     ("plans.py", "spacing = spacing[::-1]", "spacing = spacing[:]", "data_grids.py"),
     ("resampling.py", "round(s / t * n)", "round(t / s * n)", "resampling.py::test_half_voxels_round_to_even"),
     ("resampling.py", "n / m * (np.arange(m) + 0.5) - 0.5", "n / m * np.arange(m)", "resampling.py"),
