@@ -14,6 +14,7 @@ from PIL import Image
 
 from quam_jax.case.crops import WholeFit
 from quam_jax.case.fit import Known
+from quam_jax.case.own_fit import look_at_fit
 from quam_jax.case.shared import planned_model
 from quam_jax.config import Config, ExecutionConfig, FitConfig, SearchConfig, TargetConfig
 from quam_jax.core.progress import ENDED, EXPECTED, GIVEN, IDLE, SEARCHING, Event, listening
@@ -151,7 +152,8 @@ def test_a_volume_takes_as_long_as_its_patches(tmp_path: Path, probed: list[floa
     images, wanted = np.stack([image, image])[None, ..., None] / 100, np.stack([labels, labels])[None].astype(np.int32)
     shared = planned_model(models, images, wanted, plan=plan, coding=coding, search=SMALL.search)
     case = Case("v", write(tmp_path / "v.nii.gz", scan((14, 8, 12))[0], np.diag([2.0, 1, 1, 1])), {})
-    quantifier = Quantifier([case], shared, Known(images, wanted, ["a"], []), SMALL, None)
+    own = look_at_fit(shared.folds[0].searched, images, wanted, coding=coding)
+    quantifier = Quantifier([case], shared, Known(images, wanted, ["a"], []), SMALL, None, own)
     request = RunRequest(*[tmp_path] * 3, fit_images=tmp_path, fit_masks=tmp_path, config=SMALL)
     found = Forecast(quantifier, dataclasses.replace(request, out=tmp_path / "out"), None).expect(lanes=1)
     patches = len(lay_patches((12, 8, 28), plan.patch).starts)  # voxels of 2 mm are two of the plan's

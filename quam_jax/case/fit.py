@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int, Integer, Num
 
 from ..config import FitConfig
 from ..core.progress import tell
@@ -110,6 +110,20 @@ def read_fit_images(
     images, labels = batch_fit(pairs, size=settings.fit_batch, multiple=network.size_multiple)
     whole = tuple(again(number) for number in range(len(chosen))) if cropped and settings.fit_check else ()
     return Known(images, labels, [case.name for case in chosen], hashes, whole, tuple(dict.fromkeys(notes + told)))
+
+
+def read_some_fit_cases(
+    cases: Sequence[Case], where: object, *, count: int, coding: Coding, settings: FitConfig
+) -> list[tuple[Num[np.ndarray, "*space i"], Int[np.ndarray, "*space"]]]:
+    """The first `count` of the chosen fit cases: images as read, and their classes; ValueError as `read_fit_images`."""
+    taken: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
+        taken.append((image.array, coding.classes_of(labels)))
+        return []
+
+    _read(choose_cases(cases, where, settings=settings)[:count], take, labels=coding.labels)
+    return taken
 
 
 def read_fit_patches(cases: Sequence[Case], where: object, *, plan: Plan, coding: Coding, settings: FitConfig) -> Known:

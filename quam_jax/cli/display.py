@@ -228,6 +228,11 @@ class Display:
                 self.view.say(text)
             self.view.begin(stage, self._entries(stage, total))
 
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        with self.lock:
+            self.view.say(text)
+
     def say_once(self, text: str) -> None:
         """A line of its own, the first one only: later ones are about other sizes."""
         with self.lock:

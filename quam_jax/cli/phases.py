@@ -3,7 +3,7 @@
 import threading
 from typing import NamedTuple
 
-from ..core.progress import CHOSEN, COMPILED, COMPILING, ENDED, EXPECTED, GIVEN, IDLE, SEARCHING, UNITS, Event
+from ..core.progress import CHOSEN, COMPILED, COMPILING, ENDED, EXPECTED, GIVEN, IDLE, SAID, SEARCHING, UNITS, Event
 from .display import CASES, COMPILES, Display, Shown, joined
 
 
@@ -33,6 +33,8 @@ class Board:
             self.display.update(CASES, event.case, event.number, event.total, note=event.note, given=event.note == GIVEN)
         elif event.phase == CHOSEN:
             self.display.say_once(f"search: {event.note}")
+        elif event.phase == SAID:
+            self.display.say(event.note)
         else:
             with self.lock:
                 self._take(event)

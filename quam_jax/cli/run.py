@@ -25,6 +25,7 @@ from .mask_options import mask_options
 @click.option("--fit-masks", required=True, type=PATH, help="Their masks.")
 @click.option("--out", required=True, type=PATH, help="Folder of the run; an interrupted run goes on there.")
 @click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
+@click.option("--strict", is_flag=True, help="Refuse where the network does not explain its own fit data.")
 @click.option(
     "--preprocessing",
     type=click.STRING,

@@ -20,6 +20,7 @@ IDLE = ""  # nothing is under way any more
 COMPILING, COMPILED = "compiling", "compiled"  # between two tellings of a phase, which goes on behind them
 GIVEN = "there from before"  # the note of a case that needed no work
 CHOSEN = "chosen"  # its note says what runs at once, in front of the first search of a kind
+SAID = "said"  # its note is a line for people, at once
 EXPECTED, ENDED = "expected", "ended"  # of a whole list of cases: `number` of `total` have ended
 
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"  # JAX tells it in front of a compilation,

@@ -32,7 +32,7 @@ def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
         "command": plain(info["command"]) if info.get("command") else None,
         "facts": _facts(run),
         "config": _settings(info),
-        "notes": list(run.notes),
+        "notes": [*_unexplained(info), *run.notes],
         "remarks": [plain(text) for text in remarks] if isinstance(remarks, list) else [],
         "files": [name for name in RUN_FILES if (run.folder / name).is_file()],
         "groups": groups,
@@ -195,6 +195,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             facts.append(("Checkpoint", plain(model["path"])))
         if model.get("sha256"):
             facts.append(("Checkpoint SHA-256", plain(model["sha256"])))
+    facts += _on_fit_data(info)
     for key in ("method", "setting", "device", "seed", "units", "started"):
         if info.get(key) is not None:
             facts.append((key.capitalize(), plain(info[key])))
@@ -203,6 +204,29 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if isinstance(info.get("versions"), Mapping):
         facts.append(("Versions", ", ".join(f"{k} {plain(v)}" for k, v in info["versions"].items())))
     return facts
+
+
+def _on_fit_data(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the given network explains the fit data, where the run says so."""
+    fit = info.get("fit")
+    if not isinstance(fit, Mapping):
+        return []
+    loss, guess = number(fit.get("loss")), number(fit.get("guess"))
+    dice = fit["dice"] if isinstance(fit.get("dice"), Mapping) else {}
+    known = [f"{name} {value:.2f}" for name, value in dice.items() if isinstance(value, float | int)]
+    text = f"{tables.show(loss)} nats a pixel, {100 * loss / guess:.0f} % of a guess"
+    return [("Network on its fit data", text + (f"; Dice {', '.join(known)}" if known else ""))]
+    )
+    return [("Network on its fit data", text)]
+
+
+def _unexplained(info: Mapping[str, Any]) -> list[str]:
+    """What looks as if the network did not see what it was trained on."""
+    fit = info.get("fit")
+    findings = fit.get("findings") if isinstance(fit, Mapping) else None
+    if not isinstance(findings, list) or not findings:
+        return []
+    return [f"The network does not explain its own fit data: {'; '.join(plain(text) for text in findings)}."]
 
 
 def _model_name(info: Mapping[str, Any]) -> str:

@@ -59,6 +59,7 @@ def describe(
         "preprocessing": quantifier.preparation,
         "patches": quantifier.patches,
         "fit_cases": quantifier.known.names,
+        "fit": quantifier.own_fit.to_dict(),
         "notes": list(
             dict.fromkeys(
                 [*model.manifest.get("notes", ()), *_meant(quantifier, request), *quantifier.notes, *quantifier.found.notes]

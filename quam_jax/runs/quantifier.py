@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..case.fit import Known, read_fit_images, read_fit_patches
+from ..case.fit import Known, read_fit_images, read_fit_patches, read_some_fit_cases
+from ..case.own_fit import DOUBTFUL, TRIED, OwnFit, compare_preparations, look_at_fit
 from ..case.quantified import Quantified
 from ..case.quantify import quantify_images, searched_together
 from ..case.shared import CaseModel, has_plan, planned_model, whole_image_model
@@ -52,7 +53,8 @@ class Found(NamedTuple):
 class Quantifier(NamedTuple):
     """The cases of a run, and how each is prepared (on the host alone) and quantified (on the device).
 
-    `preprocessing` is that of whole images; a model with a plan prepares them itself. `operations` are those of a forward pass, a
+    `preprocessing` is that of whole images; a model with a plan prepares them itself. `own_fit` is how the given network explains
+    the fit data. `operations` are those of a forward pass, a
     pixel. `device` is where everything lies, None where searches may use all devices.
     """
 
@@ -61,6 +63,7 @@ class Quantifier(NamedTuple):
     known: Known
     config: Config
     preprocessing: Preprocessing | None
+    own_fit: OwnFit
     operations: float = 0
     device: Any = None
     found: Found = Found()
@@ -82,15 +85,7 @@ class Quantifier(NamedTuple):
     @property
     def notes(self) -> list[str]:
         """What a person should know of the model and of how it explains the fit data."""
-        fold = self.shared.folds[0]
-        notes, loss = list(self.shared.coding.notes), float(np.mean(np.asarray(fold.prepared.reference_loss)))
-        guess = math.log(fold.searched.network.classes)
-        if loss > guess:
-            notes.append(
-                f"the network explains the fit masks worse than a guess ({loss:.2f} nats a pixel, equal probabilities have "
-                f"{guess:.2f}): are the preprocessing, the labels and what its channels mean those of its training?"
-            )
-        return notes
+        return [*self.shared.coding.notes, *filter(None, [self.own_fit.warning])]
 
     def prepare(self, image: Image) -> np.ndarray | PreparedInParts:
         """What can be done to an image before its search, on the host; ValueError for channels that the network does not take."""
@@ -164,7 +159,13 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
     operations = pixel_operations(first.network, first.params, first.stats, known.images[0])
     _settle_heap(LARGE if known.whole else known.labels[0, 0].size, operations)
     shared = _ready(models, known, plan=plan, coding=coding, config=config)
-    return Quantifier(_asked(cases, request), shared, known, config, preprocessing, operations, found=found)
+    own = look_at_fit(shared.folds[0].searched, known.images, known.labels, coding=coding)
+    if own.share > DOUBTFUL:
+        some = list(zip(known.images[0], known.labels[0], strict=True))[:TRIED]
+        if preprocessing is not None:
+            some = read_some_fit_cases(fit_cases, request.fit_masks, count=TRIED, coding=coding, settings=config.fit)
+        own = compare_preparations(shared.folds[0].searched, own, some, coding=coding, preprocessing=preprocessing)
+    return Quantifier(_asked(cases, request), shared, known, config, preprocessing, own, operations, found=found)
 
 
 def _find_out(request: RunRequest, cases: Sequence[Case], known: Known, codings: Mapping[str, MaskCoding]) -> Found:

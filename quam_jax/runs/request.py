@@ -34,7 +34,8 @@ class Sharing:
 class RunRequest:
     """What a run is asked to do; `masks` and the fit data follow the CASE.ext / CASE_RATER.ext convention.
 
-    `only` names the cases to take, of those that are found; all where it is empty. `mask_settings` say what masks hold.
+    `only` names the cases to take, of those that are found; all where it is empty. A `strict` run is refused where the network
+    does not explain its own fit data. `mask_settings` say what masks hold.
     """
 
     model: Path
@@ -50,6 +51,7 @@ class RunRequest:
     command: str = ""
     sharing: Sharing = Sharing()
     only: tuple[str, ...] = ()
+    strict: bool = False
     mask_settings: MaskSettings = MaskSettings()
 
 

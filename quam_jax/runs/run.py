@@ -16,7 +16,7 @@ import jax
 
 from ..config import to_dict
 from ..config.sizes import bytes_in
-from ..core.progress import ENDED, EXPECTED, IDLE, about_case, is_heard, phases, tell
+from ..core.progress import ENDED, EXPECTED, IDLE, SAID, about_case, is_heard, phases, tell
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
 from ..data.figures import Figures
@@ -57,6 +57,10 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None, figures: F
     require_room(sum(4 * model.parameter_count for model in models), asked)
     model_digest = models_digest(models, request.model)
     quantifier = find_quantifier(models, request)
+    own = quantifier.own_fit
+    if request.strict and own.findings:
+        raise ValueError(f"{request.fit_images}: {own.warning}; nothing was written (--strict)")
+    tell(SAID, note=f"note: {own.warning}" if own.findings else str(own))
     settings = to_dict(request.config.without_layout())
     fit = (quantifier.known.hashes, digest_arrays({"labels": quantifier.known.labels}))
     run_digest = digest(__version__, model_digest, settings, *fit, quantifier.preparation)
