@@ -216,8 +216,6 @@ def _on_fit_data(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     known = [f"{name} {value:.2f}" for name, value in dice.items() if isinstance(value, float | int)]
     text = f"{tables.show(loss)} nats a pixel, {100 * loss / guess:.0f} % of a guess"
     return [("Network on its fit data", text + (f"; Dice {', '.join(known)}" if known else ""))]
-    )
-    return [("Network on its fit data", text)]
 
 
 def _unexplained(info: Mapping[str, Any]) -> list[str]:
