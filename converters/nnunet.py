@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quam_jax.data.files import one_line
 from quam_jax.models.model import SegmentationModel
 
 from .convert import assemble
 from .mapping import shorten
+from .nnunet_labels import describe_labels, read_channel_names
 from .readers import read_weights
 
+FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
 NORMALISATIONS = (
     "ZScoreNormalization",
     "CTNormalization",
@@ -32,41 +35,44 @@ def read_nnunet(
     folder: str | Path,
     *,
     configuration: str | None = None,
-    checkpoint: str = "checkpoint_final.pth",
+    checkpoint: str | None = None,
     folds: Sequence[int | str] | None = None,
 ) -> list[SegmentationModel]:
     """The models of an nnU-Net folder, one a fold in the order of `folds`.
 
-    Without `folds` all that hold the checkpoint are read. The configuration follows from the folder's name
-    (`trainer__plans__configuration`) or from the plans where they have only one. As in nnU-Net the mirroring
-    axes are those of the first fold. Raises ValueError on missing or damaged files, an unknown configuration
-    or fold, a cascade, and networks other than the plain and the residual U-Net.
+    Without `folds` all that hold the checkpoint are read; without `checkpoint` that is checkpoint_final.pth, or
+    checkpoint_best.pth where no fold holds the former, which the manifest says among its `notes`. The configuration is
+    the one that the checkpoint says it was trained with, or follows from the folder's name (`trainer__plans__configuration`),
+    or from the plans where they have only one. As in nnU-Net the mirroring axes are those of the first fold. Raises
+    ValueError on missing or damaged files, an unknown configuration or fold, a cascade, and networks other than the plain and
+    the residual U-Net.
     """
     folder = Path(folder)
     plans, dataset = _read_json(folder / "plans.json"), _read_json(folder / "dataset.json")
-    present = list_folds(folder, checkpoint=checkpoint)
+    checkpoint, present, notes = _find_folds(folder, checkpoint)
     chosen = present if folds is None else [str(fold) for fold in folds]
     absent = [fold for fold in chosen if fold not in present]
-    if absent or not chosen:
-        raise ValueError(
-            f"{folder}: expected the folds {', '.join(chosen) or 'to hold'} {checkpoint}, got "
-            f"{', '.join(present) or 'none that hold it'}"
-        )
+    if absent:
+        held = sorted(folder.glob(f"fold_{absent[0]}/*.pth"))
+        hint = f"; give {held[0]} as file" if held else ""
+        raise ValueError(f"{folder}: expected the folds {', '.join(chosen)} to hold {checkpoint}, got {', '.join(present)}{hint}")
+    first = read_weights(folder / f"fold_{chosen[0]}" / checkpoint)
     try:
-        name = _choose_configuration(folder, plans, configuration)
+        name = _choose_configuration(folder, plans, configuration, first.metadata)
         settings = _resolve(plans, name, where=str(folder / "plans.json"))
         record = _describe(plans, dataset, settings, configuration=name, where=str(folder))
         arch, arguments = network_arguments(settings, where=str(folder / "plans.json"))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
+        lack = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise ValueError(
-            f"{folder}: plans.json or dataset.json is not as nnU-Net writes it ({type(error).__name__}: {error})"
+            f"{folder / 'plans.json'}: not as nnU-Net writes it: {lack}; copy it again from where nnU-Net trained"
         ) from error
     channels, labels = record["channel_names"], record["class_names"]
     arguments |= {"in_channels": len(channels), "n_classes": len(labels)}
     models: list[SegmentationModel] = []
     for fold in chosen:
         path = folder / f"fold_{fold}" / checkpoint
-        weights = read_weights(path)
+        weights = read_weights(path) if models else first
         if not models:
             record["mirror_axes"] = _mirror_axes(weights.metadata, len(record["patch_size"]), where=str(path))
         model = assemble(
@@ -78,12 +84,35 @@ def read_nnunet(
             class_names=labels,
         )
         model.manifest["nnunet"] = {**record, "fold": fold, "trainer": weights.metadata.get("trainer_name")}
+        model.manifest["notes"] = notes
         models.append(model)
     return models
 
 
-def list_folds(folder: str | Path, *, checkpoint: str = "checkpoint_final.pth") -> list[str]:
-    """The folds of an nnU-Net folder that hold a checkpoint, numbers first."""
+def _find_folds(folder: Path, checkpoint: str | None) -> tuple[str, list[str], list[str]]:
+    """The checkpoint that is read, the folds that hold it, and notes; ValueError, naming what there is, where none does."""
+    wanted = [checkpoint] if checkpoint is not None else [FINAL, BEST]
+    present = {name: list_folds(folder, checkpoint=name) for name in wanted}
+    chosen = next((name for name in wanted if present[name]), None)
+    if chosen is None:
+        others = sorted(folder.glob("fold_*/*.pth"))
+        hint = (
+            f"give one of its checkpoints as file, such as {others[0]}"
+            if others
+            else "copy fold_0 and others, with their checkpoints, from where nnU-Net trained"
+        )
+        raise ValueError(f"{folder}: expected folders fold_0, fold_1, ... that hold {' or '.join(wanted)}, got none; {hint}")
+    if chosen == wanted[0]:
+        best = [fold for fold in list_folds(folder, checkpoint=BEST) if fold not in present[chosen]]
+        left = f"fold {', '.join(best)} holds {BEST} without {FINAL} and is left out, as nnU-Net does"
+        return chosen, present[chosen], [left] if best and checkpoint is None else []
+    return chosen, present[chosen], [f"no fold holds {FINAL}; {BEST} is taken, of the epoch that did best in validation"]
+
+
+def list_folds(folder: str | Path, *, checkpoint: str | None = None) -> list[str]:
+    """The folds of an nnU-Net folder that hold a checkpoint (the final ones, else the best ones), numbers first."""
+    if checkpoint is None:
+        return list_folds(folder, checkpoint=FINAL) or list_folds(folder, checkpoint=BEST)
     found = [path.parent.name.removeprefix("fold_") for path in Path(folder).glob(f"fold_*/{checkpoint}")]
     return sorted(found, key=lambda fold: (not fold.isdigit(), int(fold) if fold.isdigit() else 0, fold))
 
@@ -110,7 +139,10 @@ def network_arguments(settings: Mapping[str, Any], *, where: str) -> tuple[str, 
             "norm_op_kwargs": {"affine": True},
         }
     if kind not in NETWORK_CLASSES:
-        raise ValueError(f"{where}: expected a network among {', '.join(NETWORK_CLASSES)}, got {kind}")
+        raise ValueError(
+            f"{where}: expected a network among {', '.join(NETWORK_CLASSES)}, got {kind}; other networks come as a graph of "
+            "torch.export (quam-jax convert NET.pt2)"
+        )
     _check_layers(given, rank, where=where)
     stages = range(len(given["features_per_stage"]))
     depth = "n_conv_per_stage" if kind == "PlainConvUNet" else "n_blocks_per_stage"
@@ -156,22 +188,29 @@ def _per_stage(value: Any, stages: int) -> list[int]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: expected the file of an nnU-Net folder, got nothing at this path") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, got {error}") from error
+        raise ValueError(
+            f"{path}: expected the file of an nnU-Net folder, got nothing at this path; nnU-Net writes plans.json and "
+            "dataset.json beside fold_0 when it trains: copy them from there"
+        ) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON, got {one_line(error)}; copy it again from where nnU-Net trained") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
 
 
-def _choose_configuration(folder: Path, plans: Mapping[str, Any], asked: str | None) -> str:
-    known = list(plans["configurations"])
-    named = folder.resolve().name.split("__")[-1]
-    chosen = asked or (named if named in known else known[0] if len(known) == 1 else None)
+def _choose_configuration(folder: Path, plans: Mapping[str, Any], asked: str | None, metadata: Mapping[str, Any]) -> str:
+    known, began = list(plans["configurations"]), metadata.get("init_args")
+    trained = began.get("configuration") if isinstance(began, Mapping) else None
+    said = (trained, folder.resolve().name.split("__")[-1], known[0] if len(known) == 1 else None)
+    chosen = asked or next((name for name in said if name in known), None)
     if chosen is None or chosen not in known:
-        raise ValueError(f"{folder}: expected a configuration among {', '.join(known)}, got {chosen or 'none'}")
+        raise ValueError(
+            f"{folder}: expected a configuration among {', '.join(known)}, got {chosen or 'none'}; name the folder "
+            "TRAINER__PLANS__CONFIGURATION as nnU-Net does, or convert it with --configuration"
+        )
     return chosen
 
 
@@ -201,8 +240,7 @@ def _describe(
     configuration: str,
     where: str,
 ) -> dict[str, Any]:
-    channels = dataset.get("channel_names") or dataset["modality"]
-    names = [channels[str(i)] for i in range(len(channels))]
+    names = read_channel_names(dataset, where=f"{where}: dataset.json")
     schemes, masks = settings["normalization_schemes"], settings["use_mask_for_norm"]
     unknown = [scheme for scheme in schemes if scheme not in NORMALISATIONS]
     if unknown or not len(schemes) == len(masks) == len(names):
@@ -237,7 +275,7 @@ def _describe(
         "resampling": resampling,
         "file_ending": dataset.get("file_ending"),
         "reader": plans.get("image_reader_writer"),
-        **_labels(dataset, where=where),
+        **describe_labels(dataset, where=f"{where}: dataset.json"),
     }
 
 
@@ -252,34 +290,6 @@ def _preprocessing(normalisation: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     kinds = {(channel["scheme"], channel["use_mask"]) for channel in normalisation}
     (scheme, mask), *others = kinds
     return {"normalise": "nnunet"} if others or mask or scheme not in words else dict(words[scheme])
-
-
-def _labels(dataset: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """What the output channels are: one class each, or, where a label is a set of values, one region each."""
-    given = {name: list(value) if isinstance(value, list | tuple) else [value] for name, value in dataset["labels"].items()}
-    ignored = given.pop("ignore", None)
-    record: dict[str, Any] = {
-        "labels": dict(dataset["labels"]),
-        "ignore_label": ignored[0] if ignored else None,
-    }
-    if all(len(values) == 1 for values in given.values()):
-        names = sorted(given, key=lambda name: given[name][0])
-        values = [given[name][0] for name in names]
-        if values != list(range(len(values))):
-            raise ValueError(f"{where}: expected the labels 0 to {len(values) - 1}, got {shorten(values)}")
-        return {**record, "class_names": names, "regions": None, "regions_class_order": None}
-    regions = {name: values for name, values in given.items() if set(values) != {0}}
-    order = dataset.get("regions_class_order")
-    if not isinstance(order, list) or len(order) != len(regions):
-        raise ValueError(
-            f"{where}: expected regions_class_order with a label for each of the {len(regions)} regions, got {order}"
-        )
-    return {
-        **record,
-        "class_names": list(regions),
-        "regions": list(regions.values()),
-        "regions_class_order": order,
-    }
 
 
 def _mirror_axes(metadata: Mapping[str, Any], rank: int, *, where: str) -> list[int]:

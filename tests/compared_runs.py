@@ -40,5 +40,5 @@ def write_run(folder: Path, moment: Date, *, affine: np.ndarray, names: tuple[st
         voxel=math.prod(read.geometry.voxel_sides) / 1000,
     )
     write_json(folder / "p.json", {"case": "p", "digest": "d", "outputs": outputs, "volumes": volumes, "config": {}})
-    write_json(folder / "run.json", {"digest": "r", "cases": ["p"], "model": {"sha256": model}})
+    write_json(folder / "run.json", {"digest": "r", "cases": ["p"], "model": {"digest": model}})
     return folder

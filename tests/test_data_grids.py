@@ -1,11 +1,16 @@
 """The grid of a plan in small cases: voxel sizes, which axis goes apart, the number of labels, and ties of labels."""
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pytest
 
 from quam_jax.data.geometry import Geometry
 from quam_jax.data.plans import Grid, points_on_grid, to_grid
 from quam_jax.data.resampling import Scheme, resample_labels
+from quam_jax.data.spacing import spacing_note, stated_spacing
+from quam_jax.data.volumes import Image, read_image
 from tests.planned import plan_of
 
 
@@ -23,6 +28,52 @@ def test_the_rows_of_a_picture_have_the_first_spacing() -> None:
     values, grid = to_grid(np.ones((8, 6, 1), np.float32), geometry("raster", (8, 6), (2.0, 1.0)), plan)
     assert grid.native_spacing[1:] == (2.0, 1.0) and grid.native_shape == (1, 8, 6)
     assert values.shape == (1, 16, 6, 1)  # a row is two voxels high
+
+
+def stored(tmp_path: Path, shape: tuple[int, ...], **header: object) -> Image:
+    """A file with an affine of 2 x 3 x 4 mm, and what its header says besides."""
+    image = nib.Nifti1Image(np.arange(1, 1 + np.prod(shape), dtype=np.float32).reshape(shape), np.diag([2.0, 3, 4, 1]))
+    for key, value in header.items():
+        image.header[key] = value
+    nib.save(image, tmp_path / "a.nii")
+    return read_image(tmp_path / "a.nii")
+
+
+def test_the_sides_of_a_voxel_are_those_of_pixdim(tmp_path: Path) -> None:
+    pixdim = [1, -0.5, np.nan, 1.5, 0, 0, 0, 0]
+    image = stored(tmp_path, (4, 3, 2), pixdim=pixdim)
+    assert image.geometry.spacing == (2, 3, 4)
+    _, grid = to_grid(image.array, image.geometry, plan_of(spacing=[1.5, 1.0, 0.5]))
+    assert grid.native_spacing == (1.5, 1.0, 0.5) and grid.shape == (2, 3, 4)
+    note = spacing_note(image.geometry, reorient=False, units=True)
+    assert note is not None and "2 x 3 x 4 mm, pixdim 0.5 x 1 x 1.5" in note
+    told = stored(tmp_path, (4, 3, 2), pixdim=[1, 2, 3, 4, 0, 0, 0, 0])
+    assert spacing_note(told.geometry, reorient=False, units=True) is None
+    micron = stored(tmp_path, (4, 3, 2), xyzt_units=3)
+    assert stated_spacing(micron.geometry, reorient=False, units=True) == pytest.approx((0.002, 0.003, 0.004))
+    assert stated_spacing(micron.geometry, reorient=False, units=False) == (2, 3, 4)  # as readers of NiBabel
+
+
+def test_one_slice_of_a_volume_keeps_its_thickness_and_its_axes(tmp_path: Path) -> None:
+    image = stored(tmp_path, (4, 3, 1))
+    assert image.array.shape == (4, 3, 1) and image.geometry.rank == 2
+    assert image.geometry.thickness == 4 and image.geometry.voxel_sides == (2, 3, 4)
+    values, grid = to_grid(image.array, image.geometry, plan_of(spacing=[4.0, 3.0, 2.0]))
+    assert grid.native_spacing == (4, 3, 2) and values.shape == (1, 3, 4, 1)
+    flat = stored(tmp_path, (4, 3))
+    assert flat.geometry.thickness is None and flat.geometry.voxel_sides == (2, 3)
+    _, grid = to_grid(flat.array, flat.geometry, plan_of(rank=2, spacing=[3.0, 2.0]))
+    assert grid.native_spacing == (2997, 3, 2)  # 999 times the largest: nobody knows how thick it is
+
+
+def test_a_slice_is_turned_as_a_volume_is(tmp_path: Path) -> None:
+    values = np.arange(1, 13, dtype=np.float32).reshape(4, 3, 1)
+    nib.save(nib.Nifti1Image(values, np.diag([-2.0, 3, 4, 1])), tmp_path / "a.nii")
+    image = read_image(tmp_path / "a.nii")
+    as_read = [{"scheme": "NoNormalization", "use_mask": False, "intensity": None}]
+    plan = plan_of(spacing=[4.0, 3.0, 2.0], reader="NibabelIOWithReorient", normalisation=as_read)
+    turned, _ = to_grid(image.array, image.geometry, plan)
+    np.testing.assert_array_equal(turned[0, :, :, 0], values[::-1, :, 0].T)
 
 
 def test_the_own_spacing_decides_on_either_way_which_axis_goes_apart() -> None:

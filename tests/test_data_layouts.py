@@ -129,6 +129,32 @@ def test_nnunet(tmp_path):
             nnunet(tmp_path)
 
 
+def test_nnunet_files_lists(tmp_path, monkeypatch):
+    make(tmp_path, "raw/a.nii.gz", "raw/a_pet.nii.gz", "seg/a.nii.gz", "raw/b.nii.gz", "raw/b_pet.nii.gz", "seg/b.nii.gz")
+    monkeypatch.setenv("SCANS", str(tmp_path / "raw"))
+    listed = {
+        "case_b": {"images": ["$SCANS/b.nii.gz", str(tmp_path / "raw" / "b_pet.nii.gz")], "label": "seg/b.nii.gz"},
+        "case_a": {"images": ["raw/a.nii.gz", "raw/a_pet.nii.gz"], "label": "seg/a.nii.gz"},
+    }
+    description = tmp_path / "dataset.json"
+    description.write_text(json.dumps({"channel_names": {"0": "CT", "2": "PET"}, "dataset": listed}))
+    cases = nnunet(tmp_path)
+    assert table(cases, tmp_path) == {
+        "case_a": {"": "raw/a.nii.gz", "rater": "seg/a.nii.gz"},
+        "case_b": {"": "raw/b.nii.gz", "rater": "seg/b.nii.gz"},
+    }
+    assert [file.name for file in cases[1].files] == ["b.nii.gz", "b_pet.nii.gz"]
+    for broken, says in (
+        ({"images": ["raw/a.nii.gz"], "label": "seg/a.nii.gz"}, "expected files of 2 channels and a label, got 1 images"),
+        ({"images": ["raw/a.nii.gz", "raw/no.nii.gz"], "label": "seg/a.nii.gz"}, "got nothing at .*no.nii.gz"),
+        ({"images": ["raw/a.nii.gz"]}, "case x: expected images and a label"),
+        (3, "case x: expected images and a label"),
+    ):
+        description.write_text(json.dumps({"channel_names": {"0": "CT", "1": "PET"}, "dataset": {"x": broken}}))
+        with pytest.raises(ValueError, match=says):
+            nnunet(tmp_path)
+
+
 def test_bids(tmp_path):
     make(
         tmp_path,

@@ -5,11 +5,13 @@ raises ValueError where the root does not look like its data set. `LAYOUTS` maps
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from .datasets import Case, check_cases, find_cases, list_images
+from .datasets import ONLY_RATER, Case, check_cases, find_cases, list_images
 from .files import image_stem, image_suffix, natural_key, one_line
 
 
@@ -90,7 +92,8 @@ def nnunet(root: Path, *, split: str = "Tr") -> list[Case]:
     """nnU-Net raw data: `imagesTr/CASE_0000.nii.gz` (a file a channel), `labelsTr/CASE.nii.gz`, dataset.json.
 
     `split` is "Tr" or "Ts"; test images may come without a labels folder and then have no raters. The number
-    of channels is checked against dataset.json (`channel_names`, or `modality` in version 1).
+    of channels is checked against dataset.json (`channel_names`, or `modality` in version 1). Where dataset.json lists
+    its training files (`dataset`: CASE to `images` and `label`, below the folder or anywhere) these are the cases of "Tr".
     """
     base = _folder(root)
     description = base / "dataset.json"
@@ -99,6 +102,8 @@ def nnunet(root: Path, *, split: str = "Tr") -> list[Case]:
         channels = len(content.get("channel_names") or content["modality"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{description}: expected nnU-Net's description ({one_line(error)})") from error
+    if split == "Tr" and isinstance(listed := content.get("dataset"), dict):
+        return _listed(listed, base, channels=channels)
     labels = base / f"labels{split}"
     cases = find_cases(_folder(base, f"images{split}"), labels if labels.is_dir() else None, channel_files=True)
     for case in cases:
@@ -107,6 +112,25 @@ def nnunet(root: Path, *, split: str = "Tr") -> list[Case]:
                 f"{case.image}: case {case.name} has {len(case.files)} channel files, dataset.json announces {channels}"
             )
     return cases
+
+
+def _listed(listed: dict[str, Any], base: Path, *, channels: int) -> list[Case]:
+    """The cases that nnU-Net's description lists, as nnU-Net finds them: variables of the environment count."""
+    cases = []
+    for name, files in listed.items():
+        try:
+            images = [base / os.path.expandvars(image) for image in files["images"]]
+            mask = base / os.path.expandvars(files["label"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{base / 'dataset.json'}: case {name}: expected images and a label ({one_line(error)})") from error
+        missing = [path for path in (*images, mask) if not path.is_file()]
+        if missing or len(images) != channels:
+            got = f"nothing at {missing[0]}" if missing else f"{len(images)} images"
+            raise ValueError(
+                f"{base / 'dataset.json'}: case {name}: expected files of {channels} channels and a label, got {got}"
+            )
+        cases.append(Case(str(name), images[0], {ONLY_RATER: mask}, tuple(images[1:])))
+    return check_cases(cases)
 
 
 def bids(root: Path, *, suffix: str = "T1w", datatype: str = "anat") -> list[Case]:

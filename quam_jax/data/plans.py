@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy import ndimage
 
+from .files import one_line
 from .geometry import Geometry
 from .intensities import normalise_channel
 from .large import release, zeros
@@ -53,7 +54,14 @@ class Plan:
     @staticmethod
     def of(manifest: Mapping[str, Any], *, where: str) -> "Plan":
         """The plan in a model's manifest; ValueError naming `where` if it asks for something that is not known here."""
-        record = manifest["nnunet"]
+        try:
+            return Plan._of(manifest["nnunet"], where=where)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            lack = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+            raise ValueError(f"{where}: its nnU-Net plan cannot be read: {lack}; convert the model again") from error
+
+    @staticmethod
+    def _of(record: Mapping[str, Any], *, where: str) -> "Plan":
         orders = {}
         for what in ("data", "probabilities"):
             settings = record["resampling"][what]

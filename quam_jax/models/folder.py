@@ -32,6 +32,9 @@ def save_model(path: str | Path, model: SegmentationModel) -> None:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(staging / "weights", {"params": model.params, "stats": model.stats})
+        success = staging / "weights" / "commit_success.txt"
+        if success.exists():  # it names the temporary folder
+            success.write_text("complete\n")
         manifest = {
             "format": FORMAT,
             "architecture": model.network.architecture,

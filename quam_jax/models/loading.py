@@ -28,11 +28,11 @@ def load_model(
     file: a key of the file, or what their names begin with. Raises ValueError with one line on a missing path, on
     something that is no model, and on a checkpoint of another architecture.
     """
-    path = Path(path)
+    path, own = _whole_and_fold(Path(path))
+    fold = own if fold is None else fold
     if not path.exists():
         raise ValueError(f"{path}: expected a model folder or a weight file, got nothing at this path")
-    nnunet = path if path.is_dir() else path.parent.parent
-    if (nnunet / "plans.json").is_file() and (path.is_dir() or path.parent.name.startswith("fold_")):
+    if _is_nnunet(path):
         if arch is not None or arguments:
             raise ValueError(
                 f"{path}: the plans of nnU-Net name the architecture; expected neither arch nor arguments, "
@@ -68,16 +68,30 @@ def load_model(
     return _check(path, restore_model(path), arch=arch, arguments=arguments)
 
 
+def _is_nnunet(path: Path) -> bool:
+    """Whether this is a model folder of nnU-Net, or what is left of one, or a checkpoint in one of its folds."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in ("plans.json", "dataset.json")) or any(path.glob("fold_*/*.pth"))
+    return path.parent.name.startswith("fold_") and (path.parent.parent / "plans.json").is_file()
+
+
+def _whole_and_fold(path: Path) -> tuple[Path, str | None]:
+    """The nnU-Net folder of a path, and the fold where the path is one."""
+    if path.is_dir() and path.name.startswith("fold_") and (path.parent / "plans.json").is_file():
+        return path.parent, path.name.removeprefix("fold_")
+    return path, None
+
+
 def load_models(path: str | Path, arch: str | None = None, **arguments: Any) -> list[SegmentationModel]:
     """The models of a place that belong together: every fold of an nnU-Net folder, or the one model there is.
 
     Arguments and errors are those of `load_model`.
     """
-    path = Path(path)
-    if path.is_dir() and (path / "plans.json").is_file() and arch is None and not arguments:
+    whole, own = _whole_and_fold(Path(path))
+    if whole.is_dir() and _is_nnunet(whole) and arch is None and not arguments:
         from converters.nnunet import read_nnunet
 
-        return read_nnunet(path)
+        return read_nnunet(whole, folds=None if own is None else [own])
     return [load_model(path, arch=arch, **arguments)]
 
 

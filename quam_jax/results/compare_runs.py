@@ -102,7 +102,7 @@ def compare_runs(request: CompareRequest, *, progress: Callable[[str, int, int],
                 "case": side.name,
                 "path": str(path),
                 "digest": side.record.get("digest"),
-                "model": mapping(side.run, "model").get("sha256"),
+                "model": _model_digest(side),
             }
             for which, side, path in (("baseline", baseline, request.baseline), ("followup", followup, request.followup))
         },
@@ -126,8 +126,7 @@ def compare_runs(request: CompareRequest, *, progress: Callable[[str, int, int],
 
 def _notes(baseline: Side, followup: Side) -> list[str]:
     notes = []
-    models = [mapping(side.run, "model").get("sha256") for side in (baseline, followup)]
-    if models[0] != models[1]:
+    if _model_digest(baseline) != _model_digest(followup):
         notes.append("the two runs used different models, so that differences of the models count as change")
     settings = [{k: v for k, v in mapping(side.record, "config").items() if k != "execution"} for side in (baseline, followup)]
     if settings[0] != settings[1]:
@@ -138,6 +137,12 @@ def _notes(baseline: Side, followup: Side) -> list[str]:
         if not side.date.epistemic.any()
     ]
     return notes
+
+
+def _model_digest(side: Side) -> str | None:
+    """Of the numbers of the model of a run."""
+    model = mapping(side.run, "model")
+    return model.get("digest", model.get("sha256"))
 
 
 def _claim(out: Path, *, overwrite: bool) -> Path:

@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..core.layout.members import plans_made
 from ..data.records import read_json, write_json
 from ..evaluation.reference_maps import BOUNDARY_SIGMA
 from ..memory import budget, peak_memory
+from ..models.model import SegmentationModel
 from ..version import __version__
 from . import folder as run_folder
 from .quantifier import Quantifier
@@ -46,7 +48,8 @@ def describe(
         "seed": request.config.seed,
         "model": {
             "path": str(request.model),
-            "sha256": model_digest,
+            "digest": model_digest,
+            "sha256": _sha256_of([fold.model for fold in quantifier.shared.folds]),
             "architecture": model.network.architecture,
             "classes": model.network.classes,
             "parameters": model.parameter_count,
@@ -66,6 +69,12 @@ def describe(
             "softmax": "entropy of the given network's prediction",
         },
     }
+
+
+def _sha256_of(models: Sequence[SegmentationModel]) -> str | list[str] | None:
+    """Of the file that the weights came from, or of every fold's; None where no file is known, as of a model trained here."""
+    known = [source["sha256"] for model in models if "sha256" in (source := model.manifest.get("source") or {})]
+    return known if len(known) > 1 else known[0] if known else None
 
 
 def _versions() -> dict[str, str]:

@@ -27,14 +27,22 @@ def halves(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 
 def pcc_halves(values: Float[np.ndarray, "*space"], raters: Integer[np.ndarray, " a *space"], *, classes: int) -> float:
-    """Mean Pearson correlation of a map with the entropy of each part of the raters; NaN where no part disagrees."""
+    """Mean Pearson correlation of a map with the entropy of each part of the raters; NaN where no part disagrees.
+
+    Pixels that some rater did not rate (-1) take no part.
+    """
+    raters, values = _by_all(raters, values)
     return _known([pcc(values, _entropy(raters, rest, classes)) for _, rest in halves(len(raters))])
 
 
 def rater_figures(
     raters: Integer[np.ndarray, " a *space"], segmentation: Integer[np.ndarray, "*space"], *, classes: int
 ) -> dict[str, float]:
-    """The entropy of one part of the raters as a map, judged by the rest: agreement, and errors against their consensus."""
+    """The entropy of one part of the raters as a map, judged by the rest: agreement, and errors against their consensus.
+
+    Pixels that some rater did not rate (-1) take no part.
+    """
+    raters, segmentation = _by_all(raters, segmentation)
     figures: dict[str, list[float]] = {"total/pcc_halves": [], "total/auroc_image": [], "total/aurc_image": []}
     for part, rest in halves(len(raters)):
         values = _entropy(raters, part, classes)
@@ -44,6 +52,14 @@ def rater_figures(
         figures["total/auroc_image"].append(auroc(counts))
         figures["total/aurc_image"].append(aurc(counts))
     return {name: _known(values) for name, values in figures.items()}
+
+
+def _by_all(raters: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Raters and another array of the image where all of them rated."""
+    if np.min(raters, initial=0) >= 0:
+        return raters, values
+    rated = (raters >= 0).all(0)
+    return raters[:, rated], values[rated]
 
 
 def _entropy(raters: np.ndarray, chosen: Sequence[int], classes: int) -> np.ndarray:

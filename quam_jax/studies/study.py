@@ -79,12 +79,14 @@ def measure(outcome: Outcome, case: StudyCase, *, reference: Float[np.ndarray, "
     figures = {n: float(v) for n, v in row.items() if not isinstance(v, str) and not n.startswith("boundary/")}
     mean = rater_mean(case.raters, classes=classes)
     truth = consensus(case.raters, classes=classes, ties="smallest")
+    rated = truth >= 0
     if outcome.probabilities is None:  # a map without probabilities has no calibration and no samples of its own
         figures = {n: v for n, v in figures.items() if n.startswith("total/") or n.startswith("dice")}
     else:
+        own = probabilities.argmax(-1)
         figures["dice_mean"] = (
-            float(np.nanmean([dice(probabilities.argmax(-1) == k, truth == k) for k in range(1, classes)]))
-            if truth.any() or probabilities.argmax(-1).any()
+            float(np.nanmean([dice((own == k) & rated, truth == k) for k in range(1, classes)]))
+            if ((truth > 0) | (own > 0) & rated).any()
             else float("nan")
         )
     figures["total/pcc_halves"] = pcc_halves(outcome.maps["total"], case.raters, classes=classes)
@@ -92,10 +94,10 @@ def measure(outcome: Outcome, case: StudyCase, *, reference: Float[np.ndarray, "
     for name, values in outcome.maps.items():
         figures[f"{name}/mean"] = float(np.mean(values))
         figures[f"{name}/sum_over_foreground"] = float(np.sum(values) / foreground)
-    curves = {"risk": risk_curve(outcome.maps["total"], labels != truth).tolist()}
+    curves = {"risk": risk_curve(outcome.maps["total"][rated], (labels != truth)[rated]).tolist()}
     if outcome.probabilities is not None:
-        confidence, label = top_label(probabilities)
-        correct = np.take_along_axis(mean, label[..., None], -1)[..., 0]
+        confidence, label = top_label(probabilities[rated])
+        correct = np.take_along_axis(mean[rated], label[..., None], -1)[..., 0]
         table = reliability(confidence, correct[None], bins=BINS)
         curves |= {
             "bin_pixels": table.pixels.tolist(),

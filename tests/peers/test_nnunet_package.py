@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -30,6 +31,8 @@ CASES = {
     "residual": ("Dataset004_Hippocampus/nnUNetTrainer_onlyMirror01__nnUNetResEncUNetSmallPlans__3d_fullres", "thick", (0,)),
 }
 WITHIN, LABELS = 1e-3, 0.9999
+# folders and files as people have them: region orders, an ignored label, one slice, two voxel sizes, text, pictures
+FIELD = ("kits", "peds", "label3", "oneslice", "spacing", "strlab", "png", "best")
 
 
 @pytest.fixture
@@ -46,16 +49,41 @@ def single_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_same_folder_and_image(shared: Path, single_precision: None, name: str) -> None:
     path, image, folds = CASES[name]
     root = shared / "golden" / "N_nnunet"
+    assert_same(root / "models" / path, root / "inputs" / f"{image}_0000.nii.gz", folds)
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_folders_and_files_of_other_kinds(shared: Path, single_precision: None, name: str) -> None:
+    case = shared / "field" / "cases" / f"nnunet_{name}"
+    if not case.is_dir():
+        pytest.skip(f"no case {case}")
+    (model,) = case.glob("nnUNet*")
+    (file,) = (case / "img").glob("a_0000.*")
+    assert_same(model, file, (0,), checkpoint="checkpoint_best.pth" if name == "best" else "checkpoint_final.pth")
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_slice_of_two_axes_and_of_three(shared: Path, single_precision: None, tmp_path: Path, axes: int) -> None:
+    root = shared / "golden" / "N_nnunet"
+    volume = nib.load(root / "inputs" / "thick_0000.nii.gz")
+    values = np.asarray(volume.dataobj)[:, :, volume.shape[2] // 2 :][:, :, :1]
+    nib.save(nib.Nifti1Image(values if axes == 3 else values[..., 0], volume.affine), tmp_path / "a_0000.nii.gz")
+    assert_same(root / "models" / CASES["regions"][0], tmp_path / "a_0000.nii.gz", (0,))
+
+
+def assert_same(model: Path, file: Path, folds: tuple[int, ...], *, checkpoint: str = "checkpoint_final.pth") -> None:
     predictor = live.nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(root / "models" / path), folds, "checkpoint_final.pth")
-    file = root / "inputs" / f"{image}_0000.nii.gz"
+    predictor.initialize_from_trained_model_folder(str(model), folds, checkpoint)
     reader: Any = predictor.plans_manager.image_reader_writer_class()
     array, properties = reader.read_images([str(file)])
     labels, probs = predictor.predict_single_npy_array(array, properties, None, None, True)
-    ours_probs, ours_labels = predict(root / "models" / path, file, folds)
-    gap = np.abs(np.asarray(probs, np.float32).transpose(3, 2, 1, 0) - ours_probs)
+    ours_probs, ours_labels = predict(model, file, folds)
+    theirs_probs, theirs_labels = np.asarray(probs, np.float32).transpose(3, 2, 1, 0), np.asarray(labels).transpose(2, 1, 0)
+    if file.suffix == ".png":  # rows come first
+        theirs_probs, theirs_labels = theirs_probs.swapaxes(0, 1), theirs_labels.swapaxes(0, 1)
+    gap = np.abs(theirs_probs.reshape(ours_probs.shape) - ours_probs)
     assert gap.max() <= WITHIN, f"probabilities differ by {gap.max():.2g}"
-    assert float((np.asarray(labels).transpose(2, 1, 0) == ours_labels).mean()) >= LABELS
+    assert float((theirs_labels.reshape(ours_labels.shape) == ours_labels).mean()) >= LABELS
 
 
 def predict(folder: Path, file: Path, folds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
