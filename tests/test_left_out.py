@@ -40,6 +40,13 @@ def test_what_no_case_uses_is_named_once(tmp_path: Path) -> None:
     assert note.endswith("x0.txt, x1.txt, x2.txt, x3.txt, x4.txt, x5.txt, x6.txt, x7.txt and 3 more")
 
 
+def test_folders_that_cases_and_fit_data_share(tmp_path: Path) -> None:
+    images, fit = make(tmp_path / "i", "a.png"), make(tmp_path / "f", "b.png")
+    masks = make(tmp_path / "m", "a.png", "b.png", "c.png")
+    cases, others = find_cases(images, masks), find_cases(fit, masks)
+    assert find_left_out(cases, images, masks, others=others).notes == (f"1 mask of {masks} belongs to no case: c.png",)
+
+
 def test_a_mask_whose_name_fits_two_cases(tmp_path: Path) -> None:
     images = make(tmp_path / "i", "a.png", "a_b.png")
     masks = make(tmp_path / "m", "a_b_r1.png", "a_r1.png", "a_b.png")

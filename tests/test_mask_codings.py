@@ -44,6 +44,7 @@ BINARY = {0.0: 0, 1.0: 1}
         ([(0, 1), (0, 2, 255)], {"classes": 3}, {0.0: 0, 1.0: 1, 2.0: 2, 255.0: -1}),
         ([(0, 255)], {"classes": 3}, {0.0: 0, 1.0: 1, 2.0: 2}),
         ([(0, 255)], {"classes": 256}, {float(n): n for n in range(256)}),
+        ([(0, 1, 255)], {"classes": 256}, {float(n): n for n in range(256)}),
         ([(0, 1, 255)], {"ignore": "none"}, BINARY),
         ([(0, 255)], {"ignore": "255"}, BINARY | {255.0: -1}),
         ([(0, 1, 7)], {"ignore": "7"}, BINARY | {7.0: -1}),
@@ -246,21 +247,22 @@ def test_segmentations_of_slicer(tmp_path: Path, own: bool) -> None:
     image.SetSpacing((0.5, 0.6, 2.0))
     image.SetOrigin((1, 2, 3))
     itk.WriteImage(image, str(tmp_path / "i" / "rr.nii.gz"))
-    layers = np.stack([truth == 1, (truth == 2) * (2 if own else 1)], -1).astype(np.uint8)
+    values = (2, 1) if own else (1, 1)  # the file's own, which need not be in order, or numbers where two share one
+    layers = np.stack([(truth == 1) * values[0], (truth == 2) * values[1]], -1).astype(np.uint8)
     drawn = itk.GetImageFromArray(layers[1:6, 2:7, 1:9], isVector=True)
     drawn.SetSpacing((0.5, 0.6, 2.0))
     drawn.SetOrigin((1 + 0.5, 2 + 2 * 0.6, 3 + 2.0))
     for number, name in enumerate(("tumour", "vessel")):
         drawn.SetMetaData(f"Segment{number}_Name", name)
-        drawn.SetMetaData(f"Segment{number}_LabelValue", str(number + 1 if own else 1))
+        drawn.SetMetaData(f"Segment{number}_LabelValue", str(values[number]))
         drawn.SetMetaData(f"Segment{number}_Layer", str(number))
     itk.WriteImage(drawn, str(tmp_path / "m" / "rr.seg.nrrd"))
     cases, _ = settle_masks(find_cases(tmp_path / "i", tmp_path / "m"), classes=3, settings=MaskSettings(), where=tmp_path / "m")
     image, raters = read_case_files(cases[0], classes=3)
-    np.testing.assert_array_equal(raters["rater"], truth.T)
+    np.testing.assert_array_equal(raters["rater"], np.array([0, 2, 1] if own else [0, 1, 2])[truth.T])
     assert "mask rr.seg.nrrd was brought to the image's grid" in image.notes[0]
-    assert image.notes[1] == "segments of rr.seg.nrrd: tumour is 1, vessel is 2"
-    layers[..., 1] |= layers[..., 0]
+    assert image.notes[1] == "segments of rr.seg.nrrd: " + ("vessel is 1, tumour is 2" if own else "tumour is 1, vessel is 2")
+    layers = np.stack([truth == 1, truth > 0], -1).astype(np.uint8)
     drawn = itk.GetImageFromArray(layers, isVector=True)
     for number in range(2):
         drawn.SetMetaData(f"Segment{number}_LabelValue", "1")

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from .decoding import DEFAULT_LIMIT, Decoded, decode
+from .large import row_blocks
 from .mask_settings import hex_colour
 from .spread import evenly_spread
 
@@ -51,7 +52,12 @@ def look(path: Path, mask: Decoded) -> MaskValues:
     if channels > 1 and not mask.is_colour:
         return MaskValues(path, (), channels=channels)
     values = colours_of(mask) if mask.is_colour else mask.values[..., 0]
-    distinct = np.unique(values if mask.alpha is None else values[mask.alpha > 0])
+    distinct: np.ndarray = np.unique(values[:0])
+    for rows in row_blocks(values.shape):  # no sorted copy of a whole volume
+        some = values[rows] if mask.alpha is None else values[rows][mask.alpha[rows] > 0]
+        distinct = np.union1d(distinct, np.unique(some))
+        if len(distinct) > MOST_VALUES:
+            break
     kept = tuple(float(value) for value in distinct[:MOST_VALUES])
     return MaskValues(path, kept, len(distinct) > MOST_VALUES, mask.is_colour, mask.alpha is not None)
 
