@@ -21,8 +21,8 @@ class LeftOut(NamedTuple):
 def find_left_out(cases: Sequence[Case], images: Path | str, masks: Path | str | None, *, others: Sequence[Case] = ()) -> LeftOut:
     """What lies in the folders of images and masks and is neither used nor hidden; globs and single files say what they want.
 
-    What `others` use, cases of other folders or of the same ones, is not left out. Images of several formats are told
-    too: a picture beside volumes is seldom one of them.
+    What `others` use, cases of other folders or of the same ones, is not left out. Images without a mask are told
+    too, and images of several formats: a picture beside volumes is seldom one of them.
     """
     taken = [file for case in (*cases, *others) for file in (*case.files, *case.raters.values())]
     used = {part for file in taken for part in (file, *companions(file))}
@@ -46,6 +46,9 @@ def find_left_out(cases: Sequence[Case], images: Path | str, masks: Path | str |
         notes.append(
             f"images of {images} are of {len(formats)} formats: " + ", ".join(f"{n} {s}" for s, n in formats.most_common())
         )
+    unmasked = [case.image for case in cases if not case.raters]
+    if masks is not None and unmasked:
+        notes.append(f"{_count(unmasked, 'image')} of {images} {_are(unmasked, 'has', 'have')} no mask: {named(unmasked)}")
     names = {case.name for case in cases}
     unsure = [
         f"{mask.name} ({case.name}, not {shorter[0]})"
