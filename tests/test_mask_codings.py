@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from quam_jax.data import mask_values
 from quam_jax.data.cases import read_case_files, settle_masks
 from quam_jax.data.datasets import find_cases
 from quam_jax.data.mask_settings import MaskSettings, parse_values
-from quam_jax.data.mask_values import MaskValues
+from quam_jax.data.mask_values import MaskValues, survey
 from quam_jax.data.masks import settle
 from quam_jax.data.volumes import read_labels
 from tests.image_files import ramp, save_nifti, save_picture
@@ -270,3 +271,20 @@ def test_segmentations_of_slicer(tmp_path: Path, own: bool) -> None:
     itk.WriteImage(drawn, str(tmp_path / "m" / "rr.seg.nrrd"))
     with pytest.raises(ValueError, match="segment 'segment 1' overlaps another"):
         read_case_files(cases[0], classes=3)
+
+
+def test_of_many_or_large_masks_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [save_picture(tmp_path / f"{n}.png", np.full((4, 4), n, np.uint8)) for n in range(100)]
+    paths[0].write_bytes(b"damaged")
+
+    def looked_at() -> list[int]:
+        return [int(mask.values[0]) for mask in survey(paths)]
+
+    assert looked_at() == list(range(1, 100))
+    monkeypatch.setattr(mask_values, "MOST_FILES", 12)
+    assert len(looked_at()) == 12 and {1, 2, 99} <= set(looked_at())
+    monkeypatch.setattr(mask_values, "MOST_NUMBERS", 16 * 7)
+    monkeypatch.setattr(mask_values, "LEAST_FILES", 3)
+    assert len(looked_at()) == 7
+    monkeypatch.setattr(mask_values, "MOST_NUMBERS", 1)
+    assert looked_at() == [1, 2, 99]

@@ -114,6 +114,7 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
     """The quantifier of a run, with its fit data read; ValueError for data or settings that the model cannot use."""
     first, config, classes = models[0], request.config, models[0].network.classes
     settings = request.mask_settings
+    tell("looking at the masks")
     preprocessing: Preprocessing | None = None
     plan, coding = None, Coding(first.network.classes)
     if has_plan(first):
