@@ -277,3 +277,20 @@ def test_what_nobody_foresaw_is_one_line(tmp_path: Path, monkeypatch: Any, capsy
     monkeypatch.setattr("converters.exported.convert.load_exported", fail)
     code, _, error = call(monkeypatch, capsys, "convert", path, tmp_path / "out")
     assert code == 2 and error.count("\n") == 1 and "KeyError: 'conv2d_1'; nobody foresaw this: quam-jax -v" in error
+
+
+def test_sigmoids_that_sum_to_one_have_a_background(tmp_path: Path) -> None:
+    """As where they were trained on one-hot masks; the same network with other biases is one of two regions."""
+    module = seeded(Net(2, nn.Sigmoid())).eval()
+    with torch.no_grad():
+        module.head.weight *= 0.02
+        module.head.bias[:] = torch.tensor([1.0, -1.0])
+    result = convert_model(ConvertRequest(save(module, tmp_path / "both.pt2"), tmp_path / "both", outputs="sigmoid"))
+    assert result.model.manifest["outputs"]["regions"] == {"background": [0], "foreground": [1]}
+    assert any("sum to about 1 on the example" in note for note in result.notes)
+    with torch.no_grad():
+        module.head.bias[:] = torch.tensor([-1.0, -1.5])
+    result = convert_model(ConvertRequest(save(module, tmp_path / "two.pt2"), tmp_path / "two"))
+    assert result.model.manifest["outputs"]["regions"] == {"region 1": [1], "region 2": [2]}
+    result = convert_model(ConvertRequest(tmp_path / "both", tmp_path / "named", class_names=("disc", "cup")))
+    assert result.model.manifest["outputs"]["regions"] == {"disc": [1], "cup": [2]}
