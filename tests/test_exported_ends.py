@@ -97,6 +97,10 @@ def test_what_is_decided_already_is_refused(operations: tuple[Any, ...], values:
         find_end(graph(*operations), values)
 
 
+def test_the_image_itself_may_be_the_output() -> None:
+    assert find_end(Written([], IMAGE, {}, {}, {}), LOGITS).inside == ""
+
+
 def test_the_value_of_a_maximum_is_no_decision() -> None:
     assert find_end(graph(("max.dim", 1, True), ("size.item", 0)), LOGITS[:, :1]).inside == ""
 
@@ -106,6 +110,8 @@ def test_a_softmax_over_something_else_is_refused() -> None:
         find_end(graph(("softmax", 0)), softmax(LOGITS, 0))
     with pytest.raises(ValueError, match="softmax of one channel, which is 1 everywhere"):
         find_end(graph(("softmax", 1)), np.ones((2, 1, 4, 5)))
+    with pytest.raises(ValueError, match="logarithm of a sigmoid; expected logits"):
+        find_end(graph(("log_sigmoid",)), np.log(expit(LOGITS)))
 
 
 def test_an_activation_that_something_else_needs_is_kept() -> None:

@@ -184,11 +184,11 @@ def _assemble(
         raise ValueError(f"{name}: PyTorch cannot run it on its own example: {first_line(error)}") from error
     try:
         output, note = choose_output(returned, output, example.shape[2:])
+        values = select_output(returned, output)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     notes = [note]
     written = write_graph(program, output=output, name=name)
-    values = select_output(returned, output)
     axes = missing_axes(tuple(values.shape), example.shape, name=name)
     try:
         sizes, checks = free_sizes(program)

@@ -61,6 +61,8 @@ def find_end(written: Written, values: np.ndarray) -> End:
             "its output is decided already (argmax, rounding or a threshold at its end), which leaves nothing to search; "
             "expected logits: export the network without that step"
         )
+    if written.output in nodes and nodes[written.output].op == "log_sigmoid":
+        raise ValueError("its output is the logarithm of a sigmoid; expected logits: export the network without it")
     found = _strip(nodes, written.output)
     if found is not None:
         activation, kept = found
