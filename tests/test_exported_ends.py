@@ -251,6 +251,14 @@ def test_the_meaning_is_asked_at_conversion(tmp_path: Path) -> None:
     result = convert_model(ConvertRequest(path, tmp_path / "regions", outputs="sigmoid", regions=regions))
     assert result.model.network.classes == 8
     assert any("3 independent output channels (sigmoid)" in note and "TC is label 1 or 3" in note for note in result.notes)
+    path = save(seeded(Net(5, nn.Sigmoid())).eval(), tmp_path / "many.pt2")
+    with pytest.raises(ValueError, match="many.pt2: .* 4 independent channels at most.* --outputs softmax"):
+        convert_model(ConvertRequest(path, tmp_path / "no"))
+    assert convert_model(ConvertRequest(path, tmp_path / "many", outputs="softmax")).model.network.classes == 5
+    with pytest.raises(ValueError, match="the network returns one tensor; expected no choice, got '7'"):
+        convert_model(ConvertRequest(path, tmp_path / "no", output="7"))
+    with pytest.raises(ValueError, match="an output is chosen among those of a graph"):
+        convert_model(ConvertRequest(tmp_path / "many", tmp_path / "no", output="1"))
     path = save(seeded(Net(2, nn.Softmax(1))).eval(), tmp_path / "softmax.pt2")
     with pytest.raises(ValueError, match="its graph ends in a softmax; expected no --outputs sigmoid"):
         convert_model(ConvertRequest(path, tmp_path / "no", outputs="sigmoid"))

@@ -61,7 +61,13 @@ def convert_model(request: ConvertRequest) -> Converted:
     A model whose logits differ from the reference is saved all the same, with the figures in its manifest. ValueError, before
     anything is written, for what `load_model` refuses, settings that do not fit, and no reference where one was named.
     """
-    arguments = {**request.arguments, **({} if request.output is None else {"output": request.output})}
+    arguments = dict(request.arguments)
+    if request.source.suffix == ".pt2":
+        arguments |= {n: said for n in ("output", "outputs") if (said := getattr(request, n)) is not None}
+    elif request.output is not None:
+        raise ValueError(
+            f"{request.source}: an output is chosen among those of a graph (.pt2); expected none, got {request.output!r}"
+        )
     chosen = {"fold": request.fold, "configuration": request.configuration, "part": request.part}
     model = load_model(request.source, request.arch, **chosen, **arguments)
     if request.preprocessing is not None:
