@@ -63,12 +63,7 @@ def describe(
         "fit_cases": quantifier.known.names,
         "notes": list(
             dict.fromkeys(
-                [
-                    *model.manifest.get("notes", ()),
-                    *_meant(quantifier, request),
-                    *quantifier.notes,
-                    *quantifier.found.notes,
-                ]
+                [*model.manifest.get("notes", ()), *_meant(quantifier, request), *quantifier.notes, *quantifier.found.notes]
             )
         ),
         "unused": list(quantifier.found.unused),
