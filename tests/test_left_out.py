@@ -31,6 +31,7 @@ def test_what_no_case_uses_is_named_once(tmp_path: Path) -> None:
         f"2 entries of {images} are not read: notes.txt, old/",
         f"1 mask of {masks} belongs to no case: z.png",
         f"1 entry of {masks} is not read: dataset.json",
+        f"images of {images} are of 4 formats: 1 .png, 1 .nii, 1 .img, 1 .mhd",
     )
     assert [file.name for file in left_out.files] == ["notes.txt", "old", "dataset.json", "z.png"]
     assert find_left_out(cases, str(images / "*.png"), None) == ((), ())  # a glob says what it wants

@@ -1,5 +1,6 @@
 """What of the folders that were given is not used, so that it can be said: nothing is left out without a word."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,10 @@ class LeftOut(NamedTuple):
 
 
 def find_left_out(cases: Sequence[Case], images: Path | str, masks: Path | str | None) -> LeftOut:
-    """What lies in the folders of images and masks and is neither used nor hidden; globs and single files say what they want."""
+    """What lies in the folders of images and masks and is neither used nor hidden; globs and single files say what they want.
+
+    Images of several formats are told too: a picture beside volumes is seldom one of them.
+    """
     used = {part for case in cases for file in (*case.files, *case.raters.values()) for part in (file, *companions(file))}
     files: list[Path] = []
     notes: list[str] = []
@@ -35,6 +39,11 @@ def find_left_out(cases: Sequence[Case], images: Path | str, masks: Path | str |
         if others:
             notes.append(f"{_count(others, 'entry')} of {source} {_are(others, 'is', 'are')} not read: {named(others)}")
         files += rest
+    formats = Counter(image_suffix(file) for case in cases for file in case.files)
+    if len(formats) > 1 and Path(images).is_dir():
+        notes.append(
+            f"images of {images} are of {len(formats)} formats: " + ", ".join(f"{n} {s}" for s, n in formats.most_common())
+        )
     names = {case.name for case in cases}
     unsure = [
         f"{mask.name} ({case.name}, not {shorter[0]})"
