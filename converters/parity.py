@@ -99,7 +99,7 @@ def compare(
 def _difference(ours: np.ndarray, theirs: np.ndarray, *, outputs: Mapping[str, Any], where: str) -> dict[str, Any]:
     """`compare` with stored values that may be logits or probabilities: what they look like, the nearer where both may be."""
     theirs = _checked(ours, theirs, where=where)
-    kind = outputs.get("meaning", "softmax")
+    kind = outputs.get("inside") or outputs.get("meaning", "softmax")
     within = bool(theirs.min() >= 0 and theirs.max() <= 1)
     sums = theirs.shape[-1] > 1 and bool(np.abs(theirs.sum(-1) - 1).max() < 1e-5)
     found = []

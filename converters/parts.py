@@ -71,7 +71,8 @@ def choose_part(parts: Sequence[Part]) -> tuple[Part, str]:
     first = plain[0]
     if any(not _are_equal(first, other) for other in plain[1:]):
         raise ValueError(
-            f"holds {len(plain)} networks: {', '.join(_said(p) for p in plain)}; expected a choice of one: --part {_said(first)}"
+            f"holds {len(plain)} networks: {', '.join(_said(p) for p in plain)}; expected a choice of one: "
+            f"quam-jax convert --part {_said(first)}"
         )
     others = [p for p in outer if p is not first]
     note = f"{', '.join(_said(p) for p in others)} would fit too; {_said(first)} is taken (another: --part)" if others else ""

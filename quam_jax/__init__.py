@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .models.loading import load_model as load_model
     from .models.model import Network as Network
     from .models.model import SegmentationModel as SegmentationModel
+    from .models.outputs import declare_outputs as declare_outputs
     from .models.predict import fit_data as fit_data
     from .results.review import rank_run as rank_run
 
@@ -79,6 +80,7 @@ _PLACES = {
     "load_model": "models.loading",
     "Network": "models.model",
     "SegmentationModel": "models.model",
+    "declare_outputs": "models.outputs",
     "fit_data": "models.predict",
     "quantify": "case.quantify",
     "Quantified": "case.quantified",

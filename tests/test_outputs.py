@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from quam_jax.core.types import Trajectory
 from quam_jax.models.coding import Coding
 from quam_jax.models.description import model_digest
 from quam_jax.models.folder import restore_model, save_model
+from quam_jax.models.loading import load_model
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.outputs import declare_outputs
 from quam_jax.models.predict import predict
@@ -160,8 +162,10 @@ def test_regions_are_written_from_the_largest_on() -> None:
 
 
 def test_the_logits_of_subsets_are_those_of_the_named_channels() -> None:
-    model = declare_outputs(tiny_model(classes=3), regions=BRATS)
-    tc, wt, et = np.moveaxis(np.asarray(tiny_model(classes=3)(tiny_image()[None]))[0], -1, 0)
+    """In the order of writing, which here is a cycle of the channels' order."""
+    model = declare_outputs(tiny_model(classes=3), regions={"ET": [3], "WT": [1, 2, 3], "TC": [1, 3]})
+    assert model.manifest["outputs"]["channels"] == [1, 2, 0]
+    et, wt, tc = np.moveaxis(np.asarray(tiny_model(classes=3)(tiny_image()[None]))[0], -1, 0)
     logits = np.asarray(model(tiny_image()[None]))[0]
     for number, wanted in enumerate((0 * wt, wt, tc, wt + tc, et, wt + et, tc + et, wt + tc + et)):
         np.testing.assert_allclose(logits[..., number], wanted, atol=1e-6)
@@ -213,3 +217,16 @@ def test_the_laplace_posterior_of_one_logit_is_about_its_two_classes() -> None:
     mean = fit_posterior(model, tiny_fit(model)).mean
     assert mean.shape == (5, 2) and not mean[:, 0].any()
     np.testing.assert_array_equal(mean[:-1, 1], model.params["head.weight"][0, 0, :, 0])
+
+
+@pytest.mark.parametrize(("name", "classes"), [("wnet_drive", 2), ("big_wnet_drive_av", 4)])
+def test_real_vessel_networks_are_converted(shared: Path, name: str, classes: int) -> None:
+    """lwnet has one logit for vessels, and four classes for arteries and veins."""
+    model = load_model(shared / "weights" / "lwnet" / f"{name}.pth")
+    images = np.random.default_rng(0).random((1, 32, 40, 3)).astype(np.float32)
+    logits = np.asarray(model(images))
+    assert model.network.classes == classes and logits.shape == (1, 32, 40, classes)
+    if classes == 2:
+        own = dataclasses.replace(model, network=dataclasses.replace(model.network, sums=None))
+        np.testing.assert_array_equal(logits[..., 0], 0)
+        np.testing.assert_array_equal(logits[..., 1], np.asarray(own(images))[..., 0])

@@ -22,6 +22,7 @@ from quam_jax.data.volumes import read_image
 from quam_jax.models.coding import Coding
 from quam_jax.models.folder import save_model
 from quam_jax.models.predict import predict
+from quam_jax.results.evaluate_files import EvaluateRequest, evaluate_files
 from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run
 from quam_jax.targets.masks import mask_targets
@@ -123,6 +124,20 @@ def test_a_run_keeps_the_geometry_and_tells_volumes(tmp_path: Path, regions: boo
         low, high = row["adversarial_interval"]
         assert low <= row["volume_ml"] <= high and row["crps"] >= 0
     assert len(sidecar["audit"]) == 2 * sidecar["patches_searched"] <= 2 * sidecar["patches"]
+    assert sidecar["structures"]["names"] == (["whole", "core"] if regions else ["a", "b"])
+    assert sidecar["labels"] == ["background", *(["whole outside core", "core"] if regions else ["a", "b"])]
+    voxel = np.prod(sidecar["image"]["spacing"]) / 1000
+    pixels = sidecar["structures"]["pixels"]
+    for number, row in enumerate(sidecar["volumes"].values()):
+        assert row["volume_ml"] == pytest.approx(pixels["prediction"][number] * voxel)
+        assert row["raters_ml"]["rater"] == pytest.approx(pixels["raters"]["rater"][number] * voxel)
+    written = np.asarray(nib.load(tmp_path / "out" / "case_seg.nii.gz").dataobj)
+    if regions:  # core lies in whole
+        assert pixels["prediction"] == [np.count_nonzero(written), np.count_nonzero(written == 2)]
+    # the same figures of the files afterwards
+    (row,) = evaluate_files(EvaluateRequest(run=tmp_path / "out")).rows
+    for figure in ("dice_consensus", "dice_consensus_class1", "dice_raters_class2", "ece_raters", "total/auroc_image"):
+        assert row[figure] == pytest.approx(sidecar["metrics"][figure], rel=1e-4), figure
 
 
 def test_published_samples_and_two_folds(tmp_path: Path) -> None:

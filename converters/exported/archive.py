@@ -59,7 +59,7 @@ def _refuse_code(path: Path) -> None:
     if not any("/models/" in n for n in names):
         raise ValueError(
             f"{path}: expected a file of torch.export.save with a graph, got an archive without one "
-            "(a TorchScript file must be exported again with torch.export)"
+            "(a TorchScript file must be exported again with torch.export; a file of weights ends in .pth)"
         )
     for name, document in documents.items():
         for key, value in _strings(document):

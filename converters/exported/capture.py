@@ -177,10 +177,12 @@ def choose_output(structure: Any, choice: str | int | None, sides: Sequence[int]
     """Which of several values are the logits, and what is told of it.
 
     Of a tuple without a choice the first one of the image's sides is taken, else the first: under deep supervision that of full
-    resolution, wherever it stands.
+    resolution, wherever it stands. ValueError for a choice where there is none.
     """
     if isinstance(structure, list | tuple) and isinstance(choice, str) and choice.lstrip("-").isdigit():
         choice = int(choice)
+    if _is_leaf(structure) and choice is not None:
+        raise ValueError(f"output: the network returns one tensor; expected no choice, got {choice!r}")
     if _is_leaf(structure) or (not hasattr(structure, "keys") and len(structure) == 1):
         return choice, ""
     if hasattr(structure, "keys"):

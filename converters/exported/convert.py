@@ -29,7 +29,7 @@ from .capture import (
     select_output,
 )
 from .cuts import find_cuts
-from .ends import check_coarse, find_end, missing_axes, sides_text
+from .ends import check_coarse, find_end, has_background, missing_axes, names_with_background, sides_text
 from .prove import Original, prove
 from .sizes import find_multiples, fix_sizes, free_sizes
 from .write import IMAGE, Written, first_names, layouts, lines, write_graph
@@ -47,6 +47,7 @@ def from_torch(
     resize_logits: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
+    outputs: str | None = None,
 ) -> SegmentationModel:
     """The model of any PyTorch module that `torch.export` can write down, proven on the example.
 
@@ -54,10 +55,11 @@ def from_torch(
     allows, only the batch with `dynamic="batch"` (for window attention, with which PyTorch takes very long), nothing with
     `dynamic=False`. `output` picks the logits where the module returns several values (see `choose_output`). Logits of
     another size than the image, as SegFormer's, are resized to it linearly (without aligned corners), which
-    `resize_logits=False` leaves out. A softmax or sigmoid at the end is taken off, and `notes` in the manifest say so (see
-    `ends`). The model computes in eval mode only. Raises ValueError on a module that cannot be exported, on operations that
-    are not supported (all of them, with their places), on outputs that are no logits, and if the logits differ from the
-    module's by more than 1e-4 of their range.
+    `resize_logits=False` leaves out. A softmax or sigmoid at the end is taken off, and `notes` in the manifest say so
+    (see `ends`); `outputs` says what the channels mean (see `quam_jax.models.outputs`). The model computes in eval mode
+    only. Raises ValueError on a module that cannot be exported, on operations that are not supported (all of them, with
+    their places), on outputs that are no logits, and if the logits differ from the module's by more than 1e-4 of their
+    range.
     """
     torch = import_torch()
     if not isinstance(module, torch.nn.Module):
@@ -84,6 +86,7 @@ def from_torch(
             resize_logits=resize_logits,
             preprocessing=preprocessing,
             class_names=class_names,
+            outputs=outputs,
         )
 
 
@@ -94,6 +97,7 @@ def convert_exported(
     resize_logits: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
+    outputs: str | None = None,
 ) -> SegmentationModel:
     """The model of a file that `torch.export.save` wrote, proven on the example input in it; see `from_torch`.
 
@@ -114,6 +118,7 @@ def convert_exported(
             resize_logits=resize_logits,
             preprocessing=preprocessing,
             class_names=class_names,
+            outputs=outputs,
         )
 
 
@@ -170,20 +175,25 @@ def _assemble(
     resize_logits: bool,
     preprocessing: Mapping[str, Any] | None,
     class_names: Sequence[str] | None,
+    outputs: str | None,
 ) -> SegmentationModel:
     torch = import_torch()
     try:
         returned = original.run(example)
     except Exception as error:  # the graph is PyTorch's, and may fail in its own ways
         raise ValueError(f"{name}: PyTorch cannot run it on its own example: {first_line(error)}") from error
-    output, note = choose_output(returned, output, example.shape[2:])
+    try:
+        output, note = choose_output(returned, output, example.shape[2:])
+        values = select_output(returned, output)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     notes = [note]
     written = write_graph(program, output=output, name=name)
-    values = select_output(returned, output)
     axes = missing_axes(tuple(values.shape), example.shape, name=name)
     try:
         sizes, checks = free_sizes(program)
-        end = find_end(written, _as_array(values, axes))
+        found = _as_array(values, axes)
+        end = find_end(written, found)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     notes.append(end.note)
@@ -243,7 +253,11 @@ def _assemble(
     model = SegmentationModel(network, *to_flax(network, every, where=name), manifest)
     asked = replace(original, output=output, inside=end.inside)
     proven = prove(model, example, asked, fixed=fixed, axes=axes, name=name)
-    meaning = "sigmoid" if end.inside == "sigmoid" else None
+    meaning = outputs or ("sigmoid" if end.inside == "sigmoid" else None)
+    if class_names is None and meaning == end.inside == "sigmoid" and has_background(found):
+        class_names = names_with_background(found.shape[1])
+        notes.append("its sigmoids sum to about 1 on the example, so the first channel is taken for the background")
+        proven.manifest["notes"] = [note for note in notes if note]
     try:
         return declare_outputs(proven, meaning, names=class_names, inside=end.inside)
     except ValueError as error:

@@ -27,6 +27,7 @@ from ..data.volumes import Image
 from ..evaluation.reference_maps import consensus
 from ..models.coding import Coding
 from ..models.model import SegmentationModel
+from ..models.outputs import coding_of
 from ..models.predict import fit_data
 from .crops import Pair, crop_side, crops_of, is_cropped
 
@@ -72,11 +73,11 @@ def read_fit_images(
     settings: FitConfig,
     seed: int = 0,
 ) -> Known:
-    """Images for a plain model, or the slices of volumes, those without foreground only where there is nothing else.
+    """Images for a plain model, or the slices of volumes, those without foreground only where there is nothing else; in classes.
 
     Large ones are used as crops, whose places come from the seed. ValueError if a case has no mask or does not fit the network.
     """
-    network, sides = model.network, crop_side(settings, model)
+    network, sides, coding = model.network, crop_side(settings, model), coding_of(model)
     chosen = choose_cases(cases, where, settings=settings)
     count = _crops_a_case(settings, len(chosen))
     cropped: list[int] = []
@@ -86,13 +87,13 @@ def read_fit_images(
         told.extend(require_channels(image, preprocessing.channels))
         prepared = preprocessing.apply(image.array)
         if prepared.ndim - 1 == network.rank:
-            return [(prepared, labels)]
+            return [(prepared, coding.classes_of(labels))]
         if prepared.ndim - 1 != 3:
             raise ValueError(f"expected {network.rank} spatial axes, got {prepared.ndim - 1}")
-        slices, slice_labels = to_slices(prepared), to_slices(labels)
+        slices, slice_labels, classes = to_slices(prepared), to_slices(labels), to_slices(coding.classes_of(labels))
         some = (slice_labels > 0).reshape(len(slice_labels), -1).any(1)
         shown = np.flatnonzero(some if some.any() else ~some)
-        return [(slices[z], slice_labels[z]) for z in shown[evenly_spread(len(shown), settings.fit_cases)]]
+        return [(slices[z], classes[z]) for z in shown[evenly_spread(len(shown), settings.fit_cases)]]
 
     def take(image: Image, labels: Int[np.ndarray, "*space"], number: int) -> list[Pair]:
         whole = take_whole(image, labels, number)
@@ -102,9 +103,9 @@ def read_fit_images(
         return pairs
 
     def again(number: int) -> Callable[[], list[Pair]]:
-        return lambda: _read([chosen[number]], take_whole, labels=network.classes)[0]
+        return lambda: _read([chosen[number]], take_whole, labels=coding.labels)[0]
 
-    pairs, hashes, notes = _read(chosen, take, labels=network.classes)
+    pairs, hashes, notes = _read(chosen, take, labels=coding.labels)
     pairs = [pairs[i] for i in evenly_spread(len(pairs), settings.fit_cases)]
     images, labels = batch_fit(pairs, size=settings.fit_batch, multiple=network.size_multiple)
     whole = tuple(again(number) for number in range(len(chosen))) if cropped and settings.fit_check else ()

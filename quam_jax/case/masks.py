@@ -35,16 +35,18 @@ def mask_names(config: Config) -> tuple[str, ...]:
 
 def wanted_masks(shared: CaseModel, scene: Scene, *, config: Config) -> list[Int[np.ndarray, "*grid"]]:
     """The masks that the settings name, in classes of the search."""
-    if scene.grid is None or scene.logits is None:
-        if scene.alone:
-            return [np.asarray(mask) for mask in _by_pixels(scene.labels, scene.probs, scene.key, config.targets)]
-        return [
-            wanted_in_blocks(np.asarray(scene.labels), np.asarray(scene.probs), shape, scene.key, index, config.targets)
-            for index, shape in enumerate(config.targets.shapes)
-        ]
     coding = shared.coding
     classes = coding.background_first(np.asarray(scene.labels))
-    probs = coding.counted_probs(np.asarray(scene.probs))[..., coding.background_first(np.arange(coding.classes))]
+    probs = np.asarray(scene.probs)
+    if coding.channel_regions is not None:
+        probs = coding.counted_probs(probs)[..., coding.background_first(np.arange(coding.classes))]
+    if scene.grid is None or scene.logits is None:
+        if scene.alone:
+            masks = [np.asarray(mask) for mask in _by_pixels(classes, probs, scene.key, config.targets)]
+        else:
+            shapes = enumerate(config.targets.shapes)
+            masks = [wanted_in_blocks(classes, probs, shape, scene.key, index, config.targets) for index, shape in shapes]
+        return [coding.background_first(mask) for mask in masks]
     return [
         coding.background_first(
             wanted_volume(
@@ -62,10 +64,13 @@ def wanted_masks(shared: CaseModel, scene: Scene, *, config: Config) -> list[Int
 
 def ask_masks(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask, Regions]:
     """The mask target of a patch by its number; none where the masks want nothing new there. A whole image is always asked."""
-    if scene.alone:
+    if scene.alone and shared.coding.background_first(np.arange(1))[0] == 0:
         whole = (_mask_targets(scene.labels, scene.probs, scene.key, config.targets, config.search.members),)
         return (lambda index: whole), ()
     wanted = wanted_masks(shared, scene, config=config)
+    if scene.alone:
+        masked = (mask_targets([jnp.asarray(mask) for mask in wanted], members=config.search.members),)
+        return (lambda index: masked), ()
     patches = scene.patches
 
     def ask(index: int) -> Sequence[Targets]:

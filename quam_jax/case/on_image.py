@@ -46,17 +46,16 @@ def on_image(
     scene, coding, grid, plain = joined.scene, shared.coding, joined.scene.grid, len(shared.folds) == 1
     said = _say(coding, scene)
     maps = joined.maps
-    classes = None
     if grid is None:
-        labels = joined.labels(coding)
+        classes = joined.classes(coding)
     else:
         maps = from_grid(maps, grid, lambda values: values, outside=0.0)
         classes = zeros((len(joined.evidence) * joined.members, *grid.geometry.size), label_type(coding.classes))
         for model, evidence in enumerate(joined.models()):
             to_image(evidence, grid, lambda values: coding.classify_classes(softmax(values, -1)), classes[model], outside=0)
-        labels = by_blocks(coding.labels_of, classes, label_type(coding.labels))
         fragility = {name: _nearest(values, grid, outside=np.nan) for name, values in fragility.items()}
         regions = [_nearest(values, grid, outside=-1, dtype=np.int32) for values in regions]
+    written = classes if coding.order is None else by_blocks(coding.labels_of, classes, label_type(coding.labels))
     return Quantified(
         reference=said.reference,
         segmentation=said.segmentation,
@@ -64,7 +63,7 @@ def on_image(
         aleatoric=maps[..., 1],
         epistemic=maps[..., 2],
         softmax=said.softmax,
-        adversarial=labels,
+        adversarial=written,
         adversarial_names=tuple(n if plain else f"{n}, fold {fold.name}" for fold in shared.folds for n in names),
         audit=tuple(joined.audit),
         **_losses(shared, joined, config=config),
@@ -84,6 +83,12 @@ def _nearest(values: np.ndarray, grid: Grid, **how: Any) -> np.ndarray:
 
 def _say(coding: Coding, scene: Scene) -> _Said:
     grid, logits = scene.grid, scene.logits
+    if (grid is None or logits is None) and coding.channel_regions is not None:
+        probs = np.asarray(scene.probs)
+        channels = by_blocks(coding.class_to_channel_probs, probs)
+        reference = by_blocks(coding.label_probs, channels)
+        segmentation = by_blocks(lambda p: coding.labels_of(coding.classify_channels(p)), channels, np.int32)
+        return _Said(reference, segmentation, by_blocks(_entropy_of, probs), channels)
     if grid is None or logits is None:
         if scene.alone:
             return _Said(np.asarray(scene.probs), np.asarray(scene.labels, np.int32), np.asarray(_entropy(scene.probs)))
@@ -102,6 +107,10 @@ def _say(coding: Coding, scene: Scene) -> _Said:
 
 
 _entropy = jax.jit(entropy)
+
+
+def _entropy_of(probs: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space"]:
+    return np.asarray(_entropy(probs))
 
 
 def _losses(shared: CaseModel, joined: Joined, *, config: Config) -> dict[str, np.ndarray]:
@@ -140,6 +149,9 @@ def join_slices(slices: Sequence[Quantified]) -> Quantified:
     joined |= {name: collect([getattr(s, name) for s in slices]) for name in (*LOSSES, "feasible")}
     fragility = {name: np.stack([s.fragility[name] for s in slices], 2) for name in slices[0].fragility}
     regions = None if slices[0].regions is None else np.stack([s.regions for s in slices], -1)  # type: ignore[misc]  # all or none
+    if slices[0].channels is not None:
+        joined["channels"] = np.stack([s.channels for s in slices], 2)  # type: ignore[misc]
+        joined["adversarial_classes"] = np.stack([s.adversarial_classes for s in slices], 3)  # type: ignore[misc]
     return slices[0]._replace(
         **joined,
         fragility=fragility,

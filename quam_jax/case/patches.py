@@ -242,10 +242,10 @@ class Joined:
                     flat[pixels] = probs.argmax(-1)[:, None] if self.bands else self.as_evidence(probs)
                 yield whole
 
-    def labels(self, coding: Coding) -> Int[np.ndarray, "n *grid"]:
-        """The label maps of all models on the image's own pixels."""
+    def classes(self, coding: Coding) -> Int[np.ndarray, "n *grid"]:
+        """The classes that all models say, on the image's own pixels."""
         count = self.members * (len(self.bands) or len(self.evidence))
-        maps = zeros((count, *self.scene.patches.shape), label_type(coding.labels) if self.bands else np.int32)
-        for labels, model in zip(maps, self.models(), strict=True):
-            labels[...] = model[..., 0] if self.bands else coding.labels_of(coding.classify_classes(model))
+        maps = zeros((count, *self.scene.patches.shape), label_type(coding.classes) if self.bands else np.int32)
+        for classes, model in zip(maps, self.models(), strict=True):
+            classes[...] = model[..., 0] if self.bands else coding.classify_classes(model)
         return maps

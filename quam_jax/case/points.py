@@ -47,8 +47,9 @@ def ask_points(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask,
     patches, members = scene.patches, config.search.members
     labels, probs = np.asarray(scene.labels), np.asarray(scene.probs)
     owner = owners(patches)
+    shown = shared.coding.background_first(labels)  # what is no background is foreground
     if config.targets.target == "pixel":
-        points = _choose_pixels(scene, labels, probs, config=config)
+        points = _choose_pixels(scene, shown, probs, config=config)
         shares = _split_pixels(points, owner, len(patches.starts))
 
         most = len(points) if scene.alone else max(1, NUMBERS // (shared.records(config.search) * probs.shape[-1]))
@@ -61,7 +62,7 @@ def ask_points(shared: CaseModel, scene: Scene, *, config: Config) -> tuple[Ask,
             return [_in_patch(one, group[:, None], patches, index) for one, group in zip(asked, groups, strict=True)]
 
         return ask_pixels, ()
-    regions = tuple(region_maps(config.targets, np.asarray(scene.values), labels))
+    regions = tuple(region_maps(config.targets, np.asarray(scene.values), shown))
     parts = [part for region_map in regions for part in region_points(region_map)]
     if not parts:
         raise ValueError(f"target: no region to ask; regions {config.targets.regions} found none in this segmentation")

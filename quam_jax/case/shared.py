@@ -17,6 +17,7 @@ from ..core.types import FitData
 from ..data.plans import Plan
 from ..models.coding import Coding
 from ..models.model import SegmentationModel
+from ..models.outputs import coding_of
 from ..models.predict import fit_data
 from ..models.prepare import prepare
 from .crops import Pair, WholeFit
@@ -51,14 +52,13 @@ class CaseModel(NamedTuple):
 def whole_image_model(
     model: SegmentationModel, fit: FitData, search: SearchConfig, *, whole: Sequence[Callable[[], list[Pair]]] = ()
 ) -> CaseModel:
-    """A plain model with its fit data (see predict.fit_data), ready for whole images; ValueError as `models.prepare`.
+    """A plain model with its fit data (see predict.fit_data), whose labels are classes of its logits, ready for whole images.
 
-    `whole` reads the images again of which the fit data are crops.
+    `whole` reads the images again of which the fit data are crops. ValueError as `models.prepare`.
     """
-    coding = Coding.exclusive(model.network.classes, [str(name) for name in model.manifest.get("class_names") or ()])
     prepared = prepare(model, fit, search)
     whole_fit = WholeFit.of(whole, prepared) if whole else None
-    return CaseModel((Fold("0", model, model, prepared),), coding, whole_fit=whole_fit)
+    return CaseModel((Fold("0", model, model, prepared),), coding_of(model), whole_fit=whole_fit)
 
 
 def planned_model(

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     "multi-label); default: softmax, for one channel sigmoid, or what the end of a graph says.",
 )
 @click.option(
-    "--regions",
+    "--channel-labels",
+    "regions",
     help="JSON of the mask labels that each independent channel stands for, in order, e.g. "
     '{"TC": [1, 3], "WT": [1, 2, 3], "ET": 3}; '
     "default: channel k is label k + 1, or label k where the first name is background.",
@@ -58,7 +59,7 @@ def convert(
         out,
         arguments=parse_json("--arguments", arguments) or {},
         preprocessing=parse_json("--preprocessing", preprocessing),
-        regions=parse_json("--regions", regions),
+        regions=parse_json("--channel-labels", regions),
         class_names=None if class_names is None else tuple(name.strip() for name in class_names.split(",")),
         **options,
     )

@@ -16,14 +16,13 @@ exclusive classes serve both kinds; the entropy of a subset is the sum of its re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from scipy.special import expit, softmax
 
 from ..data.large import label_type
 from ..data.plans import Plan
-from .model import Network, SegmentationModel
+from .model import SegmentationModel
 
 MOST_REGIONS = 4
 NOT_RATED = -1  # in place of a label or a class: nobody says what the pixel is
@@ -34,13 +33,15 @@ class Coding:
     """Labels 0..labels-1, the classes of the search, and the network's channels; without regions all three are the same.
 
     `channel_regions[r]` are the labels of masks that region r covers; where a region is predicted it writes `order[r]`, later
-    ones over earlier ones. `channel_names` has a name for every channel, or none.
+    ones over earlier ones. `channel_names` has a name for every channel, or none. Regions that are `overlapping` by themselves,
+    whatever labels can say, count as they are.
     """
 
     labels: int
     channel_regions: tuple[tuple[int, ...], ...] | None = None
     order: tuple[int, ...] | None = None
     channel_names: tuple[str, ...] = ()
+    overlapping: bool = False
 
     @staticmethod
     def of(plan: Plan, *, where: str) -> "Coding":
@@ -87,17 +88,23 @@ class Coding:
 
     @property
     def structures(self) -> Bool[np.ndarray, "s c"]:
-        """The classes that make up each structure: every label but 0 by itself, or every region."""
+        """The classes that make up each structure: every label but 0 by itself, or every region but the background."""
         if self.channel_regions is None:
             return np.eye(self.labels, dtype=bool)[1:]
-        return self.subsets.T == 1
+        return self.subsets.T[self._named] == 1
+
+    @property
+    def _named(self) -> list[int]:
+        """The regions that are structures."""
+        return [r for r, region in enumerate(self.channel_regions or ()) if not (self.overlapping and region == (0,))]
 
     @property
     def structure_names(self) -> tuple[str, ...]:
         """A name for every structure."""
         if self.channel_regions is None:
             return self.label_names[1:]
-        return self.channel_names or tuple(f"region {r}" for r in range(len(self.channel_regions)))
+        names = self.channel_names or tuple(f"region {r}" for r in range(len(self.channel_regions)))
+        return tuple(names[r] for r in self._named)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -109,7 +116,8 @@ class Coding:
         """
         if self.order is None:
             return self.channel_names or tuple(f"class {label}" for label in range(self.labels))
-        names, found = self.structure_names, dict[int, str]()
+        names = self.channel_names or tuple(f"region {r}" for r in range(len(self.order)))
+        found = dict[int, str]()
         for r, label in enumerate(self.order):
             later = [names[q] for q in range(r + 1, len(self.order)) if self.order[q] != label]
             own = names[r] + (f" outside {', '.join(later)}" if later else "")
@@ -140,7 +148,7 @@ class Coding:
     @property
     def counts_as(self) -> Int[np.ndarray, " c"]:
         """The class that each class of the channels counts as, in comparisons and volumes."""
-        if self.channel_regions is None or self.contradictions:
+        if self.channel_regions is None or self.overlapping or self.contradictions:
             return np.arange(self.classes, dtype=np.int32)
         return self.class_of_label[self.label_of_class]
 
@@ -180,7 +188,7 @@ class Coding:
         """Classes from probabilities (without regions: or their logarithms) of the classes, by the same rule as `classify`."""
         if self.channel_regions is None:
             return np.argmax(probs, -1).astype(np.int32)
-        return self._joined(probs @ self.subsets.astype(probs.dtype))
+        return self._joined(self.class_to_channel_probs(probs))
 
     def segment(self, logits: Float[np.ndarray, "*space k"]) -> Int[np.ndarray, "*space"]:
         """Labels from the network's logits: the largest, or every region above one half in order."""
@@ -215,7 +223,13 @@ class Coding:
 
     def class_to_structure_probs(self, probs: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space s"]:
         """Probabilities of the structures from those of the classes."""
-        return probs[..., 1:] if self.channel_regions is None else probs @ self.subsets[self.counts_as].astype(probs.dtype)
+        if self.channel_regions is None:
+            return probs[..., 1:]
+        return probs @ self.subsets[self.counts_as][:, self._named].astype(probs.dtype)
+
+    def class_to_channel_probs(self, probs: Float[np.ndarray, "*space c"]) -> Float[np.ndarray, "*space k"]:
+        """Probabilities of the channels from those of the classes."""
+        return probs if self.channel_regions is None else probs @ self.subsets.astype(probs.dtype)
 
     def background_first(self, classes: Integer[np.ndarray, "..."]) -> Integer[np.ndarray, "..."]:
         """Classes with that of label 0 and class 0 in each other's place, where a region covers label 0; its own inverse."""
@@ -225,11 +239,8 @@ class Coding:
         return np.where(classes == own, 0, np.where(classes == 0, own, classes)).astype(classes.dtype)
 
     def searchable(self, model: SegmentationModel) -> SegmentationModel:
-        """The model with one channel a class: the last layer's columns added up over the regions of each subset."""
+        """The model with a logit a class: the sum of the channels of its regions."""
         if self.channel_regions is None:
             return model
-        arguments = {**dict(model.network.arguments), "n_classes": len(self.subsets)}
-        sums = jnp.asarray(self.subsets.T, jnp.float32)
-        head = {name: model.params[name] @ sums for name in model.network.tail_names("head")}
-        network = Network.create(model.network.architecture, **arguments)
-        return replace(model, network=network, params={**model.params, **head})
+        sums = tuple(tuple(map(int, row)) for row in self.subsets)
+        return replace(model, network=replace(model.network, sums=sums))

@@ -1,6 +1,6 @@
 """Any model that can be read, as a model folder, with settings that the file lacks and its numbers checked; and the way back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +61,13 @@ def convert_model(request: ConvertRequest) -> Converted:
     A model whose logits differ from the reference is saved all the same, with the figures in its manifest. ValueError, before
     anything is written, for what `load_model` refuses, settings that do not fit, and no reference where one was named.
     """
-    arguments = {**request.arguments, **({} if request.output is None else {"output": request.output})}
+    arguments = dict(request.arguments)
+    if request.source.suffix == ".pt2":
+        arguments |= {n: said for n in ("output", "outputs") if (said := getattr(request, n)) is not None}
+    elif request.output is not None:
+        raise ValueError(
+            f"{request.source}: an output is chosen among those of a graph (.pt2); expected none, got {request.output!r}"
+        )
     chosen = {"fold": request.fold, "configuration": request.configuration, "part": request.part}
     model = load_model(request.source, request.arch, **chosen, **arguments)
     if request.preprocessing is not None:
@@ -92,8 +98,11 @@ def _declare(model: SegmentationModel, request: ConvertRequest) -> SegmentationM
     if request.outputs == "sigmoid" and said.get("inside") == "softmax":
         raise ValueError(f"{request.source}: its graph ends in a softmax; expected no --outputs sigmoid")
     meaning = request.outputs or (None if request.regions is not None else said.get("meaning"))
+    names: Sequence[str] | None = request.class_names
+    if names is None and request.regions is None and meaning == said.get("meaning") == "sigmoid":
+        names = [name for _, name in sorted(zip(said["channels"], said["regions"], strict=True))]  # as they were read
     try:
-        return declare_outputs(model, meaning, regions=request.regions, names=request.class_names, inside=said.get("inside", ""))
+        return declare_outputs(model, meaning, regions=request.regions, names=names, inside=said.get("inside", ""))
     except ValueError as error:
         raise ValueError(f"{request.source}: {error}") from error
 

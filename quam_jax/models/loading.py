@@ -45,7 +45,7 @@ def load_model(
     if path.is_file() and path.suffix == ".pt2":
         if arch not in (None, "graph"):
             raise ValueError(f"{path}: a torch.export file holds its own graph; expected no arch, got {arch!r}")
-        unknown = sorted(set(arguments) - {"output", "resize_logits"})
+        unknown = sorted(set(arguments) - {"output", "outputs", "resize_logits"})
         if unknown:
             raise ValueError(f"{path}: expected the arguments output and resize_logits, got {', '.join(unknown)}")
         from converters.exported import convert_exported

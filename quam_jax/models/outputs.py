@@ -71,25 +71,44 @@ def read_outputs(model: SegmentationModel) -> SegmentationModel:
     Without a word they are classes, one channel alone the logit of a foreground. ValueError for a record that does not fit.
     """
     count, record = model.network.out_channels, model.manifest.get("outputs")
-    if "nnunet" in model.manifest:
-        return model
-    if record is None and count > 1:
+    if "nnunet" in model.manifest or (record is None and count > 1):
         return model
     if record is None:
         return declare_outputs(model)
-    try:
-        if record["meaning"] == "softmax":
-            return model
-        table = {str(name): _labels(name, labels) for name, labels in record["regions"].items()}
-        channels = [int(n) for n in record["channels"]]
-        if record["meaning"] != "sigmoid" or sorted(channels) != list(range(count)) or len(table) != count:
-            raise ValueError(f"{count} channels")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"outputs of the model: cannot be read: {reprlib.repr(record)} ({error})") from error
+    if not isinstance(record, Mapping):
+        raise ValueError(f"outputs of the model: expected an object, got {reprlib.repr(record)}")
+    if record.get("meaning") == "softmax":
+        return model
+    table = _read_table(record, count)
     subsets = Coding(2, tuple(table.values())).subsets
-    place = [channels.index(k) for k in range(count)]  # of every channel among the regions
+    place = [record["channels"].index(k) for k in range(count)]  # of every channel among the regions
     sums = tuple(tuple(int(n) for n in row[place]) for row in subsets)
     return replace(model, network=replace(model.network, sums=sums))
+
+
+def coding_of(model: SegmentationModel) -> Coding:
+    """What the logits of a model without a plan mean as labels; ValueError for a record that does not fit."""
+    record, names = model.manifest.get("outputs") or {}, [str(name) for name in model.manifest.get("class_names") or ()]
+    table = _read_table(record, model.network.out_channels) if record.get("meaning") == "sigmoid" else {}
+    if list(table.values()) in ([], [(1,)]):
+        return Coding.exclusive(model.network.classes, names)
+    writes = tuple(record["writes"])
+    labels = max(label for labels in (*table.values(), writes) for label in labels) + 1
+    return Coding(labels, tuple(table.values()), writes, tuple(table), overlapping=True)
+
+
+def _read_table(record: Mapping[str, Any], count: int) -> dict[str, tuple[int, ...]]:
+    """The regions of a manifest; ValueError for what is no table of so many channels."""
+    try:
+        table = {str(name): _labels(name, labels) for name, labels in record["regions"].items()}
+        channels, writes = record["channels"], record["writes"]
+        if record["meaning"] != "sigmoid" or sorted(channels) != list(range(count)) or not len(table) == len(writes) == count:
+            raise ValueError(f"expected a table of {count} channels")
+        if not all(write in labels for write, labels in zip(writes, table.values(), strict=True)):
+            raise ValueError("expected every region to write one of its labels")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"outputs of the model: cannot be read: {reprlib.repr(record)} ({error})") from error
+    return table
 
 
 def describe_outputs(model: SegmentationModel) -> str:
@@ -103,7 +122,7 @@ def describe_outputs(model: SegmentationModel) -> str:
         return f"one output channel, taken as the logit z of a sigmoid: two classes with the logits [0, z], {said[0]}"
     return (
         f"{len(said)} independent output channels (sigmoid), of which a pixel may have several or none: {', '.join(said)}; "
-        "other labels: --regions, or --class-names that begin with background; one class a pixel: --outputs softmax"
+        "other labels: --channel-labels, or --class-names that begin with background; one class a pixel: --outputs softmax"
     )
 
 

@@ -17,8 +17,10 @@ from ..data.records import read_json, write_json
 from ..evaluation.reference_maps import BOUNDARY_SIGMA
 from ..memory import budget, peak_memory
 from ..models.model import SegmentationModel
+from ..models.outputs import describe_outputs
 from ..version import __version__
 from . import folder as run_folder
+from .codings import coding_record
 from .quantifier import Quantifier
 from .request import RunRequest
 
@@ -55,11 +57,14 @@ def describe(
             "parameters": model.parameter_count,
             "folds": len(quantifier.shared.folds),
         },
+        "coding": coding_record(quantifier.shared.coding),
         "preprocessing": quantifier.preparation,
         "patches": quantifier.patches,
         "fit_cases": quantifier.known.names,
         "notes": list(
-            dict.fromkeys([*model.manifest.get("notes", ()), *quantifier.shared.coding.notes, *quantifier.found.notes])
+            dict.fromkeys(
+                [*model.manifest.get("notes", ()), *_meant(quantifier, request), *quantifier.notes, *quantifier.found.notes]
+            )
         ),
         "unused": list(quantifier.found.unused),
         "masks": dict(quantifier.found.masks),
@@ -69,6 +74,12 @@ def describe(
             "softmax": "entropy of the given network's prediction",
         },
     }
+
+
+def _meant(quantifier: Quantifier, request: RunRequest) -> list[str]:
+    """What the channels of a file were taken for, which nobody was told at a conversion."""
+    said = "" if request.model.is_dir() else describe_outputs(quantifier.shared.folds[0].model)
+    return [said] if said else []
 
 
 def _sha256_of(models: Sequence[SegmentationModel]) -> str | list[str] | None:

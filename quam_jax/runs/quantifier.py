@@ -30,6 +30,7 @@ from ..data.volumes import Image
 from ..models.coding import Coding
 from ..models.description import model_digest, preprocessing_of
 from ..models.model import SegmentationModel
+from ..models.outputs import coding_of
 from ..models.predict import fit_data
 from ..process import LARGE, return_large_arrays
 from .request import RunRequest
@@ -74,6 +75,19 @@ class Quantifier(NamedTuple):
             return {"size": list(self.shared.plan.patch), "step": STEP, "weights": "gaussian"}
         return describe_windows(self.shared.folds[0].model, self.config.patches)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the model and of how it explains the fit data."""
+        fold = self.shared.folds[0]
+        notes, loss = list(self.shared.coding.notes), float(np.mean(np.asarray(fold.prepared.reference_loss)))
+        guess = math.log(fold.searched.network.classes)
+        if loss > guess:
+            notes.append(
+                f"the network explains the fit masks worse than a guess ({loss:.2f} nats a pixel, equal probabilities have "
+                f"{guess:.2f}): are the preprocessing, the labels and what its channels mean those of its training?"
+            )
+        return notes
+
     def prepare(self, image: Image) -> np.ndarray | PreparedInParts:
         """What can be done to an image before its search, on the host; ValueError for channels that the network does not take."""
         if self.preprocessing is not None:
@@ -112,11 +126,12 @@ class Quantifier(NamedTuple):
 
 def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) -> Quantifier:
     """The quantifier of a run, with its fit data read; ValueError for data or settings that the model cannot use."""
-    first, config, classes = models[0], request.config, models[0].network.classes
+    first, config = models[0], request.config
     settings = request.mask_settings
     tell("looking at the masks")
     preprocessing: Preprocessing | None = None
-    plan, coding = None, Coding(first.network.classes)
+    plan, coding = None, coding_of(first)
+    classes = coding.labels
     if has_plan(first):
         if request.preprocessing is not None:
             raise ValueError(f"{request.model}: its nnU-Net plan says how images are prepared; expected no --preprocessing")

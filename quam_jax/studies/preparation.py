@@ -10,6 +10,7 @@ from ..data.notes import gathered
 from ..models.description import model_digest, preprocessing_of
 from ..models.loading import load_model
 from ..models.model import SegmentationModel
+from ..models.outputs import coding_of
 from .cases import StudyCase, parse_dataset, read_cases
 from .methods import methods
 from .request import StudyRequest
@@ -63,6 +64,8 @@ def _read_parts(
 ) -> dict[str, list[StudyCase]]:
     preprocessing, classes = preprocessing_of(models[0]), models[0].network.classes
     for path, model in zip(paths, models, strict=True):
+        if coding_of(model).channel_regions is not None:
+            raise ValueError(f"{path}: expected a network of classes of which a pixel has one, got one of independent channels")
         if preprocessing_of(model) != preprocessing or model.network.classes != classes:
             raise ValueError(f"{path}: expected the classes and the preprocessing of {paths[0]}")
     parts = {}

@@ -118,6 +118,7 @@ TARGETS = room(
     ),
 )
 
+MEANT = "outputs.py::test_the_logits_of_subsets_are_those_of_the_named_channels"
 MODELS = room(
     "models",
     ("coding.py", "(label in region) << r for", "(label in region) for", CODED),
@@ -128,7 +129,18 @@ MODELS = room(
     ("coding.py", "return self.class_of_label[self.label_of_class]", "return np.arange(self.classes)", TABLES),
     ("coding.py", "np.where(classes == 0, own, classes)", "classes", TABLES),
     ("coding.py", "probs[..., r : r + 1], 1 - probs[..., r : r + 1]", "1 - probs[..., r : r + 1], probs[..., r : r + 1]", CODED),
-    ("coding.py", "model.params[name] @ sums", "model.params[name] @ sums[::-1]", CODED),
+    ("coding.py", "tuple(map(int, row)) for row in self.subsets", "tuple(map(int, row)) for row in self.subsets[::-1]", CODED),
+    ("coding.py", "self.overlapping and region == (0,)", "False", "outputs_run.py::test_what_is_said_of_independent_channels"),
+    (
+        "outputs.py",
+        '[record["channels"].index(k) for k in range(count)]',
+        'record["channels"]',
+        MEANT,
+    ),
+    ("outputs.py", "-len(table[names[k]])", "len(table[names[k]])", "outputs.py::test_regions_are_written_from_the_largest_on"),
+    ("outputs.py", "(covering.count(label), label)", "label", "outputs.py::test_regions_are_written_from_the_largest_on"),
+    ("outputs.py", "own[0].lower() == BACKGROUND", "False", "outputs.py::test_labels_of_channels_without_a_word_about_them"),
+    ("model.py", "self._classes(net.tail(", "(net.tail(", "outputs.py::test_heads_of_sums_equal_whole_networks"),
     ("description.py", "{**model.params, **model.stats}", "{**model.params}", "data_records.py"),
     ("description.py", "digest(description, digest_arrays", "digest(digest_arrays", "data_records.py"),
 )

@@ -4,6 +4,9 @@ from ..mutant import room
 
 RULES = "search_rules.py::test_a_target_rests_only_where_a_feasible_model_has_all_it_wants"
 
+SUMS = "outputs.py::test_heads_of_sums_equal_whole_networks"
+LINE = "outputs.py::test_the_line_search_stays_a_model_of_the_channels"
+
 LAYOUTS = room(
     "core",
     # layouts
@@ -106,6 +109,18 @@ LAYOUTS = room(
     ("head/iterative.py", "jnp.any(slope != 0)", "jnp.all(slope != 0)", "head.py::test_heads_equal_whole_networks"),
     ("head/iterative.py", "done | (feasible & _has_all(logits, asked))", "done | _has_all(logits, asked)", RULES),
     ("head/iterative.py", "[-gradient, gradient]", "[gradient, -gradient]", "head.py::test_heads_equal_whole_networks"),
+    (
+        "head/iterative.py",
+        '"gct,ch->ght", whole, sums',
+        '"gct,ch->ght", whole, 1 - sums',
+        SUMS,
+    ),
+    (
+        "head/line_search.py",
+        "jnp.kron(problem.sums, ",
+        "jnp.kron(1 - problem.sums, ",
+        LINE,
+    ),
     ("head/iterative.py", "| (asked.weights == 0)", "| (asked.weights < 0)", "step.py::test_padding_of_a_target_takes_no_part"),
     (
         "head/line_search.py",
