@@ -13,7 +13,7 @@ from quam_jax.data.mask_settings import MaskSettings, parse_values
 from quam_jax.data.mask_values import MaskValues, survey
 from quam_jax.data.masks import settle
 from quam_jax.data.volumes import read_labels
-from tests.image_files import ramp, save_nifti, save_picture
+from tests.image_files import ramp, save_nifti, save_picture, tiff_bytes
 
 SIZE = (6, 8)
 
@@ -288,3 +288,17 @@ def test_of_many_or_large_masks_some_are_looked_at(tmp_path: Path, monkeypatch: 
     assert len(looked_at()) == 7
     monkeypatch.setattr(mask_values, "MOST_NUMBERS", 1)
     assert looked_at() == [1, 2, 99]
+
+
+def test_a_mask_whose_0_is_shown_as_white_is_told(tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).integers(0, 2, SIZE).astype(np.uint8)
+    for white in (True, False):
+        folder = data_set(tmp_path / str(white), a=truth)
+        (folder / "masks" / "a.png").unlink()
+        (folder / "masks" / "a.tif").write_bytes(tiff_bytes(truth, bits=1, white_is_zero=white))
+        cases, _ = settle_masks(
+            find_cases(folder / "images", folder / "masks"), classes=2, settings=MaskSettings(), where="masks"
+        )
+        image, raters = read_case_files(cases[0], classes=2)
+        np.testing.assert_array_equal(raters["rater"], truth)
+        assert [note.split(":")[:2] for note in image.notes] == ([["mask a.tif", " WhiteIsZero"]] if white else [])
