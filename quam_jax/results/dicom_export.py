@@ -46,12 +46,14 @@ def export_case(run: Path, case: str, *, series: Path, out: Path) -> list[Path]:
     """
     record = read_json(run / f"{case}.json")
     outputs = {name: file for name, file in mapping(record, "outputs").items() if isinstance(file, str)}
-    if not {"segmentation", *MAPS} <= set(outputs):
+    if "segmentation" not in outputs:
         raise ValueError(f"{run / case}.json: expected a finished case of a run, got none")
     read = read_series(series)
     stored = read_image(run / outputs["segmentation"])
     require_same_grid(stored.geometry, read.geometry, where=str(run / outputs["segmentation"]))
     labels = np.rint(stored.array[..., 0]).astype(np.int32)
+    if lacking := [name for name in MAPS if name not in outputs]:
+        raise ValueError(f"{run / case}.json: expected the maps of a finished case, got none for {', '.join(lacking)}")
     drawn, names = _segments(run, record, labels)
     out.mkdir(parents=True, exist_ok=True)
     written = [write_segmentation(out / f"{case}_seg.dcm", drawn, read, names=names, version=__version__)]
