@@ -13,6 +13,8 @@ from ..data.maps import read_map
 from ..data.nifti import encode_nifti
 from ..data.records import mapping, read_json
 from ..data.volumes import read_image
+from ..evaluation.overlap import in_structure
+from ..runs.codings import coding_in
 from ..version import __version__
 
 MAPS = ("total", "aleatoric", "epistemic")
@@ -65,9 +67,11 @@ def export_case(run: Path, case: str, *, series: Path, out: Path) -> list[Path]:
 
 def _segments(run: Path, record: dict[str, Any], labels: Int[np.ndarray, "i j k"]) -> tuple[np.ndarray, list[str]]:
     """What becomes a segment, with its name: every label, or every region of a model of regions, which may overlap."""
-    structures = list(mapping(record, "structures").get("names", ()))
-    if "regions" in record["outputs"] and structures:
-        return np.asarray(read_map(run / record["outputs"]["regions"].removesuffix(".nii.gz"))) > 0.5, structures
+    table, structures = coding_in(read_json(run / "run.json")), list(mapping(record, "structures").get("names", ()))
+    if table is not None and "regions" in record["outputs"] and structures:
+        channels = np.asarray(read_map(run / record["outputs"]["regions"].removesuffix(".nii.gz")))
+        classes = table.counted(table.classify_channels(channels))
+        return np.stack([in_structure(classes, member) for member in table.structures], -1), list(table.structure_names)
     known = structures or list(mapping(record, "volumes"))
     names = known if len(known) >= labels.max() else [f"label {k}" for k in range(1, int(labels.max()) + 1)]
     return labels, names or ["foreground"]
