@@ -189,12 +189,14 @@ class _Codings:
 
 
 def _settings_of(request: EvaluateRequest) -> MaskSettings:
-    """What is said of the masks: by the request, else by the run that they were given to."""
-    if request.run is None or request.masks is not None or request.mask_settings != MaskSettings():
-        return request.mask_settings
+    """What is said of the masks: by the request, else by the run that they were given to; of other masks its ignored value."""
+    own = request.mask_settings
+    if request.run is None or own != MaskSettings():
+        return own
     told = read_json(request.run / "run.json").get("masks")
     stored = told.get("settings") if isinstance(told, dict) else None
     try:
-        return MaskSettings(**stored) if isinstance(stored, dict) else MaskSettings()
+        settings = MaskSettings(**stored) if isinstance(stored, dict) else own
     except TypeError:
         raise ValueError(f"{request.run / 'run.json'}: expected the settings of masks, got {stored!r}") from None
+    return settings if request.masks is None else MaskSettings(ignore_label=settings.ignore_label)

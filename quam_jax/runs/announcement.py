@@ -53,7 +53,7 @@ def describe(
             "digest": model_digest,
             "sha256": _sha256_of([fold.model for fold in quantifier.shared.folds]),
             "architecture": model.network.architecture,
-            "classes": model.network.classes,
+            "classes": quantifier.shared.coding.classes,
             "parameters": model.parameter_count,
             "folds": len(quantifier.shared.folds),
         },
