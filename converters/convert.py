@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from quam_jax.data.files import one_line
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.outputs import declare_outputs
 from quam_jax.networks import NETWORKS, guess_architecture, infer_arguments
@@ -178,7 +179,7 @@ def _fit(
         expected = torch_shapes(network)
     except Exception as error:  # foreign names and nonsense arguments fail in many ways; the edge needs one clear line
         raise ValueError(
-            foreign or f"{path}: no {chosen} can be made of these weights and arguments {dict(arguments)}: {error}"
+            foreign or f"{path}: no {chosen} can be made of these weights and arguments {dict(arguments)}: {one_line(error)}"
         ) from error
     tensors, derived = split_derived(everything, chosen)
     names = NETWORKS[chosen].unused(tensors)

@@ -67,6 +67,10 @@ def test_what_lies_inside_a_larger_array_is_cut_out(axes: tuple[int, ...], flips
     own = grid(small.shape, its)
     with pytest.raises(ValueError, match="covers a part of its image only"):
         align(small, own, grid((6, 7, 8), OBLIQUE), where="a")
+    for axis in range(3):  # along one axis alone
+        short = tuple(slice(0, n - (a == axis)) for a, n in enumerate(array.shape))
+        with pytest.raises(ValueError, match="covers a part of its image only"):
+            align(array[short], grid(array[short].shape, OBLIQUE), grid((6, 7, 8), OBLIQUE), where="a")
     filled, _ = align(small, own, grid((6, 7, 8), OBLIQUE), where="a", outside=-3)
     np.testing.assert_array_equal(filled[box], array[box])
     assert (filled == -3).sum() == array.size - array[box].size

@@ -110,3 +110,35 @@ def test_a_tie_between_labels_goes_to_the_smaller(line: list[int], expected: lis
     """Of three voxels over two the middle one is half of either."""
     found = resample_labels(np.array(line).reshape(1, 1, 2), (1, 1, 3), Scheme(1, None, 0))
     assert found.reshape(-1).tolist() == expected
+
+
+FOREGROUND = {"mean": 1.0, "std": 2.0, "percentile_00_5": 0.0, "percentile_99_5": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"spacing": [0.0, 1.0, 1.0]}, "all above 0"),
+        ({"spacing": [float("nan"), 1.0, 1.0]}, "all above 0"),
+        ({"spacing": [1.0, 1.0]}, "as many sides"),
+        ({"patch_size": [8, 0, 8]}, "all above 0"),
+        ({"patch_size": [8, 8.5, 8]}, "all above 0"),
+        ({"transpose_forward": [0, 1, 1]}, "an order of three axes"),
+        ({"patch_size": 8}, "cannot be read"),
+        ({"labels": {"background": "none"}}, "invalid literal|cannot be read"),
+        ({"labels": [0, 1]}, "cannot be read"),
+        ({"resampling": {}}, "it lacks 'data'; convert the model again"),
+        *(
+            (
+                {"normalisation": [{"scheme": "CTNormalization", "use_mask": False, "intensity": intensity}]},
+                f"got none for .*{lack}",
+            )
+            for intensity, lack in ((None, "std"), ({**FOREGROUND, "std": None}, "std"), ({"mean": 1}, "percentile_00_5"))
+        ),
+    ],
+    ids=repr,
+)
+def test_a_plan_that_makes_no_sense_is_refused(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        plan_of(**changes)
+    assert plan_of(normalisation=[{"scheme": "CTNormalization", "use_mask": False, "intensity": FOREGROUND}]).patch == (8, 8, 8)

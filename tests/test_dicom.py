@@ -13,7 +13,11 @@ from click.testing import CliRunner
 
 from quam_jax.cli.commands import cli
 from quam_jax.data.dicom import read_series
+from quam_jax.data.maps import write_map
+from quam_jax.data.records import write_json
+from quam_jax.models.coding import Coding
 from quam_jax.results.comparison import Date
+from quam_jax.runs.codings import coding_record
 from tests.compared_runs import write_run
 from tests.dicom_series import ORIGIN, SPACING, TURN, stored_values, write_slices
 
@@ -88,6 +92,40 @@ def test_a_case_goes_out_and_comes_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values[order].transpose(2, 1, 0), epistemic)
     np.testing.assert_allclose(by_frame[order[0]], ORIGIN, atol=1e-4)
     assert stored_map.SOPClassUID.name == "Parametric Map Storage"
+
+
+def finish(run: Path, **changes: object) -> None:
+    """A case with all the maps that an export takes, and what else its JSON says."""
+    record = json.loads((run / "p.json").read_text())
+    outputs = record["outputs"] | dict.fromkeys(("total", "aleatoric"), record["outputs"]["epistemic"])
+    (run / "p.json").write_text(json.dumps(record | {"outputs": outputs} | changes))
+
+
+def test_regions_are_segments_that_may_overlap(tmp_path: Path) -> None:
+    hd = pytest.importorskip("highdicom")
+    from quam_jax.results.dicom_export import export_case
+
+    stored = stored_values()
+    write_slices(tmp_path / "s", stored)
+    series = read_series(tmp_path / "s")
+    channels = np.random.default_rng(2).random((*stored.shape, 2)).astype(np.float32)
+    labels = np.where(channels[..., 1] > 0.5, 2, channels[..., 0] > 0.5).astype(np.int32)
+    date = Date(np.eye(3, dtype=np.float32)[labels], labels, channels[..., 0])
+    run = write_run(tmp_path / "run", date, affine=series.geometry.affine, names=("edge", "core"))
+    regions = write_map(run / "p_desc-regions_probseg", channels, series.geometry, kind="probability")[0].name
+    finish(run, structures={"names": ["whole", "core"]})
+    record = json.loads((run / "p.json").read_text())
+    write_json(run / "p.json", record | {"outputs": record["outputs"] | {"regions": regions}})
+    for order in ((1, 2), (2, 1)):
+        coding = Coding(3, ((1, 2), (2,)), order, ("whole", "core"))
+        write_json(run / "run.json", {"digest": "r", "coding": coding_record(coding)})
+        export_case(run, "p", series=tmp_path / "s", out=tmp_path / "o")
+        seg = hd.seg.segread(tmp_path / "o" / "p_seg.dcm")
+        assert [seg.get_segment_description(n).SegmentLabel for n in (1, 2)] == ["whole", "core"]
+        frames = seg.get_pixels_by_source_instance([str(data.SOPInstanceUID) for data in series.slices])
+        # core lies in whole, as it is written; where what is written says something else, each region is what it says itself
+        expected = channels > 0.5 if coding.contradictions else np.stack([labels > 0, labels == 2], -1)
+        np.testing.assert_array_equal(frames.transpose(2, 1, 0, 3), expected)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +214,7 @@ def test_another_grid_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", Date(probs, labels, np.zeros(labels.shape)), affine=np.eye(4))
     from quam_jax.results.dicom_export import export_case
 
-    with pytest.raises(ValueError, match="affine is not that of its image"):
+    with pytest.raises(ValueError, match="not on the grid of its image"):
         export_case(run, "p", series=tmp_path / "s", out=tmp_path / "o")
     with pytest.raises(ValueError, match="expected a finished case"):
         export_case(run, "q", series=tmp_path / "s", out=tmp_path / "o")

@@ -65,6 +65,7 @@ def test_figures_of_three_classes():
     assert row["dice_x_class2"] == 1.0
     assert row["dice_x"] == pytest.approx(5 / 6)
     assert row["volume_error_x"] == 0.5  # one pixel too many in class 1, none in class 2
+    assert row["relative_volume_error_x"] == 0.5  # one pixel for one in class 1
     assert row["hd_x"] == 0.5  # class 1: one pixel; class 2: 0
 
 

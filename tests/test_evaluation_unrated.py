@@ -1,5 +1,7 @@
 """Pixels that a rater did not rate (-1): they change no figure, wherever they lie, and the others count as they do alone."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -126,3 +128,31 @@ def test_structures_of_several_classes() -> None:
         gap = volumes[name]["rated_ml"]["a"] - volumes[name]["raters_ml"]["a"]
         assert volumes[name]["crps"] == pytest.approx(abs(gap))  # the only model says what the segmentation says
         assert volumes[name]["expected_ml"] == pytest.approx(channels[..., number - 1].sum() * 0.5)
+
+
+def test_figures_of_a_part_of_a_large_picture_leave_out_what_is_not_rated(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, raters, settings = make_case((40, 44), 3, raters=3)
+    raters[:, :, 26:] = raters[0, :12] = -1
+    some = (slice(None, None, 2),) * 2
+    few = {name: settings[name][some] for name in ("segmentation", "probabilities")}
+    part = evaluate(
+        {name: values[some] for name, values in maps.items()},
+        raters[:, *some],
+        samples=settings["samples"][:, *some],
+        spacing=(2, 2),
+        **few,
+    )
+    whole = evaluate(maps, raters, **settings)
+    monkeypatch.setattr(sys.modules["quam_jax.evaluation.evaluate"], "MOST", 20 * 22)
+    row = evaluate(maps, raters, **settings)
+    assert "pixels" in row and row["total/pcc"] != pytest.approx(whole["total/pcc"])
+    of_segmentation = ("dice", "iou", "volume_error", "relative", "hd", "nsd", "pixels")
+    equal(without(row, *of_segmentation), without(part, *of_segmentation))
+    assert row["dice_raters"] == whole["dice_raters"] and row["hd95_consensus"] == whole["hd95_consensus"]
+
+
+def test_nobody_rated_anything() -> None:
+    maps, raters, settings = make_case((12, 10), 2, raters=2)
+    row = evaluate(maps, np.full_like(raters, -1), **settings)
+    assert [key for key, value in row.items() if not isinstance(value, str) and np.isfinite(value)] == ["n_raters"]
+    assert "no pixel that two raters rated" in str(row["note"])

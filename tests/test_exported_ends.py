@@ -97,6 +97,10 @@ def test_what_is_decided_already_is_refused(operations: tuple[Any, ...], values:
         find_end(graph(*operations), values)
 
 
+def test_the_image_itself_may_be_the_output() -> None:
+    assert find_end(Written([], IMAGE, {}, {}, {}), LOGITS).inside == ""
+
+
 def test_the_value_of_a_maximum_is_no_decision() -> None:
     assert find_end(graph(("max.dim", 1, True), ("size.item", 0)), LOGITS[:, :1]).inside == ""
 
@@ -106,6 +110,8 @@ def test_a_softmax_over_something_else_is_refused() -> None:
         find_end(graph(("softmax", 0)), softmax(LOGITS, 0))
     with pytest.raises(ValueError, match="softmax of one channel, which is 1 everywhere"):
         find_end(graph(("softmax", 1)), np.ones((2, 1, 4, 5)))
+    with pytest.raises(ValueError, match="logarithm of a sigmoid; expected logits"):
+        find_end(graph(("log_sigmoid",)), np.log(expit(LOGITS)))
 
 
 def test_an_activation_that_something_else_needs_is_kept() -> None:
@@ -277,3 +283,20 @@ def test_what_nobody_foresaw_is_one_line(tmp_path: Path, monkeypatch: Any, capsy
     monkeypatch.setattr("converters.exported.convert.load_exported", fail)
     code, _, error = call(monkeypatch, capsys, "convert", path, tmp_path / "out")
     assert code == 2 and error.count("\n") == 1 and "KeyError: 'conv2d_1'; nobody foresaw this: quam-jax -v" in error
+
+
+def test_sigmoids_that_sum_to_one_have_a_background(tmp_path: Path) -> None:
+    """As where they were trained on one-hot masks; the same network with other biases is one of two regions."""
+    module = seeded(Net(2, nn.Sigmoid())).eval()
+    with torch.no_grad():
+        module.head.weight *= 0.02
+        module.head.bias[:] = torch.tensor([1.0, -1.0])
+    result = convert_model(ConvertRequest(save(module, tmp_path / "both.pt2"), tmp_path / "both", outputs="sigmoid"))
+    assert result.model.manifest["outputs"]["regions"] == {"background": [0], "foreground": [1]}
+    assert any("sum to about 1 on the example" in note for note in result.notes)
+    with torch.no_grad():
+        module.head.bias[:] = torch.tensor([-1.0, -1.5])
+    result = convert_model(ConvertRequest(save(module, tmp_path / "two.pt2"), tmp_path / "two"))
+    assert result.model.manifest["outputs"]["regions"] == {"region 1": [1], "region 2": [2]}
+    result = convert_model(ConvertRequest(tmp_path / "both", tmp_path / "named", class_names=("disc", "cup")))
+    assert result.model.manifest["outputs"]["regions"] == {"disc": [1], "cup": [2]}

@@ -31,12 +31,21 @@ def test_what_no_case_uses_is_named_once(tmp_path: Path) -> None:
         f"2 entries of {images} are not read: notes.txt, old/",
         f"1 mask of {masks} belongs to no case: z.png",
         f"1 entry of {masks} is not read: dataset.json",
+        f"images of {images} are of 4 formats: 1 .png, 1 .nii, 1 .img, 1 .mhd",
+        f"3 images of {images} have no mask: b.nii, c.img, d.mhd",
     )
     assert [file.name for file in left_out.files] == ["notes.txt", "old", "dataset.json", "z.png"]
     assert find_left_out(cases, str(images / "*.png"), None) == ((), ())  # a glob says what it wants
     many = make(tmp_path / "many", "a.png", *(f"x{n}.txt" for n in range(11)))
     note = find_left_out(find_cases(many), many, None).notes[0]
     assert note.endswith("x0.txt, x1.txt, x2.txt, x3.txt, x4.txt, x5.txt, x6.txt, x7.txt and 3 more")
+
+
+def test_folders_that_cases_and_fit_data_share(tmp_path: Path) -> None:
+    images, fit = make(tmp_path / "i", "a.png"), make(tmp_path / "f", "b.png")
+    masks = make(tmp_path / "m", "a.png", "b.png", "c.png")
+    cases, others = find_cases(images, masks), find_cases(fit, masks)
+    assert find_left_out(cases, images, masks, others=others).notes == (f"1 mask of {masks} belongs to no case: c.png",)
 
 
 def test_a_mask_whose_name_fits_two_cases(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from quam_jax.data import mask_values
 from quam_jax.data.cases import read_case_files, settle_masks
 from quam_jax.data.datasets import find_cases
 from quam_jax.data.mask_settings import MaskSettings, parse_values
-from quam_jax.data.mask_values import MaskValues
+from quam_jax.data.mask_values import MaskValues, survey
 from quam_jax.data.masks import settle
 from quam_jax.data.volumes import read_labels
-from tests.image_files import ramp, save_nifti, save_picture
+from tests.image_files import ramp, save_nifti, save_picture, tiff_bytes
 
 SIZE = (6, 8)
 
@@ -44,6 +45,7 @@ BINARY = {0.0: 0, 1.0: 1}
         ([(0, 1), (0, 2, 255)], {"classes": 3}, {0.0: 0, 1.0: 1, 2.0: 2, 255.0: -1}),
         ([(0, 255)], {"classes": 3}, {0.0: 0, 1.0: 1, 2.0: 2}),
         ([(0, 255)], {"classes": 256}, {float(n): n for n in range(256)}),
+        ([(0, 1, 255)], {"classes": 256}, {float(n): n for n in range(256)}),
         ([(0, 1, 255)], {"ignore": "none"}, BINARY),
         ([(0, 255)], {"ignore": "255"}, BINARY | {255.0: -1}),
         ([(0, 1, 7)], {"ignore": "7"}, BINARY | {7.0: -1}),
@@ -246,21 +248,22 @@ def test_segmentations_of_slicer(tmp_path: Path, own: bool) -> None:
     image.SetSpacing((0.5, 0.6, 2.0))
     image.SetOrigin((1, 2, 3))
     itk.WriteImage(image, str(tmp_path / "i" / "rr.nii.gz"))
-    layers = np.stack([truth == 1, (truth == 2) * (2 if own else 1)], -1).astype(np.uint8)
+    values = (2, 1) if own else (1, 1)  # the file's own, which need not be in order, or numbers where two share one
+    layers = np.stack([(truth == 1) * values[0], (truth == 2) * values[1]], -1).astype(np.uint8)
     drawn = itk.GetImageFromArray(layers[1:6, 2:7, 1:9], isVector=True)
     drawn.SetSpacing((0.5, 0.6, 2.0))
     drawn.SetOrigin((1 + 0.5, 2 + 2 * 0.6, 3 + 2.0))
     for number, name in enumerate(("tumour", "vessel")):
         drawn.SetMetaData(f"Segment{number}_Name", name)
-        drawn.SetMetaData(f"Segment{number}_LabelValue", str(number + 1 if own else 1))
+        drawn.SetMetaData(f"Segment{number}_LabelValue", str(values[number]))
         drawn.SetMetaData(f"Segment{number}_Layer", str(number))
     itk.WriteImage(drawn, str(tmp_path / "m" / "rr.seg.nrrd"))
     cases, _ = settle_masks(find_cases(tmp_path / "i", tmp_path / "m"), classes=3, settings=MaskSettings(), where=tmp_path / "m")
     image, raters = read_case_files(cases[0], classes=3)
-    np.testing.assert_array_equal(raters["rater"], truth.T)
+    np.testing.assert_array_equal(raters["rater"], np.array([0, 2, 1] if own else [0, 1, 2])[truth.T])
     assert "mask rr.seg.nrrd was brought to the image's grid" in image.notes[0]
-    assert image.notes[1] == "segments of rr.seg.nrrd: tumour is 1, vessel is 2"
-    layers[..., 1] |= layers[..., 0]
+    assert image.notes[1] == "segments of rr.seg.nrrd: " + ("vessel is 1, tumour is 2" if own else "tumour is 1, vessel is 2")
+    layers = np.stack([truth == 1, truth > 0], -1).astype(np.uint8)
     drawn = itk.GetImageFromArray(layers, isVector=True)
     for number in range(2):
         drawn.SetMetaData(f"Segment{number}_LabelValue", "1")
@@ -268,3 +271,34 @@ def test_segmentations_of_slicer(tmp_path: Path, own: bool) -> None:
     itk.WriteImage(drawn, str(tmp_path / "m" / "rr.seg.nrrd"))
     with pytest.raises(ValueError, match="segment 'segment 1' overlaps another"):
         read_case_files(cases[0], classes=3)
+
+
+def test_of_many_or_large_masks_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [save_picture(tmp_path / f"{n}.png", np.full((4, 4), n, np.uint8)) for n in range(100)]
+    paths[0].write_bytes(b"damaged")
+
+    def looked_at() -> list[int]:
+        return [int(mask.values[0]) for mask in survey(paths)]
+
+    assert looked_at() == list(range(1, 100))
+    monkeypatch.setattr(mask_values, "MOST_FILES", 12)
+    assert len(looked_at()) == 12 and {1, 2, 99} <= set(looked_at())
+    monkeypatch.setattr(mask_values, "MOST_NUMBERS", 16 * 7)
+    monkeypatch.setattr(mask_values, "LEAST_FILES", 3)
+    assert len(looked_at()) == 7
+    monkeypatch.setattr(mask_values, "MOST_NUMBERS", 1)
+    assert looked_at() == [1, 2, 99]
+
+
+def test_a_mask_whose_0_is_shown_as_white_is_told(tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).integers(0, 2, SIZE).astype(np.uint8)
+    for white in (True, False):
+        folder = data_set(tmp_path / str(white), a=truth)
+        (folder / "masks" / "a.png").unlink()
+        (folder / "masks" / "a.tif").write_bytes(tiff_bytes(truth, bits=1, white_is_zero=white))
+        cases, _ = settle_masks(
+            find_cases(folder / "images", folder / "masks"), classes=2, settings=MaskSettings(), where="masks"
+        )
+        image, raters = read_case_files(cases[0], classes=2)
+        np.testing.assert_array_equal(raters["rater"], truth)
+        assert [note.split(":")[:2] for note in image.notes] == ([["mask a.tif", " WhiteIsZero"]] if white else [])

@@ -1,6 +1,8 @@
 """nnU-Net folders as people have them: what nnU-Net takes is taken, the rest is refused in one line with the way out."""
 
+import functools
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 
 from converters.nnunet import read_nnunet
 from converters.nnunet_labels import describe_labels, read_channel_names
+from quam_jax.data.plans import Plan
+from quam_jax.models.coding import Coding
 from quam_jax.models.folder import save_model
 from quam_jax.models.loading import load_model, load_models
 from tests.nnunet_folder import ARCHITECTURE, DATASET, PLANS, write_folder
@@ -183,3 +187,52 @@ def test_no_path_of_the_machine_is_written(folder: Path, tmp_path: Path) -> None
     for file in written:
         assert str(tmp_path).encode() not in file.read_bytes(), file
         assert b"/tmp" not in file.read_bytes(), file
+
+
+JUNK: list[Any] = [
+    None,
+    -1,
+    0,
+    3,
+    2.5,
+    True,
+    "x",
+    "1",
+    [],
+    [None],
+    {},
+    {"a": 1},
+    [[1, 2], [3]],
+    float("nan"),
+    float("inf"),
+    10**400,
+]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value of a JSON tree."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, own in inside for place in places(own, (*path, key)))]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_value_of_the_json_files_ends_in_a_traceback(folder: Path, seed: int) -> None:
+    """Every value in turn is junk, or missing: the folder is read or refused in one line."""
+    rng = random.Random(seed)
+    shutil.rmtree(folder / "fold_1")
+    for name in ("plans.json", "dataset.json"):
+        stated = json.loads((folder / name).read_text())
+        for path in places(stated)[1:][seed % 4 :: 4]:
+            changed = json.loads(json.dumps(stated))
+            holder = functools.reduce(lambda value, key: value[key], path[:-1], changed)
+            if rng.random() < 0.3:
+                del holder[path[-1]]
+            else:
+                holder[path[-1]] = rng.choice(JUNK)
+            (folder / name).write_text(json.dumps(changed))
+            try:
+                (model,) = load_models(folder)
+                Coding.of(Plan.of(model.manifest, where="m"), where="m")
+            except ValueError as error:
+                assert str(error) and "\n" not in str(error), path
+        (folder / name).write_text(json.dumps(stated))

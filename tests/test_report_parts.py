@@ -129,6 +129,9 @@ def test_rater_entropy_by_hand() -> None:
     raters = np.array([[0, 1, 1, 2], [0, 1, 0, 1], [0, 1, 1, 0]])
     third = -(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3)  # 0.6365
     np.testing.assert_allclose(rater_entropy(raters), [0, 0, third, math.log(3)], atol=1e-12)
+    # of those who rated: one, two who differ, none
+    unrated = np.array([[-1, 1, -1], [1, 0, -1], [-1, -1, -1]])
+    np.testing.assert_allclose(rater_entropy(unrated), [0, math.log(2), 0], atol=1e-12)
 
 
 def test_choose_slices_keeps_the_ends_and_the_strongest() -> None:

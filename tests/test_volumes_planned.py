@@ -123,6 +123,16 @@ def test_a_run_keeps_the_geometry_and_tells_volumes(tmp_path: Path, regions: boo
         low, high = row["adversarial_interval"]
         assert low <= row["volume_ml"] <= high and row["crps"] >= 0
     assert len(sidecar["audit"]) == 2 * sidecar["patches_searched"] <= 2 * sidecar["patches"]
+    assert sidecar["structures"]["names"] == (["whole", "core"] if regions else ["a", "b"])
+    assert sidecar["labels"] == ["background", *(["whole outside core", "core"] if regions else ["a", "b"])]
+    voxel = np.prod(sidecar["image"]["spacing"]) / 1000
+    pixels = sidecar["structures"]["pixels"]
+    for number, row in enumerate(sidecar["volumes"].values()):
+        assert row["volume_ml"] == pytest.approx(pixels["prediction"][number] * voxel)
+        assert row["raters_ml"]["rater"] == pytest.approx(pixels["raters"]["rater"][number] * voxel)
+    written = np.asarray(nib.load(tmp_path / "out" / "case_seg.nii.gz").dataobj)
+    if regions:  # core lies in whole
+        assert pixels["prediction"] == [np.count_nonzero(written), np.count_nonzero(written == 2)]
 
 
 def test_published_samples_and_two_folds(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from .capture import (
     select_output,
 )
 from .cuts import find_cuts
-from .ends import check_coarse, find_end, missing_axes, sides_text
+from .ends import check_coarse, find_end, has_background, missing_axes, names_with_background, sides_text
 from .prove import Original, prove
 from .sizes import find_multiples, fix_sizes, free_sizes
 from .write import IMAGE, Written, first_names, layouts, lines, write_graph
@@ -184,15 +184,16 @@ def _assemble(
         raise ValueError(f"{name}: PyTorch cannot run it on its own example: {first_line(error)}") from error
     try:
         output, note = choose_output(returned, output, example.shape[2:])
+        values = select_output(returned, output)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     notes = [note]
     written = write_graph(program, output=output, name=name)
-    values = select_output(returned, output)
     axes = missing_axes(tuple(values.shape), example.shape, name=name)
     try:
         sizes, checks = free_sizes(program)
-        end = find_end(written, _as_array(values, axes))
+        found = _as_array(values, axes)
+        end = find_end(written, found)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     notes.append(end.note)
@@ -253,6 +254,10 @@ def _assemble(
     asked = replace(original, output=output, inside=end.inside)
     proven = prove(model, example, asked, fixed=fixed, axes=axes, name=name)
     meaning = outputs or ("sigmoid" if end.inside == "sigmoid" else None)
+    if class_names is None and meaning == end.inside == "sigmoid" and has_background(found):
+        class_names = names_with_background(found.shape[1])
+        notes.append("its sigmoids sum to about 1 on the example, so the first channel is taken for the background")
+        proven.manifest["notes"] = [note for note in notes if note]
     try:
         return declare_outputs(proven, meaning, names=class_names, inside=end.inside)
     except ValueError as error:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from quam_jax.models.outputs import BACKGROUND
 from quam_jax.networks.graph.program import Node, Ref, references
 from quam_jax.networks.graph.run import SIZES, inputs
 
@@ -36,6 +37,7 @@ DISCRETE = (
 )
 PLACES = ("max.dim", "min.dim", "topk", "sort")  # whose second value are places
 LEAST = 1e-30  # of a probability whose logarithm is taken
+ABOUT = 0.25  # how far from 1 the sum of sigmoids may be
 NEAR = 1e-7  # how near to 0 and 1 the probability of a sigmoid may come
 
 
@@ -59,6 +61,8 @@ def find_end(written: Written, values: np.ndarray) -> End:
             "its output is decided already (argmax, rounding or a threshold at its end), which leaves nothing to search; "
             "expected logits: export the network without that step"
         )
+    if written.output in nodes and nodes[written.output].op == "log_sigmoid":
+        raise ValueError("its output is the logarithm of a sigmoid; expected logits: export the network without it")
     found = _strip(nodes, written.output)
     if found is not None:
         activation, kept = found
@@ -112,6 +116,16 @@ def check_coarse(logits: Sequence[int], image: Sequence[int], *, name: str) -> N
                 "of them: logits of the middle of the image (convolutions without padding?); expected logits of the whole image: "
                 "export the network with padding, or with its output padded to the image's size"
             )
+
+
+def has_background(probs: np.ndarray) -> bool:
+    """Whether independent probabilities `[b c *space]` look like those of classes with a background: about 1 in all."""
+    return probs.shape[1] > 1 and bool(np.abs(probs.sum(1) - 1).max() < ABOUT)
+
+
+def names_with_background(channels: int) -> list[str]:
+    """Names of channels of which the first is the background."""
+    return [BACKGROUND, *(["foreground"] if channels == 2 else [f"region {k}" for k in range(1, channels)])]
 
 
 def _is_differentiable(nodes: dict[str, Node], output: str) -> bool:

@@ -93,7 +93,7 @@ class Quantified(NamedTuple):
         return maps_html(
             self.maps,
             self.segmentation,
-            classes=self.reference.shape[-1],
+            classes=self.reference.shape[-1] if self.channels is None else 2 ** self.channels.shape[-1],
             adversarial=self.adversarial,
             names=self.adversarial_names,
             facts=f"{kept} of {searched} adversarial models held the constraint.",

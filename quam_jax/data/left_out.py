@@ -1,5 +1,6 @@
 """What of the folders that were given is not used, so that it can be said: nothing is left out without a word."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,14 @@ class LeftOut(NamedTuple):
     notes: tuple[str, ...]
 
 
-def find_left_out(cases: Sequence[Case], images: Path | str, masks: Path | str | None) -> LeftOut:
-    """What lies in the folders of images and masks and is neither used nor hidden; globs and single files say what they want."""
-    used = {part for case in cases for file in (*case.files, *case.raters.values()) for part in (file, *companions(file))}
+def find_left_out(cases: Sequence[Case], images: Path | str, masks: Path | str | None, *, others: Sequence[Case] = ()) -> LeftOut:
+    """What lies in the folders of images and masks and is neither used nor hidden; globs and single files say what they want.
+
+    What `others` use, cases of other folders or of the same ones, is not left out. Images without a mask are told
+    too, and images of several formats: a picture beside volumes is seldom one of them.
+    """
+    taken = [file for case in (*cases, *others) for file in (*case.files, *case.raters.values())]
+    used = {part for file in taken for part in (file, *companions(file))}
     files: list[Path] = []
     notes: list[str] = []
     for source, what in ((images, "images"), (masks, "masks")):
@@ -27,14 +33,22 @@ def find_left_out(cases: Sequence[Case], images: Path | str, masks: Path | str |
             continue
         rest = [child for child in _visible(Path(source)) if child not in used]
         orphans = [child for child in rest if what == "masks" and child.is_file() and image_suffix(child)]
-        others = [child for child in rest if child not in orphans]
+        unread = [child for child in rest if child not in orphans]
         if orphans:
             notes.append(
                 f"{_count(orphans, 'mask')} of {source} {_are(orphans, 'belongs', 'belong')} to no case: {named(orphans)}"
             )
-        if others:
-            notes.append(f"{_count(others, 'entry')} of {source} {_are(others, 'is', 'are')} not read: {named(others)}")
+        if unread:
+            notes.append(f"{_count(unread, 'entry')} of {source} {_are(unread, 'is', 'are')} not read: {named(unread)}")
         files += rest
+    formats = Counter(image_suffix(file) for case in cases for file in case.files)
+    if len(formats) > 1 and Path(images).is_dir():
+        notes.append(
+            f"images of {images} are of {len(formats)} formats: " + ", ".join(f"{n} {s}" for s, n in formats.most_common())
+        )
+    unmasked = [case.image for case in cases if not case.raters]
+    if masks is not None and unmasked:
+        notes.append(f"{_count(unmasked, 'image')} of {images} {_are(unmasked, 'has', 'have')} no mask: {named(unmasked)}")
     names = {case.name for case in cases}
     unsure = [
         f"{mask.name} ({case.name}, not {shorter[0]})"

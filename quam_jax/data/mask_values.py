@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Int
 
 from .decoding import DEFAULT_LIMIT, Decoded, decode
+from .large import row_blocks
 from .mask_settings import hex_colour
 from .spread import evenly_spread
 
-MOST_FILES = 1000  # masks that are looked at before the first is used, evenly spread
+MOST_FILES, LEAST_FILES = 1000, 32  # masks that are looked at before the first is used, evenly spread
+MOST_NUMBERS = 2**31  # of all of them together, as the first one's size has it
 MOST_VALUES = 256  # values of one mask that are kept; what has more is no mask
 SHOWN = 8
 
@@ -31,18 +33,31 @@ class MaskValues(NamedTuple):
 
 
 def survey(paths: Iterable[Path], *, limit: int = DEFAULT_LIMIT) -> list[MaskValues]:
-    """What stands in masks, one file in memory at a time; of more than MOST_FILES some, evenly spread.
+    """What stands in masks, one file in memory at a time; of many or large ones some, evenly spread.
 
     Files that cannot be read are passed over here: whoever reads them says so.
     """
     listed = list(dict.fromkeys(paths))
-    seen = []
-    for n in evenly_spread(len(listed), MOST_FILES) if listed else ():
-        try:
-            seen.append(look(listed[n], decode(listed[n], limit=limit, mask=True)))
-        except (ValueError, OSError):
-            continue
+    seen: list[MaskValues] = []
+    most = MOST_FILES
+    while listed and not seen:
+        one, size = _looked_at(listed.pop(0), limit)
+        if one is not None:
+            seen.append(one)
+            most = min(MOST_FILES, max(LEAST_FILES, MOST_NUMBERS // size)) - 1
+    for n in evenly_spread(len(listed), most) if listed else ():
+        one, _ = _looked_at(listed[n], limit)
+        seen += [] if one is None else [one]
     return seen
+
+
+def _looked_at(path: Path, limit: int) -> tuple[MaskValues | None, int]:
+    """What stands in a mask and how many numbers it has; nothing of one that cannot be read."""
+    try:
+        mask = decode(path, limit=limit, mask=True)
+    except (ValueError, OSError):
+        return None, 0
+    return look(path, mask), mask.values.size
 
 
 def look(path: Path, mask: Decoded) -> MaskValues:
@@ -51,7 +66,12 @@ def look(path: Path, mask: Decoded) -> MaskValues:
     if channels > 1 and not mask.is_colour:
         return MaskValues(path, (), channels=channels)
     values = colours_of(mask) if mask.is_colour else mask.values[..., 0]
-    distinct = np.unique(values if mask.alpha is None else values[mask.alpha > 0])
+    distinct: np.ndarray = np.unique(values[:0])
+    for rows in row_blocks(values.shape):  # no sorted copy of a whole volume
+        some = values[rows] if mask.alpha is None else values[rows][mask.alpha[rows] > 0]
+        distinct = np.union1d(distinct, np.unique(some))
+        if len(distinct) > MOST_VALUES:
+            break
     kept = tuple(float(value) for value in distinct[:MOST_VALUES])
     return MaskValues(path, kept, len(distinct) > MOST_VALUES, mask.is_colour, mask.alpha is not None)
 

@@ -23,6 +23,7 @@ from .spacing import orientation_of, stated_spacing
 
 RESAMPLING = "resample_data_or_seg_to_shape"  # the only resampling that the rules of resampling.py are those of
 FILE_READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO", None)
+INTENSITIES = ("mean", "std", "percentile_00_5", "percentile_99_5")  # of the foreground
 SLICE_SPACING = 999.0  # of the largest in-plane spacing: the third spacing of a two-dimensional image
 SLAB = 2**24  # numbers of a slab on the way back: 64 MiB
 
@@ -80,10 +81,26 @@ class Plan:
                 f"{', '.join(r for r in FILE_READERS if r)}, got {record['reader']}"
             )
         for channel in record["normalisation"]:
-            if channel["scheme"] == "CTNormalization" and not channel["intensity"]:
-                raise ValueError(f"{where}: expected the intensities of the foreground for CTNormalization, got none")
+            lacks = [name for name in INTENSITIES if not isinstance((channel["intensity"] or {}).get(name), int | float)]
+            if channel["scheme"] == "CTNormalization" and lacks:
+                raise ValueError(
+                    f"{where}: expected the intensities of the foreground for CTNormalization, got none for {', '.join(lacks)}; "
+                    "copy plans.json again from where nnU-Net trained"
+                )
+        patch, spacing, transpose = (record[name] for name in ("patch_size", "spacing", "transpose_forward"))
+        sound = (
+            len(patch) == len(spacing) in (2, 3)
+            and all(isinstance(n, int) and n > 0 for n in patch)
+            and all(math.isfinite(s) and s > 0 for s in spacing)
+            and sorted(transpose) == [0, 1, 2]
+        )
+        if not sound:
+            raise ValueError(
+                f"{where}: expected as many sides of the patch as of the voxels, all above 0, and an order of three axes, got "
+                f"{patch}, {spacing} and {transpose}"
+            )
         regions = record.get("regions")
-        values = [v for given in record["labels"].values() for v in (given if isinstance(given, list) else [given])]
+        values = [int(v) for given in record["labels"].values() for v in (given if isinstance(given, list) else [given])]
         known = [v for v in values if v != record.get("ignore_label")]
         return Plan(
             patch=tuple(record["patch_size"]),

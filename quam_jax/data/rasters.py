@@ -106,7 +106,7 @@ def decode_raster_labels(raw: bytes, path: Path, *, suffix: str, limit: int) -> 
     shown = values[seen]
     if np.array_equal(shown, np.broadcast_to(shown[..., :1], shown.shape)):
         values = values[..., :1]
-    return Picture(values, _geometry(picture, suffix), alpha)
+    return Picture(values, _geometry(picture, suffix), alpha, notes=tuple(notes))
 
 
 def encode_png(indices: UInt8[np.ndarray, "h w"], colours: UInt8[np.ndarray, "n 3"], *, title: str, description: str) -> bytes:

@@ -140,7 +140,7 @@ def read_mask(
         coding = settle([look(path, stored)], classes=classes, settings=_alone(ignore))
     with np.errstate(invalid="ignore", over="ignore"):
         labels = coding.labels(stored, path)
-    notes = []
+    notes = [f"mask {path.name}: {note}" for note in stored.notes]
     if like is not None:
         outside = 0 if image_suffix(path) == SEGMENT_SUFFIX else None
         labels, done = align(labels, stored.geometry, like, where=str(path), outside=outside)

@@ -40,6 +40,7 @@ Row = dict[str, float | str]
 
 MOST = 2**23  # pixels of a picture that figures of maps and probabilities are taken from
 ONE_RATER = "one rater: agreement with rater disagreement is not defined"
+NO_PAIR = "no pixel that two raters rated: agreement with rater disagreement is not defined"
 
 
 class _Yardstick(NamedTuple):
@@ -134,7 +135,7 @@ def evaluate(
             figures |= _failures(values[rated], near[rated], segmentation[rated], truth[rated], settings.members)
         row |= {f"{name}/{figure}": value for figure, value in figures.items()}
     if not several:
-        row["note"] = ONE_RATER
+        row["note"] = ONE_RATER if len(raters) == 1 else NO_PAIR
     return row
 
 
@@ -169,7 +170,7 @@ def _expectation(
         crps.append(volume.crps_gaussian(expected, mean=float(np.mean(drawn)), sd=float(np.std(drawn))) if exists else math.nan)
         votes = in_structure(raters[:, rated], member).astype(np.int8)
         mean = rater_mean(np.where(raters[:, rated] < 0, np.int8(-1), votes), classes=2)[..., 1]
-        scores.append(distribution.qubiq_score(shares[rated], mean))
+        scores.append(distribution.qubiq_score(shares[rated], mean) if mean.size else math.nan)
     return {"qubiq": mean_of_known(scores), "volume_crps_curvas": mean_of_known(crps)}
 
 

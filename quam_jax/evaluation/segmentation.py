@@ -66,8 +66,8 @@ def compare_labels(
     spacing, tolerance, empty = settings.spacing, settings.tolerance, settings.empty
     both, first, size = overlap.structure_counts(overlap.confusion(labels, reference, classes=settings.classes), settings.members)
     voxel = voxel_size(spacing, np.ndim(labels)).prod()
-    excess = (first - size).astype(np.float64)
     rated = None if np.min(reference, initial=0) >= 0 else reference >= 0
+    excess = (first - size).astype(np.float64) if rated is None or rated.any() else np.full(len(size), np.nan)
     # what is not rated is as in the labels: no contour ends there, and borders there are not measured
     whole = reference if rated is None else np.where(rated, reference, labels)
     distances = [

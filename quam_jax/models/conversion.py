@@ -1,6 +1,6 @@
 """Any model that can be read, as a model folder, with settings that the file lacks and its numbers checked; and the way back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,8 +98,11 @@ def _declare(model: SegmentationModel, request: ConvertRequest) -> SegmentationM
     if request.outputs == "sigmoid" and said.get("inside") == "softmax":
         raise ValueError(f"{request.source}: its graph ends in a softmax; expected no --outputs sigmoid")
     meaning = request.outputs or (None if request.regions is not None else said.get("meaning"))
+    names: Sequence[str] | None = request.class_names
+    if names is None and request.regions is None and meaning == said.get("meaning") == "sigmoid":
+        names = [name for _, name in sorted(zip(said["channels"], said["regions"], strict=True))]  # as they were read
     try:
-        return declare_outputs(model, meaning, regions=request.regions, names=request.class_names, inside=said.get("inside", ""))
+        return declare_outputs(model, meaning, regions=request.regions, names=names, inside=said.get("inside", ""))
     except ValueError as error:
         raise ValueError(f"{request.source}: {error}") from error
 

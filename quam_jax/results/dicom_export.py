@@ -13,6 +13,8 @@ from ..data.maps import read_map
 from ..data.nifti import encode_nifti
 from ..data.records import mapping, read_json
 from ..data.volumes import read_image
+from ..evaluation.overlap import in_structure
+from ..runs.codings import coding_in
 from ..version import __version__
 
 MAPS = ("total", "aleatoric", "epistemic")
@@ -44,12 +46,14 @@ def export_case(run: Path, case: str, *, series: Path, out: Path) -> list[Path]:
     """
     record = read_json(run / f"{case}.json")
     outputs = {name: file for name, file in mapping(record, "outputs").items() if isinstance(file, str)}
-    if not {"segmentation", *MAPS} <= set(outputs):
+    if "segmentation" not in outputs:
         raise ValueError(f"{run / case}.json: expected a finished case of a run, got none")
     read = read_series(series)
     stored = read_image(run / outputs["segmentation"])
     require_same_grid(stored.geometry, read.geometry, where=str(run / outputs["segmentation"]))
     labels = np.rint(stored.array[..., 0]).astype(np.int32)
+    if lacking := [name for name in MAPS if name not in outputs]:
+        raise ValueError(f"{run / case}.json: expected the maps of a finished case, got none for {', '.join(lacking)}")
     drawn, names = _segments(run, record, labels)
     out.mkdir(parents=True, exist_ok=True)
     written = [write_segmentation(out / f"{case}_seg.dcm", drawn, read, names=names, version=__version__)]
@@ -63,9 +67,11 @@ def export_case(run: Path, case: str, *, series: Path, out: Path) -> list[Path]:
 
 def _segments(run: Path, record: dict[str, Any], labels: Int[np.ndarray, "i j k"]) -> tuple[np.ndarray, list[str]]:
     """What becomes a segment, with its name: every label, or every region of a model of regions, which may overlap."""
-    structures = list(mapping(record, "structures").get("names", ()))
-    if "regions" in record["outputs"] and structures:
-        return np.asarray(read_map(run / record["outputs"]["regions"].removesuffix(".nii.gz"))) > 0.5, structures
+    table, structures = coding_in(read_json(run / "run.json")), list(mapping(record, "structures").get("names", ()))
+    if table is not None and "regions" in record["outputs"] and structures:
+        channels = np.asarray(read_map(run / record["outputs"]["regions"].removesuffix(".nii.gz")))
+        classes = table.counted(table.classify_channels(channels))
+        return np.stack([in_structure(classes, member) for member in table.structures], -1), list(table.structure_names)
     known = structures or list(mapping(record, "volumes"))
     names = known if len(known) >= labels.max() else [f"label {k}" for k in range(1, int(labels.max()) + 1)]
     return labels, names or ["foreground"]

@@ -24,6 +24,7 @@ from ..data.volumes import read_mask
 from ..evaluation.evaluate import evaluate
 from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, consensus, contour_distance
 from ..evaluation.statistics import summarise
+from ..runs.codings import Coding, coding_in
 from .evaluation_items import Item, file_items, run_items
 
 
@@ -69,12 +70,13 @@ def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, in
     else:
         items, notes = file_items(request.maps, request.segmentation, request.masks)
     codings = _Codings(items, request, _settings_of(request))
+    table = None if request.run is None else coding_in(read_json(request.run / "run.json"))
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     progress("", 0, len(items))
     for done, item in enumerate(items, 1):
         try:
-            rows.append({"case": item.name, **_row(item, request, codings, notes)})
+            rows.append({"case": item.name, **_row(item, request, codings, notes, table)})
         except (ValueError, OSError) as error:
             failed[item.name] = " ".join(str(error).split())
         progress(item.name, done, len(items))
@@ -89,7 +91,7 @@ def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, in
     return EvaluateResult(rows, failed, summary, notes)
 
 
-def _row(item: Item, request: EvaluateRequest, codings: "_Codings", notes: list[str]) -> dict[str, Any]:
+def _row(item: Item, request: EvaluateRequest, codings: "_Codings", notes: list[str], table: Coding | None) -> dict[str, Any]:
     if not item.raters:
         raise ValueError(f"case {item.name}: expected the masks of its raters, got none")
     geometry = _grid_of(item)
@@ -105,7 +107,12 @@ def _row(item: Item, request: EvaluateRequest, codings: "_Codings", notes: list[
     if item.segmentation is not None:
         labels = _segmentation(item, item.segmentation, codings, geometry, notes)
     spacing = tuple(float(s) for s in geometry.spacing)
-    masks = np.stack(raters)
+    masks, structures = np.stack(raters), None
+    if table is not None and item.regions is not None:  # masks and prediction side by side as regions, as in the run
+        channels = _on(item, item.regions, geometry, notes)
+        masks, structures = table.classes_of(masks), table.structures
+        labels, classes = table.counted(table.classify_channels(channels)), table.classes
+        probabilities = table.counted_probs(table.class_probs(channels))
     # without a segmentation the control knows the raters' own contour, which flatters it
     contour = labels if labels is not None else consensus(masks, classes=classes, ties="smallest")
     maps["boundary"] = boundary_map(contour_distance(contour, spacing=spacing), sigma=BOUNDARY_SIGMA)
@@ -114,6 +121,7 @@ def _row(item: Item, request: EvaluateRequest, codings: "_Codings", notes: list[
         masks,
         probabilities=probabilities,
         segmentation=labels,
+        structures=structures,
         spacing=spacing,
         band=request.band,
         tolerance=request.tolerance,
@@ -181,12 +189,14 @@ class _Codings:
 
 
 def _settings_of(request: EvaluateRequest) -> MaskSettings:
-    """What is said of the masks: by the request, else by the run that they were given to."""
-    if request.run is None or request.masks is not None or request.mask_settings != MaskSettings():
-        return request.mask_settings
+    """What is said of the masks: by the request, else by the run that they were given to; of other masks its ignored value."""
+    own = request.mask_settings
+    if request.run is None or own != MaskSettings():
+        return own
     told = read_json(request.run / "run.json").get("masks")
     stored = told.get("settings") if isinstance(told, dict) else None
     try:
-        return MaskSettings(**stored) if isinstance(stored, dict) else MaskSettings()
+        settings = MaskSettings(**stored) if isinstance(stored, dict) else own
     except TypeError:
         raise ValueError(f"{request.run / 'run.json'}: expected the settings of masks, got {stored!r}") from None
+    return settings if request.masks is None else MaskSettings(ignore_label=settings.ignore_label)

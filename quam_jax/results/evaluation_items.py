@@ -15,7 +15,7 @@ KINDS = ("total", "aleatoric", "epistemic")
 class Item(NamedTuple):
     """One case: the files of its maps, its segmentation and its probabilities, and of its raters' masks.
 
-    `labelled` says that the segmentation holds labels, as a run writes them.
+    `labelled` says that the segmentation holds labels, as a run writes them. Of a model of regions there are their probabilities.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Item(NamedTuple):
     probabilities: Path | None
     raters: dict[str, Path]
     labelled: bool = False
+    regions: Path | None = None
 
 
 def run_items(run: Path, masks: Path | None) -> tuple[list[Item], list[str]]:
@@ -43,10 +44,11 @@ def run_items(run: Path, masks: Path | None) -> tuple[list[Item], list[str]]:
         files = {
             kind: run / file
             for kind, file in mapping(about, "outputs").items()
-            if kind in (*KINDS, "segmentation", "reference") and isinstance(file, str)
+            if kind in (*KINDS, "segmentation", "reference", "regions") and isinstance(file, str)
         }
         maps = {kind: files[kind] for kind in KINDS if kind in files}
-        items.append(Item(name, maps, files.get("segmentation"), files.get("reference"), drawn[name], labelled=True))
+        item = Item(name, maps, files.get("segmentation"), files.get("reference"), drawn[name], labelled=True)
+        items.append(item._replace(regions=files.get("regions")))
     return items, notes
 
 

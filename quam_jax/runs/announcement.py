@@ -20,6 +20,7 @@ from ..models.model import SegmentationModel
 from ..models.outputs import describe_outputs
 from ..version import __version__
 from . import folder as run_folder
+from .codings import coding_record
 from .quantifier import Quantifier
 from .request import RunRequest
 
@@ -52,10 +53,11 @@ def describe(
             "digest": model_digest,
             "sha256": _sha256_of([fold.model for fold in quantifier.shared.folds]),
             "architecture": model.network.architecture,
-            "classes": model.network.classes,
+            "classes": quantifier.shared.coding.classes,
             "parameters": model.parameter_count,
             "folds": len(quantifier.shared.folds),
         },
+        "coding": coding_record(quantifier.shared.coding),
         "preprocessing": quantifier.preparation,
         "patches": quantifier.patches,
         "fit_cases": quantifier.known.names,

@@ -24,6 +24,7 @@ from ..data.cases import settle_masks
 from ..data.channels import require_channels
 from ..data.datasets import Case, find_cases, find_channel_cases
 from ..data.left_out import find_left_out
+from ..data.mask_settings import MaskSettings
 from ..data.masks import MaskCoding
 from ..data.patches import STEP
 from ..data.plans import Plan
@@ -127,6 +128,7 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
     """The quantifier of a run, with its fit data read; ValueError for data or settings that the model cannot use."""
     first, config = models[0], request.config
     settings = request.mask_settings
+    tell("looking at the masks")
     preprocessing: Preprocessing | None = None
     plan, coding = None, coding_of(first)
     classes = coding.labels
@@ -154,7 +156,7 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
     # what one folder shows to be unrated is that in the other one too
     settings = settings.or_ignored(next(iter(fit_masks.not_rated), None))
     cases, masks = settle_masks(cases, classes=classes, settings=settings, where=request.masks)
-    found = _find_out(request, cases, known, {"fit": fit_masks, "masks": masks})
+    found = _find_out(request, (cases, fit_cases), known, settings, {"fit": fit_masks, "masks": masks})
     tell("preparing the search")
     operations = pixel_operations(first.network, first.params, first.stats, known.images[0])
     _settle_heap(LARGE if known.whole else known.labels[0, 0].size, operations)
@@ -168,14 +170,21 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
     return Quantifier(_asked(cases, request), shared, known, config, preprocessing, own, operations, found=found)
 
 
-def _find_out(request: RunRequest, cases: Sequence[Case], known: Known, codings: Mapping[str, MaskCoding]) -> Found:
-    """What there is to say of the files before any case is read."""
-    left_out = find_left_out(cases, request.images, request.masks)
-    notes = [*left_out.notes, *(f"fit data: {note}" for note in known.notes)]
+def _find_out(
+    request: RunRequest,
+    cases: tuple[Sequence[Case], Sequence[Case]],
+    known: Known,
+    settings: MaskSettings,
+    codings: Mapping[str, MaskCoding],
+) -> Found:
+    """What there is to say of the files before any case is read, of the cases' own and of those of the fit data."""
+    left_out = find_left_out(cases[0], request.images, request.masks, others=cases[1])
+    fit_left_out = find_left_out(cases[1], request.fit_images, request.fit_masks, others=cases[0])
+    notes = [*dict.fromkeys([*left_out.notes, *fit_left_out.notes]), *(f"fit data: {note}" for note in known.notes)]
     for coding in codings.values():
         notes += [note for note in coding.notes if note not in notes]
-    masks = {"settings": request.mask_settings.to_dict(), **{name: coding.to_dict() for name, coding in codings.items()}}
-    return Found(tuple(notes), tuple(map(str, left_out.files)), masks)
+    masks = {"settings": settings.to_dict(), **{name: coding.to_dict() for name, coding in codings.items()}}
+    return Found(tuple(notes), tuple(dict.fromkeys(map(str, left_out.files + fit_left_out.files))), masks)
 
 
 def _settle_heap(pixels: int, operations: float) -> None:

@@ -34,7 +34,9 @@ def _copy_tree(place: Path) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, place / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+            shutil.copytree(
+                source, place / name, ignore=shutil.ignore_patterns("__pycache__", *["results"] * (name == "benchmarks"))
+            )
         else:
             shutil.copy(source, place / name)
     return place

@@ -4,7 +4,8 @@ from ..mutant import Mutant
 from .case import CASE
 from .core import CORE
 from .figures import EVALUATION
+from .files import FILES
 from .inputs import DATA, MODELS, TARGETS
 from .layouts import LAYOUTS
 
-MUTANTS: tuple[Mutant, ...] = (*CORE, *LAYOUTS, *CASE, *TARGETS, *MODELS, *DATA, *EVALUATION)
+MUTANTS: tuple[Mutant, ...] = (*CORE, *LAYOUTS, *CASE, *TARGETS, *MODELS, *DATA, *FILES, *EVALUATION)

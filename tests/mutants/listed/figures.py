@@ -161,7 +161,7 @@ EVALUATION = room(
         "segmentation.py",
         "np.where(size > 0, excess / np.maximum(size, 1)",
         "np.where(size > 0, excess / np.maximum(first, 1)",
-        PARTS,
+        "evaluation_overlap.py",
     ),
     ("segmentation.py", "spacing=spacing, counted=rated", "counted=rated", PARTS),
     ("segmentation.py", "spacing=spacing, counted=rated", "spacing=spacing", UNRATED),
