@@ -18,8 +18,23 @@ SIZE = "case_samples.py::test_importance_weights_use_the_temperature_and_the_eff
 ROWS = "windows.py::test_labels_are_decided_row_by_row"
 BOTH = "case_samples.py::test_running_sums_give_what_the_samples_at_hand_give"
 
+FIGURES = "own_fit.py::test_the_figures_are_those_of_the_predictions"
+FITTING = "own_fit.py::test_several_images_speak_where_one_shows_little"
+
 CASE = room(
     "case",
+    # the given network on its own fit data
+    ("own_fit.py", "labels * classes + own", "own * classes + labels", FIGURES),
+    (
+        "own_fit.py",
+        "classes, rated = len(self.confusion), labels >= 0",
+        "classes, rated = len(self.confusion), labels > 0",
+        FIGURES,
+    ),
+    ("own_fit.py", "bins[(own == labels) == bool(right)]", "bins[(own == labels) != bool(right)]", FIGURES),
+    ("own_fit.py", "if one.loss < BETTER * now.loss and", "if one.loss > BETTER * now.loss and", FITTING),
+    ("own_fit.py", "key=lambda item: item[1].loss)", "key=lambda item: -item[1].loss)", FITTING),
+    ("own_fit.py", "if (pair[1] > 0).any()]", "]", FITTING),
     # the kept step and its row
     (
         "audit.py",

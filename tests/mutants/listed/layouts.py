@@ -48,7 +48,7 @@ LAYOUTS = room(
     ),
     (
         "layout/fitting.py",
-        "joint = not layout.micro and (mapped or cases * pixels + image <= JOINT)",
+        "joint = not layout.micro and (mapped or (cases / alike + 1) * operations <= JOINT)",
         "joint = not layout.micro",
         "fitting.py::test_ways_come_from_the_fastest_to_the_thriftiest",
     ),
@@ -77,6 +77,25 @@ LAYOUTS = room(
         "taken = each * chunk",
         "fitting.py::test_mapped_members_fill_the_room_in_even_chunks",
     ),
+    (
+        "layout/fitting.py",
+        "max(1.0, FILLS / operations)",
+        "FILLS / operations",
+        "fitting.py::test_ways_come_from_the_fastest_to_the_thriftiest",
+    ),
+    (
+        "layout/chunk.py",
+        "spared = (first._replace(fit_loss=known),)",
+        "spared = (first,)",
+        "fitting.py::test_what_runs_was_compiled_for_the_plan",
+    ),
+    (
+        "step.py",
+        "Kept(z, jnp.asarray(jnp.inf, jnp.float32)",
+        "Kept(z, jnp.asarray(jnp.inf)",
+        "fitting.py::test_what_runs_was_compiled_for_the_plan",
+    ),
+    ("layout/work.py", "/ math.prod(image.shape[:-1])", "", "fitting.py::test_the_work_of_a_pass_is_counted"),
     (
         "layout/heads.py",
         "np.repeat(np.arange(count), members)",
