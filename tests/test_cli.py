@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,19 @@ def test_bad_input_is_one_line_and_exit_code_2(folders, tmp_path, monkeypatch, c
         assert code == 2, (what, printed, error)
         assert word in error and error.count("\n") == 1 and "Traceback" not in error, (what, error)
         assert not out.exists(), what
+
+
+def test_a_warning_is_a_note_without_a_path(monkeypatch, capsys) -> None:
+    from quam_jax.cli import commands
+
+    monkeypatch.setattr("sys.argv", ["quam-jax", "--version"])
+    monkeypatch.setattr(
+        commands, "cli", lambda **_: warnings.warn("memory ran out\n in spite of the plan", RuntimeWarning, stacklevel=2)
+    )
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+        warnings.simplefilter("always")
+        commands.main()
+    assert ended.value.code == 0 and capsys.readouterr().err == "note: memory ran out in spite of the plan\n"
 
 
 def test_nan_in_the_weights_is_named(folders, tmp_path, monkeypatch, capsys) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from quam_jax.case import masks
 from quam_jax.case.audit import models_broken_on_whole
 from quam_jax.case.crops import WholeFit, crop_side, crops_of, is_cropped
-from quam_jax.case.fit import read_fit_images
+from quam_jax.case.fit import fit_of_cases, read_fit_images
 from quam_jax.case.quantify import quantify_images
 from quam_jax.case.shared import whole_image_model
 from quam_jax.config import Config, FitConfig, SearchConfig
@@ -22,6 +22,8 @@ from quam_jax.data.datasets import find_cases
 from quam_jax.data.preprocess import Preprocessing
 from quam_jax.models.model import SegmentationModel
 from quam_jax.models.predict import fit_data
+from quam_jax.studies.cases import StudyCase
+from quam_jax.studies.splits import Identity
 from tests.small_run import write_cases
 from tests.tiny import picture_model, tiny_image, tiny_model
 
@@ -191,3 +193,13 @@ def test_losses_on_whole_images_are_means_over_all_their_pixels() -> None:
     assert whole.reference_loss([0, 1]) == pytest.approx(losses[0], rel=1e-6)
     (one,) = whole.losses(prepared, [moved], [1])
     assert one != pytest.approx(losses[1], rel=1e-3) and whole.reference_loss([1]) == whole.reference_losses[1]
+
+
+def test_of_cases_in_memory_as_many_crops_are_taken_as_of_files() -> None:
+    rng = np.random.default_rng(0)
+    cases = [
+        StudyCase(Identity(str(n), "", str(n)), image, rng.integers(0, 2, (1, 40, 40)), (1.0, 1.0), image, str(n))
+        for n, image in enumerate(rng.standard_normal((3, 40, 40, 2)).astype(np.float32))
+    ]
+    fit = fit_of_cases(tiny_model(), cases, FitConfig(fit_cases=4, fit_crop="16"))
+    assert fit.labels.shape == (1, 4, 16, 16)

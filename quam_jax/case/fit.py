@@ -152,6 +152,7 @@ def fit_of_cases(model: SegmentationModel, cases: Sequence[KnownCase], settings:
     for number, case in enumerate(some):
         pair = (case.image, consensus(case.raters, classes=classes, ties="smallest"))
         pairs += _crop([pair], sides, settings=settings, count=count, number=number, seed=0)
+    pairs = [pairs[n] for n in evenly_spread(len(pairs), settings.fit_cases)]
     return fit_data(model, *batch_fit(pairs, size=settings.fit_batch, multiple=model.network.size_multiple))
 
 

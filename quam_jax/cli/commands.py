@@ -7,6 +7,7 @@ import importlib
 import logging
 import sys
 import traceback
+import warnings
 from typing import Any
 
 import click
@@ -73,6 +74,8 @@ def main() -> None:
     """Entry point: a bad input is one line on stderr and exit code 2."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every step there
+    if not verbose:
+        warnings.showwarning = _note
     try:
         code = cli(standalone_mode=False, prog_name="quam-jax")
     except click.exceptions.Abort:
@@ -92,6 +95,11 @@ def main() -> None:
         _say(f"{type(error).__name__}: {error}; nobody foresaw this: quam-jax -v shows where, please report it with the command")
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as people read it, without the place in the code."""
+    sys.stderr.write(f"note: {' '.join(str(message).split())}\n")
 
 
 def _say(message: str) -> None:

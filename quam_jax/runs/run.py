@@ -60,7 +60,6 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None, figures: F
     own = quantifier.own_fit
     if request.strict and own.findings:
         raise ValueError(f"{request.fit_images}: {own.warning}; nothing was written (--strict)")
-    tell(SAID, note=f"note: {own.warning}" if own.findings else str(own))
     settings = to_dict(request.config.without_layout())
     fit = (quantifier.known.hashes, digest_arrays({"labels": quantifier.known.labels}))
     run_digest = digest(__version__, model_digest, settings, *fit, quantifier.preparation)
@@ -68,6 +67,7 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None, figures: F
     run_folder.claim(
         request.out, run_digest, overwrite=request.overwrite, busy=others_at_work(request.out, patience=request.sharing.patience)
     )
+    tell(SAID, note=f"note: {own.warning}" if own.findings else str(own))
     lanes = _lanes(quantifier, request)
     forecast = Forecast(quantifier, request, figures)
     if is_heard() and figures is not None:
