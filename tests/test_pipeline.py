@@ -174,7 +174,9 @@ def test_slices_equal_the_same_images_alone(folders: dict[str, Path]) -> None:
     fit = fit_data(model, known.images, known.labels)
     flat = preparation.apply(picture(3, (16, 16))[..., None])
     alone = quantify(model, flat, fit, config=CONFIG)
-    stacked = quantify(model, np.stack([flat, flat], 2), fit, config=CONFIG)
+    stacked = quantify(model, np.stack([flat, flat], 2), fit, config=CONFIG, volume=True)
+    with pytest.raises(ValueError, match=r"of a batch give one image.*volume=True"):
+        quantify(model, flat[None], fit, config=CONFIG)
     np.testing.assert_allclose(stacked.total[..., 1], alone.total, atol=1e-6)
 
 

@@ -147,7 +147,7 @@ FIT = fit_data(MODEL, IMAGE[None, None], disc(0).astype(np.int32)[None, None])
 def heard_of(config: Config, image: np.ndarray = IMAGE) -> tuple[Heard, Quantified]:
     heard = Heard()
     with listening(heard):
-        return heard, quantify(MODEL, image, FIT, config=config)
+        return heard, quantify(MODEL, image, FIT, config=config, volume=image.ndim > 3)
 
 
 def test_a_search_tells_its_steps_in_order_and_no_number_changes() -> None:

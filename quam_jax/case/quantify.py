@@ -40,16 +40,27 @@ from .windows import lay_windows, require_plan_patches
 
 
 def quantify(
-    model: SegmentationModel, image: Float[np.ndarray, "*space i"], fit: FitData, *, config: Config | None = None
+    model: SegmentationModel,
+    image: Float[np.ndarray, "*space i"],
+    fit: FitData,
+    *,
+    config: Config | None = None,
+    volume: bool = False,
 ) -> Quantified:
     """Aleatoric, epistemic and total uncertainty of one prepared image.
 
     `image` is what the network takes (see data.preprocess), `fit` what an adversarial model must still explain (see
-    predict.fit_data). A large image is cut into patches as `config.patches` says. For many images call `whole_image_model` once
-    and `quantify_images`. ValueError for an image that does not fit the network, values that are not finite, or settings that
-    the network cannot serve.
+    predict.fit_data). A large image is cut into patches as `config.patches` says. With `volume` a network of two axes takes an
+    image `[x y z i]` slice by slice along z; without it a further axis is refused, since it may be that of a batch. For many
+    images call `whole_image_model` once and `quantify_images`. ValueError for an image that does not fit the network, values that
+    are not finite, or settings that the network cannot serve.
     """
-    config = config or Config()
+    config, rank = config or Config(), model.network.rank
+    if np.ndim(image) == rank + 2 and not volume:
+        raise ValueError(
+            f"image: expected {rank} spatial axes and the channels, got shape {np.shape(image)}; of a batch give one image at a "
+            "time, of a volume whose third axis counts slices say volume=True"
+        )
     return quantify_images(whole_image_model(model, fit, config.search), [image], config=config)[0]
 
 
