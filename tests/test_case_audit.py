@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax.case.audit import MemberAudit, SearchFacts, audit_members, kept_probs, models_held
+from quam_jax.case.audit import MemberAudit, SearchFacts, audit_members, kept_probs, models_held, none_moved
 from quam_jax.case.quantify import quantify
 from quam_jax.config import Config, SearchConfig
 from quam_jax.core.searching import search_prepared
@@ -262,3 +262,15 @@ def test_the_bound_is_the_reference_loss_and_the_slack(space: str, unit: str, sl
     found = search_prepared(prepare(model, tiny_fit(model), config), tiny_image(), targets, key=jax.random.key(0))
     loss = np.asarray(found.reference_loss)
     np.testing.assert_allclose(found.bound, loss * (1 + slack) if unit == "relative" else loss + slack, rtol=1e-6)
+
+
+def test_a_search_in_which_nothing_moved_is_told_from_one_that_held() -> None:
+    plain = dict(
+        target=0, member=0, wanted="dilate", nan=False, fit_loss=0.1, bound=0.2, reference_loss=0.1, steps=3, feasible_steps=2
+    )
+    rows = [
+        MemberAudit(**plain, held=held, objective_first=0.6, objective_last=last, changed_pixels=0)  # type: ignore[arg-type]
+        for held, last in ((True, 0.6), (False, 0.3), (True, 0.5))
+    ]
+    assert [row.moved for row in rows] == [False, True, True]
+    assert none_moved(rows[:2]) and not none_moved(rows) and not none_moved([])

@@ -119,7 +119,7 @@ def test_audit_files_and_sizes_of_a_case(page: tuple[str, Structure, list[dict[s
     links = [a["href"] for t, a in parse(inner).elements if t == "a" and str(a["href"]).startswith("./")]
     assert links == ["./case000_desc-total_uncertainty.nii.gz", "./case000.json"]
     assert "flipcost: absent.nii.gz (missing)" in told
-    assert "dilated held 0.1200 0.1250 0.1000 0.600 → 0.200 5 31" in told
+    assert "dilated kept moved 0.1200 0.1250 0.1000 0.600 → 0.200 5 31" in told
     arrays = make_case(0)
     counts = [int(arrays["segmentation"].sum()), *(int(a.sum()) for a in arrays["adversarial"])]
     assert f"prediction {counts[0]} adversarial: dilated {counts[1]}" in told

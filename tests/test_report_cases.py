@@ -25,7 +25,7 @@ def test_records_of_slices_and_notes(tmp_path: Path) -> None:
     np.savez(folder / "report_data" / "case000.npz", **data)
     told = words(read_page(write_report(folder))[2][0]["html"])
     assert "the image is also one of the fit cases" in told and "case000: the image" not in told
-    assert "feasible steps" in told and "7 0 0 dilated held" in told and "3 of 5" in told
+    assert "feasible steps" in told and "7 0 0 dilated kept moved" in told and "3 of 5" in told
     assert "dilate 0 (orange, dashed), dilate 1 (orange, dashed)" in told
 
 

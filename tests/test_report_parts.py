@@ -20,6 +20,7 @@ from quam_jax.report.figures import (
     to_bytes,
 )
 from quam_jax.report.layers import rater_entropy
+from quam_jax.report.overview_page import bound_words
 from quam_jax.report.planes import choose_slices, orthogonal_planes
 from quam_jax.report.plots import Strip, member_class, nice_ticks, strip_plot, trajectory_plot
 from quam_jax.report.tables import headline_metrics, metric_label, show, show_seconds
@@ -291,3 +292,22 @@ def test_metric_names() -> None:
     columns = ["dice", "total/auroc", "total/r2_pearson", "total/pcc", "total/sdice_squared_raw"]
     assert headline_metrics(columns) == ["pcc", "r2_pearson", "sdice_squared_raw"]
     assert headline_metrics(["total/a", "total/b", "total/c", "total/d"]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "search, words",
+    [
+        ({"slack": 1.0, "slack_unit": "relative"}, "up to twice as badly as the given network (slack 1; --slack)"),
+        ({"slack": 0.2, "slack_unit": "relative"}, "up to 20 % worse than the given network (slack 0.2; --slack)"),
+        ({"slack": 5, "slack_unit": "relative"}, "up to 6 times as badly as the given network (slack 5; --slack)"),
+        ({"slack": 0, "slack_unit": "relative"}, "no worse than the given network (slack 0; --slack)"),
+        (
+            {"slack": 0.05, "slack_unit": "nats"},
+            "worse than the given network by up to 0.05 nats a pixel (slack 0.05 nats; --slack)",
+        ),
+        ({}, "worse than the given network by a stated slack"),
+    ],
+)
+def test_the_slack_in_words(search: dict[str, object], words: str) -> None:
+    assert bound_words({"config": {"search": search}}) == words
+    assert bound_words({}).endswith("a stated slack")

@@ -53,6 +53,11 @@ class MemberAudit:
     whole_bound: float | None = None
     whole_held: bool | None = None
 
+    @property
+    def moved(self) -> bool:
+        """Whether the kept iterate is nearer to what was wanted than the given network."""
+        return self.objective_last < self.objective_first
+
 
 class OnWhole(NamedTuple):
     """What kept models lose on the whole fit images, in nats a pixel, and the bound there."""
@@ -110,6 +115,11 @@ class SearchFacts(NamedTuple):
 def models_held(audit: Sequence[MemberAudit]) -> tuple[int, int]:
     """How many adversarial models kept the constraint in some step, and how many were searched."""
     return sum(row.kept for row in audit), sum(row.searched for row in audit)
+
+
+def none_moved(audit: Sequence[MemberAudit]) -> bool:
+    """Whether models were searched, and none came nearer to its target within the bound: the search found nothing."""
+    return bool(audit) and not any(row.held and row.moved for row in audit)
 
 
 def models_broken_on_whole(audit: Sequence[MemberAudit]) -> tuple[int, int]:

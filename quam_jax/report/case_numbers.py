@@ -189,6 +189,11 @@ def case_notes(case: Case) -> list[str]:
     return [note.removeprefix(f"{case.name}: ") for note in notes]
 
 
+def moved(entry: Mapping[str, Any]) -> bool:
+    """Whether the kept model of a row of the audit came nearer to what was wanted."""
+    return number(entry.get("objective_last")) < number(entry.get("objective_first"))
+
+
 def plain(value: object) -> str:
     """A value of a JSON file as a reader would write it."""
     if isinstance(value, Mapping):

@@ -18,7 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from . import figures, tables
-from .case_numbers import plain
+from .case_numbers import moved, plain
 from .case_page import build_case
 from .figures import round_up
 from .folder import Run, load_array, number, read_run
@@ -47,7 +47,7 @@ def write_report(run_folder: str | Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.globals.update(show=tables.show, plain=plain, to_json=to_json)
+    environment.globals.update(show=tables.show, plain=plain, moved=moved, to_json=to_json)
     page = environment.get_template("report.html.j2")
     tables_of_colours = {name: figures.colour_table(name).tolist() for name in COLOURS.values()}
     stream = page.stream(cases=_cases(run, scales, environment), colours=tables_of_colours, **build_overview(run, scales))

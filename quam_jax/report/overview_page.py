@@ -32,6 +32,7 @@ def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
         "command": plain(info["command"]) if info.get("command") else None,
         "facts": _facts(run),
         "config": _settings(info),
+        "bound_words": bound_words(info),
         "notes": [*_unexplained(info), *run.notes],
         "remarks": [plain(text) for text in remarks] if isinstance(remarks, list) else [],
         "files": [name for name in RUN_FILES if (run.folder / name).is_file()],
@@ -204,6 +205,23 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if isinstance(info.get("versions"), Mapping):
         facts.append(("Versions", ", ".join(f"{k} {plain(v)}" for k, v in info["versions"].items())))
     return facts
+
+
+def bound_words(info: Mapping[str, Any]) -> str:
+    """How badly an adversarial model may explain the known data, by the slack of the run."""
+    config = info.get("config")
+    search = config.get("search") if isinstance(config, Mapping) else None
+    slack = number(search.get("slack")) if isinstance(search, Mapping) else math.nan
+    if not isinstance(search, Mapping) or not math.isfinite(slack):
+        return "worse than the given network by a stated slack"
+    said = f"slack {slack:g}{' nats' if search.get('slack_unit') == 'nats' else ''}; --slack"
+    if search.get("slack_unit") == "nats":
+        return f"worse than the given network by up to {slack:g} nats a pixel ({said})"
+    if slack == 0:
+        return f"no worse than the given network ({said})"
+    if slack < 1:
+        return f"up to {100 * slack:g} % worse than the given network ({said})"
+    return f"up to {'twice' if slack == 1 else f'{1 + slack:g} times'} as badly as the given network ({said})"
 
 
 def _on_fit_data(info: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..case.audit import models_broken_on_whole, models_held
+from ..case.audit import models_broken_on_whole, models_held, none_moved
 from ..case.quantified import Quantified, audit_rows
 from ..case.structures import structure_pixels, structure_volumes, volume_columns
 from ..config import to_dict
@@ -82,6 +82,11 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
     notes = list(loaded.notes)
     if not quantified.segmentation.any():
         notes.append(f"{case.name}: the reference segmentation is empty, so dilation and erosion have nothing to move")
+    elif none_moved(quantified.audit):
+        notes.append(
+            f"{case.name}: no model that kept the bound came nearer to its target, so that the maps are those of the given "
+            "network; a larger --learning-rate, more --steps or a larger --slack let them move"
+        )
     broken, checked = models_broken_on_whole(quantified.audit)
     if broken:
         notes.append(
