@@ -15,7 +15,8 @@ def main() -> None:
     from quam_jax.case.fit import read_fit_images
     from quam_jax.config import FitConfig
     from quam_jax.core.fit import largest_divisor
-    from quam_jax.core.layout.fitting import PART
+    from quam_jax.core.layout.choose import FILLS
+    from quam_jax.core.layout.work import pixel_operations
     from quam_jax.data.datasets import find_cases
     from quam_jax.models.description import preprocessing_of
     from quam_jax.models.predict import predict
@@ -36,14 +37,16 @@ def main() -> None:
         prepared.append(np.pad(image, [*((0, -n % multiple) for n in image.shape[:-1]), (0, 0)], mode="edge"))
     whole = [pair for read in known.whole for pair in read()]
     sides = [(0, -n % multiple) for n in whole[0][1].shape] if whole else []
-    pixels = known.labels[0, 0].size
+    image = prepared[0][..., 0].size
+    operations = pixel_operations(model.network, model.params, model.stats, prepared[0][None]) * image
+    at_once = int(image / known.labels[0, 0].size * max(1.0, FILLS / operations))  # as core/layout/fitting.py splits them
     np.savez(
         problem,
         images=np.stack(prepared),
         wanted=np.stack(wanted),
         fit=known.images[0],
         labels=known.labels[0],
-        micro=largest_divisor(known.images.shape[1], max(PART, prepared[0][..., 0].size) // pixels),
+        micro=largest_divisor(known.images.shape[1], at_once),
         whole=np.stack([np.pad(x, [*sides, (0, 0)], mode="edge") for x, _ in whole]) if whole else known.images[0][:0],
         whole_labels=np.stack([np.pad(y, sides, constant_values=-1) for _, y in whole]) if whole else known.labels[0][:0],
     )

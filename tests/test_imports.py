@@ -5,6 +5,8 @@ they may be late.
 """
 
 import ast
+import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -205,3 +207,17 @@ def test_importing_brings_in_neither_torch_nor_matplotlib(module: str) -> None:
 def test_every_public_name_is_there() -> None:
     for name in quam_jax.__all__:
         assert getattr(quam_jax, name) is not None
+
+
+BENCHMARKS = sorted((PACKAGE.parent / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.stem)
+def test_what_benchmarks_import_is_there(file: Path) -> None:
+    """They import late and run seldom, so that nobody would notice for weeks."""
+    own = ("quam_jax", "converters")
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in own:
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                assert hasattr(module, name) or importlib.util.find_spec(f"{node.module}.{name}"), f"{node.module}.{name}"
