@@ -62,8 +62,8 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context, quiet: bool, verbose: bool) -> None:
     """Where could a trained segmentation network as well have seen something else?
 
-    Searches adversarial models (weights that may explain the known data up to a stated slack worse than the given network, by
-    default up to twice as badly, and disagree with it on chosen pixels) and splits the uncertainty of every pixel into aleatoric and epistemic.
+    Searches adversarial models (weights that may explain the known data somewhat worse than the given network, by default up to
+    twice as badly, and disagree with it on chosen pixels) and splits the uncertainty of every pixel into aleatoric and epistemic.
 
     Example: quam-jax demo
     """
