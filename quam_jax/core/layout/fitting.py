@@ -17,7 +17,7 @@ from ..passes import may_split_fit
 from ..setup import Frozen, Setup
 from .choose import FILLS, Budget, Layout, budget_of
 
-LATER = 2**28  # bytes for programs that are compiled on the way and for what operations take beside their program's arrays
+LATER = 3 * 2**26  # bytes of what is compiled later, small programs, and of what operations take beside their program's arrays
 PROBE = 8  # mapped members that are compiled to see how much memory one takes
 JOINT = 2 * FILLS  # operations of a pass over fit batch and image up to which they go through in one program
 CPU_ROOM = 2**30  # bytes of the members in flight on a CPU for which there is no budget
