@@ -143,3 +143,15 @@ def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
     (folder / "run.json").write_text('{"format": 1, "status": "running", "cases": []}')
     text, found, cases = read_page(write_report(folder))
     assert "The run has no cases yet." in words(text) and not cases and not found.faults
+
+
+def test_no_case_of_a_network_that_does_not_explain_its_fit_data_is_ok(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    told = json.loads((folder / "run.json").read_text())
+    finding = "its loss is 0.7 nats a pixel, 101% of that of a guess"
+    fit = {"loss": 0.7, "guess": 0.693, "dice": {"cell": 0.2, "rest": None}, "findings": [finding]}
+    notes = [f"the network does not explain its own fit data: {finding}"]
+    (folder / "run.json").write_text(json.dumps({**told, "fit": fit, "notes": notes}))
+    page = write_report(folder).read_text()
+    assert page.count(finding) == 1 and "nats a pixel, 101 % of a guess; Dice cell 0.20" in page
+    assert 'class="state doubtful"' in page and 'class="state ok">ok' not in page

@@ -127,7 +127,7 @@ def _cases(run: Run, scales: Scales, environment: jinja2.Environment) -> Iterato
         yield {
             "index": index,
             "name": case.name,
-            "state": case_state(case),
+            "state": case_state(case, run.info),
             "failed": case.failed,
             "thumb": context["thumb"],
             "facts": case_line(case, context),

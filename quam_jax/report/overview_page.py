@@ -13,6 +13,7 @@ from .folder import Case, Run, number
 from .layers import Scales
 
 PREDICTION = "prediction"  # the choice of all columns without a map, in the list of metrics
+UNEXPLAINED = "does not explain its own fit data"
 RUN_FILES = ("run.json", "results.csv", "summary.json")
 
 
@@ -22,7 +23,7 @@ def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
     groups = column_groups(run)
     headline = tables.headline_metrics(run.columns)
     means = column_means(run)
-    remarks = info.get("notes")
+    remarks, doubts = info.get("notes"), _unexplained(info)
     stored = run.summary.get("columns")
     return {
         "title": f"Uncertainty of {_model_name(info)}",
@@ -33,11 +34,13 @@ def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
         "facts": _facts(run),
         "config": _settings(info),
         "bound_words": bound_words(info),
-        "notes": [*_unexplained(info), *run.notes],
-        "remarks": [plain(text) for text in remarks] if isinstance(remarks, list) else [],
+        "notes": [*doubts, *run.notes],
+        "remarks": [plain(text) for text in remarks if not (doubts and UNEXPLAINED in plain(text))]
+        if isinstance(remarks, list)
+        else [],
         "files": [name for name in RUN_FILES if (run.folder / name).is_file()],
         "groups": groups,
-        "rows": [_row(index, case, groups) for index, case in enumerate(run.cases)],
+        "rows": [_row(index, case, groups, info) for index, case in enumerate(run.cases)],
         "means": [means.get(column["key"]) for group in groups for column in group["columns"]],
         "intervals": isinstance(stored, Mapping) and bool(stored),
         "strips": _strips(run, headline, means),
@@ -101,13 +104,15 @@ def column_means(run: Run) -> dict[str, dict[str, Any]]:
     return means
 
 
-def case_state(case: Case) -> str:
-    """One word or two for the state of a case."""
+def case_state(case: Case, info: Mapping[str, Any]) -> str:
+    """One word or two for the state of a case; of a network that does not explain its own fit data none is ok."""
     if case.failed is not None:
         return "failed"
     if not case.row and not case.record:
         return "not computed"
-    return "bound missed" if number(case.row.get("held")) < number(case.row.get("members")) else "ok"
+    if number(case.row.get("held")) < number(case.row.get("members")):
+        return "bound missed"
+    return "doubtful" if _unexplained(info) else "ok"
 
 
 def case_line(case: Case, context: Mapping[str, Any]) -> list[str]:
@@ -129,14 +134,14 @@ def case_line(case: Case, context: Mapping[str, Any]) -> list[str]:
     return facts
 
 
-def _row(index: int, case: Case, groups: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(index: int, case: Case, groups: list[dict[str, Any]], info: Mapping[str, Any]) -> dict[str, Any]:
     keys = [column["key"] for group in groups for column in group["columns"]]
     values = [number(case.row.get(key)) for key in keys]
     held, members = number(case.row.get("held")), number(case.row.get("members"))
     return {
         "index": index,
         "name": case.name,
-        "state": case_state(case),
+        "state": case_state(case, info),
         "failed": case.failed,
         "held": tables.held_of(case.row),
         "held_value": _known(held / members) if members > 0 else None,
@@ -242,7 +247,7 @@ def _unexplained(info: Mapping[str, Any]) -> list[str]:
     findings = fit.get("findings") if isinstance(fit, Mapping) else None
     if not isinstance(findings, list) or not findings:
         return []
-    return [f"The network does not explain its own fit data: {'; '.join(plain(text) for text in findings)}."]
+    return [f"The network {UNEXPLAINED}: {'; '.join(plain(text) for text in findings)}."]
 
 
 def _model_name(info: Mapping[str, Any]) -> str:
