@@ -127,6 +127,13 @@ def test_notes_of_many_cases_are_one() -> None:
     assert gathered(notes[:3], names) == notes[:3]
 
 
+def quick_run(folder: Path, cases: Path) -> list[object]:
+    """The options of a run of `cases` with the model and the fit data of `folder`, one step of the head, into `folder/run`."""
+    paths = {"model": folder / "model", "images": cases / "images", "masks": cases / "masks", "out": folder / "run"}
+    paths |= {f"fit-{kind}": folder / "fit" / kind for kind in ("images", "masks")}
+    return [*(part for name, path in paths.items() for part in (f"--{name}", path)), "--steps", 1, "--space", "head"]
+
+
 def test_a_run_tells_of_them_and_counts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,20 +144,8 @@ def test_a_run_tells_of_them_and_counts_them(
     save_picture(tmp_path / "test" / "images" / "a.png", colours)
     (tmp_path / "test" / "images" / "scan.dcm").write_bytes(b"x")
     (tmp_path / "test" / "masks" / "z_r0.png").write_bytes(b"x")
-    options = [
-        *("--model", tmp_path / "model", "--images", tmp_path / "test" / "images", "--masks", tmp_path / "test" / "masks"),
-        *(
-            "--fit-images",
-            tmp_path / "fit" / "images",
-            "--fit-masks",
-            tmp_path / "fit" / "masks",
-            "--steps",
-            1,
-            "--space",
-            "head",
-        ),
-    ]
-    code, out, err = call(monkeypatch, capsys, "run", *options, "--out", tmp_path / "run")
+    options = quick_run(tmp_path, tmp_path / "test")
+    code, out, err = call(monkeypatch, capsys, "run", *options)
     assert code == 0
     assert out.splitlines()[-1] == "2 cases done, 2 files not used"
     for text in ("images is not read: scan.dcm", "masks belongs to no case: z_r0.png", f"note: a: {LUMINANCE}"):
@@ -173,28 +168,7 @@ def test_one_slice_has_volumes_and_masks_turned_to_it(
     back[0, 3] = 20 * 0.5
     save_nifti(tmp_path / "images" / "a.nii", picture(0)[..., None], thick)
     save_nifti(tmp_path / "masks" / "a.nii", np.ascontiguousarray(disc(0)[::-1, :, None]), back)
-    options = [
-        *(
-            "--model",
-            tmp_path / "model",
-            "--images",
-            tmp_path / "images",
-            "--masks",
-            tmp_path / "masks",
-            "--out",
-            tmp_path / "run",
-        ),
-        *(
-            "--fit-images",
-            tmp_path / "fit" / "images",
-            "--fit-masks",
-            tmp_path / "fit" / "masks",
-            "--steps",
-            1,
-            "--space",
-            "head",
-        ),
-    ]
+    options = quick_run(tmp_path, tmp_path)
     code, _, err = call(monkeypatch, capsys, "run", *options)
     assert code == 0 and "note: a: mask a.nii was brought to the image's grid: its axes run LAS, the other's RAS" in err
     told = json.loads((tmp_path / "run" / "a.json").read_text())

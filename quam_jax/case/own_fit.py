@@ -4,6 +4,7 @@ A network that was fed otherwise in training, or masks whose labels mean somethi
 guess, its Dice, its predictions, and in a common preparation under which all of it would be much better.
 """
 
+import collections
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -180,13 +181,14 @@ def compare_preparations(
         return own
     sides, classes = (SIDE[model.network.rank],) * model.network.rank, model.network.classes
     largest = max(float(image.max()) for image, _ in pairs)
-    sums: dict[str, list[_Sums]] = {}
+    sums: dict[str, _Sums] = {}
+    counts: collections.Counter[str] = collections.Counter()
     for image, labels in pairs:
         window = _window(labels, sides)
         for words, values, marks in _ways(image, labels, preprocessing, largest, classes):
-            sums.setdefault(words, []).append(_Sums(classes))
-            sums[words][-1].add(_probs(model, values[window][None]), marks[window][None])
-    found = {words: _joined(parts).close(coding) for words, parts in sums.items() if len(parts) == len(pairs)}
+            counts[words] += 1
+            sums.setdefault(words, _Sums(classes)).add(_probs(model, values[window][None]), marks[window][None])
+    found = {words: own_sums.close(coding) for words, own_sums in sums.items() if counts[words] == len(pairs)}
     now = found.pop("")
     better = {
         words: one
@@ -207,14 +209,6 @@ def _limited(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
         return image, labels
     part = _window(labels, (LARGE_SIDE, LARGE_SIDE))
     return image[part], labels[part]
-
-
-def _joined(parts: Sequence["_Sums"]) -> "_Sums":
-    joined = _Sums(len(parts[0].confusion))
-    joined.confusion = np.sum([part.confusion for part in parts], 0)
-    joined.by_confidence = np.sum([part.by_confidence for part in parts], 0)
-    joined.loss = sum(part.loss for part in parts)
-    return joined
 
 
 def _ways(

@@ -235,6 +235,8 @@ def _on_fit_data(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not isinstance(fit, Mapping):
         return []
     loss, guess = number(fit.get("loss")), number(fit.get("guess"))
+    if not guess > 0:  # a damaged file
+        return []
     dice = fit["dice"] if isinstance(fit.get("dice"), Mapping) else {}
     known = [f"{name} {value:.2f}" for name, value in dice.items() if isinstance(value, float | int)]
     text = f"{tables.show(loss)} nats a pixel, {100 * loss / guess:.0f} % of a guess"

@@ -18,7 +18,7 @@ from ..case.shared import CaseModel, has_plan, planned_model, whole_image_model
 from ..case.windows import asked_sides, describe_windows, require_plan_patches
 from ..config import Config
 from ..core.layout.choose import FILLS
-from ..core.layout.work import pixel_operations
+from ..core.layout.work import SMALL, pixel_operations
 from ..core.progress import tell
 from ..data.cases import settle_masks
 from ..data.channels import require_channels
@@ -55,8 +55,7 @@ class Quantifier(NamedTuple):
     """The cases of a run, and how each is prepared (on the host alone) and quantified (on the device).
 
     `preprocessing` is that of whole images; a model with a plan prepares them itself. `own_fit` is how the given network explains
-    the fit data. `operations` are those of a forward pass, a
-    pixel. `device` is where everything lies, None where searches may use all devices.
+    the fit data. `device` is where everything lies, None where searches may use all devices.
     """
 
     cases: list[Case]
@@ -65,7 +64,6 @@ class Quantifier(NamedTuple):
     config: Config
     preprocessing: Preprocessing | None
     own_fit: OwnFit
-    operations: float = 0
     device: Any = None
     found: Found = Found()
 
@@ -86,7 +84,7 @@ class Quantifier(NamedTuple):
     @property
     def notes(self) -> list[str]:
         """What a person should know of the model and of how it explains the fit data."""
-        return [*self.shared.coding.notes, *filter(None, [self.own_fit.warning])]
+        return [*self.shared.coding.notes, *([self.own_fit.warning] if self.own_fit.findings else [])]
 
     def prepare(self, image: Image) -> np.ndarray | PreparedInParts:
         """What can be done to an image before its search, on the host; ValueError for channels that the network does not take."""
@@ -100,7 +98,7 @@ class Quantifier(NamedTuple):
 
     def quantify(self, images: Sequence[Image], prepared: Sequence[np.ndarray | PreparedInParts]) -> list[Quantified]:
         """The maps of some images; ValueError naming the image where it does not fit the model's plan."""
-        _settle_heap(max(math.prod(array.shape[:-1]) for array in prepared), self.operations)
+        _settle_heap(self.shared.folds[0].model, self.known, max(math.prod(array.shape[:-1]) for array in prepared))
         with jax.default_device(self.device) if self.device is not None else contextlib.nullcontext():
             if self.shared.plan is None:
                 return quantify_images(self.shared, prepared, config=self.config)
@@ -158,8 +156,7 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
     cases, masks = settle_masks(cases, classes=classes, settings=settings, where=request.masks)
     found = _find_out(request, (cases, fit_cases), known, settings, {"fit": fit_masks, "masks": masks})
     tell("preparing the search")
-    operations = pixel_operations(first.network, first.params, first.stats, known.images[0])
-    _settle_heap(LARGE if known.whole else known.labels[0, 0].size, operations)
+    _settle_heap(first, known, LARGE if known.whole else known.labels[0, 0].size)
     shared = _ready(models, known, plan=plan, coding=coding, config=config)
     own = look_at_fit(shared.folds[0].searched, known.images, known.labels, coding=coding)
     if own.share > DOUBTFUL:
@@ -167,7 +164,7 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
         if preprocessing is not None:
             some = read_some_fit_cases(fit_cases, request.fit_masks, count=TRIED, coding=coding, settings=config.fit)
         own = compare_preparations(shared.folds[0].searched, own, some, coding=coding, preprocessing=preprocessing)
-    return Quantifier(_asked(cases, request), shared, known, config, preprocessing, own, operations, found=found)
+    return Quantifier(_asked(cases, request), shared, known, config, preprocessing, own, found=found)
 
 
 def _find_out(
@@ -187,9 +184,11 @@ def _find_out(
     return Found(tuple(notes), tuple(dict.fromkeys(map(str, left_out.files + fit_left_out.files))), masks)
 
 
-def _settle_heap(pixels: int, operations: float) -> None:
+def _settle_heap(model: SegmentationModel, known: Known, pixels: int) -> None:
     """Have freed memory go back to the system from now on where images of so many pixels make large arrays."""
-    if pixels >= LARGE or pixels * operations >= FILLS:
+    if pixels < SMALL:
+        return
+    if pixels >= LARGE or pixels * pixel_operations(model.network, model.params, model.stats, known.images[0]) >= FILLS:
         return_large_arrays()
 
 
