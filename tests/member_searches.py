@@ -20,10 +20,10 @@ def run(config: SearchConfig, members: str = "loop", steps: str = "loop", chunk:
     trajectory = search(
         model, tiny_image(), tiny_fit(model), targets=tiny_targets(), config=config, key=jax.random.key(key), execution=plan
     )
-    return Trajectory(*(np.asarray(leaf) for leaf in trajectory))
+    return jax.tree.map(np.asarray, trajectory)
 
 
 def assert_equal(found: Trajectory, expected: Trajectory, *, rtol: float = 1e-5) -> None:
-    for name in Trajectory._fields:
-        a, b = getattr(found, name), getattr(expected, name)
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6, err_msg=name)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (name, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6, err_msg=jax.tree_util.keystr(name))

@@ -15,9 +15,9 @@ from quam_jax.core.weighting import to_samples, trajectory_weights
 RULES = [
     SampleConfig(),
     SampleConfig(weighting="last"),
-    SampleConfig(weighting="best", include_reference=False),
+    SampleConfig(weighting="best", given="none"),
     SampleConfig(weighting="softmax", temperature=0.3),
-    SampleConfig(weighting="mis", effective_size=4.0, feasible_only=False, include_reference=False),
+    SampleConfig(weighting="mis", effective_size=4.0, feasible_only=False, given="none"),
 ]
 
 
@@ -58,7 +58,7 @@ def test_running_sums_give_what_the_samples_at_hand_give(samples: SampleConfig, 
 
 
 def test_importance_weights_use_the_temperature_and_the_effective_size() -> None:
-    samples = SampleConfig(weighting="mis", effective_size=4.0, temperature=0.5, include_reference=False)
+    samples = SampleConfig(weighting="mis", effective_size=4.0, temperature=0.5, given="none")
     found = sum_weights([given([[0.7, 0.9]])], samples)
     expected = np.exp(-4.0 * np.array([0.7, 0.9]) / 0.5)
     np.testing.assert_allclose(found, [*expected / expected.sum(), 0.0], rtol=1e-6)
@@ -83,7 +83,7 @@ def test_weights_are_those_of_the_maps(samples: SampleConfig) -> None:
         effective_size=samples.effective_size,
     )
     reference = jnp.full((3, 7, 3), 1 / 3)
-    closed = to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference).weights
+    closed = to_samples(trajectory, weights, reference=reference, given=samples.given).weights
     np.testing.assert_allclose(sum_weights([trajectory], samples), np.asarray(closed).sum(0), atol=1e-6)
     both = sum_weights([trajectory, trajectory], samples)
     np.testing.assert_allclose(both[:6], both[6:12])  # folds have equal shares
@@ -92,11 +92,13 @@ def test_weights_are_those_of_the_maps(samples: SampleConfig) -> None:
 
 def test_weights_of_volumes_by_hand() -> None:
     here = given([[0.5, 2.0], [0.5, 0.5]])  # the second sample breaks the bound of 1
-    np.testing.assert_allclose(sum_weights([here], SampleConfig()), [1 / 4, 0, 1 / 4, 1 / 4, 1 / 4])
-    np.testing.assert_allclose(sum_weights([here], SampleConfig(weighting="last")), [1 / 3, 0, 0, 1 / 3, 1 / 3])
+    np.testing.assert_allclose(sum_weights([here], SampleConfig()), [1 / 6, 0, 1 / 6, 1 / 6, 1 / 2])
+    np.testing.assert_allclose(sum_weights([here], SampleConfig(given="sample")), [1 / 4, 0, 1 / 4, 1 / 4, 1 / 4])
+    last = SampleConfig(weighting="last", given="sample")
+    np.testing.assert_allclose(sum_weights([here], last), [1 / 3, 0, 0, 1 / 3, 1 / 3])
     chosen = given([[0.5, 0.6], [0.5, 0.6]], [[3, 1], [1, 3]])
-    np.testing.assert_allclose(sum_weights([chosen], SampleConfig(weighting="best")), [0, 1 / 3, 1 / 3, 0, 1 / 3])
-    rule = SampleConfig(weighting="softmax", include_reference=False)
+    np.testing.assert_allclose(sum_weights([chosen], SampleConfig(weighting="best", given="sample")), [0, 1 / 3, 1 / 3, 0, 1 / 3])
+    rule = SampleConfig(weighting="softmax", given="none")
     likely = np.exp([-0.2, -0.9])
     np.testing.assert_allclose(sum_weights([given([[0.2, 0.9]])], rule), [*(likely / likely.sum()), 0], rtol=1e-6)
     np.testing.assert_allclose(sum_weights([given([[2.0, 2.0]])], rule), [0, 0, 1])  # the given network alone is left
@@ -104,8 +106,8 @@ def test_weights_of_volumes_by_hand() -> None:
 
 
 def test_a_sample_of_a_volume_weighs_what_it_does_in_its_patches_on_average() -> None:
-    first = sum_weights([given([[0.5, 2.0]])], SampleConfig())  # 1/2, 0 and 1/2
-    second = sum_weights([given([[0.5, 0.5]])], SampleConfig())  # a third each
+    first = sum_weights([given([[0.5, 2.0]])], SampleConfig(given="sample"))  # 1/2, 0 and 1/2
+    second = sum_weights([given([[0.5, 0.5]])], SampleConfig(given="sample"))  # a third each
     moves = np.array([[30.0], [0.0]]), np.array([[12.0], [60.0]])  # where it breaks the bound it moves nothing
     both = Moved(moves[0], first, 1).plus(Moved(moves[1], second, 1))
     np.testing.assert_allclose(both.change, [[42], [60]])

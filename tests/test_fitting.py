@@ -58,7 +58,7 @@ def searched(config: SearchConfig, layout: Layout) -> Trajectory:
     model = tiny_model()
     prepared = prepare_model(model, six_fit_cases(model), config)
     found = search_prepared(prepared, tiny_image(), tiny_targets(), key=jax.random.key(0), layout=layout)
-    return Trajectory(*(np.asarray(leaf) for leaf in found))
+    return jax.tree.map(np.asarray, found)
 
 
 @pytest.mark.parametrize(

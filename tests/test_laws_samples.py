@@ -19,13 +19,13 @@ T, M, S, P, C = 3, 3, 4, 5, 3
 SEEDS = st.integers(0, 2**20)
 CONFIGS = [
     SampleConfig(),
-    SampleConfig(weighting="best", include_reference=False),
+    SampleConfig(weighting="best", given="none"),
     SampleConfig(weighting="softmax", temperature=0.3, feasible_only=False),
     SampleConfig(weighting="mis", effective_size=9.0, decomposition="cross_entropy"),
     SampleConfig(weighting="last"),
 ]
 decompose = jax.jit(decomposition.decompose, static_argnames="setting")
-to_samples = jax.jit(weighting.to_samples, static_argnames="include_reference")
+to_samples = jax.jit(weighting.to_samples, static_argnames="given")
 laws = settings(max_examples=25, deadline=None, derandomize=True)
 
 
@@ -44,7 +44,7 @@ def random_search(seed: int) -> tuple[Trajectory, jax.Array]:
 
 
 def reordered(trajectory: Trajectory, order: Any, *, axis: int) -> Trajectory:
-    return Trajectory(*(jnp.take(leaf, jnp.asarray(order), axis) for leaf in trajectory))
+    return jax.tree.map(lambda leaf: jnp.take(leaf, jnp.asarray(order), axis), trajectory)
 
 
 def uncertainty(trajectory: Trajectory, reference: jax.Array, samples: SampleConfig) -> Uncertainty:
@@ -88,7 +88,7 @@ def test_running_sums_know_neither_order_nor_scale(seed: int, order: list[int], 
         sums = no_samples(P, C)
         for part in np.split(np.asarray(order), M):
             sums = add_samples(sums, probs[part], jnp.asarray(logs[part] + np.float32(shift)), reference)
-        return decompose_sums(close_sums(sums, reference, reference, include_reference=True), reference)
+        return decompose_sums(close_sums(sums, reference, reference, given="sample"), reference)
 
     assert_equal(summed(order, shift), summed(range(M * S), 0.0), atol=1e-5)
 
@@ -97,7 +97,7 @@ def test_running_sums_know_neither_order_nor_scale(seed: int, order: list[int], 
 @given(SEEDS, st.sampled_from(CONFIGS))
 def test_running_sums_are_the_decomposition_of_the_samples(seed: int, config: SampleConfig) -> None:
     trajectory, reference = random_search(seed)
-    one, anchor = Trajectory(*(leaf[:1] for leaf in trajectory)), reference[0]
+    one, anchor = jax.tree.map(lambda leaf: leaf[:1], trajectory), reference[0]
     logs = log_weights(
         one,
         rule=config.weighting,
@@ -108,7 +108,7 @@ def test_running_sums_are_the_decomposition_of_the_samples(seed: int, config: Sa
     sums = no_samples(P, C)
     for m in range(M):
         sums = add_samples(sums, one.probs[0, m], logs[0, m], anchor)
-    closed = close_sums(sums, anchor, anchor, include_reference=config.include_reference)
+    closed = close_sums(sums, anchor, anchor, given=config.given)
     direct = uncertainty(trajectory, reference, config)
     assert_equal(decompose_sums(closed, anchor, setting=config.decomposition), [u[0] for u in direct], atol=1e-5)
 
@@ -124,7 +124,7 @@ def test_weights_sum_to_one_and_parts_to_the_total(seed: int, config: SampleConf
         temperature=config.temperature,
         effective_size=config.effective_size,
     )
-    samples = to_samples(trajectory, weights, reference=reference, include_reference=config.include_reference)
+    samples = to_samples(trajectory, weights, reference=reference, given=config.given)
     assert np.asarray(samples.weights).min() >= 0
     np.testing.assert_allclose(samples.weights.sum(1), 1, atol=1e-6)
     total, aleatoric, epistemic = uncertainty(trajectory, reference, config)

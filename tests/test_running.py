@@ -7,7 +7,7 @@ import pytest
 from quam_jax.core.decomposition import decompose
 from quam_jax.core.streaming import add_samples, close_sums, decompose_sums, mix, no_samples
 from quam_jax.core.types import Trajectory
-from quam_jax.core.weighting import Rule, log_weights, to_samples, trajectory_weights
+from quam_jax.core.weighting import Given, Rule, log_weights, to_samples, trajectory_weights
 
 MEMBERS, STEPS, POINTS, CLASSES = 3, 4, 7, 3
 
@@ -26,21 +26,21 @@ def _trajectory(*, seed: int = 0, spread: float = 1.0) -> tuple[Trajectory, np.n
 
 
 @pytest.mark.parametrize("setting", ["mutual_information", "cross_entropy"])
-@pytest.mark.parametrize("include", [True, False])
+@pytest.mark.parametrize("given", ["half", "sample", "none"])
 @pytest.mark.parametrize("rule", ["all", "last", "best", "softmax", "mis"])
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_equal_to_the_direct_form(rule: Rule, include: bool, setting: str, order: tuple[int, ...]) -> None:
+def test_equal_to_the_direct_form(rule: Rule, given: Given, setting: str, order: tuple[int, ...]) -> None:
     trajectory, reference = _trajectory()
     choice = {"rule": rule, "feasible_only": True, "temperature": 0.3, "effective_size": 5.0}
     direct = decompose(
-        to_samples(trajectory, trajectory_weights(trajectory, **choice), reference=reference[None], include_reference=include),
+        to_samples(trajectory, trajectory_weights(trajectory, **choice), reference=reference[None], given=given),
         reference[None],
         setting=setting,
     )
     weights, sums = log_weights(trajectory, **choice), no_samples(POINTS, CLASSES)
     for member in order:
         sums = add_samples(sums, trajectory.probs[0, member], weights[0, member], reference)
-    closed = close_sums(sums, reference, reference, include_reference=include)
+    closed = close_sums(sums, reference, reference, given=given)
     found = decompose_sums(closed, reference, setting=setting)
     assert float(direct.epistemic.max()) > 0.01
     for ours, theirs in zip(found, direct, strict=True):
@@ -64,7 +64,7 @@ def test_a_step_at_a_time_is_all_steps_at_once() -> None:
 def test_nothing_that_counts_leaves_the_reference() -> None:
     trajectory, reference = _trajectory()
     sums = add_samples(no_samples(POINTS, CLASSES), trajectory.probs[0, 0], jnp.full(STEPS, -jnp.inf), reference)
-    closed = close_sums(sums, reference, reference, include_reference=False)
+    closed = close_sums(sums, reference, reference, given="none")
     found = decompose_sums(closed, reference)
     assert float(sums.count) == 0 and not np.asarray(found.epistemic).any()
     np.testing.assert_allclose(found.total, -(reference * np.log(reference)).sum(-1), rtol=1e-5)
@@ -74,7 +74,7 @@ def test_samples_equal_to_the_reference_have_no_epistemic_part() -> None:
     _, reference = _trajectory()
     probs = np.broadcast_to(reference, (5, *reference.shape)) * (1 + 1e-7)
     sums = add_samples(no_samples(POINTS, CLASSES), jnp.asarray(probs), jnp.zeros(5), reference)
-    found = decompose_sums(close_sums(sums, reference, reference, include_reference=True), reference)
+    found = decompose_sums(close_sums(sums, reference, reference, given="sample"), reference)
     assert not np.asarray(found.epistemic).any()
 
 
@@ -82,16 +82,14 @@ def test_small_disagreement_keeps_its_precision() -> None:
     reference = np.array([[0.7, 0.3]], np.float32)
     shift = 1e-3  # variance of p: 1e-6; mutual information = variance / (2 p q) to first order
     probs = jnp.asarray([[[0.7 + shift, 0.3 - shift]], [[0.7 - shift, 0.3 + shift]]], jnp.float32)
-    closed = close_sums(
-        add_samples(no_samples(1, 2), probs, jnp.zeros(2), reference), reference, reference, include_reference=False
-    )
+    closed = close_sums(add_samples(no_samples(1, 2), probs, jnp.zeros(2), reference), reference, reference, given="none")
     np.testing.assert_allclose(decompose_sums(closed, reference).epistemic, shift**2 / (2 * 0.7 * 0.3), rtol=1e-3)
 
 
 def test_a_mixture_of_folds_counts_their_disagreement() -> None:
     first, second = np.array([[0.9, 0.1]], np.float32), np.array([[0.1, 0.9]], np.float32)
     anchor = (first + second) / 2
-    closed = [close_sums(no_samples(1, 2), p, anchor, include_reference=True) for p in (first, second)]
+    closed = [close_sums(no_samples(1, 2), p, anchor, given="sample") for p in (first, second)]
     found = decompose_sums(mix(closed), anchor)
     own = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))  # .325 nats
     np.testing.assert_allclose(found.aleatoric, own, rtol=1e-5)

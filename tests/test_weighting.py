@@ -15,7 +15,7 @@ from quam_jax.core.weighting import feasible, finite
 
 # one compilation a shape; eager operations would be compiled one by one
 trajectory_weights = jax.jit(weighting.trajectory_weights, static_argnames=("rule", "feasible_only"))
-to_samples = jax.jit(weighting.to_samples, static_argnames="include_reference")
+to_samples = jax.jit(weighting.to_samples, static_argnames="given")
 
 RULES = ["all", "last", "best", "softmax", "mis"]
 
@@ -98,7 +98,7 @@ def test_order_of_members_and_steps_does_not_matter(rule: str) -> None:
     trajectory = random_trajectory(seed=4, broken=False)
     rng = np.random.default_rng(0)
     members, steps = rng.permutation(3), rng.permutation(4)
-    shuffled = Trajectory(*(x[:, members][:, :, steps] for x in trajectory))
+    shuffled = jax.tree.map(lambda x: x[:, members][:, :, steps], trajectory)
     np.testing.assert_allclose(
         trajectory_weights(trajectory, rule=rule)[:, members][:, :, steps], trajectory_weights(shuffled, rule=rule), rtol=1e-6
     )
@@ -143,7 +143,10 @@ def test_samples_with_the_reference_among_them() -> None:
     trajectory = random_trajectory(seed=9)
     reference = jnp.full((3, 5, 3), 1 / 3)
     weights = trajectory_weights(trajectory, rule="all")
-    samples = to_samples(trajectory, weights, reference=reference)
+    half = to_samples(trajectory, weights, reference=reference)
+    np.testing.assert_allclose(half.weights[:, -1], np.where((weights > 0).any((1, 2)), 0.5, 1.0))
+    np.testing.assert_allclose(half.weights[2, :-1].reshape(3, 4), np.asarray(weights[2]) / 2)
+    samples = to_samples(trajectory, weights, reference=reference, given="sample")
     assert samples.probs.shape == (3, 13, 5, 3) and samples.weights.shape == (3, 13)
     np.testing.assert_allclose(samples.weights.sum(1), 1, atol=1e-6)
     # with k samples of equal weight, the reference is one more of them
@@ -159,7 +162,7 @@ def test_samples_with_the_reference_among_them() -> None:
 def test_samples_without_the_reference() -> None:
     trajectory = random_trajectory(seed=10)
     weights = trajectory_weights(trajectory, rule="softmax")
-    samples = to_samples(trajectory, weights, reference=jnp.full((3, 5, 3), 1 / 3), include_reference=False)
+    samples = to_samples(trajectory, weights, reference=jnp.full((3, 5, 3), 1 / 3), given="none")
     np.testing.assert_allclose(samples.weights[:, :-1], weights.reshape(3, 12), atol=1e-7)
     # where nothing counts the reference stands alone, so that the maps exist and show no epistemic part
     np.testing.assert_array_equal(samples.weights[:, -1], [0, 1, 0])

@@ -22,9 +22,10 @@ from ..data.large import row_blocks, zeros
 from ..targets.masks import mask_targets, wanted_kind, wanted_mask
 from ..targets.millimetres import wanted_volume
 from .audit import OnWhole, SearchFacts, kept_probs
-from .patches import Ask, Found, PatchJob, Regions, Scene
+from .patches import Ask, Found, PatchJob, Regions, Scene, volume_change
 from .samples import Moved, decompose_published, decompose_samples, decompose_sums_of, mix_samples, sum_weights
 from .shared import CaseModel
+from .views import choose_look
 
 
 def mask_names(config: Config) -> tuple[str, ...]:
@@ -166,12 +167,23 @@ def _search(
     if not jobs:
         return []
     on_kept = None if kept is None else lambda image, target, member, z: kept[image].append(z)
-    searched = []
+    searched, look = [], choose_look(shared, jobs[0].image.shape[:-1], config=config)
     for f, fold in enumerate(shared.folds):
         tell(SEARCHING, "fold", f + 1, len(shared.folds))
         images, targets = [job.image for job in jobs], [job.asked[0] for job in jobs]
         keys, layout = [_key(job, f) for job in jobs], build_layout(config.execution)
-        searched.append(search_images(fold.prepared, images, targets, keys=keys, layout=layout, on_kept=on_kept))
+        searched.append(
+            search_images(
+                fold.prepared,
+                images,
+                targets,
+                keys=keys,
+                layout=layout,
+                views=look.views,
+                view_all=look.broken_too,
+                on_kept=on_kept,
+            )
+        )
     return [list(trajectories) for trajectories in zip(*searched, strict=True)]
 
 
@@ -204,17 +216,15 @@ def _weigh(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory],
 
 
 def _move(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory], *, samples: SampleConfig) -> Moved:
-    """How much each recorded sample moves the volume of each structure in a patch; 0 where it does not count."""
-    _, inner = job.scene.patches.overlap(job.number)
-    shape, coding = job.scene.patches.patch, shared.coding
-    rows = []
+    """How much each recorded sample moves the volume of each structure in a patch; where none counts, as the given network."""
+    rows, given = [], []
     for trajectory, reference in zip(trajectories, job.references, strict=True):
         counts = np.asarray(counted(trajectory, feasible_only=samples.feasible_only))[0]
-        before = coding.class_to_structure_probs(np.asarray(reference).reshape(*shape, -1)[inner])
+        said = trajectory.probs if trajectory.viewed is None else trajectory.viewed.probs
+        own = np.zeros(len(shared.coding.structures))
+        if trajectory.given is not None:
+            own = volume_change(shared, job, trajectory.given.probs[0], reference)
+        given.append(own)
         for m, s in np.ndindex(*counts.shape):
-            if counts[m, s]:
-                probs = np.asarray(trajectory.probs[0, m, s]).reshape(*shape, -1)[inner]
-                rows.append(((coding.class_to_structure_probs(probs) - before) * job.share).sum((0, 1, 2), dtype=np.float64))
-            else:
-                rows.append(np.zeros(len(coding.structures)))
-    return Moved(np.stack(rows), sum_weights(trajectories, samples), 1)
+            rows.append(volume_change(shared, job, said[0, m, s], reference) if counts[m, s] else own)
+    return Moved(np.stack(rows), sum_weights(trajectories, samples), 1, np.mean(given, 0))

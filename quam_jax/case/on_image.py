@@ -133,9 +133,12 @@ def _volumes(joined: Joined, grid: Grid, probs: Float[np.ndarray, "*space s"], *
     if joined.moved is None:  # nothing was asked
         return SampledVolumes(expected[None], np.ones(1))
     scale = math.prod(grid.native_shape) / math.prod(grid.shape)  # the grid's voxels have this many of the image's
-    change, weights, searches = joined.moved
+    change, weights, searches, given = joined.moved
+    own = expected + given * scale * voxel
+    if not searches:
+        return SampledVolumes(own[None], np.ones(1))
     ml = expected + (change / max(levels, 1)).astype(np.float64) * scale * voxel
-    return SampledVolumes(np.vstack([ml, expected]), weights / searches)
+    return SampledVolumes(np.vstack([ml, own]), weights / searches)
 
 
 def join_slices(slices: Sequence[Quantified]) -> Quantified:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from ..config import Config
 from ..core.fragility import Fragility
+from ..core.given import view_image
 from ..core.types import Targets
 from ..data.large import label_type, release, zeros
 from ..data.patches import Patches, cut, importance, weight_sum
@@ -24,6 +26,7 @@ from ..models.predict import predict
 from .audit import MemberAudit, OnWhole, SearchFacts, audit_members
 from .samples import Moved, decompose_sums_of
 from .shared import CaseModel
+from .views import choose_look
 
 LEAST = 1e-30  # floor of probabilities whose logarithms are averaged
 
@@ -112,11 +115,37 @@ def patch_jobs(shared: CaseModel, scene: Scene, ask: Ask) -> Iterator[PatchJob]:
         yield PatchJob(scene, number, image, references, ask(number), share)
 
 
-def leave_patch(job: PatchJob, *, config: Config) -> Found:
-    """A patch with the references of the folds as its only samples."""
-    maps = decompose_sums_of((), job.references, samples=config.samples)
+def leave_patch(shared: CaseModel, job: PatchJob, *, config: Config) -> Found:
+    """A patch with the folds as its only samples, as they look at it through views."""
+    look = choose_look(shared, job.image.shape[:-1], config=config)
+    given = []
+    if look.views:
+        key = jax.random.fold_in(job.scene.key, job.number)
+        given = [view_image(fold.prepared, job.image, look, key=key) for fold in shared.folds]
+    maps = decompose_sums_of((), job.references, samples=config.samples, given=given)
     references = [np.asarray(reference) for reference in job.references]
-    return Found(np.stack([np.asarray(u) for u in maps]), [r for r in references for _ in range(own_evidence(config))])
+    kept = [r for r in references for _ in range(own_evidence(config))]
+    moved = (move_given(shared, job, [one.probs for one in given], config=config),) if given and shared.plan is not None else ()
+    return Found(np.stack([np.asarray(u) for u in maps]), kept, moved=moved)
+
+
+def volume_change(
+    shared: CaseModel, job: PatchJob, probs: Float[Array | np.ndarray, "p c"], reference: Float[Array | np.ndarray, "p c"]
+) -> Float[np.ndarray, " structures"]:
+    """How many voxels of each structure these probabilities of a patch have more than the given network's."""
+    _, inner = job.scene.patches.overlap(job.number)
+    shape, coding = job.scene.patches.patch, shared.coding
+    after, before = (
+        coding.class_to_structure_probs(np.asarray(values).reshape(*shape, -1)[inner]) for values in (probs, reference)
+    )
+    return ((after - before) * job.share).sum((0, 1, 2), dtype=np.float64)
+
+
+def move_given(shared: CaseModel, job: PatchJob, probs: Sequence[Float[Array, "p c"]], *, config: Config) -> Moved:
+    """How the given networks, through views, move the volumes in a patch that is not searched: every sample is theirs there."""
+    moves = [volume_change(shared, job, *pair) for pair in zip(probs, job.references, strict=True)]
+    rows = np.repeat(np.stack(moves), shared.records(config.search), 0)
+    return Moved(rows, np.zeros(len(rows) + 1), 0, np.mean(moves, 0))
 
 
 def own_evidence(config: Config) -> int:

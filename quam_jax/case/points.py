@@ -178,7 +178,7 @@ def search_points(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config
     """What came of some patches, one after the other."""
     members = config.search.members
     for job in jobs:
-        left = leave_patch(job, config=config)
+        left = leave_patch(shared, job, config=config)
         searched = [_search_group(shared, job, asked, config=config) for asked in job.asked]
         placed = [one for one, _, _ in searched]
         changed = []

@@ -201,7 +201,7 @@ def _quantify_together(shared: CaseModel, views: Sequence[_View], *, together: i
         asked = [job for _, job in some if job.asked]
         found = way.search(shared, asked, config=config)
         for one, job in some:
-            one.add(shared, job, next(found) if job.asked else leave_patch(job, config=config), names=way.names)
+            one.add(shared, job, next(found) if job.asked else leave_patch(shared, job, config=config), names=way.names)
     for one, maps in zip(joined, regions, strict=True):
         fragility = place_points(one) if one.placed else {}
         yield on_image(shared, one, fragility=fragility, regions=maps, names=way.names, config=config)

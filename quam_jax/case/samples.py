@@ -25,8 +25,8 @@ from jaxtyping import Array, Float
 from ..config import SampleConfig
 from ..core.decomposition import decompose
 from ..core.streaming import add_samples, close_sums, decompose_sums, mix, no_samples
-from ..core.types import Samples, Trajectory, Uncertainty
-from ..core.weighting import log_weights, to_samples, trajectory_weights
+from ..core.types import Samples, Trajectory, Uncertainty, ViewMean
+from ..core.weighting import given_share, log_weights, to_samples, trajectory_weights
 from ..published.combination import published_uncertainty
 
 BLOCK = 2**22  # probabilities that are decomposed at a time
@@ -35,17 +35,19 @@ BLOCK = 2**22  # probabilities that are decomposed at a time
 class Moved(NamedTuple):
     """How the samples of one search, or of several alike, move the volumes of structures; samples of all folds in order.
 
-    `change` is in voxels of the grid, 0 where a sample may not count; `weights` are sums over the `searches`, the given network's
-    last.
+    `change` is in voxels of the grid, that of the given network where a sample may not count; `weights` are sums over the
+    `searches`, the given network's last. `given` is how the given network itself moves them where it looks through views.
     """
 
     change: Float[np.ndarray, "n structures"]
     weights: Float[np.ndarray, " n+1"]
     searches: int
+    given: Float[np.ndarray, " structures"] | float = 0.0
 
     def plus(self, other: "Moved") -> "Moved":
         """What these searches and others do together."""
-        return Moved(self.change + other.change, self.weights + other.weights, self.searches + other.searches)
+        sums = (self.change + other.change, self.weights + other.weights, self.searches + other.searches)
+        return Moved(*sums, self.given + other.given)
 
 
 def decompose_published(trajectories: Sequence[Trajectory]) -> Uncertainty:
@@ -65,7 +67,7 @@ def decompose_samples(
     parts = []
     for start in range(0, targets, block):
         rows = np.minimum(np.arange(start, start + block), targets - 1)  # the last block is filled up: one compilation
-        some = tuple(Trajectory(*(leaf[rows] for leaf in trajectory)) for trajectory in trajectories)
+        some = tuple(jax.tree.map(lambda leaf, rows=rows: leaf[rows], trajectory) for trajectory in trajectories)
         parts.append(_decompose_mixture(some, tuple(r[rows] for r in references), samples))
     return Uncertainty(*(np.concatenate(leaves)[:targets] for leaves in zip(*parts, strict=True)))  # type: ignore[arg-type]
 
@@ -83,32 +85,40 @@ def mix_samples(
 ) -> Samples:
     """The samples of every network weighed by themselves, and the networks in equal shares."""
     parts = [_weighted_samples(*pair, samples) for pair in zip(trajectories, references, strict=True)]
-    return Samples(
-        jnp.concatenate([part.probs for part in parts], 1), jnp.concatenate([part.weights for part in parts], 1) / len(parts)
-    )
+    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *parts)
+    return joined._replace(weights=joined.weights / len(parts))
 
 
 def _weighted_samples(trajectory: Trajectory, reference: Float[Array, "t p c"], samples: SampleConfig) -> Samples:
     weights = trajectory_weights(trajectory, **_rule(samples))
-    return to_samples(trajectory, weights, reference=reference, include_reference=samples.include_reference)
+    return to_samples(trajectory, weights, reference=reference, given=samples.given)
 
 
 def decompose_sums_of(
-    trajectories: Sequence[Trajectory], references: Sequence[Float[Array, "p c"]], *, samples: SampleConfig
+    trajectories: Sequence[Trajectory],
+    references: Sequence[Float[Array, "p c"]],
+    *,
+    samples: SampleConfig,
+    given: Sequence[ViewMean] = (),
 ) -> Uncertainty:
     """Uncertainty `[p]` of the only target of some searches by running sums; without trajectories that of the references alone.
+
+    `given` is what the given networks say through views, where no search did tell.
 
     Beside the samples themselves this holds a few maps, where `decompose_samples` holds as much again as the samples.
     """
     anchor = sum(references[1:], references[0]) / len(references)
     closed = []
     for f, reference in enumerate(references):
-        sums = no_samples(*reference.shape)
+        sums, own = no_samples(*reference.shape), given[f] if given else None
         if trajectories:
-            weights = log_weights(trajectories[f], **_rule(samples))
+            found = trajectories[f]
+            weights = log_weights(found, **_rule(samples))
+            own = None if found.given is None else jax.tree.map(lambda x: x[0], found.given)
             for member in range(weights.shape[1]):
-                sums = add_samples(sums, trajectories[f].probs[0, member], weights[0, member], anchor)
-        closed.append(close_sums(sums, reference, anchor, include_reference=samples.include_reference))
+                seen = None if found.viewed is None else jax.tree.map(lambda x, m=member: x[0, m], found.viewed)
+                sums = add_samples(sums, found.probs[0, member], weights[0, member], anchor, seen)
+        closed.append(close_sums(sums, reference, anchor, given=samples.given, viewed=own))
     return decompose_sums(mix(closed), anchor, setting=samples.decomposition)
 
 
@@ -128,8 +138,7 @@ def sum_weights(
     """The weights of all samples of some networks, summed over the (first `count`) targets of their searches; the given network's
     last.
 
-    Those of one target sum to 1: every network has an equal share, and in it the given network counts as one more sample of the
-    average weight when included, and alone where no sample counts.
+    Those of one target sum to 1: every network has an equal share, and in it the given network that of `given_share`.
     """
     parts, own = [], 0.0
     for trajectory in trajectories:
@@ -147,5 +156,5 @@ def _closed_weights(
     top = np.where(counts > 0, logs.max((1, 2)), 0.0)
     weights = np.exp(logs - top[:, None, None])
     sums = np.where(counts > 0, weights.sum((1, 2)), 1.0)
-    reference = np.where(counts == 0, 1.0, 1.0 / (counts + 1.0) if samples.include_reference else 0.0)
+    reference = np.asarray(given_share(counts, samples.given), np.float64)
     return weights / sums[:, None, None] * (1.0 - reference)[:, None, None], reference

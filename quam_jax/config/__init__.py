@@ -1,6 +1,7 @@
 """Settings of a run: which there are (schema), and their way to and from files (files)."""
 
 from .files import change, dump_config, fields_of, from_dict, load_config, to_dict
+from .sampling import SampleConfig
 from .schema import (
     PRESETS,
     REGION_KINDS,
@@ -9,12 +10,10 @@ from .schema import (
     ExecutionConfig,
     FitConfig,
     PatchConfig,
-    SampleConfig,
     SearchConfig,
     TargetConfig,
-    require,
-    setting,
 )
+from .settings import require, setting
 
 __all__ = [
     "PRESETS",

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
-from .schema import PRESETS, Config, require
+from .schema import PRESETS, Config
+from .settings import require
 
 
 def fields_of(config: Config) -> dict[str, tuple[str, dataclasses.Field]]:

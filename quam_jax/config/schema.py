@@ -5,27 +5,18 @@ over all sections, so `--learning-rate` needs no prefix. A wrong value is a Valu
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..registry import kinds_in
+from .sampling import SampleConfig
+from .settings import require, setting
 from .sizes import bytes_in, sides_in
 
 # name -> description, of files that are found without importing them
 WANTED_MASKS = kinds_in("targets/wanted")
 REGION_KINDS = kinds_in("targets/regions")
-
-
-def setting(default: Any, text: str, *, choices: Iterable[str] = ()) -> Any:
-    """A dataclass field with a help text; `choices` are its values where a Literal cannot list them."""
-    return dataclasses.field(default=default, metadata={"help": text, "choices": tuple(choices)})
-
-
-def require(condition: bool, name: str, expected: str, got: Any) -> None:
-    """ValueError, in the form of all settings, where the condition does not hold."""
-    if not condition:
-        raise ValueError(f"{name}: expected {expected}, got {got!r}")
 
 
 def _listed(kinds: Mapping[str, str]) -> str:
@@ -176,32 +167,6 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
-class SampleConfig:
-    """How a trajectory becomes weighted samples, and how these are decomposed."""
-
-    weighting: Literal["all", "last", "best", "softmax", "mis"] = setting(
-        "all", "weights of the recorded samples: uniform, the last, the best feasible, exp(-L/T), or importance weights"
-    )
-    feasible_only: bool = setting(True, "leave out samples whose fit loss exceeds the bound")
-    include_reference: bool = setting(True, "count the given network as one of the samples")
-    temperature: float = setting(1.0, "T of softmax and mis")
-    effective_size: float = setting(1.0, "N_eff of mis: exp(-N_eff (L - min L)/T); 1 is the published, nearly flat choice")
-    decomposition: Literal["mutual_information", "cross_entropy"] = setting(
-        "mutual_information",
-        "mutual_information: setting (a), around the mean model; cross_entropy: setting (b), around the given network",
-    )
-
-    def __post_init__(self) -> None:
-        require(self.temperature > 0, "temperature", "a number > 0", self.temperature)
-        require(self.effective_size > 0, "effective_size", "a number > 0", self.effective_size)
-
-    @staticmethod
-    def published(**changes: Any) -> "SampleConfig":
-        """The published combination: mis weights at T = 1 over every recorded sample, then setting (a)."""
-        return dataclasses.replace(SampleConfig(weighting="mis", feasible_only=False, include_reference=False), **changes)
-
-
-@dataclass(frozen=True)
 class FitConfig:
     """Which known data an adversarial model must still explain."""
 
@@ -288,6 +253,26 @@ class Config:
     patches: PatchConfig = PatchConfig()
     execution: ExecutionConfig = ExecutionConfig()
     seed: int = setting(0, "seed of everything random; the same seed gives the same numbers")
+
+    def __post_init__(self) -> None:
+        if self.samples.views not in ("auto", "none"):
+            why = self.without_views
+            require(not why, "views", f"auto or none with {why}", self.samples.views)
+        require(
+            self.samples.random_directions == 0 or not self.without_views,
+            "random_directions",
+            f"0 with {self.without_views}",
+            self.samples.random_directions,
+        )
+
+    @property
+    def without_views(self) -> str:
+        """The setting because of which models do not look at images through views, where there is one."""
+        if self.targets.target != "mask":
+            return f"target {self.targets.target}"
+        if self.search.space.startswith("input"):
+            return f"space {self.search.space}"
+        return "" if self.samples.decomposition == "mutual_information" else f"decomposition {self.samples.decomposition}"
 
     @staticmethod
     def published(**changes: Any) -> "Config":

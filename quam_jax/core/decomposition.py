@@ -23,15 +23,19 @@ def entropy(probs: Float[ArrayLike, "*batch c"]) -> Float[Array, "*batch"]:
     return jnp.sum(entr(probs), -1)
 
 
-def expected_entropy(probs: Float[Array, "n c"], weights: Float[Array, " n"]) -> Uncertainty:
+def expected_entropy(
+    probs: Float[Array, "n c"], weights: Float[Array, " n"], disagreement: Float[Array, " n"] | None = None
+) -> Uncertainty:
     """Setting (a) for one pixel: total H(sum w p), aleatoric sum w H(p), epistemic their difference.
 
     The epistemic part is the mutual information of class and model (Depeweg et al. 2018), computed as the weighted
-    Kullback-Leibler divergence of the samples from their mean, which cannot become negative by cancellation.
+    Kullback-Leibler divergence of the samples from their mean, which cannot become negative by cancellation. A sample that stands
+    for several predictions has their `disagreement`: the mean of their entropies is the entropy of their mean less it.
     """
     mean = weights @ probs
-    aleatoric = weights @ entropy(probs)
-    epistemic = weights @ jnp.sum(divergence_terms(probs, mean[None]), -1)
+    within = 0.0 if disagreement is None else weights @ disagreement
+    aleatoric = jnp.maximum(weights @ entropy(probs) - within, 0.0)
+    epistemic = weights @ jnp.sum(divergence_terms(probs, mean[None]), -1) + within
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
 
 
@@ -76,6 +80,8 @@ def decompose(
     if setting == "cross_entropy":
         if reference is None:
             raise ValueError("decomposition cross_entropy: expected the reference probabilities, got none")
+        if samples.disagreement is not None:
+            raise ValueError("decomposition cross_entropy: expected samples that are one prediction each, got means over views")
         per_point = jax.vmap(expected_cross_entropy, (0, 1, None))
         return jax.vmap(per_point)(jnp.asarray(reference), samples.probs, samples.weights)
-    return jax.vmap(jax.vmap(expected_entropy, (1, None)))(samples.probs, samples.weights)
+    return jax.vmap(jax.vmap(expected_entropy, (1, None, 1)))(samples.probs, samples.weights, samples.disagreement)

@@ -4,10 +4,12 @@ A fit batch goes through together with the image in one program, or in parts, wh
 grows with a part, not with the batch.
 """
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .network import EVAL, DrawnNoise, GivenNoise, Mode, Parameters, recomputed_blocks
@@ -40,6 +42,14 @@ def run_pass(
         half = partial(jax.tree.map, lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x)
         logits, after = setup.space.logits(setup.network, half(z), half(frozen.params), half(stats), half(activation), mode)
         return logits.astype(jnp.float32), jax.tree.map(lambda x, old: x.astype(old.dtype), after, stats)
+
+
+def at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Array | np.ndarray, " p"]) -> Float[Array, "p c"]:
+    """The logits of an image at the points of a target."""
+    image = logits[(0, *(slice(n) for n in setup.shape))].reshape(-1, logits.shape[-1])
+    if points.shape[0] == math.prod(setup.shape) > 1:
+        return image  # a target of all pixels lists them in order; a gather would only cost time
+    return image[points]
 
 
 def may_skip_fit(setup: Setup) -> bool:

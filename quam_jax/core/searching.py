@@ -1,7 +1,5 @@
 """From a network, its fit data and an image to a Trajectory: what is shared is prepared once, then the right layout is taken."""
 
-import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,19 +11,19 @@ from jaxtyping import Array, Float, Int, Key
 
 from .compilation import jit
 from .fit import part_size, reference_losses
-from .layout.choose import AUTO, Layout, choose_layout
-from .layout.chunk import Job
+from .given import activations_of
+from .layout.choose import AUTO, Layout
 from .layout.heads import is_for_heads, search_head_targets
-from .layout.members import run_members
 from .layout.patches import patch_radius, search_patches
-from .layout.work import pass_operations
 from .loss import Loss
 from .network import Parameters, check_network, pad_to_multiple
 from .schedule import StepPlan
-from .setup import Frozen, Procedure, Record, Setup, Target
+from .setup import Frozen, Procedure, Setup
 from .solvers import LineSearch, Moving
 from .space import Activation, Space
 from .types import FitData, Targets, Trajectory
+from .views import PLAIN, Look, View
+from .whole import as_trajectory, search_networks
 
 OnKept = Callable[..., None]  # of image, target, member and what was moved
 
@@ -44,11 +42,6 @@ class Prepared(NamedTuple):
     steps: StepPlan
 
 
-@jit(static_argnames=("network", "space"))
-def _activations(network: Any, space: Space, params: Parameters, stats: Parameters, images: Array) -> Activation:
-    return space.prepare(network, params, stats, images)
-
-
 def prepare(network: Any, params: Parameters, stats: Parameters, fit: FitData, *, procedure: Procedure | None = None) -> Prepared:
     """Lay out the steps, measure the given network on the fit data and run its frozen part over it, once for all cases.
 
@@ -64,7 +57,7 @@ def prepare(network: Any, params: Parameters, stats: Parameters, fit: FitData, *
     reference = reference_losses(network, params, stats, fit, procedure.loss)
     size = part_size(fit.labels.shape[1:])
     parts = [images[k, start : start + size] for k in range(len(images)) for start in range(0, images.shape[1], size)]
-    activations = [_activations(network, procedure.space, params, stats, part) for part in parts]
+    activations = [activations_of(network, procedure.space, params, stats, part) for part in parts]
     batches = images.shape[:2]
     return Prepared(
         network,
@@ -126,9 +119,14 @@ def search_images(
     *,
     keys: Sequence[Key[Array, ""]],
     layout: Layout = AUTO,
+    views: Sequence[View] = (),
+    view_all: bool = False,
     on_kept: OnKept | None = None,
 ) -> list[Trajectory]:
     """`search_prepared` for several images of one shape with as many targets each: members of all of them run together.
+
+    With `views` every recorded model that keeps the bound (with `view_all` every one) looks at the image through them, and so
+    does the given network: see Trajectory. That is for searches of whole networks over weights.
 
     Where members run as whole networks, `on_kept(image, target, member, z)` is called with what was moved of each: the numbers of
     the feasible record of smallest objective, or the last ones where none is feasible; see `loss_under`. ValueError as there, and
@@ -137,7 +135,8 @@ def search_images(
     shapes = {(np.shape(image), np.shape(asked.points)) for image, asked in zip(images, targets, strict=True)}
     if len(shapes) != 1:
         raise ValueError(f"images: expected images of one shape with as many targets and points each, got {sorted(shapes)}")
-    return _search(prepared, images, targets, keys=keys, layout=layout, on_kept=on_kept)
+    look = Look(tuple(views), view_all)
+    return _search(prepared, images, targets, keys=keys, layout=layout, look=look, on_kept=on_kept)
 
 
 def loss_under(
@@ -174,6 +173,7 @@ def _search(
     keys: Sequence[Key[Array, ""]],
     layout: Layout,
     noise: Any = None,
+    look: Look = PLAIN,
     on_kept: OnKept | None = None,
 ) -> list[Trajectory]:
     network, params, stats, procedure = prepared[:4]
@@ -182,7 +182,7 @@ def _search(
         _check_targets(asked, shape)
     with jax.default_matmul_precision(procedure.precision):
         activations = [
-            _activations(
+            activations_of(
                 network,
                 procedure.space,
                 params,
@@ -193,6 +193,7 @@ def _search(
         ]
         fit = FitData(prepared.fit, prepared.fit_labels)
         if is_for_heads(network, params, stats, procedure, targets[0], shape):
+            _require_no_views(look, "pixels and regions in the space head")
             return [
                 search_head_targets(
                     network,
@@ -217,6 +218,7 @@ def _search(
         setup = Setup.of(network, procedure, shape)
         radius = patch_radius(network, params, stats, procedure, targets[0], activations[0])
         if radius is not None:
+            _require_no_views(look, "pixels in the space last_block")
             records = [
                 search_patches(
                     setup,
@@ -232,11 +234,28 @@ def _search(
                 for activation, asked, key in zip(activations, targets, keys, strict=True)
             ]
         else:
-            records = _search_networks(
-                setup, frozen, activations, targets, prepared, keys=keys, layout=layout, noise=noise, on_kept=on_kept
+            if not procedure.space.constrained:
+                _require_no_views(look, "a space of weights and none of images")
+            return search_networks(
+                setup,
+                frozen,
+                images,
+                activations,
+                targets,
+                look,
+                steps=prepared.steps,
+                rate=procedure.learning_rate,
+                keys=keys,
+                layout=layout,
+                noise=noise,
+                on_kept=on_kept,
             )
-    leading = targets[0].labels.shape[:2]
-    return [Trajectory(*(leaf.reshape(*leading, *leaf.shape[1:]) for leaf in record)) for record in records]
+    return [as_trajectory(record, asked) for record, asked in zip(records, targets, strict=True)]
+
+
+def _require_no_views(look: Look, kind: str) -> None:
+    if look.views:
+        raise ValueError(f"views: expected none for {kind}, got {', '.join(view.name for view in look.views)}")
 
 
 def _check_targets(targets: Targets, shape: tuple[int, ...]) -> None:
@@ -251,53 +270,3 @@ def _check_targets(targets: Targets, shape: tuple[int, ...]) -> None:
     low, high = int(indices.min(initial=0)), int(indices.max(initial=0))
     if low < 0 or high >= math.prod(shape):
         raise ValueError(f"targets: expected points of an image of {math.prod(shape)} pixels, got indices from {low} to {high}")
-
-
-def _search_networks(
-    setup: Setup,
-    frozen: Frozen,
-    activations: Sequence[Activation],
-    targets: Sequence[Targets],
-    prepared: Prepared,
-    *,
-    keys: Sequence[Key[Array, ""]],
-    layout: Layout,
-    noise: Any,
-    on_kept: OnKept | None,
-) -> list[Record]:
-    """The records of every image, each of the (target, member) in order."""
-    count, members = targets[0].labels.shape[:2]
-    alone = len(activations) == 1
-
-    def draw(job: Job, s: int) -> Any:
-        image, *place = job
-        if noise is None and setup.train:
-            return functools.reduce(jax.random.fold_in, (*place, s), keys[image])
-        return jax.tree.map(lambda masks: masks[(*place, s)], noise)
-
-    def targets_of(part: list[Job]) -> Target:
-        if alone:
-            _, rows, columns = np.array(part).T
-            return Target(targets[0].points[rows], targets[0].labels[rows, columns], targets[0].weights[rows])
-        each = [Target(targets[i].points[t], targets[i].labels[t, m], targets[i].weights[t], activations[i]) for i, t, m in part]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-
-    jobs: list[Job] = list(itertools.product(range(len(activations)), range(count), range(members)))
-    operations = pass_operations(setup, frozen)
-    chosen = choose_layout(layout, members=len(jobs), operations=operations)
-    rate = prepared.procedure.learning_rate
-    kept = None if on_kept is None else lambda job, z: on_kept(*job, z)
-    record = run_members(
-        setup,
-        frozen,
-        targets_of,
-        jobs,
-        prepared.steps,
-        rate=rate,
-        layout=chosen,
-        draw=draw,
-        operations=operations,
-        on_kept=kept,
-    )
-    each = count * members
-    return [jax.tree.map(lambda leaf, i=i: leaf[i * each : (i + 1) * each], record) for i in range(len(activations))]

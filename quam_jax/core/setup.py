@@ -11,6 +11,7 @@ from .network import Parameters
 from .schedule import Schedule, Slack, Steps
 from .solvers import LineSearch, Moving, Penalty, Solver
 from .space import Activation, FullSpace, Space
+from .views import View
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Setup(NamedTuple):
     What follows trades memory against time and changes numbers by rounding alone. `micro` fit cases go through the network at
     once, apart from the image (0: all of them, in one program with the image); with `recompute` the blocks of the network are
     run again in the backward pass instead of being remembered. With `keep` the state carries the weights to be kept.
+
+    Recorded models look at the image through `views`, `views_at_once` of them in one pass; those that break the bound only with
+    `view_all`.
     """
 
     network: Any
@@ -63,6 +67,9 @@ class Setup(NamedTuple):
     micro: int = 0
     recompute: bool = False
     keep: bool = False
+    views: tuple[View, ...] = ()
+    views_at_once: int = 1
+    view_all: bool = False
 
     @staticmethod
     def of(network: Any, procedure: Procedure, shape: tuple[int, ...]) -> "Setup":
@@ -71,8 +78,15 @@ class Setup(NamedTuple):
         return Setup(network, p.space, p.loss, p.solver, p.train, p.record_after, p.stop, p.compute == "bfloat16", tuple(shape))
 
 
+class Viewed(NamedTuple):
+    """An image under its views, prepared, and what the given network says of the image itself."""
+
+    activations: Activation  # [v *padded f]
+    given: Float[Array, "*space c"]
+
+
 class Frozen(NamedTuple):
-    """What all members of a case share: weights, prepared image, prepared fit batches and their bounds."""
+    """What all members of a case share: weights, prepared image (and its views), prepared fit batches and their bounds."""
 
     params: Parameters
     stats: Parameters
@@ -81,16 +95,18 @@ class Frozen(NamedTuple):
     fit_labels: Int[Array, "k b *space"]
     reference_loss: Float[Array, " k"]
     bound: Float[Array, " k"]
+    viewed: Any = None  # Viewed where there are views
 
 
 class Target(NamedTuple):
     """One target as one member sees it; `image` are activations of its own (a patch, one of several images) in place of the
-    case's."""
+    case's, and `viewed` those of its views."""
 
     points: Int[Array | np.ndarray, " p"]
     labels: Int[Array | np.ndarray, " p"]
     weights: Float[Array | np.ndarray, " p"]
     image: Any = None
+    viewed: Any = None
 
 
 class StepInputs(NamedTuple):
@@ -130,7 +146,7 @@ class State(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What one step reports, in nats; see types.Trajectory."""
+    """What one step reports, in nats; see types.Trajectory. `viewed` is put in where the records of all steps are joined."""
 
     probs: Float[Array, "p c"]
     objective: Float[Array, ""]
@@ -138,3 +154,4 @@ class Record(NamedTuple):
     bound: Float[Array, ""]
     penalty: Float[Array, ""]
     reference_loss: Float[Array, ""]
+    viewed: Any = None

@@ -6,17 +6,15 @@ Everything a step needs beyond its state comes in as arrays (`StepInputs`), so t
 slack are data and one compiled step serves them all.
 """
 
-import math
 from contextlib import nullcontext
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .network import EVAL, Parameters, on_patches
-from .passes import pass_modes, run_pass, with_fit
+from .passes import at_points, pass_modes, run_pass, with_fit
 from .setup import Frozen, Kept, Record, Setup, State, StepInputs, Target
 from .solvers import Moving, where
 from .space import Activation
@@ -28,13 +26,6 @@ def begin(setup: Setup, frozen: Frozen) -> State:
     done = jnp.zeros((), bool) if setup.stop else ()
     kept = Kept(z, jnp.asarray(jnp.inf, jnp.float32), jnp.asarray(setup.record_after)) if setup.keep else ()
     return State(z, setup.solver.init(z), frozen.stats, done, kept)
-
-
-def _at_points(setup: Setup, logits: Float[Array, "1 *padded c"], points: Int[Array | np.ndarray, " p"]) -> Float[Array, "p c"]:
-    image = logits[(0, *(slice(n) for n in setup.shape))].reshape(-1, logits.shape[-1])
-    if points.shape[0] == math.prod(setup.shape) > 1:
-        return image  # a target of all pixels lists them in order; a gather would only cost time
-    return image[points]
 
 
 def _image(frozen: Frozen, target: Target) -> Activation:
@@ -74,7 +65,7 @@ def _losses(
     else:
         fit_loss = reference if inputs.fit_loss is None else inputs.fit_loss
     penalty = setup.solver.penalty(fit_loss - bound, inputs.coefficient)
-    logits = _at_points(setup, logits, target.points)
+    logits = at_points(setup, logits, target.points)
     objective = setup.loss.at_points(logits, target.labels, target.weights)
     return objective + penalty, (Record(jax.nn.softmax(logits), objective, fit_loss, bound, penalty, reference), stats)
 
@@ -106,7 +97,7 @@ def step(setup: Setup, frozen: Frozen, target: Target, state: State, inputs: Ste
     if setup.record_after:
         mode = pass_modes(setup, inputs)[2]
         logits, stats = run_pass(setup, z, stats, frozen, _image(frozen, target), mode)
-        record = record._replace(probs=jax.nn.softmax(_at_points(setup, logits, target.points)))
+        record = record._replace(probs=jax.nn.softmax(at_points(setup, logits, target.points)))
     kept = _kept(state.kept, z if setup.record_after else state.z, record) if setup.keep else ()
     return State(z, solver, stats, done, kept), record
 

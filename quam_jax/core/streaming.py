@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .decomposition import divergence_terms, entropy
-from .types import Uncertainty
+from .types import Uncertainty, ViewMean
+from .weighting import Given, given_share
 
 
 class RunningSums(NamedTuple):
@@ -43,9 +44,17 @@ def no_samples(points: int, classes: int) -> RunningSums:
 
 @jax.jit
 def add_samples(
-    sums: RunningSums, probs: Float[Array, "n p c"], log_weight: Float[Array, " n"], anchor: Float[Array, "p c"]
+    sums: RunningSums,
+    probs: Float[Array, "n p c"],
+    log_weight: Float[Array, " n"],
+    anchor: Float[Array, "p c"],
+    viewed: ViewMean | None = None,
 ) -> RunningSums:
-    """The sums with some more samples; a sample of log-weight -inf may hold anything."""
+    """The sums with some more samples; a sample of log-weight -inf may hold anything.
+
+    Of models that looked through views `viewed` counts in place of `probs`; then `to_anchor` is that of their means alone.
+    """
+    probs = probs if viewed is None else viewed.probs
     top = jnp.maximum(sums.top, jnp.max(log_weight))
     origin = jnp.where(jnp.isfinite(top), top, 0.0)  # all -inf so far
     weight = jnp.exp(log_weight - origin)
@@ -53,12 +62,13 @@ def add_samples(
     probs = jnp.where(counts[:, None, None], probs, anchor[None])
     floor = jnp.finfo(probs.dtype).tiny
     anchor = jnp.maximum(anchor, floor)
+    within = 0.0 if viewed is None else jnp.where(counts[:, None], viewed.disagreement, 0.0)
     terms = (
         weight,
         counts.astype(jnp.float32),
         probs,
-        entropy(probs),
-        jnp.sum(divergence_terms(probs, anchor[None]), -1),
+        jnp.maximum(entropy(probs) - within, 0.0),
+        jnp.sum(divergence_terms(probs, anchor[None]), -1) + within,
         jnp.sum(divergence_terms(anchor[None], jnp.maximum(probs, floor)), -1),
     )
     before = jnp.exp(sums.top - origin)
@@ -66,35 +76,42 @@ def add_samples(
     return RunningSums(top, before * sums.weight + jnp.sum(weight), sums.count + jnp.sum(terms[1]), *new)
 
 
-@jax.jit
-def _with_weight(
-    sums: RunningSums, probs: Float[Array, "p c"], weight: Float[Array, ""], anchor: Float[Array, "p c"]
-) -> RunningSums:
-    """One sample more, its weight relative to the sums' own scale."""
-    return add_samples(sums._replace(top=jnp.zeros(())), probs[None], jnp.log(weight)[None], anchor)
-
-
 def close_sums(
     sums: RunningSums,
     reference: Float[Array | np.ndarray, "p c"],
     anchor: Float[Array | np.ndarray, "p c"],
     *,
-    include_reference: bool,
+    given: Given,
+    viewed: ViewMean | None = None,
 ) -> RunningSums:
-    """The sums as means, the reference among the samples: it counts as one more of the average weight when included.
-
-    Where no sample counts the reference has all the weight.
-    """
-    empty = sums.count == 0
-    if include_reference or bool(empty):
-        sums = _with_weight(sums, reference, jnp.where(empty, 1.0, sums.weight / jnp.maximum(sums.count, 1)), anchor)
-    means = [value / sums.weight for value in sums[3:]]
-    return RunningSums(jnp.zeros(()), jnp.ones(()), sums.count, *means)
+    """The sums as means, with the given network (`reference`, or what it says through views) among them: see `given_share`."""
+    own = means(add_one(no_samples(*reference.shape), reference, anchor, viewed))
+    share = given_share(sums.count, given)
+    if not sums.count:
+        return own._replace(count=sums.count)
+    return mix([means(sums), own], [1.0 - share, share])._replace(count=sums.count)
 
 
-def mix(sums: Sequence[RunningSums]) -> RunningSums:
-    """Closed sums of several searches as one mixture of equal shares; all of one anchor."""
-    return jax.tree.map(lambda *values: sum(values[1:], values[0]) / len(values), *sums)
+def add_one(
+    sums: RunningSums,
+    probs: Float[Array | np.ndarray, "p c"],
+    anchor: Float[Array | np.ndarray, "p c"],
+    viewed: ViewMean | None = None,
+) -> RunningSums:
+    """The sums with one sample more, of log-weight 0."""
+    several = None if viewed is None else jax.tree.map(lambda values: values[None], viewed)
+    return add_samples(sums, jnp.asarray(probs)[None], jnp.zeros(1), jnp.asarray(anchor), several)
+
+
+def means(sums: RunningSums) -> RunningSums:
+    """The sums of some samples as means."""
+    return RunningSums(jnp.zeros(()), jnp.ones(()), sums.count, *(value / sums.weight for value in sums[3:]))
+
+
+def mix(sums: Sequence[RunningSums], shares: Sequence[float | Float[Array, ""]] | None = None) -> RunningSums:
+    """Means of several searches as one mixture, of equal shares unless they are given; all of one anchor."""
+    weights = [1.0 / len(sums)] * len(sums) if shares is None else shares
+    return jax.tree.map(lambda *values: sum(w * value for w, value in zip(weights, values, strict=True)), *sums)
 
 
 def decompose_sums(

@@ -30,11 +30,25 @@ class FitData(NamedTuple):
     labels: Int[Array, "k b *space"]
 
 
+class ViewMean(NamedTuple):
+    """What one model says through several views of the image: enough to decompose it as the single predictions would.
+
+    `probs` is their mean, `disagreement` the mean divergence KL(p_v | mean) of a view from it in nats (the Jensen-Shannon
+    divergence), so that the mean of their entropies is H(probs) - disagreement.
+    """
+
+    probs: Float[Array, "*points c"]
+    disagreement: Float[Array, "*points"]
+
+
 class Trajectory(NamedTuple):
     """The recorded steps of a search: predictions at the target's points and the losses beside them, in nats.
 
     All numbers of a record belong to one fit batch: `reference_loss` is the given network's loss on it and `bound` that loss
     plus the slack, so that a record is feasible iff fit_loss <= bound.
+
+    Where the search looked through views, `viewed` is what every recorded model says through them, and `given` what the given
+    network does; records that may not count were spared their passes.
     """
 
     probs: Float[Array, "t m s p c"]
@@ -43,13 +57,20 @@ class Trajectory(NamedTuple):
     bound: Float[Array, "t m s"]
     penalty: Float[Array, "t m s"]
     reference_loss: Float[Array, "t m s"]
+    viewed: ViewMean | None = None  # [t m s p]
+    given: ViewMean | None = None  # [t p]
 
 
 class Samples(NamedTuple):
-    """Where every method ends: class probabilities and their weights, which sum to 1 over `n`."""
+    """Where every method ends: class probabilities and their weights, which sum to 1 over `n`.
+
+    A sample may stand for several views of one model: `probs` is their mean then, with their `disagreement` (see ViewMean);
+    without it every sample is one prediction.
+    """
 
     probs: Float[Array, "t n p c"]
     weights: Float[Array, "t n"]
+    disagreement: Float[Array, "t n p"] | None = None
 
 
 class Uncertainty(NamedTuple):

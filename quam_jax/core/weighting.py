@@ -10,11 +10,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from .types import Samples, Trajectory
 
 Rule = Literal["all", "last", "best", "softmax", "mis"]
+Given = Literal["half", "sample", "none"]
+"""What the given network counts beside the samples of a search: as much as all of them, as one more of them, or nothing."""
 
 
 def feasible(trajectory: Trajectory) -> Bool[Array | np.ndarray, "t m s"]:
@@ -25,9 +27,8 @@ def feasible(trajectory: Trajectory) -> Bool[Array | np.ndarray, "t m s"]:
 @jax.jit
 def finite(trajectory: Trajectory) -> Bool[Array, "t m s"]:
     """Samples whose prediction and losses are finite; the others get weight 0 and are counted in the audit."""
-    return (
-        jnp.all(jnp.isfinite(trajectory.probs), (-2, -1)) & jnp.isfinite(trajectory.fit_loss) & jnp.isfinite(trajectory.objective)
-    )
+    seen = trajectory.probs if trajectory.viewed is None else trajectory.probs + trajectory.viewed.probs
+    return jnp.all(jnp.isfinite(seen), (-2, -1)) & jnp.isfinite(trajectory.fit_loss) & jnp.isfinite(trajectory.objective)
 
 
 @partial(jax.jit, static_argnames="feasible_only")
@@ -83,23 +84,35 @@ def trajectory_weights(
     return normalise(logs.reshape(logs.shape[0], -1)).reshape(logs.shape)
 
 
+def given_share(count: Num[ArrayLike, "*targets"], given: Given) -> Float[Array, "*targets"]:
+    """The weight of the given network beside so many samples that count; all of it where none does."""
+    count = jnp.asarray(count, jnp.float32)
+    shares = {"half": jnp.full(count.shape, 0.5), "sample": 1.0 / (count + 1.0), "none": jnp.zeros(count.shape)}
+    return jnp.where(count == 0, 1.0, shares[given])
+
+
 def to_samples(
     trajectory: Trajectory,
     weights: Float[Array, "t m s"],
     *,
     reference: Float[Array | np.ndarray, "t p c"],
-    include_reference: bool = True,
+    given: Given = "half",
 ) -> Samples:
-    """Flatten (member, step) to samples and append the reference as the last one.
+    """Flatten (member, step) to samples and append the given network as the last one, with the weight of `given_share`.
 
-    The reference gets the share of one more uniform sample (1/(count+1), with count the samples of weight > 0) when
-    included, and all the weight where no sample counts.
+    Where the search looked through views a sample is what its model says through all of them, and so is the last one.
     """
     t, m, s, p, c = trajectory.probs.shape
     flat = weights.reshape(t, m * s)
-    count = jnp.sum(flat > 0, 1)
-    share = jnp.where(count == 0, 1.0, 1.0 / (count + 1.0) if include_reference else 0.0)
-    probs = jnp.where(flat[..., None, None] > 0, trajectory.probs.reshape(t, m * s, p, c), 1.0 / c)
+    share = given_share(jnp.sum(flat > 0, 1), given)
+    shares = jnp.concatenate([flat * (1.0 - share)[:, None], share[:, None]], 1)
+    counts = flat[..., None] > 0
+    seen, last = trajectory.viewed, trajectory.given
+    if seen is None or last is None:
+        probs = jnp.where(counts[..., None], trajectory.probs.reshape(t, m * s, p, c), 1.0 / c)
+        return Samples(jnp.concatenate([probs, reference[:, None]], 1), shares)
+    probs = jnp.where(counts[..., None], seen.probs.reshape(t, m * s, p, c), 1.0 / c)
+    disagreement = jnp.where(counts, seen.disagreement.reshape(t, m * s, p), 0.0)
     return Samples(
-        jnp.concatenate([probs, reference[:, None]], 1), jnp.concatenate([flat * (1.0 - share)[:, None], share[:, None]], 1)
+        jnp.concatenate([probs, last.probs[:, None]], 1), shares, jnp.concatenate([disagreement, last.disagreement[:, None]], 1)
     )

@@ -7,6 +7,8 @@ One by one, the members in flight take their steps in a thread each, and a membe
 of its fit loss, which is 0 there: its fit loss is computed first (at the given weights it is known), and where it is below the
 bound only the image takes part in the step. After a step that broke the bound the next one runs whole at once. A fit batch in
 parts runs one part after the other, each a program of its own. What a member does depends on its own steps alone.
+
+Where models look at the image through views, a member one by one is spared those of weights that break the bound.
 """
 
 import functools
@@ -26,17 +28,21 @@ from ..schedule import StepPlan
 from ..setup import Frozen, Record, Setup, State, StepInputs, Target
 from ..solvers import Moving
 from ..step import begin, measure
+from ..viewing import no_views, view, view_starts
 from .choose import Layout
 from .programs import (
     States,
     Wanted,
     add_fit_part,
+    add_member_views,
     begin_group,
     broken,
+    copied,
     fit_loss_of_member,
     keep_mapped,
     keep_one,
     map_members,
+    mean_of_member_views,
     measure_group,
     memory_of,
     run_steps,
@@ -44,10 +50,11 @@ from .programs import (
     shared_out,
     size_of,
     stack,
-    stack_records,
     step_group,
     unroll_members,
+    view_group,
 )
+from .records import join_records
 
 Job = tuple[int, ...]  # what tells a member apart: image, target and member
 _COMPILED: set[Hashable] = set()  # kinds of groups that have run in this process
@@ -111,11 +118,12 @@ class Chunk:
         states: list[States] = [begin_group(self.setup, self.frozen, len(group), self.mapped) for group in self.groups]
         chosen = [self.targets_of(group) for group in self.groups]
         recorded: list[list[Any]] = [[] for _ in self.groups]
+        viewings: list[list[Any]] = [[] for _ in self.groups]  # of the models after every step
         if self.layout.steps == "loop":
             lazy = self._lazy
 
             def run_group(g: int) -> None:
-                states[g] = self._loop(g, chosen[g], states[g], recorded[g], lazy=lazy)
+                states[g] = self._loop(g, chosen[g], states[g], recorded[g], viewings[g], lazy=lazy)
 
             kind = (self.setup, len(self.groups[0]), self.layout, shapes_of((self.frozen, self.targets)))
             for _ in side_by_side(run_group, range(len(self.groups)), compiled=kind in _COMPILED):
@@ -124,25 +132,25 @@ class Chunk:
             total = len(self.steps.batch)
             for g, group in enumerate(self.groups):
                 sequence = stack([self.inputs(group, s) for s in range(total)])
-                states[g], records = run_steps(
+                states[g], (records, viewed) = run_steps(
                     self.setup, self.frozen, chosen[g], states[g], sequence, self.advance, self.layout.steps == "scan"
                 )
                 recorded[g] = [jax.tree.map(lambda x, s=s: x[s], records) for s in range(total)]
+                if self.setup.views:
+                    viewings[g] = [jax.tree.map(lambda x, s=s: x[s], viewed) for s in range(total)]
                 self._measure_last(g, chosen[g], states[g], recorded[g])
         first = 1 if self.measured else 0
-        parts = [self._records_of(group, some[first:]) for group, some in zip(self.groups, recorded, strict=True)]
+        parts = [
+            join_records(some[first:], seen, members=len(group), mapped=self.mapped, view_all=self.setup.view_all)
+            for group, some, seen in zip(self.groups, recorded, viewings, strict=True)
+        ]
         kept = [z for state, some in zip(states, recorded, strict=True) for z in self._kept(state, some[-1])]
         return (parts[0] if len(parts) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)), kept
 
-    def _records_of(self, group: list[int], steps: list[Any]) -> Record:
-        """The records of the steps of a group, `[members s ...]`."""
-        if self.mapped:
-            return stack_records(tuple(steps))
-        return stack([stack([record[i] for record in steps]) for i in range(len(group))])
-
-    def _loop(self, g: int, chosen: Wanted, states: States, recorded: list[Any], *, lazy: bool) -> States:
+    def _loop(self, g: int, chosen: Wanted, states: States, recorded: list[Any], viewings: list[Any], *, lazy: bool) -> States:
         """The steps of a group from Python, and the evaluation after them."""
         bounds, references = np.asarray(self.frozen.bound), np.asarray(self.frozen.reference_loss)
+        alone = self.layout.members == "loop"  # a member by itself may be spared its views
         for s in range(len(self.steps.batch)):
             tell(SEARCHING, "step", s + 1, len(self.steps.batch))
             now, batch, known = self.inputs(self.groups[g], s), self.steps.batch[s], None
@@ -154,10 +162,44 @@ class Chunk:
                 now = (now[0]._replace(fit_loss=known),)
             elif self._in_parts:
                 now = (self._with_parts(states[0], now[0], gradient=True),)
+            due, before = bool(self.setup.views) and self.measured and s > 0, None
+            if due and (not alone or self.setup.view_all):
+                viewings.append(self._view(chosen, states))
+            elif due and known is not None:
+                viewings.append(self._view(chosen, states) if float(known) <= bounds[batch] else None)
+            elif due:
+                before = copied((states[0].z, states[0].stats))  # whether they keep the bound is known after the step
             states, record = step_group(self.setup, self.frozen, chosen, states, now, self.advance)
             recorded.append(record)
+            if before is not None:
+                viewings.append(None if broken(record[0]) else self._view_one(chosen, *before))
+            if self.setup.views and not self.measured:
+                viewings.append(self._view_unless_broken(chosen, states, record))
         self._measure_last(g, chosen, states, recorded)
+        if self.setup.views and self.measured:
+            viewings.append(self._view_unless_broken(chosen, states, recorded[-1]))
         return states
+
+    def _view_unless_broken(self, chosen: Wanted, states: States, record: Any) -> Any:
+        spared = self.layout.members == "loop" and not self.setup.view_all and broken(record[0])
+        return None if spared else self._view(chosen, states)
+
+    def _view(self, chosen: Wanted, states: States) -> Any:
+        """What the models of a group say through views."""
+        if self.layout.members != "loop":
+            return view_group(self.setup, self.frozen, chosen, states)
+        return self._view_one(chosen, states[0].z, states[0].stats)
+
+    def _view_one(self, chosen: Any, z: Moving, stats: Any) -> Any:
+        """What one model says, some views a program; no gradient is taken, so that more fit at once than in a step."""
+        target, sums = chosen[0], self._no_views(chosen[0])
+        for start in view_starts(self.setup):
+            sums = add_member_views(self.setup, self.frozen, target, z, stats, jnp.asarray(start), sums)
+        return (mean_of_member_views(self.setup, self.frozen, target, sums),)
+
+    def _no_views(self, target: Any) -> Any:
+        viewed = self.frozen.viewed if target.viewed is None else target.viewed
+        return no_views(target.points.shape[0], viewed.given.shape[-1])
 
     @property
     def _lazy(self) -> bool:
@@ -215,7 +257,18 @@ class Chunk:
             held += 2 * size_of(sums)
             now = (now[0]._replace(fit_loss=sums[0], fit_gradient=sums[1]),)
         step_itself = memory_of(step_group.lower(self.setup, self.frozen, chosen, states, now, self.advance))
-        return len(self.groups) * (held + max(part, step_itself))
+        return len(self.groups) * (held + max(part, step_itself, self._views_memory(chosen, states)))
+
+    def _views_memory(self, chosen: Wanted, states: States) -> int:
+        """What the views of a group take beside its states."""
+        if not self.setup.views:
+            return 0
+        if self.layout.members != "loop":
+            return memory_of(view_group.lower(self.setup, self.frozen, chosen, states))
+        state, target = states[0], chosen[0]
+        sums = self._no_views(target)
+        arguments = (self.setup, self.frozen, target, state.z, state.stats, jnp.asarray(0), sums)
+        return memory_of(add_member_views.lower(*arguments)) + 2 * size_of(sums) + size_of((state.z, state.stats))
 
     def complete(self) -> int:
         """Compile what else these members run; the bytes that they take while that runs, beside the records."""
@@ -237,6 +290,10 @@ class Chunk:
             if self._in_parts:
                 last = (last[0]._replace(fit_loss=known),)
             programs.append(measure_group.lower(self.setup, self.frozen, chosen, states, last, self.advance))
+        if self.setup.views and self.layout.members == "loop":
+            state = states[0]
+            programs.append(mean_of_member_views.lower(self.setup, self.frozen, chosen[0], self._no_views(chosen[0])))
+            programs.append(copied.lower((state.z, state.stats)))
         taken = max(map(memory_of, programs), default=0)
         return len(self.groups) * (2 * size_of(states) + taken)
 
@@ -246,4 +303,5 @@ class Chunk:
         target = jax.tree.map(lambda x: x[0], self.targets)
         inputs = self._shared_inputs(0)._replace(noise=self.draw(self.jobs[0], 0))
         record = jax.eval_shape(functools.partial(measure, self.setup), self.frozen, target, states, inputs)
-        return size_of(record) * len(self.steps.batch)
+        viewed = jax.eval_shape(functools.partial(view, self.setup), self.frozen, target, states) if self.setup.views else None
+        return size_of((record, viewed)) * len(self.steps.batch)

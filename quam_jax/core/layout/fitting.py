@@ -66,6 +66,20 @@ def setups_for(setup: Setup, frozen: Frozen, layout: Layout, *, operations: floa
     Parts of a fit batch are as large as the image, and not so small that they leave cores idle. Where members are mapped, as on
     accelerators, the fit batch is split only for want of memory: one program fills the device.
     """
+    ways = _fit_ways(setup, frozen, layout, operations, mapped)
+    return [*ways, ways[-1]._replace(views_at_once=1)] if setup.views_at_once > 1 else ways
+
+
+def views_at_once(setup: Setup, operations: float) -> int:
+    """How many views go through the network in one pass: as many as fill some cores."""
+    return (
+        largest_divisor(len(setup.views), int(max(1.0, FILLS / operations)) if operations else len(setup.views))
+        if setup.views
+        else 1
+    )
+
+
+def _fit_ways(setup: Setup, frozen: Frozen, layout: Layout, operations: float, mapped: bool) -> list[Setup]:
     recompute = {"auto": (False, True), "always": (True,), "never": (False,)}[layout.recompute]
     if not may_split_fit(setup):
         return [setup._replace(recompute=again) for again in recompute]

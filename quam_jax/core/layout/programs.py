@@ -4,6 +4,7 @@ A group is mapped, with one row a member along a leading axis, or unrolled: a tu
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -17,11 +18,14 @@ from ..passes import add_part, fit_loss_of
 from ..setup import Frozen, Record, Setup, State, StepInputs, Target
 from ..solvers import Moving
 from ..step import begin, kept_weights, measure, step
+from ..types import ViewMean
+from ..viewing import ViewSums, add_views, mean_of_views, view
 
 Wanted = Target | tuple[Target, ...]
 States = State | tuple[State, ...]
 Inputs = StepInputs | tuple[StepInputs, ...]
 Records = Record | tuple[Record, ...]
+Viewings = ViewMean | tuple[ViewMean, ...] | None
 
 
 def shapes_of(tree: Any) -> Hashable:
@@ -44,7 +48,7 @@ def memory_of(lowered: Any) -> int:
 
 def forget_programs() -> None:
     """Let go of what was compiled of the steps: what a search cannot use only takes memory."""
-    for program in (step_group, add_fit_part, run_steps):
+    for program in (step_group, add_fit_part, run_steps, add_member_views):
         program.clear_cache()
 
 
@@ -81,12 +85,6 @@ def unroll_members(function: Callable[..., Any], setup: Setup, frozen: Frozen, *
     """A function of one member for an unrolled group."""
     results = [function(setup, frozen, *rows) for rows in zip(*batched, strict=True)]
     return tuple(zip(*results, strict=True)) if function is step else tuple(results)
-
-
-@jax.jit
-def stack_records(records: tuple[Record, ...]) -> Record:
-    """Records of steps as records `[members s ...]`."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *records)
 
 
 @jit(static_argnames=("setup", "count", "mapped"))
@@ -135,19 +133,53 @@ def step_group(
 @jit(static_argnames=("setup", "advance", "scanned"), donate_argnames="states")
 def run_steps(
     setup: Setup, frozen: Frozen, targets: Wanted, states: States, inputs: Inputs, advance: Callable[..., Any], scanned: bool
-) -> tuple[States, Records]:
-    """All steps of a group as one program."""
+) -> tuple[States, tuple[Records, Viewings]]:
+    """All steps of a group as one program, and what the models after every step say through views."""
 
-    def one(carry: States, row: Any) -> tuple[States, Records]:
-        return advance(step, setup, frozen, targets, carry, row)
+    def one(carry: States, row: Any) -> tuple[States, tuple[Records, Viewings]]:
+        moved, records = advance(step, setup, frozen, targets, carry, row)
+        return moved, (records, _view(setup, frozen, targets, moved) if setup.views else None)
 
     if scanned:
         return jax.lax.scan(one, states, inputs)
-    records = []
+    found = []
     for s in range(jax.tree.leaves(inputs)[0].shape[0]):
-        states, record = one(states, jax.tree.map(lambda x, s=s: x[s], inputs))
-        records.append(record)
-    return states, stack(records)
+        states, both = one(states, jax.tree.map(lambda x, s=s: x[s], inputs))
+        found.append(both)
+    return states, stack(found)
+
+
+def _view(setup: Setup, frozen: Frozen, targets: Wanted, states: States) -> Viewings:
+    one = functools.partial(view, setup, frozen)
+    if isinstance(targets, Target):
+        return jax.vmap(one)(targets, states)
+    return tuple(itertools.starmap(one, zip(targets, states, strict=True)))
+
+
+@jit(static_argnames="setup")
+def view_group(setup: Setup, frozen: Frozen, targets: Wanted, states: States) -> Viewings:
+    """What the models of a group say through all views."""
+    return _view(setup, frozen, targets, states)
+
+
+@jit(static_argnames="setup", donate_argnames="sums")
+def add_member_views(
+    setup: Setup, frozen: Frozen, target: Target, z: Moving, stats: Any, start: Array, sums: ViewSums
+) -> ViewSums:
+    """What one model says through some views; all of them together need no number, and no switch."""
+    return add_views(setup, frozen, target, z, stats, 0 if setup.views_at_once == len(setup.views) else start, sums)
+
+
+@jit(static_argnames="setup")
+def mean_of_member_views(setup: Setup, frozen: Frozen, target: Target, sums: ViewSums) -> ViewMean:
+    """The mean over the views of one model."""
+    return mean_of_views(setup, frozen, target, sums)
+
+
+@jax.jit
+def copied(tree: Any) -> Any:
+    """Copies that outlive a step which is given the originals to overwrite."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 @jit(static_argnames=("setup", "advance"))
