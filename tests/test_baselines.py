@@ -13,13 +13,15 @@ from quam_jax.baselines.boundary import boundary
 from quam_jax.baselines.ensemble import ensemble
 from quam_jax.baselines.laplace import _gauss_newton, fit_posterior, laplace
 from quam_jax.baselines.mc_dropout import dropout_layers, mc_dropout
-from quam_jax.baselines.random_directions import fit_directions, random_directions
+from quam_jax.baselines.random_directions import random_directions
 from quam_jax.baselines.records import as_samples, head_features, head_logits, mean_probabilities
 from quam_jax.baselines.softmax import softmax
 from quam_jax.baselines.temperature import fit_temperature
 from quam_jax.baselines.temperature import temperature as scale_temperature
-from quam_jax.baselines.tta import ALL, GEOMETRIC, transforms, tta
+from quam_jax.baselines.tta import tta, tta_blur, tta_ensemble
 from quam_jax.config import SearchConfig
+from quam_jax.core.directions import fit_directions
+from quam_jax.core.space import FullSpace
 from quam_jax.core.types import FitData
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data, predict
@@ -33,7 +35,10 @@ def fit_of(model: SegmentationModel, count: int = 2) -> FitData:
     return fit_data(model, images, np.stack([disc(seed, 4.0, (12, 14)) for seed in range(count)])[None].astype(np.int32))
 
 
-@pytest.mark.parametrize("name", sorted(set(BASELINES) - {"ensemble", "boundary", "prob_unet"}))
+OF_ONE_MODEL = {name for name, method in BASELINES.items() if method.function is not None and not method.ensemble}
+
+
+@pytest.mark.parametrize("name", sorted(OF_ONE_MODEL - {"boundary", "prob_unet"}))
 def test_every_baseline_gives_probabilities_with_weights_that_sum_to_one(name: str) -> None:
     model = little_model()
     settings = {
@@ -41,8 +46,13 @@ def test_every_baseline_gives_probabilities_with_weights_that_sum_to_one(name: s
         "blur": {"width": 1.0},
         "blurred_mask": {"width": 1.0},
         "tta": {"key": KEY},
+        "tta_blur": {"key": KEY, "width": 1.0},
         "mc_dropout": {"key": KEY, "samples": 3, "inject": 0.5},
-        "random_directions": {"directions": fit_directions(prepare(model, fit_of(model), SearchConfig()), count=1, key=KEY)},
+        "mc_dropout_views": {"key": KEY, "samples": 2, "inject": 0.5, "views": "flips"},
+        "random_directions": {
+            "directions": fit_directions(prepare(model, fit_of(model), SearchConfig()), count=1, key=KEY),
+            "space": FullSpace(),
+        },
         "evidential": {"samples": 3, "key": KEY},
         "laplace": {"posterior": fit_posterior(model, fit_of(model)), "samples": 3, "key": KEY},
     }.get(name, {})
@@ -111,39 +121,23 @@ def test_boundary_is_a_gaussian_of_the_distance() -> None:
 
 
 def test_every_change_of_place_is_inverted_exactly_on_an_equivariant_network() -> None:
-    model, x = pixelwise(), image(size=(9, 12))
-    plain = softmax(model, x).probs[0, 0]
-    for name in GEOMETRIC:
-        np.testing.assert_allclose(tta(model, x, key=KEY, names=(name,)).probs[0, 0], plain, atol=1e-5, err_msg=name)
+    model, x = pixelwise(), image(size=(12, 12))
+    samples = tta(model, x, key=KEY, views="geometric")
+    assert samples.probs.shape[1] == 6
+    plain = softmax(model, x).probs[0]
+    np.testing.assert_allclose(samples.probs[0], np.repeat(plain, 6, 0), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*sorted(set(ALL) - {"noise", "brighter", "darker", "blur"})])
-@pytest.mark.parametrize("shape", [(5, 8, 2), (4, 4, 1), (3, 4, 2, 2)])
-def test_inverse_of_every_transform_of_place(name: str, shape: tuple[int, ...]) -> None:
-    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
-    transform = transforms()[name]
-    moved = transform.apply(x, KEY)
-    np.testing.assert_array_equal(transform.invert(moved), x)
-    pixel_network = jnp.tanh  # commutes with every permutation, and with interpolation at the original pixels
-    np.testing.assert_array_equal(transform.invert(pixel_network(moved)), pixel_network(x))
-    if name.startswith("rotate") and name != "rotate2":
-        assert moved.shape[:2] == x.shape[1::-1][:2] and not (shape[0] == shape[1] and np.array_equal(moved, x))
-    if name == "zoom":
-        assert moved.shape[:-1] == tuple(2 * n - 1 for n in shape[:-1])
-        between = (x[0, 0, ..., 0].ravel()[0] + x[1, 0, ..., 0].ravel()[0]) / 2
-        assert moved[1, 0, ..., 0].ravel()[0] == pytest.approx(float(between), abs=1e-6)
-
-
-def test_changes_of_light() -> None:
-    x = jnp.zeros((5, 5, 1)).at[2, 2].set(4.0)
-    known = transforms(strength=0.5)
-    np.testing.assert_allclose(known["brighter"].apply(x, KEY) - x, 0.5)
-    np.testing.assert_allclose(known["darker"].apply(x, KEY) - x, -0.5)
-    assert float(known["blur"].apply(x, KEY)[2, 2, 0]) == 1.0  # 4 * 1/2 * 1/2
-    assert float(known["blur"].apply(x, KEY).sum()) == 4.0
-    assert 0.2 < float((known["noise"].apply(x, KEY) - x).std()) < 0.8
-    with pytest.raises(ValueError, match="tta: expected transforms among .* got flip2"):
-        tta(little_model(), image(), key=KEY, names=("flip2",))
+def test_views_of_several_models_are_those_of_each() -> None:
+    models, x = [little_model(seed) for seed in range(2)], image()
+    both = tta_ensemble(models, x, key=KEY)
+    np.testing.assert_allclose(both.probs, np.concatenate([tta(model, x, key=KEY).probs for model in models], 1), atol=1e-6)
+    means = np.asarray(tta(models[0], x, key=KEY).probs[0]).mean(0)
+    blurred = tta_blur(models[0], x, key=KEY, width=0.0)
+    np.testing.assert_allclose(blurred.probs[0, 0], means, atol=1e-6)
+    assert float(jnp.abs(tta_blur(models[0], x, key=KEY, width=1.0).probs[0, 0] - means).max()) > 1e-4
+    with pytest.raises(ValueError, match="views: expected none, flips.* got 'flip9'"):
+        tta(models[0], x, key=KEY, views="flip9")
 
 
 def test_dropout_is_counted_and_its_absence_is_an_error_that_names_the_way_out() -> None:
@@ -191,8 +185,13 @@ def test_random_directions_use_up_the_slack_and_keep_it(slack: float) -> None:
     reference = float(prepared.reference_loss[0])
     used = (found.fit_loss[:, 0] - reference) / (slack * reference)
     assert (used[found.steps < 2.0] > 0.9).all()  # unless the largest step was reached, the bound is
-    samples = random_directions(model, image(), directions=found)
+    samples = random_directions(model, image(), directions=found, space=FullSpace())
     assert samples.probs.shape[1] == 4
+    pooled = random_directions(model, image(), directions=found, space=FullSpace(), key=KEY, views="flips", pooled=True)
+    assert pooled.probs.shape[1] == 3 * (1 + 4)
+    np.testing.assert_allclose(pooled.probs[0, :3], tta(model, image(), key=KEY, views="flips").probs[0], atol=1e-6)
+    np.testing.assert_allclose([pooled.weights[0, :3].sum(), pooled.weights[0].sum()], [0.5, 1.0], atol=1e-6)
+    np.testing.assert_allclose(pooled.probs[0, 3::3], samples.probs[0], atol=1e-6)  # the first view is the image itself
     none = fit_directions(prepare(model, fit_of(model), SearchConfig(slack=0.0)), count=1, key=KEY)
     np.testing.assert_array_less(none.fit_loss[:, 0], reference * (1 + 1e-6))
 

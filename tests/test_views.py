@@ -13,7 +13,7 @@ from quam_jax.config import ExecutionConfig, SearchConfig
 from quam_jax.config.build import build_layout
 from quam_jax.core.searching import search_images
 from quam_jax.core.types import Trajectory
-from quam_jax.core.views import Symmetry, View, named_views, view_images
+from quam_jax.core.views import Look, Symmetry, View, named_views, view_images
 from quam_jax.models.prepare import prepare
 from tests.member_searches import assert_equal
 from tests.tiny import tiny_fit, tiny_image, tiny_model, tiny_targets
@@ -69,7 +69,7 @@ def test_a_volume_turns_in_the_plane_of_its_fine_axes() -> None:
 
 @pytest.mark.parametrize("text", ["flip", "noise:much", "blur:2", "identity,,", "noise:-1", "rotate4", "noise:inf"])
 def test_other_names_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="views: expected none, flips, standard"):
+    with pytest.raises(ValueError, match="views: expected none, flips, geometric, standard"):
         named_views(text, Symmetry())
 
 
@@ -99,8 +99,7 @@ def searched(execution: ExecutionConfig, *, view_all: bool = False, at_once: int
         [tiny_targets(size=SQUARE)],
         keys=[jax.random.key(0)],
         layout=build_layout(execution),
-        views=named_views("standard", Symmetry.of(SQUARE)),
-        view_all=view_all,
+        look=Look(named_views("standard", Symmetry.of(SQUARE)), view_all),
     )
     return jax.tree.map(np.asarray, found)
 
@@ -150,7 +149,7 @@ def test_a_recorded_model_looks_with_the_weights_that_it_has(tiny: None, space: 
     prepared = prepare(model, tiny_fit(model, size=size), dataclasses.replace(VIEWED, space=space, record=record))
     views = named_views("identity", Symmetry.of(size))
     (found,) = search_images(
-        prepared, [tiny_image(size=size)], [tiny_targets(size=size)], keys=[jax.random.key(0)], views=views, view_all=True
+        prepared, [tiny_image(size=size)], [tiny_targets(size=size)], keys=[jax.random.key(0)], look=Look(views, True)
     )
     assert found.viewed is not None and np.ptp(found.probs, 2).max() > 1e-3
     np.testing.assert_allclose(found.viewed.probs, found.probs, rtol=1e-5)

@@ -16,17 +16,18 @@ from .records import as_samples, check_image, predict_batch
 
 def blur(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, width: float) -> Samples:
     """The class probabilities, each blurred by a Gaussian of `width` pixels, as one sample; ValueError unless width >= 0."""
-    return as_samples(_blurred(np.asarray(predict_batch(model, check_image(model, image)[None])[0]), width)[None])
+    return as_samples(blurred(np.asarray(predict_batch(model, check_image(model, image)[None])[0]), width)[None])
 
 
 def blurred_mask(model: SegmentationModel, image: Float[ArrayLike, "*space i"], *, width: float) -> Samples:
     """The same of the predicted mask, which has no probabilities left: where the contour is, and a width."""
     probs = np.asarray(predict_batch(model, check_image(model, image)[None])[0])
     hard = (probs.argmax(-1)[..., None] == np.arange(probs.shape[-1])).astype(np.float32)
-    return as_samples(_blurred(hard, width)[None])
+    return as_samples(blurred(hard, width)[None])
 
 
-def _blurred(probs: Float[np.ndarray, "*space c"], width: float) -> Float[np.ndarray, "*space c"]:
+def blurred(probs: Float[np.ndarray, "*space c"], width: float) -> Float[np.ndarray, "*space c"]:
+    """Class probabilities, each blurred by a Gaussian of `width` pixels; ValueError unless width >= 0."""
     if not width >= 0:
         raise ValueError(f"blur: expected a width >= 0, got {width}")
     if width == 0:

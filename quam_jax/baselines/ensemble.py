@@ -16,10 +16,15 @@ def ensemble(models: Sequence[SegmentationModel], image: Float[ArrayLike, "*spac
     """One sample a model; ValueError without two models, or where they differ in classes or channels."""
     if len(models) < 2:
         raise ValueError(f"ensemble: expected at least two models, got {len(models)}")
+    check_ensemble(models)
+    return as_samples(jnp.concatenate([predict_batch(m, check_image(m, image)[None]) for m in models]))
+
+
+def check_ensemble(models: Sequence[SegmentationModel]) -> None:
+    """ValueError for models that differ in classes or channels."""
     kinds = {(m.network.in_channels, m.network.classes, m.network.rank) for m in models}
     if len(kinds) > 1:
         raise ValueError(f"ensemble: expected models of equal channels, classes and rank, got {sorted(kinds)}")
-    return as_samples(jnp.concatenate([predict_batch(m, check_image(m, image)[None]) for m in models]))
 
 
 def _start(subject: Subject, settings: Settings) -> Run:

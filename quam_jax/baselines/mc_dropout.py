@@ -14,9 +14,11 @@ from jaxtyping import Array, ArrayLike, Float, Key
 from ..core.compilation import jit
 from ..core.network import DrawnNoise, Mode, pad_to_multiple
 from ..core.types import Samples
+from ..core.views import view_images
 from ..models.model import Network, Parameters, SegmentationModel
 from .method import Method, MethodOptions, Outcome, Run, Settings, Subject, outcome_of
 from .records import as_samples, check_image, head_features, head_logits
+from .views import views_for
 
 
 class _Counted:
@@ -90,6 +92,35 @@ def _start(subject: Subject, settings: Settings) -> Run:
     return run
 
 
+def mc_dropout_views(
+    model: SegmentationModel,
+    image: Float[ArrayLike, "*space i"],
+    *,
+    samples: int = 2,
+    key: Key[Array, ""],
+    views: str = "standard",
+    **settings: Any,
+) -> Samples:
+    """`samples` stochastic passes of every view, of equal weight; ValueError as `mc_dropout`, and for unknown views."""
+    x = check_image(model, image)
+    chosen = views_for(x, views)
+
+    said = []
+    for n, (view, seen) in enumerate(zip(chosen, view_images(chosen, x, key), strict=True)):
+        drawn = mc_dropout(model, seen, samples=samples, key=jax.random.fold_in(key, n), **settings).probs[0]
+        said += [view.invert(probs.reshape(*x.shape[:-1], -1)) for probs in drawn]
+    return as_samples(jnp.stack(said))
+
+
+def _start_views(subject: Subject, settings: Settings) -> Run:
+    def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
+        samples = mc_dropout_views(subject.model, image, key=key, **settings)
+        count = samples.probs.shape[1]
+        return outcome_of(samples, image.shape[:-1], forward=count // 2 if settings.get("inject") else count)
+
+    return run
+
+
 def _rates(options: MethodOptions) -> tuple[Settings, ...]:
     """The injected rates to choose from, the given one first; a network with dropout of its own has nothing to choose."""
     if options.inject_dropout is None:
@@ -101,4 +132,7 @@ def _serves(model: SegmentationModel, options: MethodOptions) -> bool:
     return options.inject_dropout is not None or dropout_layers(model.network) > 0
 
 
-METHODS = (Method("mc_dropout", _start, mc_dropout, grid_for=_rates, serves=_serves, place=5),)
+METHODS = (
+    Method("mc_dropout", _start, mc_dropout, grid_for=_rates, serves=_serves, place=5),
+    Method("mc_dropout_views", _start_views, mc_dropout_views, grid_for=_rates, serves=_serves, control=True, place=17),
+)

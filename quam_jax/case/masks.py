@@ -5,6 +5,7 @@ Wanted masks are those of the whole image: moved by pixels, or by millimetres wh
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from .audit import OnWhole, SearchFacts, kept_probs
 from .patches import Ask, Found, PatchJob, Regions, Scene, volume_change
 from .samples import Moved, decompose_published, decompose_samples, decompose_sums_of, mix_samples, sum_weights
 from .shared import CaseModel
-from .views import choose_look
+from .views import choose_look, look_of
 
 
 def mask_names(config: Config) -> tuple[str, ...]:
@@ -179,8 +180,7 @@ def _search(
                 targets,
                 keys=keys,
                 layout=layout,
-                views=look.views,
-                view_all=look.broken_too,
+                look=look_of(fold, look),
                 on_kept=on_kept,
             )
         )
@@ -227,4 +227,6 @@ def _move(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory], 
         given.append(own)
         for m, s in np.ndindex(*counts.shape):
             rows.append(volume_change(shared, job, said[0, m, s], reference) if counts[m, s] else own)
+        others: Any = [] if trajectory.others is None else trajectory.others.probs[0]
+        rows += [volume_change(shared, job, probs, reference) for probs in others]
     return Moved(np.stack(rows), sum_weights(trajectories, samples), 1, np.mean(given, 0))

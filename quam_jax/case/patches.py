@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 from ..config import Config
 from ..core.fragility import Fragility
 from ..core.given import view_image
-from ..core.types import Targets
+from ..core.types import Targets, ViewMean
 from ..data.large import label_type, release, zeros
 from ..data.patches import Patches, cut, importance, weight_sum
 from ..data.plans import Grid
@@ -26,7 +26,7 @@ from ..models.predict import predict
 from .audit import MemberAudit, OnWhole, SearchFacts, audit_members
 from .samples import Moved, decompose_sums_of
 from .shared import CaseModel
-from .views import choose_look
+from .views import choose_look, look_of
 
 LEAST = 1e-30  # floor of probabilities whose logarithms are averaged
 
@@ -121,11 +121,11 @@ def leave_patch(shared: CaseModel, job: PatchJob, *, config: Config) -> Found:
     given = []
     if look.views:
         key = jax.random.fold_in(job.scene.key, job.number)
-        given = [view_image(fold.prepared, job.image, look, key=key) for fold in shared.folds]
+        given = [view_image(fold.prepared, job.image, look_of(fold, look), key=key) for fold in shared.folds]
     maps = decompose_sums_of((), job.references, samples=config.samples, given=given)
     references = [np.asarray(reference) for reference in job.references]
     kept = [r for r in references for _ in range(own_evidence(config))]
-    moved = (move_given(shared, job, [one.probs for one in given], config=config),) if given and shared.plan is not None else ()
+    moved = (move_given(shared, job, given, config=config),) if given and shared.plan is not None else ()
     return Found(np.stack([np.asarray(u) for u in maps]), kept, moved=moved)
 
 
@@ -141,11 +141,14 @@ def volume_change(
     return ((after - before) * job.share).sum((0, 1, 2), dtype=np.float64)
 
 
-def move_given(shared: CaseModel, job: PatchJob, probs: Sequence[Float[Array, "p c"]], *, config: Config) -> Moved:
-    """How the given networks, through views, move the volumes in a patch that is not searched: every sample is theirs there."""
-    moves = [volume_change(shared, job, *pair) for pair in zip(probs, job.references, strict=True)]
-    rows = np.repeat(np.stack(moves), shared.records(config.search), 0)
-    return Moved(rows, np.zeros(len(rows) + 1), 0, np.mean(moves, 0))
+def move_given(shared: CaseModel, job: PatchJob, given: Sequence[tuple[ViewMean, ViewMean | None]], *, config: Config) -> Moved:
+    """How samples move the volumes in a patch that is not searched: those of a search as the given network through views."""
+    rows, means = [], []
+    for (own, others), reference in zip(given, job.references, strict=True):
+        means.append(volume_change(shared, job, own.probs, reference))
+        rows += [means[-1]] * shared.records(config.search)
+        rows += [volume_change(shared, job, probs, reference) for probs in ([] if others is None else others.probs)]
+    return Moved(np.stack(rows), np.zeros(len(rows) + 1), 0, np.mean(means, 0))
 
 
 def own_evidence(config: Config) -> int:

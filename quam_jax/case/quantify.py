@@ -35,7 +35,7 @@ from .patches import Ask, Found, Joined, Regions, Scene, leave_patch, patch_jobs
 from .points import ask_points, place_points, point_names, search_points
 from .prediction import predict_logits, to_probs
 from .quantified import Quantified
-from .shared import CaseModel, whole_image_model
+from .shared import CaseModel, find_directions, whole_image_model
 from .windows import lay_windows, require_plan_patches
 
 
@@ -61,7 +61,8 @@ def quantify(
             f"image: expected {rank} spatial axes and the channels, got shape {np.shape(image)}; of a batch give one image at a "
             "time, of a volume whose third axis counts slices say volume=True"
         )
-    return quantify_images(whole_image_model(model, fit, config.search), [image], config=config)[0]
+    shared = find_directions(whole_image_model(model, fit, config.search), config)
+    return quantify_images(shared, [image], config=config)[0]
 
 
 def quantify_images(

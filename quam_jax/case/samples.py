@@ -26,7 +26,7 @@ from ..config import SampleConfig
 from ..core.decomposition import decompose
 from ..core.streaming import add_samples, close_sums, decompose_sums, mix, no_samples
 from ..core.types import Samples, Trajectory, Uncertainty, ViewMean
-from ..core.weighting import given_share, log_weights, to_samples, trajectory_weights
+from ..core.weighting import given_share, log_weights, others_share, to_samples, trajectory_weights
 from ..published.combination import published_uncertainty
 
 BLOCK = 2**22  # probabilities that are decomposed at a time
@@ -99,26 +99,26 @@ def decompose_sums_of(
     references: Sequence[Float[Array, "p c"]],
     *,
     samples: SampleConfig,
-    given: Sequence[ViewMean] = (),
+    given: Sequence[tuple[ViewMean, ViewMean | None]] = (),
 ) -> Uncertainty:
     """Uncertainty `[p]` of the only target of some searches by running sums; without trajectories that of the references alone.
 
-    `given` is what the given networks say through views, where no search did tell.
+    `given` is what the given networks, and models of another origin, say through views where no search told.
 
     Beside the samples themselves this holds a few maps, where `decompose_samples` holds as much again as the samples.
     """
     anchor = sum(references[1:], references[0]) / len(references)
     closed = []
     for f, reference in enumerate(references):
-        sums, own = no_samples(*reference.shape), given[f] if given else None
+        sums, (own, others) = no_samples(*reference.shape), given[f] if given else (None, None)
         if trajectories:
             found = trajectories[f]
             weights = log_weights(found, **_rule(samples))
-            own = None if found.given is None else jax.tree.map(lambda x: x[0], found.given)
+            own, others = jax.tree.map(lambda x: x[0], (found.given, found.others))
             for member in range(weights.shape[1]):
                 seen = None if found.viewed is None else jax.tree.map(lambda x, m=member: x[0, m], found.viewed)
                 sums = add_samples(sums, found.probs[0, member], weights[0, member], anchor, seen)
-        closed.append(close_sums(sums, reference, anchor, given=samples.given, viewed=own))
+        closed.append(close_sums(sums, reference, anchor, given=samples.given, viewed=own, others=others))
     return decompose_sums(mix(closed), anchor, setting=samples.decomposition)
 
 
@@ -135,16 +135,19 @@ def _rule(samples: SampleConfig) -> dict[str, Any]:
 def sum_weights(
     trajectories: Sequence[Trajectory], samples: SampleConfig, *, count: int | None = None
 ) -> Float[np.ndarray, " samples"]:
-    """The weights of all samples of some networks, summed over the (first `count`) targets of their searches; the given network's
-    last.
+    """The weights of all samples of some networks, summed over the (first `count`) targets of their searches; of each network
+    those of its search, then those of another origin; the given network's last.
 
     Those of one target sum to 1: every network has an equal share, and in it the given network that of `given_share`.
     """
     parts, own = [], 0.0
     for trajectory in trajectories:
         weights, reference = _closed_weights(np.asarray(log_weights(trajectory, **_rule(samples)), np.float64)[:count], samples)
-        parts.append(weights.sum(0).reshape(-1) / len(trajectories))
-        own += reference.sum() / len(trajectories)
+        others = 0 if trajectory.others is None else trajectory.others.probs.shape[1]
+        part = others_share(samples.given) if others else 0.0
+        parts.append((1 - part) * weights.sum(0).reshape(-1) / len(trajectories))
+        parts.append(np.full(others, part * len(weights) / max(others, 1) / len(trajectories)))
+        own += (1 - part) * reference.sum() / len(trajectories)
     return np.concatenate([*parts, [own]])
 
 

@@ -8,10 +8,13 @@ same fit patches.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..config import SearchConfig
+from ..config import Config, SearchConfig
+from ..core.directions import Directions, fit_directions
+from ..core.progress import tell
 from ..core.searching import Prepared
 from ..core.types import FitData
 from ..data.plans import Plan
@@ -24,12 +27,13 @@ from .crops import Pair, WholeFit
 
 
 class Fold(NamedTuple):
-    """One network: as given, with one channel a class for the search, and its search prepared."""
+    """One network: as given, with one channel a class for the search, its search prepared, and its random directions if asked."""
 
     name: str
     model: SegmentationModel
     searched: SegmentationModel
     prepared: Prepared
+    directions: Directions | None = None
 
 
 class CaseModel(NamedTuple):
@@ -80,6 +84,17 @@ def planned_model(
         name = str(model.manifest["nnunet"].get("fold", index))
         folds.append(Fold(name, model, searched, prepare(searched, fit_data(searched, images, labels), search)))
     return CaseModel(tuple(folds), coding, plan)
+
+
+def find_directions(shared: CaseModel, config: Config) -> CaseModel:
+    """The model with the random directions that the settings ask for, drawn from their seed; ValueError as `fit_directions`."""
+    count = config.samples.random_directions
+    if not count:
+        return shared
+    tell("random directions")
+    keys = [jax.random.fold_in(jax.random.key(config.seed), f) for f in range(len(shared.folds))]
+    found = [fit_directions(fold.prepared, count=count, key=key) for fold, key in zip(shared.folds, keys, strict=True)]
+    return shared._replace(folds=tuple(f._replace(directions=d) for f, d in zip(shared.folds, found, strict=True)))
 
 
 def has_plan(model: SegmentationModel) -> bool:

@@ -13,9 +13,9 @@ class SampleConfig:
 
     views: str = setting(
         "auto",
-        "test-time views through which every recorded model looks at the image: none, flips, standard (flips, quarter turns, "
-        "noise, brightness, blur), or names with commas between them, as identity,flip0,rotate1,noise:0.3; auto: standard for "
-        "masks, none for pixels, regions and the space input; each view is one more forward pass a model",
+        "test-time views through which every recorded model looks at the image: none, flips, geometric (flips and quarter "
+        "turns), standard (these, noise, brightness, blur), or names with commas between them, as identity,flip0,noise:0.3; "
+        "auto: standard for masks, none for pixels, regions and the space input; each view is one more forward pass a model",
     )
     given: Literal["half", "sample", "none"] = setting(
         "half",

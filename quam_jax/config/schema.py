@@ -287,17 +287,30 @@ class Config:
             **changes,
         )
 
+    @staticmethod
+    def thorough() -> "Config":
+        """A longer search under a wider slack, pooled with random directions: for networks that are too sure of themselves."""
+        return Config(search=SearchConfig(learning_rate=3e-3, slack=5.0), samples=SampleConfig(random_directions=6))
+
+    @staticmethod
+    def fast() -> "Config":
+        """A search of the last block alone, whose trunk runs once a view."""
+        return Config(search=SearchConfig(space="last_block", learning_rate=1e-2))
+
     @property
     def setting(self) -> str:
-        """`published` where search, samples, targets and fit are the published ones, `default`, or `custom`."""
-        for name, base in (("default", Config()), ("published", Config.published())):
-            if dataclasses.replace(self.without_layout(), seed=0) == base:
-                return name
-        return "custom"
+        """The name of the preset whose search, samples, targets and fit these are, or `custom`."""
+        own = dataclasses.replace(self.without_layout(), seed=0)
+        return next((name for name, preset in PRESETS.items() if preset() == own), "custom")
 
     def without_layout(self) -> "Config":
         """These settings in the default layout: all of them that numbers depend on."""
         return dataclasses.replace(self, execution=ExecutionConfig())
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"default": Config, "published": Config.published}
+PRESETS: dict[str, Callable[[], Config]] = {
+    "default": Config,
+    "fast": Config.fast,
+    "thorough": Config.thorough,
+    "published": Config.published,
+}

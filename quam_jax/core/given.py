@@ -16,6 +16,7 @@ from .layout.work import pass_operations
 from .network import EVAL, Parameters, pad_to_multiple
 from .passes import run_pass
 from .setup import Frozen, Setup, Target, Viewed
+from .solvers import Moving
 from .space import Activation, Space
 from .types import ViewMean
 from .viewing import no_views, view_starts
@@ -52,8 +53,10 @@ def _given(setup: Setup, frozen: Frozen) -> Float[Array, "*space c"]:
     return jax.nn.softmax(logits[(0, *(slice(n) for n in setup.shape))])
 
 
-def view_image(prepared: Any, image: Float[Array | np.ndarray, "*space i"], look: Look, *, key: Key[Array, ""]) -> ViewMean:
-    """What the given network of a prepared search says of an image through views, at every pixel in order."""
+def view_image(
+    prepared: Any, image: Float[Array | np.ndarray, "*space i"], look: Look, *, key: Key[Array, ""]
+) -> tuple[ViewMean, ViewMean | None]:
+    """What the given network of a prepared search says of an image through views at every pixel in order, and what others do."""
     network, params, stats, procedure = prepared[:4]
     padded = pad_to_multiple(jnp.asarray(image, jnp.float32)[None], network, leading=1)
     with jax.default_matmul_precision(procedure.precision):
@@ -68,21 +71,39 @@ def view_image(prepared: Any, image: Float[Array | np.ndarray, "*space i"], look
         )
         setup = Setup.of(network, procedure, image.shape[:-1])._replace(views=look.views)
         setup = setup._replace(views_at_once=views_at_once(setup, pass_operations(setup, frozen)))
-        return view_given(setup, with_views(setup, frozen, image, key))
+        frozen = with_views(setup, frozen, image, key)
+        return view_given(setup, frozen), view_others(setup, frozen, look)
 
 
 def view_given(setup: Setup, frozen: Frozen) -> ViewMean:
     """What the given network says through the views of the case, at every pixel in order."""
     state = begin_group(setup, frozen, 1, False)[0]
+    return _view(setup, frozen, state.z)
+
+
+def view_others(setup: Setup, frozen: Frozen, look: Look) -> ViewMean | None:
+    """What further models say through the views of the case `[r p]`, at every pixel in order."""
+    if look.others is None:
+        return None
+    said = [_view(setup, frozen, z) for z in look.others()]
+    return jax.tree.map(lambda *values: jnp.stack(values), *said)
+
+
+def _view(setup: Setup, frozen: Frozen, z: Moving) -> ViewMean:
     assert frozen.viewed is not None
     pixels = math.prod(setup.shape)
     target = Target(jnp.arange(pixels), jnp.zeros(pixels, jnp.int32), jnp.ones(pixels))
     sums = no_views(pixels, frozen.viewed.given.shape[-1])
     for start in view_starts(setup):
-        sums = add_member_views(setup, frozen, target, state.z, state.stats, jnp.asarray(start), sums)
+        sums = add_member_views(setup, frozen, target, z, frozen.stats, jnp.asarray(start), sums)
     return mean_of_member_views(setup, frozen, target, sums)
 
 
-def at_targets(given: ViewMean, points: Int[Array | np.ndarray, "t p"]) -> ViewMean:
-    """What is said at the points `[t p]` of targets."""
-    return jax.tree.map(lambda values: values[jnp.asarray(points)], given)
+def at_targets(said: ViewMean, points: Int[Array | np.ndarray, "t p"]) -> ViewMean:
+    """What is said `[... pixels]` at the points of targets, `[t ... p]`."""
+
+    def take(values: Array, axis: int) -> Array:
+        return jnp.moveaxis(jnp.take(values, jnp.asarray(points), axis=axis), axis, 0)
+
+    axis = said.disagreement.ndim - 1
+    return ViewMean(take(said.probs, axis), take(said.disagreement, axis))

@@ -22,7 +22,7 @@ from .setup import Frozen, Procedure, Setup
 from .solvers import LineSearch, Moving
 from .space import Activation, Space
 from .types import FitData, Targets, Trajectory
-from .views import PLAIN, Look, View
+from .views import PLAIN, Look
 from .whole import as_trajectory, search_networks
 
 OnKept = Callable[..., None]  # of image, target, member and what was moved
@@ -119,14 +119,13 @@ def search_images(
     *,
     keys: Sequence[Key[Array, ""]],
     layout: Layout = AUTO,
-    views: Sequence[View] = (),
-    view_all: bool = False,
+    look: Look = PLAIN,
     on_kept: OnKept | None = None,
 ) -> list[Trajectory]:
     """`search_prepared` for several images of one shape with as many targets each: members of all of them run together.
 
-    With `views` every recorded model that keeps the bound (with `view_all` every one) looks at the image through them, and so
-    does the given network: see Trajectory. That is for searches of whole networks over weights.
+    With views in `look` every recorded model that keeps the bound looks at the image through them, and so do the given network
+    and others: see Look and Trajectory. That is for searches of whole networks over weights.
 
     Where members run as whole networks, `on_kept(image, target, member, z)` is called with what was moved of each: the numbers of
     the feasible record of smallest objective, or the last ones where none is feasible; see `loss_under`. ValueError as there, and
@@ -135,7 +134,6 @@ def search_images(
     shapes = {(np.shape(image), np.shape(asked.points)) for image, asked in zip(images, targets, strict=True)}
     if len(shapes) != 1:
         raise ValueError(f"images: expected images of one shape with as many targets and points each, got {sorted(shapes)}")
-    look = Look(tuple(views), view_all)
     return _search(prepared, images, targets, keys=keys, layout=layout, look=look, on_kept=on_kept)
 
 

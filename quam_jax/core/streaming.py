@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from .decomposition import divergence_terms, entropy
 from .types import Uncertainty, ViewMean
-from .weighting import Given, given_share
+from .weighting import Given, given_share, others_share
 
 
 class RunningSums(NamedTuple):
@@ -83,13 +83,21 @@ def close_sums(
     *,
     given: Given,
     viewed: ViewMean | None = None,
+    others: ViewMean | None = None,
 ) -> RunningSums:
-    """The sums as means, with the given network (`reference`, or what it says through views) among them: see `given_share`."""
-    own = means(add_one(no_samples(*reference.shape), reference, anchor, viewed))
-    share = given_share(sums.count, given)
-    if not sums.count:
-        return own._replace(count=sums.count)
-    return mix([means(sums), own], [1.0 - share, share])._replace(count=sums.count)
+    """The sums as means, with the given network (`reference`, or what it says through views) among them: see `given_share`.
+
+    `others` are what models of another origin say `[r p]`: see `others_share`.
+    """
+    count, found = sums.count, means(add_one(no_samples(*reference.shape), reference, anchor, viewed))
+    if count:
+        share = given_share(count, given)
+        found = mix([means(sums), found], [1.0 - share, share])
+    if others is not None:
+        equal = jnp.zeros(len(others.probs))
+        further = means(add_samples(no_samples(*reference.shape), others.probs, equal, jnp.asarray(anchor), others))
+        found = mix([found, further], [1.0 - others_share(given), others_share(given)])
+    return found._replace(count=count)
 
 
 def add_one(

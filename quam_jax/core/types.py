@@ -2,8 +2,8 @@
 
 Array records are NamedTuples (pytrees without registration). Axis letters, used in every signature: `b` batch, `*space`
 height width (depth), `i` input channels, `c` classes, `k` fit batches, `t` targets, `m` adversarial models of one target,
-`p` points of a target, `*points` [t p], [p] or a single one, `s` recorded steps, `n` samples (m*s of a search, or the passes
-of a baseline), `a` annotators (raters). Channels come last.
+`p` points of a target, `*points` [t p], [p] or a single one, `s` recorded steps, `r` models of another origin, `n` samples (m*s
+of a search, or the passes of a baseline), `a` annotators (raters). Channels come last.
 """
 
 from typing import NamedTuple
@@ -48,7 +48,8 @@ class Trajectory(NamedTuple):
     plus the slack, so that a record is feasible iff fit_loss <= bound.
 
     Where the search looked through views, `viewed` is what every recorded model says through them, and `given` what the given
-    network does; records that may not count were spared their passes.
+    network does; records that may not count were spared their passes. `others` is what models of another origin say (random
+    directions), where some were asked.
     """
 
     probs: Float[Array, "t m s p c"]
@@ -59,6 +60,7 @@ class Trajectory(NamedTuple):
     reference_loss: Float[Array, "t m s"]
     viewed: ViewMean | None = None  # [t m s p]
     given: ViewMean | None = None  # [t p]
+    others: ViewMean | None = None  # [t r p]
 
 
 class Samples(NamedTuple):

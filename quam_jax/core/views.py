@@ -4,9 +4,9 @@ A flip or a quarter turn is a permutation of pixels, so that its inverse is exac
 place. A network that treats every pixel alike says the same under all changes of place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -51,10 +51,14 @@ IDENTITY = View("identity")
 
 
 class Look(NamedTuple):
-    """Through which views recorded models look at the image, and whether those that break the bound do too."""
+    """Through which views recorded models look at the image, and whether those that break the bound do too.
+
+    `others` gives further models that look at it, as what a search would move, one after the other.
+    """
 
     views: tuple[View, ...] = ()
     broken_too: bool = False
+    others: Callable[[], Iterable[Any]] | None = None
 
 
 PLAIN = Look()
@@ -99,23 +103,18 @@ class Symmetry:
 def named_views(text: str, symmetry: Symmetry) -> tuple[View, ...]:
     """The views that a setting names, without those that the image does not take.
 
-    `none`, `flips` (the image and each axis flipped), `standard` (flips, turns, noise, brightness, blur), or names with
-    strengths, separated by commas: identity, flip0, rotate1, noise:0.3, brighter, darker, blur. ValueError for other names.
+    `none`, `flips` (the image and each axis flipped), `geometric` (flips and turns), `standard` (these, noise, brightness and
+    blur), or names with strengths, separated by commas: identity, flip0, rotate1, noise:0.3, brighter, darker, blur. ValueError
+    for other names.
     """
     if text == "none":
         return ()
-    names = {"flips": _flips(symmetry), "standard": (*_flips(symmetry), *_turns(symmetry), *get_args(Change))}.get(text)
+    flips = ("identity", *(f"flip{axis}" for axis in symmetry.mirrored))
+    geometric = (*flips, "rotate1", "rotate2", "rotate3")
+    names = {"flips": flips, "geometric": geometric, "standard": (*geometric, *get_args(Change))}.get(text)
     asked = [part.strip() for part in text.split(",")] if names is None else list(names)
     views = [_view(part, symmetry, text) for part in asked]
     return tuple(dict.fromkeys(view for view in views if view is not None))
-
-
-def _flips(symmetry: Symmetry) -> tuple[str, ...]:
-    return ("identity", *(f"flip{axis}" for axis in symmetry.mirrored))
-
-
-def _turns(symmetry: Symmetry) -> tuple[str, ...]:
-    return ("rotate1", "rotate2", "rotate3")
 
 
 def _view(part: str, symmetry: Symmetry, text: str) -> View | None:
@@ -128,8 +127,8 @@ def _view(part: str, symmetry: Symmetry, text: str) -> View | None:
         strength = -1.0
     if name not in known or not 0 <= strength < float("inf") or (colon and name not in ("noise", "brighter", "darker")):
         raise ValueError(
-            f"views: expected none, flips, standard or some of {', '.join(known)} with commas between them (noise, brighter and "
-            f"darker with a strength, as noise:0.3), got {part!r} in {text!r}"
+            f"views: expected none, flips, geometric, standard or some of {', '.join(known)} with commas between them (noise, "
+            f"brighter and darker with a strength, as noise:0.3), got {part!r} in {text!r}"
         )
     if name == "identity":
         return IDENTITY

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
-from .types import Samples, Trajectory
+from .types import Samples, Trajectory, ViewMean
 
 Rule = Literal["all", "last", "best", "softmax", "mis"]
 Given = Literal["half", "sample", "none"]
@@ -91,6 +91,11 @@ def given_share(count: Num[ArrayLike, "*targets"], given: Given) -> Float[Array,
     return jnp.where(count == 0, 1.0, shares[given])
 
 
+def others_share(given: Given) -> float:
+    """The weight of models of another origin, where there are some: a group of their own, beside given network and search."""
+    return 1 / 3 if given == "half" else 1 / 2
+
+
 def to_samples(
     trajectory: Trajectory,
     weights: Float[Array, "t m s"],
@@ -100,7 +105,8 @@ def to_samples(
 ) -> Samples:
     """Flatten (member, step) to samples and append the given network as the last one, with the weight of `given_share`.
 
-    Where the search looked through views a sample is what its model says through all of them, and so is the last one.
+    Where the search looked through views a sample is what its model says through all of them, and so is the last one; models of
+    another origin stand before it, with `others_share` of the weight.
     """
     t, m, s, p, c = trajectory.probs.shape
     flat = weights.reshape(t, m * s)
@@ -113,6 +119,11 @@ def to_samples(
         return Samples(jnp.concatenate([probs, reference[:, None]], 1), shares)
     probs = jnp.where(counts[..., None], seen.probs.reshape(t, m * s, p, c), 1.0 / c)
     disagreement = jnp.where(counts, seen.disagreement.reshape(t, m * s, p), 0.0)
-    return Samples(
-        jnp.concatenate([probs, last.probs[:, None]], 1), shares, jnp.concatenate([disagreement, last.disagreement[:, None]], 1)
-    )
+    parts, ends = [ViewMean(probs, disagreement)], jax.tree.map(lambda x: x[:, None], last)
+    if trajectory.others is not None:
+        count, part = trajectory.others.probs.shape[1], others_share(given)
+        other = jnp.full((t, count), part / count)
+        shares = jnp.concatenate([shares[:, :-1] * (1 - part), other, shares[:, -1:] * (1 - part)], 1)
+        parts.append(trajectory.others)
+    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *parts, ends)
+    return Samples(joined.probs, shares, joined.disagreement)

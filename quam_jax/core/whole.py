@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from .given import at_targets, view_given, with_views
+from .given import at_targets, view_given, view_others, with_views
 from .layout.choose import Layout, choose_layout
 from .layout.chunk import Job
 from .layout.fitting import views_at_once
@@ -45,6 +45,7 @@ def search_networks(
     alone = len(activations) == 1
     operations = pass_operations(setup, frozen)
     given: list[ViewMean | None] = [None] * len(images)
+    others: list[ViewMean | None] = [None] * len(images)
     viewed: list[Any] = [None] * len(images)
     if look.views:
         setup = setup._replace(views=look.views, view_all=look.broken_too)
@@ -52,6 +53,8 @@ def search_networks(
         for i, image in enumerate(images):
             own = with_views(setup, frozen._replace(image=activations[i]), image, keys[i])
             viewed[i], given[i] = own.viewed, at_targets(view_given(setup, own), targets[i].points)
+            further = view_others(setup, own, look)
+            others[i] = None if further is None else at_targets(further, targets[i].points)
         frozen = frozen._replace(viewed=viewed[0])
 
     def draw(job: Job, s: int) -> Any:
@@ -87,11 +90,11 @@ def search_networks(
     )
     each = count * members
     records = [jax.tree.map(lambda leaf, i=i: leaf[i * each : (i + 1) * each], record) for i in range(len(activations))]
-    return [as_trajectory(*one) for one in zip(records, targets, given, strict=True)]
+    return [as_trajectory(*one) for one in zip(records, targets, given, others, strict=True)]
 
 
-def as_trajectory(record: Record, asked: Targets, given: ViewMean | None = None) -> Trajectory:
+def as_trajectory(record: Record, asked: Targets, given: ViewMean | None = None, others: ViewMean | None = None) -> Trajectory:
     """The records of one image `[members s ...]` by target and member."""
     leading = asked.labels.shape[:2]
     joined = jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), record)
-    return Trajectory(**joined._asdict(), given=given)
+    return Trajectory(**joined._asdict(), given=given, others=others)

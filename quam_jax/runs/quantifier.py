@@ -14,7 +14,7 @@ from ..case.fit import Known, read_fit_images, read_fit_patches, read_some_fit_c
 from ..case.own_fit import DOUBTFUL, TRIED, OwnFit, compare_preparations, look_at_fit
 from ..case.quantified import Quantified
 from ..case.quantify import quantify_images, searched_together
-from ..case.shared import CaseModel, has_plan, planned_model, whole_image_model
+from ..case.shared import CaseModel, find_directions, has_plan, planned_model, whole_image_model
 from ..case.windows import asked_sides, describe_windows, require_plan_patches
 from ..config import Config
 from ..core.layout.choose import FILLS
@@ -202,8 +202,11 @@ def _asked(cases: list[Case], request: RunRequest) -> list[Case]:
 def _ready(models: Sequence[SegmentationModel], known: Known, *, plan: Plan | None, coding: Coding, config: Config) -> CaseModel:
     """The model with its fit data where the models lie."""
     if plan is not None:
-        return planned_model(models, known.images, known.labels, plan=plan, coding=coding, search=config.search)
-    return whole_image_model(models[0], fit_data(models[0], known.images, known.labels), config.search, whole=known.whole)
+        ready = planned_model(models, known.images, known.labels, plan=plan, coding=coding, search=config.search)
+    else:
+        fit = fit_data(models[0], known.images, known.labels)
+        ready = whole_image_model(models[0], fit, config.search, whole=known.whole)
+    return find_directions(ready, config)
 
 
 def models_digest(models: Sequence[SegmentationModel], path: Path) -> str:

@@ -15,8 +15,10 @@ from jaxtyping import Array, Key
 from ..baselines import BASELINES
 from ..baselines.method import Method, MethodOptions, Outcome, Run, Settings, Subject, fit_of, outcome_of, slack_grid
 from ..case.quantify import quantify_images, sample_image
-from ..case.shared import whole_image_model
+from ..case.shared import find_directions, whole_image_model
+from ..case.views import choose_look
 from ..config import Config, SampleConfig, change, dump_config
+from ..core.weighting import counted
 from ..data.records import digest_arrays
 from ..evaluation.agreement import average_ranks
 from ..published.combination import published_uncertainty
@@ -36,7 +38,8 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     fit = fit_of(subject, config.fit)
     if config.search.epochs:  # the published stride of 50 uses 2 batches of 100 in an epoch; fewer batches give 2 as well
         config = change(config, {"batch_stride": min(config.search.batch_stride, max(1, fit.images.shape[0] // 2))})
-    shared, whole = whole_image_model(subject.model, fit, config.search), config.search.space == "full"
+    shared = find_directions(whole_image_model(subject.model, fit, config.search), config)
+    whole = config.search.space == "full"
     prepared = shared.folds[0].prepared
     steps, members = len(prepared.steps.batch), config.search.members
     each = int(fit.images.shape[1]) + 1
@@ -55,7 +58,11 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
             passes = (1.0 + models * steps * each, float(models * steps * each)) if whole else (np.nan, np.nan)
             return Outcome(maps, found.reference, labels, np.full(len(labels), 1 / len(labels)), *passes)
         samples, (trajectory,) = sample_image(shared, image, config=config, key=key)
-        outcome = outcome_of(samples, image.shape[:-1], forward=forward, backward=members * steps * each)
+        looking = (
+            1 + int(counted(trajectory, feasible_only=config.samples.feasible_only).sum()) + 2 * config.samples.random_directions
+        )
+        looked = looking * len(choose_look(shared, image.shape[:-1], config=config).views)
+        outcome = outcome_of(samples, image.shape[:-1], forward=forward + looked, backward=members * steps * each)
         if config.samples == SampleConfig.published():
             maps = published_uncertainty(trajectory)._asdict()
             return outcome._replace(maps={n: np.asarray(v).reshape(image.shape[:-1]) for n, v in maps.items()})
@@ -130,6 +137,7 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
     default, published = Config(), Config.published()
     # without dropout and batch statistics every step at rate 0 is the same one, so one is enough
     still = dataclasses.replace(default, search=dataclasses.replace(default.search, learning_rate=0.0, steps=1))
+    thorough_still = change(Config.thorough(), {"learning_rate": 0.0, "steps": 1})
     published_still = dataclasses.replace(published, search=dataclasses.replace(published.search, learning_rate=0.0))
     options = MethodOptions(inject_dropout)
     baselines = [
@@ -138,12 +146,16 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
     rows = [
         *(row for row in baselines if not row.control),
         search_method("quam", default),
+        search_method("quam_thorough", Config.thorough()),
+        search_method("quam_fast", Config.fast()),
+        search_method("quam_plain", change(default, {"views": "none"})),
         search_method("quam_tuned", default, grid=quam_grid()),
         search_method("quam_published", published),
         search_method("quam_regions", change(default, REGIONS), grid=slack_grid()),
         search_method("quam_pixels", change(default, PIXELS), grid=slack_grid()),
         *(row for row in baselines if row.control),
         search_method("quam_no_search", still, control=True),
+        search_method("quam_thorough_no_search", thorough_still, control=True),
         search_method("quam_published_no_search", published_still, control=True),
         *(search_method(name, config) for name, config in (configs or {}).items()),
     ]

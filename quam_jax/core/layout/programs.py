@@ -4,7 +4,6 @@ A group is mapped, with one row a member along a leading axis, or unrolled: a tu
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -150,10 +149,10 @@ def run_steps(
 
 
 def _view(setup: Setup, frozen: Frozen, targets: Wanted, states: States) -> Viewings:
-    one = functools.partial(view, setup, frozen)
+    one: Callable[..., ViewMean] = functools.partial(view, setup, frozen)
     if isinstance(targets, Target):
         return jax.vmap(one)(targets, states)
-    return tuple(itertools.starmap(one, zip(targets, states, strict=True)))
+    return tuple(one(target, state) for target, state in zip(targets, states, strict=True))
 
 
 @jit(static_argnames="setup")
