@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from ..config import Config
+from ..core.types import Trajectory
 from ..core.views import IDENTITY, PLAIN, Look, Symmetry, named_views
+from ..core.weighting import counted
 from .shared import CaseModel, Fold
 
 
@@ -31,3 +33,10 @@ def choose_look(shared: CaseModel, space: Sequence[int], *, config: Config) -> L
 def look_of(fold: Fold, look: Look) -> Look:
     """The look of one network, with its random directions."""
     return look if fold.directions is None else look._replace(others=fold.directions.models)
+
+
+def view_passes(shared: CaseModel, trajectory: Trajectory, space: Sequence[int], *, config: Config) -> int:
+    """Forward passes that views of such sides took beside one search: of the given network, of models that count, of others."""
+    found = int(counted(trajectory, feasible_only=config.samples.feasible_only).sum())
+    views = len(choose_look(shared, space, config=config).views)
+    return views * (1 + found + 2 * config.samples.random_directions)

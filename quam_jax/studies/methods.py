@@ -16,9 +16,8 @@ from ..baselines import BASELINES
 from ..baselines.method import Method, MethodOptions, Outcome, Run, Settings, Subject, fit_of, outcome_of, slack_grid
 from ..case.quantify import quantify_images, sample_image
 from ..case.shared import find_directions, whole_image_model
-from ..case.views import choose_look
+from ..case.views import view_passes
 from ..config import Config, SampleConfig, change, dump_config
-from ..core.weighting import counted
 from ..data.records import digest_arrays
 from ..evaluation.agreement import average_ranks
 from ..published.combination import published_uncertainty
@@ -58,10 +57,7 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
             passes = (1.0 + models * steps * each, float(models * steps * each)) if whole else (np.nan, np.nan)
             return Outcome(maps, found.reference, labels, np.full(len(labels), 1 / len(labels)), *passes)
         samples, (trajectory,) = sample_image(shared, image, config=config, key=key)
-        looking = (
-            1 + int(counted(trajectory, feasible_only=config.samples.feasible_only).sum()) + 2 * config.samples.random_directions
-        )
-        looked = looking * len(choose_look(shared, image.shape[:-1], config=config).views)
+        looked = view_passes(shared, trajectory, image.shape[:-1], config=config)
         outcome = outcome_of(samples, image.shape[:-1], forward=forward + looked, backward=members * steps * each)
         if config.samples == SampleConfig.published():
             maps = published_uncertainty(trajectory)._asdict()
