@@ -49,7 +49,7 @@ def write_bubil(data: Path, out: Path) -> None:
         part = parts[case.name]
         for target in ("train", "train_raters", "fit") if part == "train" else (part,):
             drawn = {"": majority} if target in ("train", "fit") else {f"_{name}": mask for name, mask in raters.items()}
-            _write(out / target, case.name, picture, drawn)
+            write_case(out / target, case.name, picture, drawn)
 
 
 def write_crops(data: Path, out: Path) -> None:
@@ -59,14 +59,17 @@ def write_crops(data: Path, out: Path) -> None:
     for case in find_cases(data / "images", data / "masks"):
         picture = _read(case.image)
         place = tuple(slice((n - SIDE) // 2, (n - SIDE) // 2 + SIDE) for n in picture.shape)
-        _write(out / "test", case.name, picture[place], {f"_{n}": _read(p)[place] > 0 for n, p in sorted(case.raters.items())})
+        write_case(
+            out / "test", case.name, picture[place], {f"_{n}": _read(p)[place] > 0 for n, p in sorted(case.raters.items())}
+        )
 
 
 def _read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("L"))
 
 
-def _write(folder: Path, name: str, picture: np.ndarray, masks: dict[str, np.ndarray]) -> None:
+def write_case(folder: Path, name: str, picture: np.ndarray, masks: dict[str, np.ndarray]) -> None:
+    """A picture, and its masks by what follows the name of the case in theirs."""
     for part, suffix, array in [("images", "", picture), *(("masks", suffix, mask) for suffix, mask in masks.items())]:
         (folder / part).mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(folder / part / f"{name}{suffix}.png")

@@ -73,7 +73,7 @@ def test_presets() -> None:
     assert (search.members, search.epochs, search.batch_stride, search.learning_rate) == (2, 3, 50, 5e-4)
     assert (search.coefficient, search.schedule_start, search.schedule_rate, search.schedule_every) == (1, 1, 2, 3)
     assert (search.slack, search.slack_unit, search.penalty, search.mode) == (0.05, "nats", "linear", "train")
-    with pytest.raises(ValueError, match="preset: expected default or published, got 'best'"):
+    with pytest.raises(ValueError, match="preset: expected one of default, fast, thorough, published, got 'best'"):
         from_dict({"preset": "best"})
 
 

@@ -48,8 +48,11 @@ def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
 def test_rows_stand_in_the_order_of_the_tables() -> None:
     known = methods(inject_dropout=0.2, configs={"own": Config()})
     first = "softmax temperature tta ensemble mc_dropout laplace evidential prob_unet"
-    searches = "quam quam_tuned quam_published quam_regions quam_pixels"
-    controls = "boundary blur blurred_mask random_directions quam_no_search quam_published_no_search"
+    searches = "quam quam_thorough quam_fast quam_plain quam_tuned quam_published quam_regions quam_pixels"
+    controls = (
+        "boundary blur blurred_mask random_directions tta_ensemble tta_blur random_views random_views_pooled mc_dropout_views "
+        "quam_no_search quam_thorough_no_search quam_published_no_search"
+    )
     ranks = "own tta_quam_ranks tta_random_ranks raters_halves"
     assert list(known) == f"{first} {searches} {controls} {ranks}".split()
     assert [n for n, row in known.items() if row.control] == [*controls.split(), "tta_random_ranks", "raters_halves"]

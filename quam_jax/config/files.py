@@ -56,7 +56,7 @@ def from_dict(values: Mapping[str, Any], *, where: str = "config", base: Config 
     preset = values.pop("preset", None)
     if preset is not None:
         if preset not in PRESETS:
-            raise ValueError(f"{where}: preset: expected {' or '.join(PRESETS)}, got {preset!r}")
+            raise ValueError(f"{where}: preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         base = PRESETS[preset]()
     config = base or Config()
     sections = {f.name for f in dataclasses.fields(config) if dataclasses.is_dataclass(getattr(config, f.name))}
