@@ -1,4 +1,4 @@
-"""Real CT of lung nodules as folders: 64 x 64 pixels around each nodule, off centre, masks of four radiologists, split by patient.
+"""Real CT of lung nodules as folders: 64 x 64 pixels around each, off centre, masks of four radiologists, split by patient.
 
 `python -m benchmarks.lidc_ct --data lidc_ct.npz --out FOLDER` writes FOLDER/{train,train_raters,fit,validation,test}, each with
 images/ and masks/. The file holds `images` [n 128 128], `masks_packed` [n 4 128 16] (bits of four masks), `ids`, `patient_id` and
