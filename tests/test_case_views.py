@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -74,7 +75,7 @@ def test_running_sums_of_a_patch_are_the_decomposition_of_its_samples(config: Co
     model, image = tiny_model(classes=3), tiny_image(size=(8, 8))
     shared = find_directions(whole_image_model(model, tiny_fit(model, size=(8, 8)), SEARCH), config)
     _, trajectories = sample_image(shared, image, config=config, key=jax.random.key(0))
-    reference = np.asarray(predict(model, image)).reshape(-1, 3)
+    reference = predict(model, jnp.asarray(image)).reshape(-1, 3)
     whole = decompose_samples(trajectories, [reference[None]], samples=config.samples)
     sums = decompose_sums_of(trajectories, [reference], samples=config.samples)
     for one, other in zip(whole, sums, strict=True):

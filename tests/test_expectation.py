@@ -16,7 +16,7 @@ from quam_jax.case.crops import WholeFit
 from quam_jax.case.fit import Known
 from quam_jax.case.own_fit import look_at_fit
 from quam_jax.case.shared import planned_model
-from quam_jax.config import Config, ExecutionConfig, FitConfig, SearchConfig, TargetConfig
+from quam_jax.config import Config, ExecutionConfig, FitConfig, SampleConfig, SearchConfig, TargetConfig
 from quam_jax.core.progress import ENDED, EXPECTED, GIVEN, IDLE, SEARCHING, Event, listening
 from quam_jax.core.schedule import Slack
 from quam_jax.data.datasets import Case
@@ -68,6 +68,11 @@ def test_passes_by_hand() -> None:
     # three epochs of four batches, each step with a pass for its record
     assert count_passes(published, batches=4, fit_share=1.0) == pytest.approx(1 + 2 * 12 * (2 * image + 1))
     assert count_passes(Config(targets=TargetConfig(target="pixel")), batches=1, fit_share=2.0) is None
+    mixed = dataclasses.replace(config(), samples=SampleConfig(random_directions=3))
+    one = count_passes(mixed, batches=1, fit_share=2.0, views=8)
+    assert one == pytest.approx(1 + 2 * (6 * (image + fit) + 3) + 8 * (1 + 2 * 3 + 0.5 * 2 * 6))
+    tail = count_passes(config(space="head"), batches=1, fit_share=2.0, views=8)
+    assert tail == pytest.approx(2 + 8 + TAIL["head"] * (2 * (6 * (image + fit) + 3) + 8 * (1 + 0.5 * 2 * 6)))
     members = [count_passes(config(members=m), batches=1, fit_share=1.0) or 0 for m in (1, 2, 3)]
     assert members[2] - members[1] == pytest.approx(members[1] - members[0])
 

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..case.prediction import mirrorings
+from ..case.views import choose_look
 from ..case.windows import lay_windows
 from ..config import Config, to_dict
 from ..config.build import build_schedule
@@ -196,12 +197,13 @@ def describe_work(quantifier: Quantifier, config: Config) -> Work:
     )
 
 
-def count_passes(config: Config, *, batches: int, fit_share: float) -> float | None:
+def count_passes(config: Config, *, batches: int, fit_share: float, views: int = 0) -> float | None:
     """Forward passes over one image that a search of masks takes, the given network's own included; None for other targets.
 
     `fit_share` are the pixels of a fit batch over those of the image. A step is a pass forward and one backward over the image
     and over its fit batch; on a CPU the latter is left out in steps that keep the bound. Behind a cut only the tail counts, and
-    the trunk runs once.
+    the trunk runs once, for the image and for each of its `views`. Through these look the given network, random directions, and
+    every model after a step: on a CPU those alone that keep the bound.
     """
     search = config.search
     if config.targets.target != "mask":
@@ -213,8 +215,10 @@ def count_passes(config: Config, *, batches: int, fit_share: float) -> float | N
     step = (1 + BACKWARD) + fit * (1 + BACKWARD * (BROKEN if spared else 1))
     # the record of the last step: a pass of its own in every step, or one more evaluation at the end
     search_passes = search.members * (steps * (step + (search.record == "after")) + (0 if search.record == "after" else 1 + fit))
+    kept = BROKEN if config.samples.feasible_only and jax.default_backend() == "cpu" else 1
+    search_passes += views * (1 + 2 * config.samples.random_directions + kept * search.members * steps)
     tail = TAIL.get(search.space)
-    return 1 + (search_passes if tail is None else 1 + tail * search_passes)
+    return 1 + (search_passes if tail is None else 1 + views + tail * search_passes)
 
 
 def _passes(config: Config, quantifier: Quantifier, shape: Sequence[int]) -> float | None:
@@ -226,7 +230,8 @@ def _passes(config: Config, quantifier: Quantifier, shape: Sequence[int]) -> flo
     plan, model, whole = quantifier.shared.plan, quantifier.shared.folds[0].model, quantifier.shared.whole_fit
     patches = lay_windows(model, shape[: model.network.rank], config.patches) if plan is None else None
     pixels = math.prod(plan.patch) if plan is not None else math.prod(patches.patch) if patches is not None else 1
-    passes = count_passes(config, batches=batches, fit_share=size * math.prod(sides) / pixels)
+    views = len(choose_look(quantifier.shared, (plan or patches).patch, config=config).views) if plan or patches else 0
+    passes = count_passes(config, batches=batches, fit_share=size * math.prod(sides) / pixels, views=views)
     if passes is None or whole is None or patches is None:
         return passes
     looked_at = whole.chosen(None if len(patches.starts) == 1 else 0)
