@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,21 +126,32 @@ def test_a_plan_mirrors_its_own_axes_and_turns_nothing() -> None:
     assert not choose_look(shared, (4, 4), config=Config(targets=TargetConfig(target="pixel"))).views
 
 
+def sampled_volumes(how: Config, **plan: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Volumes of the samples of a scan of two patches, their weights, and those that say what the given network does."""
+    image = np.random.default_rng(2).standard_normal((4, 6, 4, 1)).astype(np.float32)
+    settings = {"patch": (4, 4), "spacing": (1.0, 1.0), "mirror_axes": [0, 1]} | plan
+    shared = find_directions(folds_of([tiny_fold(0, classes=3)], how, **settings), how)
+    (found,) = quantify_images(shared, [image], config=how, geometries=[geometry_of(image, (1.0, 1.0, 2.0))])
+    assert found.volumes is not None
+    return found.volumes.ml, found.volumes.weights, found.feasible
+
+
 @pytest.mark.parametrize("config", [VIEWED, POOL])
 def test_views_move_the_volumes_of_a_planned_model(config: Config) -> None:
-    image = np.random.default_rng(2).standard_normal((4, 6, 4, 1)).astype(np.float32)
-
-    def volumes(how: Config) -> tuple[np.ndarray, np.ndarray]:
-        shared = find_directions(
-            folds_of([tiny_fold(0, classes=3)], how, patch=(4, 4), spacing=(1.0, 1.0), mirror_axes=[0, 1]), how
-        )
-        (found,) = quantify_images(shared, [image], config=how, geometries=[geometry_of(image, (1.0, 1.0, 2.0))])
-        assert found.volumes is not None
-        return found.volumes.ml, found.volumes.weights
-
-    ml, weights = volumes(config)
-    plain, _ = volumes(change(config, {"views": "none"}))
-    rows = 4 + 2 * config.samples.random_directions + 1
-    assert ml.shape[0] == len(weights) == rows and plain.shape[0] == rows
+    ml, weights, _ = sampled_volumes(config)
+    plain, _, _ = sampled_volumes(change(config, {"views": "none"}))
+    assert ml.shape[0] == len(weights) == plain.shape[0] == 4 + 2 * config.samples.random_directions + 1
     np.testing.assert_allclose([weights.sum(), weights[-1]], [1, 0.5 if config is VIEWED else 1 / 3], rtol=1e-6)
     assert np.abs(ml[-1] - plain[-1]).max() > 1e-6  # the given network through views
+
+
+def test_a_sample_that_does_not_count_is_the_given_network_through_views() -> None:
+    ml, weights, feasible = sampled_volumes(change(VIEWED, {"slack": 0.0}))
+    assert not feasible.any() and weights[-1] == 1
+    np.testing.assert_allclose(ml, np.repeat(ml[-1:], len(ml), 0), rtol=1e-6)
+
+
+def test_patches_that_are_left_move_every_sample_as_the_given_network_does() -> None:
+    ml, _, feasible = sampled_volumes(change(VIEWED, {"learning_rate": 0.0}))
+    assert feasible.all()
+    np.testing.assert_allclose(ml, np.repeat(ml[-1:], len(ml), 0), rtol=1e-5)

@@ -161,3 +161,16 @@ def test_views_in_parts_are_views_at_once(tiny: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr("quam_jax.core.whole.views_at_once", lambda setup, operations: 2)
     assert_equal(searched(LAYOUTS[0], at_once=2), whole)
     assert_equal(searched(LAYOUTS[3], at_once=2), whole)
+
+
+def test_images_that_are_searched_together_look_at_their_own_views(tiny: None) -> None:
+    model = tiny_model()
+    prepared = prepare(model, tiny_fit(model, size=SQUARE), VIEWED)
+    images = [tiny_image(size=SQUARE, seed=seed) for seed in (1, 7)]
+    keys = [jax.random.key(seed) for seed in range(2)]
+    look = Look(named_views("standard", Symmetry.of(SQUARE)))
+    layout = build_layout(ExecutionConfig("vmap", "scan"))
+    both = search_images(prepared, images, [tiny_targets(size=SQUARE)] * 2, keys=keys, look=look, layout=layout)
+    for image, key, found in zip(images, keys, both, strict=True):
+        (alone,) = search_images(prepared, [image], [tiny_targets(size=SQUARE)], keys=[key], look=look, layout=layout)
+        assert_equal(found, alone)

@@ -226,12 +226,13 @@ def _passes(config: Config, quantifier: Quantifier, shape: Sequence[int]) -> flo
 
     Whole fit images that kept models are measured on count by their pixels.
     """
-    batches, size, *sides = quantifier.known.images.shape[:-1]
+    batches, size, *fit_sides = quantifier.known.images.shape[:-1]
     plan, model, whole = quantifier.shared.plan, quantifier.shared.folds[0].model, quantifier.shared.whole_fit
     patches = lay_windows(model, shape[: model.network.rank], config.patches) if plan is None else None
-    pixels = math.prod(plan.patch) if plan is not None else math.prod(patches.patch) if patches is not None else 1
-    views = len(choose_look(quantifier.shared, (plan or patches).patch, config=config).views) if plan or patches else 0
-    passes = count_passes(config, batches=batches, fit_share=size * math.prod(sides) / pixels, views=views)
+    sides = plan.patch if plan is not None else patches.patch if patches is not None else ()
+    pixels = math.prod(sides)
+    views = len(choose_look(quantifier.shared, sides[len(sides) - model.network.rank :], config=config).views)
+    passes = count_passes(config, batches=batches, fit_share=size * math.prod(fit_sides) / pixels, views=views)
     if passes is None or whole is None or patches is None:
         return passes
     looked_at = whole.chosen(None if len(patches.starts) == 1 else 0)

@@ -158,15 +158,14 @@ class Chunk:
                 known = references[batch]  # the first step starts at the given weights
             elif lazy and not broken(recorded[-1][0]):
                 known = self._fit_loss(states[0], now[0])
-            if known is not None and float(known) <= bounds[batch]:
+            keeps = known is not None and float(known) <= bounds[batch]
+            if keeps:
                 now = (now[0]._replace(fit_loss=known),)
             elif self._in_parts:
                 now = (self._with_parts(states[0], now[0], gradient=True),)
             due, before = bool(self.setup.views) and self.measured and s > 0, None
-            if due and (not alone or self.setup.view_all):
+            if due and (not alone or self.setup.view_all or keeps):
                 viewings.append(self._view(chosen, states))
-            elif due and known is not None:
-                viewings.append(self._view(chosen, states) if float(known) <= bounds[batch] else None)
             elif due:
                 before = copied((states[0].z, states[0].stats))  # whether they keep the bound is known after the step
             states, record = step_group(self.setup, self.frozen, chosen, states, now, self.advance)

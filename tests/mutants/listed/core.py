@@ -5,6 +5,16 @@ from ..mutant import room
 RULES = "search_rules.py::test_a_target_rests_only_where_a_feasible_model_has_all_it_wants"
 BACK = "search_rules.py::test_backtracking_goes_halfway_back_to_the_last_feasible_weights"
 
+POOL = "case_views.py::test_the_pool_by_hand"
+SUMS = "case_views.py::test_running_sums_of_a_patch_are_the_decomposition_of_its_samples"
+INVERSE = "views.py::test_every_view_has_an_exact_inverse"
+TAKEN = "views.py::test_an_image_takes_the_views_that_keep_its_shape_and_spacing"
+LIGHT = "views.py::test_intensities_change_by_standard_deviations_of_the_image"
+GIVEN = "views.py::test_what_the_given_network_says_through_views_by_hand"
+PARTS = "views.py::test_views_in_parts_are_views_at_once"
+SAME = "views.py::test_every_layout_sees_the_same"
+IMAGES = "views.py::test_images_that_are_searched_together_look_at_their_own_views"
+
 CORE = room(
     "core",
     # a step
@@ -168,12 +178,37 @@ CORE = room(
     ("weighting.py", "0.0) / temperature", "0.0) * temperature", "weighting.py::test_rules_against_numpy"),
     ("weighting.py", '"mis": effective_size', '"mis": 1.0', "weighting.py::test_rules_against_numpy"),
     ("weighting.py", "-scale * jnp.where", "scale * jnp.where", "weighting.py::test_softmax_of_two_losses_by_hand"),
-    ("weighting.py", "1.0 / (count + 1.0) if", "1.0 / count if", "weighting.py::test_samples_with_the_reference_among_them"),
+    ("weighting.py", "1.0 / (count + 1.0)", "1.0 / count", "weighting.py::test_samples_with_the_reference_among_them"),
     (
         "weighting.py",
-        "if include_reference else 0.0)",
-        "if not include_reference else 0.0)",
-        "weighting.py::test_samples_without_the_reference",
+        "jnp.full(count.shape, 0.5)",
+        "jnp.zeros(count.shape)",
+        "weighting.py::test_samples_with_the_reference_among_them",
+    ),
+    ("weighting.py", 'return 1 / 3 if given == "half"', 'return 1 / 2 if given == "half"', POOL),
+    ("weighting.py", "other = jnp.full((t, count), part / count)", "other = jnp.full((t, count), part)", POOL),
+    # views
+    ("views.py", "-self.turns, self.plane), self.flips)", "self.turns, self.plane), self.flips)", INVERSE),
+    ("views.py", "-self.turns, self.plane), self.flips)", "-self.turns, self.plane), ())", INVERSE),
+    ("views.py", "jnp.std(image, tuple(range(image.ndim - 1)), keepdims=True)", "jnp.std(image)", LIGHT),
+    ("views.py", "if space[a] == space[b]]", "]", TAKEN),
+    ("views.py", "abs(spacing[a] / spacing[b] - 1) < 0.01]", "True]", TAKEN),
+    ("views.py", "if axis in symmetry.mirrored else None", "", TAKEN),
+    ("viewing.py", "sums.probs + own, sums", "own, sums", GIVEN),
+    ("viewing.py", "from_anchor - jnp.sum(", "from_anchor + jnp.sum(", GIVEN),
+    ("viewing.py", "invert_view(setup.views, start + i,", "invert_view(setup.views, i,", PARTS),
+    (
+        "given.py",
+        "setup.views, jnp.asarray(image, jnp.float32), key)",
+        "setup.views, jnp.asarray(image, jnp.float32) * 0, key)",
+        GIVEN,
+    ),
+    ("layout/records.py", "kept = records.fit_loss <= records.bound", "kept = records.fit_loss > -1", SAME),
+    (
+        "whole.py",
+        "targets[i].weights[t], activations[i], viewed[i])",
+        "targets[i].weights[t], activations[i], viewed[0])",
+        IMAGES,
     ),
     # decomposition
     (
@@ -184,8 +219,8 @@ CORE = room(
     ),
     (
         "decomposition.py",
-        "aleatoric = weights @ entropy(probs)",
-        "aleatoric = entropy(mean)",
+        "jnp.maximum(weights @ entropy(probs) - within, 0.0)",
+        "entropy(mean)",
         "decomposition.py::test_mutual_information_against_numpy",
     ),
     (
@@ -207,8 +242,16 @@ CORE = room(
         "counts = weight > 0",
         "running.py::test_a_step_at_a_time_is_all_steps_at_once",
     ),
-    ("streaming.py", "sums.weight / jnp.maximum(sums.count, 1)", "sums.weight", "running.py::test_equal_to_the_direct_form"),
-    ("streaming.py", "values[0]) / len(values)", "values[0])", "running.py::test_a_mixture_of_folds_counts_their_disagreement"),
+    (
+        "streaming.py",
+        "found], [1.0 - share, share])",
+        "found], [share, 1.0 - share])",
+        "running.py::test_equal_to_the_direct_form",
+    ),
+    ("streaming.py", "[1.0 / len(sums)] *", "[1.0] *", "running.py::test_a_mixture_of_folds_counts_their_disagreement"),
+    ("streaming.py", "entropy(probs) - within, 0.0)", "entropy(probs), 0.0)", SUMS),
+    ("streaming.py", "divergence_terms(probs, anchor[None]), -1) + within", "divergence_terms(probs, anchor[None]), -1)", SUMS),
+    ("streaming.py", "[1.0 - others_share(given), others_share(given)]", "[0.5, 0.5]", SUMS),
     ("streaming.py", "sums.from_anchor - jnp.sum", "sums.from_anchor + jnp.sum", "running.py::test_equal_to_the_direct_form"),
     (
         "streaming.py",
@@ -276,25 +319,25 @@ CORE = room(
     ("fit.py", "constant_values=-1", "constant_values=0", "predict.py::test_reference_loss_is_the_mean_over_labelled_pixels"),
     # searching
     (
-        "searching.py",
+        "whole.py",
         "(*place, s), keys[image])",
         "(*place,), keys[image])",
         "step.py::test_every_target_member_and_step_draws_noise_of_its_own",
     ),
     (
-        "searching.py",
+        "whole.py",
         "(*place, s), keys[image])",
         "(s,), keys[image])",
         "step.py::test_every_target_member_and_step_draws_noise_of_its_own",
     ),
     (
-        "searching.py",
+        "whole.py",
         "(*place, s), keys[image])",
         "(*place, s), keys[0])",
         "execution.py::test_images_that_are_searched_together_equal_those_alone",
     ),
     (
-        "searching.py",
+        "whole.py",
         "leaf[i * each : (i + 1) * each]",
         "leaf[:each]",
         "execution.py::test_images_that_are_searched_together_equal_those_alone",

@@ -24,8 +24,8 @@ LAYOUTS = room(
     ),
     (
         "layout/chunk.py",
-        "float(known) <= bounds[batch]",
-        "True",
+        "keeps = known is not None and float(known) <= bounds[batch]",
+        "keeps = known is not None",
         "execution.py::test_members_that_keep_the_bound_are_spared_the_gradient_of_the_fit",
     ),
     (
@@ -79,8 +79,8 @@ LAYOUTS = room(
     ),
     (
         "layout/fitting.py",
-        "max(1.0, FILLS / operations)",
-        "FILLS / operations",
+        "alike * max(1.0, FILLS / operations)",
+        "alike * FILLS / operations",
         "fitting.py::test_ways_come_from_the_fastest_to_the_thriftiest",
     ),
     (
