@@ -146,7 +146,7 @@ def test_views_move_the_volumes_of_a_planned_model(config: Config) -> None:
 
 
 def test_a_sample_that_does_not_count_is_the_given_network_through_views() -> None:
-    ml, weights, feasible = sampled_volumes(change(VIEWED, {"slack": 0.0}))
+    ml, weights, feasible = sampled_volumes(change(VIEWED, {"slack": -10.0, "slack_unit": "nats"}))
     assert not feasible.any() and weights[-1] == 1
     np.testing.assert_allclose(ml, np.repeat(ml[-1:], len(ml), 0), rtol=1e-6)
 

@@ -16,6 +16,7 @@ from quam_jax.case.crops import WholeFit
 from quam_jax.case.fit import Known
 from quam_jax.case.own_fit import look_at_fit
 from quam_jax.case.shared import planned_model
+from quam_jax.case.views import choose_look
 from quam_jax.config import Config, ExecutionConfig, FitConfig, SampleConfig, SearchConfig, TargetConfig
 from quam_jax.core.progress import ENDED, EXPECTED, GIVEN, IDLE, SEARCHING, Event, listening
 from quam_jax.core.schedule import Slack
@@ -132,7 +133,7 @@ def test_without_figures_a_probe_tells_and_lanes_and_processes_share(
     forecast = meet(request_of, Figures(tmp_path / "figures.json"))
     batch, rows, columns = forecast.quantifier.known.images.shape[1:4]
     share = batch * rows * columns / (21 * 26)  # the fit batch is padded
-    passes = count_passes(request_of.config, batches=1, fit_share=share)
+    passes = count_passes(request_of.config, batches=1, fit_share=share, views=8)  # sides differ: no quarter turns
     assert passes is not None and share > 3
     found = forecast.expect(lanes=1)
     assert (found.cases, found.done, found.size, found.source) == (5, 0, (26, 21), "from one forward pass")
@@ -140,7 +141,7 @@ def test_without_figures_a_probe_tells_and_lanes_and_processes_share(
     assert forecast.expect(lanes=2).whole == pytest.approx(3 * 2 * passes)  # three rounds
     shared = dataclasses.replace(request_of, sharing=Sharing(hosts=2))
     assert meet(shared, Figures(tmp_path / "none")).expect(lanes=2).whole == pytest.approx(2 * 2 * passes)
-    head = count_passes(config(members=1, steps=2, space="head"), batches=1, fit_share=share)
+    head = count_passes(config(members=1, steps=2, space="head"), batches=1, fit_share=share, views=8)
     assert head is not None and found.whole is not None and found.whole > expectation.LONG
     whole = WholeFit((list,) * 7, (2 * 21 * 26,) * 7, (1.0,) * 7, Slack())
     checked = forecast.quantifier._replace(shared=forecast.quantifier.shared._replace(whole_fit=whole))
@@ -162,8 +163,9 @@ def test_a_volume_takes_as_long_as_its_patches(tmp_path: Path, probed: list[floa
     request = RunRequest(*[tmp_path] * 3, fit_images=tmp_path, fit_masks=tmp_path, config=SMALL)
     found = Forecast(quantifier, dataclasses.replace(request, out=tmp_path / "out"), None).expect(lanes=1)
     patches = len(lay_patches((12, 8, 28), plan.patch).starts)  # voxels of 2 mm are two of the plan's
-    passes = count_passes(SMALL, batches=1, fit_share=2.0)
-    assert passes is not None and patches > 8
+    looked = len(choose_look(shared, plan.patch, config=SMALL).views)
+    passes = count_passes(SMALL, batches=1, fit_share=2.0, views=looked)
+    assert passes is not None and patches > 8 and looked > 4
     # two mirrorings in place of the one prediction, in each of two folds
     assert found.each == pytest.approx(2.0 * (passes + 1) * patches * 2)
     assert (found.size, found.source) == ((14, 8, 12), "at most, from one forward pass") and probed == [8**3]

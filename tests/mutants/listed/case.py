@@ -21,6 +21,9 @@ BOTH = "case_samples.py::test_running_sums_give_what_the_samples_at_hand_give"
 FIGURES = "own_fit.py::test_the_figures_are_those_of_the_predictions"
 FITTING = "own_fit.py::test_several_images_speak_where_one_shows_little"
 
+STANDS = "case_views.py::test_a_sample_that_does_not_count_is_the_given_network_through_views"
+LEFT = "case_views.py::test_patches_that_are_left_move_every_sample_as_the_given_network_does"
+THROUGH = "case_views.py::test_views_move_the_volumes_of_a_planned_model"
 CASE = room(
     "case",
     # the given network on its own fit data
@@ -98,19 +101,19 @@ CASE = room(
         "masks.py",
         "if counts[m, s] else own)",
         "if counts[m, s] else 0 * own)",
-        "case_views.py::test_a_sample_that_does_not_count",
+        STANDS,
     ),
     (
         "patches.py",
         "[means[-1]] * shared.records",
         "[0 * means[-1]] * shared.records",
-        "case_views.py::test_patches_that_are_left_move",
+        LEFT,
     ),
     (
         "on_image.py",
         "own = expected + given * scale",
         "own = expected + 0 * given * scale",
-        "case_views.py::test_views_move_the_volumes",
+        THROUGH,
     ),
     ("masks.py", "(inside & (probs.argmax(-1) != labels))", "(probs.argmax(-1) != labels)", REGIONS),
     ("masks.py", "(inside / inside.sum())", "(np.ones_like(inside) / inside.size)", REGIONS),
