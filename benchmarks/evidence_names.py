@@ -15,6 +15,9 @@ LABELS = {
     "evidential": "evidential network",
     "prob_unet": "Probabilistic U-Net",
     "quam": "**QUAM-SM, default**",
+    "quam_thorough": "**QUAM-SM, thorough**",
+    "quam_fast": "**QUAM-SM, fast**",
+    "quam_plain": "QUAM-SM, no views",
     "quam_tuned": "**QUAM-SM, tuned**",
     "quam_published": "QUAM-SM, published",
     "quam_regions": "QUAM-SM, regions",
@@ -23,7 +26,13 @@ LABELS = {
     "blur": "*blurred probability*",
     "blurred_mask": "*blurred mask*",
     "random_directions": "*random directions*",
+    "tta_ensemble": "*TTA of the ensemble*",
+    "tta_blur": "*TTA, blurred*",
+    "random_views": "*random directions, views*",
+    "random_views_pooled": "*the same, pooled with TTA*",
+    "mc_dropout_views": "*MC dropout, views*",
     "quam_no_search": "*default, no search*",
+    "quam_thorough_no_search": "*thorough, no search*",
     "quam_published_no_search": "*published, no search*",
     "tta_quam_ranks": "**TTA + QUAM-SM, ranks**",
     "tta_random_ranks": "*TTA + random directions, ranks*",
@@ -51,19 +60,29 @@ QUESTIONS = (
 )
 
 
-def default_settings() -> dict[str, float]:
-    """What the tuned search chooses from, as the default has it."""
+def default_settings() -> dict[str, Any]:
+    """What the tuned search chooses from, as the default has it, and the views through which its models look."""
     config = Config()
-    return {"radius": config.targets.radius, "learning_rate": config.search.learning_rate, "slack": config.search.slack}
+    return {
+        "radius": config.targets.radius,
+        "learning_rate": config.search.learning_rate,
+        "slack": config.search.slack,
+        "views": config.samples.views,
+    }
+
+
+def ran_with(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The default with which a study ran; searches had no views before they are named there."""
+    return {"views": "none"} | dict(result["default"]) if "default" in result else default_settings()
 
 
 def label(method: str, result: Mapping[str, Any]) -> str:
     """The name of a row; a default that has changed since the study ran is named by its settings."""
-    ran_with = result.get("default", default_settings())
-    if method == "quam" and ran_with != default_settings():
-        return f"QUAM-SM, {settings_text(ran_with)}"
+    own = ran_with(result)
+    if method in ("quam", "quam_no_search") and own != default_settings():
+        return f"QUAM-SM, {settings_text(own)}" if method == "quam" else "*the same, no search*"
     return LABELS.get(method, method)
 
 
-def settings_text(settings: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
+def settings_text(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in settings.items())

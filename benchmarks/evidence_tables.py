@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .evidence_names import LABELS, QUESTIONS, default_settings, label
+from .evidence_names import LABELS, QUESTIONS, default_settings, label, ran_with
 from .evidence_verdicts import verdict_cell
 from .record import markdown_table
 
@@ -70,12 +70,17 @@ SHORT = (
     "evidential",
     "prob_unet",
     "quam",
+    "quam_thorough",
+    "quam_fast",
+    "quam_plain",
     "quam_tuned",
     "quam_published",
     "tta_quam_ranks",
     "boundary",
     "blur",
     "random_directions",
+    "tta_ensemble",
+    "random_views_pooled",
     "quam_no_search",
 )
 
@@ -85,7 +90,7 @@ def short_table(result: Mapping[str, Any]) -> str:
 
     That is the default one, or the tuned one where the default has changed since the study ran.
     """
-    held = "quam" if result.get("default", default_settings()) == default_settings() else "quam_tuned"
+    held = "quam" if ran_with(result) == default_settings() else "quam_tuned"
     rows = {c: {r["method"]: r for r in result["rows"] if r["condition"] == c} for c in ("none", "shifted")}
     agreement, shifted = QUESTIONS[0], QUESTIONS[3]
     tests = [

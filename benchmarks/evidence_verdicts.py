@@ -11,10 +11,20 @@ from .evidence_names import LABELS, QUESTIONS, Question, label
 from .record import markdown_table
 from .study_plans import STUDIES
 
-SEARCHES = ("quam", "quam_tuned", "tta_quam_ranks")
+SEARCHES = ("quam", "quam_thorough", "quam_fast", "quam_tuned", "tta_quam_ranks")
 GLANCE = {
     "methods": ("softmax", "temperature", "tta", "ensemble", "mc_dropout", "laplace", "evidential", "prob_unet"),
-    "controls": ("boundary", "blur", "blurred_mask", "random_directions", "quam_no_search"),
+    "controls": (
+        "boundary",
+        "blur",
+        "blurred_mask",
+        "random_directions",
+        "tta_ensemble",
+        "tta_blur",
+        "random_views",
+        "random_views_pooled",
+        "quam_no_search",
+    ),
 }
 
 

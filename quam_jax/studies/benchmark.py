@@ -146,7 +146,10 @@ def _describe(request: BenchmarkRequest, parts: StudyParts, chosen: _Chosen, fai
         "validation_cases": [c.identity.name for c in parts.validation],
         "fit_cases": [c.identity.name for c in parts.networks[0].subject.fit_cases],
         "default": {
-            n: getattr(s, n) for s, n in ((start.targets, "radius"), (start.search, "learning_rate"), (start.search, "slack"))
+            "radius": start.targets.radius,
+            "learning_rate": start.search.learning_rate,
+            "slack": start.search.slack,
+            "views": start.samples.views,
         },
         "settings": {f"{network} {name}": values for (network, name), values in chosen.settings.items()},
         "tuning": chosen.tuned,
