@@ -159,8 +159,8 @@ STUDIES = {
     ),
 }
 CLAIMS = (
-    "Claims, written down before the test cases were looked at: for wrong pixels (AUROC and AURC of the total map) the default beats "
-    "softmax, TTA, MC dropout, Laplace and its twin without a search under shifts, and is not worse than any of them without; "
+    "Claims, written down before the test cases were looked at: for wrong pixels (AUROC and AURC of the total map) the default "
+    "beats softmax, TTA, MC dropout, Laplace and its twin without a search under shifts, and is not worse than any of them without; "
     "`thorough` beats TTA of the ensemble and random directions pooled with TTA."
 )
 STUDIES |= {
@@ -169,8 +169,8 @@ STUDIES |= {
         "lidc_ct",
         "real/lidc_ct/test",
         "real/lidc_ct",
-        "LIDC-IDRI: real CT, four radiologists, one slice a nodule, parts split by patient; networks trained on the majority with "
-        f"a soft Dice loss. {CLAIMS}",
+        "LIDC-IDRI: real CT, four radiologists, one slice a nodule, parts split by patient; networks trained on the majority "
+        f"with a soft Dice loss. {CLAIMS}",
         limit=32,
         shifts=("noise:2", "blur:2"),
         rows=(*SIMPLE, *VIEWED, *VIEW_CONTROLS),
