@@ -160,8 +160,8 @@ STUDIES = {
 }
 CLAIMS = (
     "Claims, written down before the test cases were looked at: for wrong pixels (AUROC and AURC of the total map) the default "
-    "beats softmax, TTA, MC dropout, Laplace and its twin without a search under shifts, and is not worse than any of them without; "
-    "`thorough` beats TTA of the ensemble and random directions pooled with TTA."
+    "beats softmax, TTA, MC dropout, Laplace and its twin without a search under shifts, and is not worse than any of them "
+    "without; `thorough` beats TTA of the ensemble and random directions pooled with TTA."
 )
 STUDIES |= {
     "lidc_ct": Study(
