@@ -63,12 +63,16 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate as evaluate
     from .models.description import preprocessing_of as preprocessing_of
     from .models.folder import save_model as save_model
+    from .models.loading import from_torch as from_torch
     from .models.loading import load_model as load_model
     from .models.model import Network as Network
     from .models.model import SegmentationModel as SegmentationModel
     from .models.outputs import declare_outputs as declare_outputs
     from .models.predict import fit_data as fit_data
+    from .models.wrap import wrap as wrap
     from .results.review import rank_run as rank_run
+    from .runs.from_python import run as run
+    from .runs.known import read_pairs as read_pairs
 
 
 _PLACES = {
@@ -78,6 +82,8 @@ _PLACES = {
     "Preprocessing": "data.preprocess",
     "evaluate": "evaluation.evaluate",
     "load_model": "models.loading",
+    "from_torch": "models.loading",
+    "wrap": "models.wrap",
     "Network": "models.model",
     "SegmentationModel": "models.model",
     "declare_outputs": "models.outputs",
@@ -87,6 +93,8 @@ _PLACES = {
     "read_image": "data.volumes",
     "read_labels": "data.volumes",
     "rank_run": "results.review",
+    "read_pairs": "runs.known",
+    "run": "runs.from_python",
     "preprocessing_of": "models.description",
     "FitData": "core.types",
     "Targets": "core.types",
@@ -107,3 +115,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
