@@ -155,8 +155,10 @@ def _whole_and_fold(path: Path) -> tuple[Path, str | None]:
     return path, None
 
 
-def load_models(path: str | Path, arch: str | None = None, **arguments: Any) -> list[SegmentationModel]:
-    """The models of a place that belong together: every fold of an nnU-Net folder, or the one model there is.
+def load_models(
+    path: str | Path, arch: str | None = None, *, folds: Sequence[str] = (), **arguments: Any
+) -> list[SegmentationModel]:
+    """The models of a place that belong together: every fold of an nnU-Net folder, or some `folds`, or the one model there is.
 
     Arguments and errors are those of `load_model`.
     """
@@ -164,7 +166,9 @@ def load_models(path: str | Path, arch: str | None = None, **arguments: Any) -> 
     if whole.is_dir() and _is_nnunet(whole) and arch is None and not arguments:
         from converters.nnunet import read_nnunet
 
-        return read_nnunet(whole, folds=None if own is None else [own])
+        return read_nnunet(whole, folds=list(folds) or (None if own is None else [own]))
+    if folds:
+        raise ValueError(f"{path}: folds are those of an nnU-Net folder (plans.json and fold_*/); expected none, got {', '.join(folds)}")
     return [load_model(path, arch=arch, **arguments)]
 
 

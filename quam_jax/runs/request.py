@@ -37,7 +37,8 @@ class RunRequest:
     """What a run is asked to do; `masks` and the fit data follow the CASE.ext / CASE_RATER.ext convention.
 
     `only` names the cases to take, of those that are found; all where it is empty. A `strict` run is refused where the network
-    does not explain its own fit data. `mask_settings` say what masks hold. A `model` is a path, or in memory.
+    does not explain its own fit data. `mask_settings` say what masks hold. A `model` is a path, or in memory; of an
+    nnU-Net folder `folds` are used, or all.
     """
 
     model: Path | SegmentationModel
@@ -55,6 +56,7 @@ class RunRequest:
     only: tuple[str, ...] = ()
     strict: bool = False
     mask_settings: MaskSettings = MaskSettings()
+    folds: tuple[str, ...] = ()
 
     @property
     def model_name(self) -> str:
@@ -63,7 +65,7 @@ class RunRequest:
 
     def load(self) -> list[SegmentationModel]:
         """The model, in all folds that it has; ValueError as `load_models`."""
-        return [self.model] if isinstance(self.model, SegmentationModel) else load_models(self.model, arch=self.arch)
+        return [self.model] if isinstance(self.model, SegmentationModel) else load_models(self.model, arch=self.arch, folds=self.folds)
 
 
 class RunResult(NamedTuple):
