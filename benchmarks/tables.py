@@ -6,6 +6,7 @@ is not there yet, or has no rows, is left alone.
 
 import argparse
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -181,18 +182,22 @@ def real_size_table(result: dict[str, Any]) -> str:
     )
 
 
+# sections of the studies that docs/evidence.md has room for; the others are on a page of their own
+ON_THE_PAGE = ("## At a glance", "## Choice of the default", "## More training data")
+
 # mark -> file, result, table
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
-    "demo table": ("README.md", "demo", demo_table),
-    "networks table": ("README.md", "conversions", networks_table),
-    "peers table": ("README.md", "peers", peers_table),
+    "demo table": ("docs/results.md", "demo", demo_table),
+    "networks table": ("docs/networks.md", "conversions", networks_table),
+    "peers table": ("docs/networks.md", "peers", peers_table),
     "forward table": ("docs/networks.md", "forward", forward_table),
     "pixels table": ("docs/speed.md", "search_pixels", search_table),
     "masks table": ("docs/speed.md", "search_masks", search_table),
     "step table": ("docs/speed.md", "search_step", step_table),
     "scaling table": ("docs/speed.md", "scaling", scaling_table),
     "real size table": ("docs/speed.md", "real_size", real_size_table),
-    "methods table": ("README.md", "methods_crisp_over", evidence_tables.short_table),
+    "methods table": ("docs/results.md", "methods_crisp_over", evidence_tables.short_table),
+    "headline table": ("README.md", "methods_crisp_over", evidence_tables.headline_table),
     **run_tables.TABLES,
 }
 
@@ -204,7 +209,10 @@ def main() -> None:
             body = table(json.loads((RESULTS / f"{result}.json").read_text()))
             if body:
                 put(file, name, body)
-    put("docs/evidence.md", "studies", evidence.studies(RESULTS))
+    sections = re.split(r"(?m)^(?=## )", evidence.studies(RESULTS))
+    short = [section for section in sections if section.startswith(ON_THE_PAGE)]
+    put("docs/evidence.md", "studies", "".join(short).strip())
+    put("docs/evidence-studies.md", "studies", "".join(section for section in sections if section not in short).strip())
 
 
 if __name__ == "__main__":

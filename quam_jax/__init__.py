@@ -14,7 +14,7 @@ Examples:
     >>> image = prepare.apply(quam_jax.read_image(data / "images" / "B07.png").array)
     >>> known = prepare.apply(quam_jax.read_image(data / "fit_images" / "B04.png").array)
     >>> labels = quam_jax.read_labels(data / "fit_masks" / "B04.png", classes=2, like=None)
-    >>> fit = quam_jax.fit_data(model, known[None, None], labels[None, None])  # one batch of one image
+    >>> fit = quam_jax.fit_data(model, [known], [labels])  # a whole folder: quam_jax.read_pairs
 
     The maps are arrays in nats on the image's own pixels. A notebook shows them as pictures. Here only the last layer moves,
     which takes a second; the default moves every weight.
@@ -28,7 +28,7 @@ Examples:
     >>> [row.held for row in maps.audit]  # did the adversarial models keep the constraint?
     [True, True]
 
-    Held against the masks of eight people:
+    Scored against the masks of eight people:
 
     >>> masks = sorted((data / "masks").glob("B07_*.png"))
     >>> raters = np.stack([quam_jax.read_labels(path, classes=2, like=None) for path in masks])
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from .data.volumes import read_image as read_image
     from .data.volumes import read_labels as read_labels
     from .evaluation.evaluate import evaluate as evaluate
+    from .evaluation.scores import Scores as Scores
     from .models.description import preprocessing_of as preprocessing_of
     from .models.folder import save_model as save_model
     from .models.loading import from_torch as from_torch
@@ -81,6 +82,7 @@ _PLACES = {
     "SearchConfig": "config",
     "Preprocessing": "data.preprocess",
     "evaluate": "evaluation.evaluate",
+    "Scores": "evaluation.scores",
     "load_model": "models.loading",
     "from_torch": "models.loading",
     "wrap": "models.wrap",

@@ -63,6 +63,11 @@ class Quantified(NamedTuple):
     volumes: SampledVolumes | None = None
     patches: int | None = None
 
+    def __repr__(self) -> str:
+        kept, searched = models_held(self.audit)
+        sides = "x".join(map(str, self.segmentation.shape))
+        return f"Quantified({sides}, {self.reference.shape[-1]} classes, {kept} of {searched} adversarial models held the bound)"
+
     @property
     def maps(self) -> dict[str, np.ndarray]:
         """The uncertainty maps by name, the entropy of the given network's prediction among them."""

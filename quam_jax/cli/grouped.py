@@ -1,4 +1,4 @@
-"""Commands of many options: help in groups, everyday options first and the others on request, and a hint for a name that is wrong."""
+"""Commands of many options: help in groups, everyday options first and the others on request; hints for names that are wrong."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -57,7 +57,12 @@ class Grouped(cloup.Command):
         self.start = start
         groups = {title: cloup.OptionGroup(title, help=text or None) for title, text in GROUPS.items()}
         everything = click.Option(
-            ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_help_all, help="Show the options of all groups."
+            ["--help-all"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_help_all,
+            help="Show the options of all groups.",
         )
         params = [*params, everything]
         for param in params:

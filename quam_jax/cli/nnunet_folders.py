@@ -16,7 +16,7 @@ class NnunetFolders(NamedTuple):
 
 
 def find_nnunet_folders(dataset: str, configuration: str, *, trainer: str, plans: str) -> NnunetFolders:
-    """The folders of a data set, `4` or `Dataset004_Hippocampus`; ValueError where they cannot be found, with what was looked for."""
+    """The folders of a data set, `4` or `Dataset004_Hippocampus`; ValueError, with what there is, where they cannot be found."""
     results = _folder("nnUNet_results")
     name = _dataset(results, dataset)
     model = results / name / f"{trainer}__{plans}__{configuration}"
@@ -37,7 +37,9 @@ def find_nnunet_folders(dataset: str, configuration: str, *, trainer: str, plans
 def _folder(variable: str) -> Path:
     value = os.environ.get(variable)
     if not value:
-        raise ValueError(f"-d: expected the environment variable {variable} of nnU-Net to name a folder, got none; or give --model")
+        raise ValueError(
+            f"-d: expected the environment variable {variable} of nnU-Net to name a folder, got none; or give --model"
+        )
     if not Path(value).is_dir():
         raise ValueError(f"{variable}: expected a folder, got {value}, which is none")
     return Path(value)

@@ -14,7 +14,6 @@ from .grouped import Grouped
 from .mask_options import mask_options
 from .nnunet_folders import find_nnunet_folders
 
-
 START = """Maps of your images with your network, which must still explain some known images:
 
   quam-jax run --model net.pth --images scans/ --fit-images train/images --fit-masks train/masks --out maps/
@@ -30,13 +29,17 @@ Without data of your own: quam-jax demo. The options: quam-jax run --help"""
     cls=Grouped,
     start=START,
     epilog="Example: quam-jax run --model net.pth --images scans/ --masks raters/ --fit-images train/images "
-    "--fit-masks train/masks --out maps/"
+    "--fit-masks train/masks --out maps/",
 )
 @click.option(
-    "--model", type=PATH, help="Checkpoint (.pth, .pt, .safetensors, .npz), exported graph (.pt2), nnU-Net folder or model folder."
+    "--model",
+    type=PATH,
+    help="Checkpoint (.pth, .pt, .safetensors, .npz), exported graph (.pt2), nnU-Net folder or model folder.",
 )
 @click.option("-d", "dataset", metavar="DATASET", help="Instead of --model: nnU-Net's data set, 4 or Dataset004_Name.")
-@click.option("-c", "configuration", metavar="CONFIG", default="3d_fullres", show_default=True, help="With -d: its configuration.")
+@click.option(
+    "-c", "configuration", metavar="CONFIG", default="3d_fullres", show_default=True, help="With -d: its configuration."
+)
 @click.option("-f", "folds", metavar="FOLDS", help="Folds of an nnU-Net model, 0 or 0,1,2; default: all there are.")
 @click.option("--trainer", default="nnUNetTrainer", show_default=True, help="With -d: nnU-Net's trainer.")
 @click.option("--plans", default="nnUNetPlans", show_default=True, help="With -d: nnU-Net's plans.")

@@ -24,12 +24,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def save_model(path: str | Path, model: SegmentationModel) -> None:
-    """Write a model folder; ValueError if the place is taken by something that is not a model folder, or for a network in memory."""
+    """Write a model folder; ValueError if something else is in its place, or for a network in memory (`wrap`)."""
     path = Path(path).absolute()
     if isinstance(model.network, WrappedNetwork):
         raise ValueError(
-            f"{path}: {model.network.architecture} is a network in memory, whose function has no file; quam_jax.run takes it from "
-            "Python, and a PyTorch module can be saved after quam_jax.from_torch"
+            f"{path}: {model.network.architecture} is a network in memory, whose function has no file; quam_jax.run takes it "
+            "from Python, and a PyTorch module can be saved after quam_jax.from_torch"
         )
     if path.exists() and not is_model_folder(path) and (path.is_file() or any(path.iterdir())):
         raise ValueError(f"{path}: expected a new folder or a model folder, got something else that is in the way")

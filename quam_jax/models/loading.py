@@ -31,8 +31,8 @@ def load_model(
     file: a key of the file, or what their names begin with. Raises ValueError with one line on a missing path, on
     something that is no model, and on a checkpoint of another architecture.
 
-    A network in memory is taken as well: a PyTorch module or exported program as by `from_torch`, anything else as by `wrap`, with
-    `example` and their other arguments.
+    A network in memory is taken as well: a PyTorch module or exported program as by `from_torch`, anything else as by `wrap`,
+    with `example` and their other arguments.
     """
     if not isinstance(path, str | os.PathLike):
         if arch is not None or fold is not None or configuration is not None or part is not None:
@@ -168,7 +168,9 @@ def load_models(
 
         return read_nnunet(whole, folds=list(folds) or (None if own is None else [own]))
     if folds:
-        raise ValueError(f"{path}: folds are those of an nnU-Net folder (plans.json and fold_*/); expected none, got {', '.join(folds)}")
+        raise ValueError(
+            f"{path}: folds are those of an nnU-Net folder (plans.json and fold_*/); expected none, got {', '.join(folds)}"
+        )
     return [load_model(path, arch=arch, **arguments)]
 
 

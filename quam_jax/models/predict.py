@@ -54,7 +54,7 @@ def fit_data(model: SegmentationModel, images: Any, labels: Any) -> FitData:
         leading = np.ndim(labels) - rank
         if leading not in (0, 1, 2):
             raise ValueError(
-                f"fit labels: expected [k b *space], [b *space] or [*space] with {rank} spatial axes, got shape {np.shape(labels)}"
+                f"fit labels: expected [k b *space], [b *space] or [*space], {rank} spatial axes, got shape {np.shape(labels)}"
             )
         found = as_images(images, network, what="fit images", leading=leading)
         classes = _labels(labels, found.shape[:-1], what="fit labels")
@@ -68,7 +68,8 @@ def _labels(values: Any, shape: tuple[int, ...], *, what: str) -> Int[np.ndarray
     array = array[0] if array.ndim == len(shape) + 1 and array.shape[0] == 1 else array
     if array.shape != shape:
         turned = array.ndim == len(shape) and sorted(array.shape) == sorted(shape)
-        wrong = next((f"axis {n} has {a}, the image {b}" for n, (a, b) in enumerate(zip(array.shape, shape)) if a != b), "")
+        sides = enumerate(zip(array.shape, shape, strict=False))
+        wrong = next((f"axis {n} has {own}, the image {other}" for n, (own, other) in sides if own != other), "")
         remedy = "; its axes are in another order" if turned else ""
         if array.ndim == len(shape) + 1:
             remedy = "; labels have no axis of channels: of one-hot masks take np.argmax(labels, -1)"

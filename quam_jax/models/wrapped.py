@@ -25,7 +25,8 @@ class WrappedNetwork(Network):
 
     `arguments` describe it, the digest of its program among them. `parameters` has name and shape of every parameter,
     `statistics` those of the rest, `blocks` the parameters behind every cut; a network of `fixed` sides takes no others than
-    `size_multiple`. `channels_first` is said of activations; images and logits have channels last. Networks are equal where they call the same function object.
+    `size_multiple`. `channels_first` is said of activations; images and logits have channels last. Networks are equal where
+    they call the same function object.
     """
 
     call: Call

@@ -65,7 +65,9 @@ class RunRequest:
 
     def load(self) -> list[SegmentationModel]:
         """The model, in all folds that it has; ValueError as `load_models`."""
-        return [self.model] if isinstance(self.model, SegmentationModel) else load_models(self.model, arch=self.arch, folds=self.folds)
+        if isinstance(self.model, SegmentationModel):
+            return [self.model]
+        return load_models(self.model, arch=self.arch, folds=self.folds)
 
 
 class RunResult(NamedTuple):
