@@ -29,5 +29,6 @@ EFFECTS = {
     "together": "more: faster where images are small, more memory",
     "devices": "more: faster, in proportion at best",
     "micro": "more: faster, more memory",
+    "random_directions": "more: more samples, two passes each",
     "seed": "another number: other draws, none better",
 }
