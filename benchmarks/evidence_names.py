@@ -41,7 +41,7 @@ LABELS = {
 
 
 class Question(NamedTuple):
-    """What searches are held against other methods in: a figure, under which condition, and whether more of it is better."""
+    """What searches are compared with other methods in: a figure, under which condition, and whether more of it is better."""
 
     figure: str
     condition: str

@@ -85,6 +85,29 @@ SHORT = (
 )
 
 
+HEADLINE = ("softmax", "tta", "ensemble", "quam", "boundary", "quam_no_search")
+
+
+def headline_table(result: Mapping[str, Any]) -> str:
+    """Six rows of one study: what a first page has room for."""
+    rows = {c: {r["method"]: r for r in result["rows"] if r["condition"] == c} for c in ("none", "shifted")}
+    lines = [
+        [
+            label(method, result),
+            _interval(rows["none"][method], "total/pcc"),
+            _interval(rows["shifted"].get(method, {}), "total/auroc_image"),
+            _seconds(rows["none"][method]),
+        ]
+        for method in HEADLINE
+        if method in rows["none"]
+    ]
+    return (
+        markdown_table(["method", "PCC with rater entropy [95 %]", "AUROC of errors, shifts [95 %]", "s"], lines)
+        + f"\n\n{result['rows'][0]['cases']} test cases, {len(result['networks'])} networks; *italics* are controls. "
+        + f"{result['date']}."
+    )
+
+
 def short_table(result: Mapping[str, Any]) -> str:
     """The rows and columns that a first page has room for, with what the search gains or loses beside each.
 

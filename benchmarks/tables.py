@@ -6,9 +6,13 @@ is not there yet, or has no rows, is left alone.
 
 import argparse
 import json
+import re
+import typing
 from collections.abc import Callable
 from typing import Any
 
+from quam_jax.config import Config, fields_of
+from quam_jax.config.effects import EFFECTS
 from quam_jax.networks import NETWORKS
 
 from . import evidence, evidence_tables, run_tables
@@ -181,18 +185,59 @@ def real_size_table(result: dict[str, Any]) -> str:
     )
 
 
+SECTIONS = {
+    "targets": "The question",
+    "search": "The search",
+    "samples": "Samples",
+    "fit": "Fit data",
+    "patches": "Patches",
+    "execution": "The machine",
+    "": "Everywhere",
+}
+
+
+def settings_table() -> str:
+    """Every setting by its section: default, values, meaning, and what a higher number does."""
+    lines = []
+    for section, title in SECTIONS.items():
+        rows = []
+        for name, (own, field) in fields_of(Config()).items():
+            if own != section:
+                continue
+            default = getattr(getattr(Config(), section) if section else Config(), name)
+            shown = ", ".join(default) if isinstance(default, tuple) else default
+            values = field.metadata.get("choices") or typing.get_args(field.type) if field.type is not tuple else ()
+            kinds = {int: "whole number", float: "number", bool: "true, false", str: "text"}
+            known = [str(value) for value in values if value is not Ellipsis and not isinstance(value, type)]
+            text = field.metadata.get("help", "") + (f"; {EFFECTS[name]}" if name in EFFECTS else "")
+            rows.append(
+                [f"`{name}`", f"`{shown}`" if shown != "" else "none", ", ".join(known) or kinds.get(field.type, "list"), text]
+            )
+        lines += [
+            f"## {title}" + (f" (`{section}`)" if section else ""),
+            "",
+            _markdown(["setting", "default", "values", "meaning"], rows),
+            "",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+# sections of the studies that docs/evidence.md has room for; the others are on a page of their own
+ON_THE_PAGE = ("## At a glance", "## Choice of the default", "## More training data")
+
 # mark -> file, result, table
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
-    "demo table": ("README.md", "demo", demo_table),
-    "networks table": ("README.md", "conversions", networks_table),
-    "peers table": ("README.md", "peers", peers_table),
+    "demo table": ("docs/results.md", "demo", demo_table),
+    "networks table": ("docs/networks.md", "conversions", networks_table),
+    "peers table": ("docs/networks.md", "peers", peers_table),
     "forward table": ("docs/networks.md", "forward", forward_table),
     "pixels table": ("docs/speed.md", "search_pixels", search_table),
     "masks table": ("docs/speed.md", "search_masks", search_table),
     "step table": ("docs/speed.md", "search_step", step_table),
     "scaling table": ("docs/speed.md", "scaling", scaling_table),
     "real size table": ("docs/speed.md", "real_size", real_size_table),
-    "methods table": ("README.md", "methods_crisp_over", evidence_tables.short_table),
+    "methods table": ("docs/results.md", "methods_crisp_over", evidence_tables.short_table),
+    "headline table": ("README.md", "methods_crisp_over", evidence_tables.headline_table),
     **run_tables.TABLES,
 }
 
@@ -204,7 +249,11 @@ def main() -> None:
             body = table(json.loads((RESULTS / f"{result}.json").read_text()))
             if body:
                 put(file, name, body)
-    put("docs/evidence.md", "studies", evidence.studies(RESULTS))
+    put("docs/reference/settings.md", "settings", settings_table())
+    sections = re.split(r"(?m)^(?=## )", evidence.studies(RESULTS))
+    short = [section for section in sections if section.startswith(ON_THE_PAGE)]
+    put("docs/evidence.md", "studies", "".join(short).strip())
+    put("docs/evidence-studies.md", "studies", "".join(section for section in sections if section not in short).strip())
 
 
 if __name__ == "__main__":

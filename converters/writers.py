@@ -87,6 +87,8 @@ def _is_encodable(name: str) -> bool:
 
 def _write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: cannot be written: no folder {path.parent}; make it first, or look at the name")
     try:
         with temporary.open("xb") as stream:
             write(stream)

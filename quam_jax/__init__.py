@@ -14,7 +14,7 @@ Examples:
     >>> image = prepare.apply(quam_jax.read_image(data / "images" / "B07.png").array)
     >>> known = prepare.apply(quam_jax.read_image(data / "fit_images" / "B04.png").array)
     >>> labels = quam_jax.read_labels(data / "fit_masks" / "B04.png", classes=2, like=None)
-    >>> fit = quam_jax.fit_data(model, known[None, None], labels[None, None])  # one batch of one image
+    >>> fit = quam_jax.fit_data(model, [known], [labels])  # a whole folder: quam_jax.read_pairs
 
     The maps are arrays in nats on the image's own pixels. A notebook shows them as pictures. Here only the last layer moves,
     which takes a second; the default moves every weight.
@@ -28,7 +28,7 @@ Examples:
     >>> [row.held for row in maps.audit]  # did the adversarial models keep the constraint?
     [True, True]
 
-    Held against the masks of eight people:
+    Scored against the masks of eight people:
 
     >>> masks = sorted((data / "masks").glob("B07_*.png"))
     >>> raters = np.stack([quam_jax.read_labels(path, classes=2, like=None) for path in masks])
@@ -61,14 +61,19 @@ if TYPE_CHECKING:
     from .data.volumes import read_image as read_image
     from .data.volumes import read_labels as read_labels
     from .evaluation.evaluate import evaluate as evaluate
+    from .evaluation.scores import Scores as Scores
     from .models.description import preprocessing_of as preprocessing_of
     from .models.folder import save_model as save_model
+    from .models.loading import from_torch as from_torch
     from .models.loading import load_model as load_model
     from .models.model import Network as Network
     from .models.model import SegmentationModel as SegmentationModel
     from .models.outputs import declare_outputs as declare_outputs
     from .models.predict import fit_data as fit_data
+    from .models.wrap import wrap as wrap
     from .results.review import rank_run as rank_run
+    from .runs.from_python import run as run
+    from .runs.known import read_pairs as read_pairs
 
 
 _PLACES = {
@@ -77,7 +82,10 @@ _PLACES = {
     "SearchConfig": "config",
     "Preprocessing": "data.preprocess",
     "evaluate": "evaluation.evaluate",
+    "Scores": "evaluation.scores",
     "load_model": "models.loading",
+    "from_torch": "models.loading",
+    "wrap": "models.wrap",
     "Network": "models.model",
     "SegmentationModel": "models.model",
     "declare_outputs": "models.outputs",
@@ -87,6 +95,8 @@ _PLACES = {
     "read_image": "data.volumes",
     "read_labels": "data.volumes",
     "rank_run": "results.review",
+    "read_pairs": "runs.known",
+    "run": "runs.from_python",
     "preprocessing_of": "models.description",
     "FitData": "core.types",
     "Targets": "core.types",
@@ -107,3 +117,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

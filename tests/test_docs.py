@@ -89,11 +89,23 @@ def test_commands_and_options_exist(page: Path) -> None:
             assert not word.startswith("--") or word.split("=")[0] in known, f"{page.name}: {' '.join(words)}: {word}"
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=[p.stem for p in TUTORIALS])
-def test_examples_of_tutorials_run(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+EXECUTED = [*TUTORIALS, ROOT / "README.md"]
+GIVEN = {"flax-network": ("weights/sct_gm/challenge_model.hdf5", "data/spinalcord_gm")}  # files that a page speaks of
+
+
+@pytest.mark.parametrize("page", EXECUTED, ids=[p.stem for p in EXECUTED])
+def test_examples_run(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     """Blocks marked `python` share one namespace; those marked `bash` are commands of ours, run in the same folder."""
+    for name in GIVEN.get(page.stem, ()):
+        if not (request.getfixturevalue("shared") / name).exists():
+            pytest.skip(f"no {name} in the folder of shared data (--shared)")
+        (tmp_path / Path(name).name).symlink_to(request.getfixturevalue("shared") / name)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     ran = 0

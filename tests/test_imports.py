@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"baselines", "config", "core", "data", "evaluation", "models"},
     "studies": {"baselines", "case", "config", "data", "evaluation", "models", "published", "version"},
     "runs": {"case", "config", "core", "data", "evaluation", "memory", "models", "process", "report", "version"},
+    "integrations": {"case", "config", "core", "models"},
     "results": {"data", "evaluation", "report", "runs", "version"},
     "cli": {"config", "core", "data", "models", "process", "report", "results", "runs", "studies", "training"},
 }

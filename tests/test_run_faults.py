@@ -212,7 +212,7 @@ def test_an_interrupted_process_leaves_its_cases_to_the_next(options: list[str],
         (errno.ENOSPC, "no space left"),
         (errno.EROFS, "read-only"),
         (errno.EIO, "cannot be written to"),
-        (errno.ESTALE, "vanished"),
+        (errno.ESTALE, "a part of it was removed"),
     ],
 )
 @pytest.mark.parametrize("after", [3, 20])

@@ -40,7 +40,7 @@ HALF = 2e-2  # difference of a half-precision graph from its own numbers in floa
 
 def from_torch(
     module: Any,
-    example_input: Any,
+    example_input: Any = None,
     *,
     dynamic: bool | str = True,
     output: str | int | None = None,
@@ -51,6 +51,7 @@ def from_torch(
 ) -> SegmentationModel:
     """The model of any PyTorch module that `torch.export` can write down, proven on the example.
 
+    `module` may be a `torch.export.ExportedProgram` too, which has an example itself.
     `example_input` `[b i *space]` is an image batch that the module takes; batch and sides stay free where the module
     allows, only the batch with `dynamic="batch"` (for window attention, with which PyTorch takes very long), nothing with
     `dynamic=False`. `output` picks the logits where the module returns several values (see `choose_output`). Logits of
@@ -62,10 +63,22 @@ def from_torch(
     range.
     """
     torch = import_torch()
-    if not isinstance(module, torch.nn.Module):
-        raise ValueError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
-    example = torch.as_tensor(example_input)
+    meaning = {
+        "output": output,
+        "resize_logits": resize_logits,
+        "preprocessing": preprocessing,
+        "class_names": class_names,
+        "outputs": outputs,
+    }
     name = type(module).__name__
+    if isinstance(module, torch.export.ExportedProgram):
+        return _from_program(module, name, {"file": None, "module": name}, **meaning)
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"module: expected a torch.nn.Module or an exported program, got {name}")
+    if example_input is None:
+        raise ValueError(f"{name}: expected an example, an image batch [b i *space] that the module takes, got none")
+    example = torch.as_tensor(example_input)
+    example = getattr(example, "as_tensor", lambda: example)()  # a MetaTensor of MONAI without its affine
     _check_example(example, name)
     parameter = next(module.parameters(), torch.zeros(()))
     example = example.detach().to(parameter.device, parameter.dtype)
@@ -82,11 +95,7 @@ def from_torch(
             Original(run, tolerance=_tolerance(parameter)),
             name=name,
             source=source,
-            output=output,
-            resize_logits=resize_logits,
-            preprocessing=preprocessing,
-            class_names=class_names,
-            outputs=outputs,
+            **meaning,
         )
 
 
@@ -104,21 +113,29 @@ def convert_exported(
     Sizes are free as they were exported. Raises ValueError on a file that cannot be read, too.
     """
     path = Path(path)
-    exported = load_exported(path)
-    with one_line(str(path)):
-        example = _stored_example(exported, path)
-        _check_example(example, str(path))
+    return _from_program(
+        load_exported(path),
+        str(path),
+        {"file": path.name, "sha256": sha256(path)},
+        output=output,
+        resize_logits=resize_logits,
+        preprocessing=preprocessing,
+        class_names=class_names,
+        outputs=outputs,
+    )
+
+
+def _from_program(exported: Any, name: str, source: dict[str, Any], **meaning: Any) -> SegmentationModel:
+    with one_line(name):
+        example = _stored_example(exported, name)
+        _check_example(example, name)
         return _assemble(
             known_operations(exported),
             np.asarray(example.float()),
             _original(exported, example),
-            name=str(path),
-            source={"file": path.name, "sha256": sha256(path)},
-            output=output,
-            resize_logits=resize_logits,
-            preprocessing=preprocessing,
-            class_names=class_names,
-            outputs=outputs,
+            name=name,
+            source=source,
+            **meaning,
         )
 
 
@@ -148,11 +165,11 @@ def _tolerance(parameter: Any) -> float:
     return HALF if parameter.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
 
 
-def _stored_example(exported: Any, path: Path) -> Any:
+def _stored_example(exported: Any, name: str) -> Any:
     args, kwargs = exported.example_inputs or ((), {})
     values = [*args, *kwargs.values()]
     if len(values) != 1:
-        raise ValueError(f"{path}: expected an export of one example input, got {len(values)}")
+        raise ValueError(f"{name}: expected an export of one example input, got {len(values)}")
     return values[0].detach().cpu()
 
 
@@ -161,6 +178,7 @@ def _check_example(example: Any, name: str) -> None:
         raise ValueError(
             f"{name}: expected an example input [b i h w] or [b i d h w] of floating point, "
             f"got {str(example.dtype).removeprefix('torch.')} of shape {list(example.shape)}"
+            + ("; add the axis of the batch: example[None]" if example.ndim == 3 else "")
         )
 
 

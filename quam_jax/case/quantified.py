@@ -31,15 +31,29 @@ class InClasses(NamedTuple):
 
 
 class Quantified(NamedTuple):
-    """The maps of one case on its own grid; uncertainties in nats.
+    """The maps of one case on its own grid; uncertainties in nats. Large arrays lie in temporary files (memory maps).
 
-    `adversarial` are the label maps of the kept adversarial models, named by `adversarial_names`. The losses have the axes
-    `[m s]`, with a leading axis for the slices of a volume or for what was searched in patches, one entry a patch and fold.
-
-    `fragility` and `regions` are those of pixel and region targets (`regions` are numbered from 0, -1 outside). Where an image
-    was cut there is the number of `patches`; of a model with a plan there are the `volumes` under its samples, and of one whose
-    channels are independent regions their probabilities, `channels`, and the `adversarial_classes` (see models/coding.py) that
-    the label maps were written from. Large arrays lie in temporary files (memory maps).
+    Attributes:
+        reference: Class probabilities of the given network, `[*space c]`.
+        segmentation: Its labels, `[*space]`.
+        total: Entropy of the mean of the samples, `[*space]`, from 0 to ln c.
+        aleatoric: Mean entropy of the samples, `[*space]`.
+        epistemic: total - aleatoric, the mutual information of label and model, `[*space]`.
+        softmax: Entropy of the given network's prediction, `[*space]`: what there is without a search.
+        adversarial: Label maps of the kept adversarial models, `[n *space]`, named by `adversarial_names`.
+        adversarial_names: A name for each, by the mask it was asked for.
+        audit: A row an adversarial model: fit loss, bound, and whether it was `held`.
+        objective: Loss on the wanted labels after every step, `[m s]`, nats; of a volume's slices and of patches a leading axis.
+        fit_loss: Loss on the fit data after every step, in the same axes, nats a pixel.
+        bound: What the fit loss may be: L_ref + slack.
+        penalty: What the solver paid for going beyond.
+        feasible: Whether fit_loss <= bound.
+        fragility: Of pixel and region targets, maps by name of what it takes to flip a label.
+        regions: Of region targets, their numbers from 0, -1 outside.
+        channels: Of a model whose channels are independent regions, their probabilities `[*space k]`.
+        adversarial_classes: The classes (see models/coding.py) that `adversarial` was written from, for such a model.
+        volumes: Volumes of the structures under the samples, of a model with a plan.
+        patches: Into how many patches an image was cut; None where it was not.
     """
 
     reference: Float[np.ndarray, "*space c"]
@@ -62,6 +76,11 @@ class Quantified(NamedTuple):
     adversarial_classes: Int[np.ndarray, " n *space"] | None = None
     volumes: SampledVolumes | None = None
     patches: int | None = None
+
+    def __repr__(self) -> str:
+        kept, searched = models_held(self.audit)
+        sides = "x".join(map(str, self.segmentation.shape))
+        return f"Quantified({sides}, {self.reference.shape[-1]} classes, {kept} of {searched} adversarial models held the bound)"
 
     @property
     def maps(self) -> dict[str, np.ndarray]:

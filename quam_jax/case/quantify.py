@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from ..data.large import by_blocks, label_type, row_blocks
 from ..data.patches import lay_patches
 from ..data.plans import to_grid
 from ..data.preprocess import PreparedInParts
+from ..models.arrays import as_images
 from ..models.model import SegmentationModel
 from ..models.predict import predict
 from .masks import ask_masks, mask_names, sample_masks, search_masks
@@ -41,7 +42,7 @@ from .windows import lay_windows, require_plan_patches
 
 def quantify(
     model: SegmentationModel,
-    image: Float[np.ndarray, "*space i"],
+    image: Any,
     fit: FitData,
     *,
     config: Config | None = None,
@@ -49,11 +50,24 @@ def quantify(
 ) -> Quantified:
     """Aleatoric, epistemic and total uncertainty of one prepared image.
 
-    `image` is what the network takes (see data.preprocess), `fit` what an adversarial model must still explain (see
-    predict.fit_data). A large image is cut into patches as `config.patches` says. With `volume` a network of two axes takes an
-    image `[x y z i]` slice by slice along z; without it a further axis is refused, since it may be that of a batch. For many
-    images call `whole_image_model` once and `quantify_images`. ValueError for an image that does not fit the network, values that
-    are not finite, or settings that the network cannot serve.
+    Args:
+        model: The given network, from `load_model`, `wrap` or `from_torch`.
+        image: The prepared image `[*space i]` (`preprocessing_of(model).apply(...)`), an array of NumPy, JAX, PyTorch or MONAI.
+            Channels first are moved, with a warning; the axis of one channel may be missing. A large image is cut into patches
+            as `config.patches` says.
+        fit: What an adversarial model must still explain, from `fit_data`.
+        config: Every setting; without it the defaults.
+        volume: Whether a network of two axes takes an image `[x y z i]` slice by slice along z; without it a further axis is
+            refused, since it may be that of a batch.
+
+    Returns:
+        The maps on the image's own pixels, in nats (see `Quantified`).
+
+    Raises:
+        ValueError: For an image that does not fit the network (the axis, and what to do), values that are not finite, or
+            settings that the network cannot serve.
+
+    For many images in memory call `case.shared.whole_image_model` once and `quantify_images`; for a folder, `quam_jax.run`.
     """
     config, rank = config or Config(), model.network.rank
     if np.ndim(image) == rank + 2 and not volume:
@@ -61,6 +75,7 @@ def quantify(
             f"image: expected {rank} spatial axes and the channels, got shape {np.shape(image)}; of a batch give one image at a "
             "time, of a volume whose third axis counts slices say volume=True"
         )
+    image = np.asarray(as_images(image, model.network, what="image", rank=3 if volume else None), np.float32)
     shared = find_directions(whole_image_model(model, fit, config.search), config)
     return quantify_images(shared, [image], config=config)[0]
 

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ..config import PRESETS, Config, change, fields_of, load_config
+from ..config.effects import EFFECTS
 from ..process import keep_freed_memory
 
 PATH = click.Path(path_type=Path)
@@ -52,7 +53,8 @@ def start_jax() -> None:
 def option_of(field: dataclasses.Field, *, show: str = "") -> Callable[[Any], Any]:
     """A click option for one field of a settings dataclass; without the option the field is left as it is."""
     name = "--" + field.name.replace("_", "-")
-    text = field.metadata.get("help", "") + (f" [{show}]" if show else "")
+    text = field.metadata.get("help", "")
+    text += (f"; {EFFECTS[field.name]}" if field.name in EFFECTS else "") + (f" [{show}]" if show else "")
     if field.type is bool:
         return click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=text)
     kinds: Mapping[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING}

@@ -31,7 +31,7 @@ _SHOWN = ("pcc", "r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "
 @mask_options
 @click.pass_context
 def evaluate(context: click.Context, **options: Any) -> int:
-    """Hold uncertainty maps against several raters: agreement, calibration, failure detection, overlap, surfaces."""
+    """Score uncertainty maps against several raters: agreement, calibration, failure detection, overlap, surfaces."""
     from ..results.evaluate_files import EvaluateRequest, evaluate_files
 
     with progress_bar("cases", quiet=context.obj["quiet"], listen=False) as update:

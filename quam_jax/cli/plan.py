@@ -9,12 +9,14 @@ import click
 
 from ..config import Config
 from .common import PATH, config_options, figures_file, progress_bar, start_jax
+from .grouped import Grouped
 from .mask_options import mask_options
 
 
 @click.command(
+    cls=Grouped,
     epilog="Example: quam-jax plan --model net.pth --images scans/ --fit-images train/images --fit-masks train/masks "
-    "--cases 1000000 --devices 64 --hosts 8 --price 2.50"
+    "--cases 1000000 --devices 64 --hosts 8 --price 2.50",
 )
 @click.option("--model", required=True, type=PATH, help="Model folder, or a checkpoint.")
 @click.option("--arch", help="Architecture of a checkpoint, where its names do not tell.")

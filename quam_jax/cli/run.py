@@ -9,21 +9,48 @@ from typing import Any
 import click
 
 from ..config import Config
-from .common import PATH, config_options, figures_file, progress_bar, say, start_jax
+from .common import PATH, config_options, figures_file, names_of, progress_bar, say, start_jax
+from .grouped import Grouped
 from .mask_options import mask_options
+from .nnunet_folders import find_nnunet_folders
+
+START = """Maps of your images with your network, which must still explain some known images:
+
+  quam-jax run --model net.pth --images scans/ --fit-images train/images --fit-masks train/masks --out maps/
+
+The same for a trained nnU-Net (its environment variables set):
+
+  quam-jax run -d 4 -c 3d_fullres -f 0 --out maps/
+
+Without data of your own: quam-jax demo. The options: quam-jax run --help"""
 
 
 @click.command(
+    cls=Grouped,
+    start=START,
     epilog="Example: quam-jax run --model net.pth --images scans/ --masks raters/ --fit-images train/images "
-    "--fit-masks train/masks --out maps/"
+    "--fit-masks train/masks --out maps/",
 )
-@click.option("--model", required=True, type=PATH, help="Model folder, or a checkpoint (.pth, .pt, .safetensors, .npz).")
+@click.option(
+    "--model",
+    type=PATH,
+    help="Checkpoint (.pth, .pt, .safetensors, .npz), exported graph (.pt2), nnU-Net folder or model folder.",
+)
+@click.option("-d", "dataset", metavar="DATASET", help="Instead of --model: nnU-Net's data set, 4 or Dataset004_Name.")
+@click.option(
+    "-c", "configuration", metavar="CONFIG", default="3d_fullres", show_default=True, help="With -d: its configuration."
+)
+@click.option("-f", "folds", metavar="FOLDS", help="Folds of an nnU-Net model, 0 or 0,1,2; default: all there are.")
+@click.option("--trainer", default="nnUNetTrainer", show_default=True, help="With -d: nnU-Net's trainer.")
+@click.option("--plans", default="nnUNetPlans", show_default=True, help="With -d: nnU-Net's plans.")
 @click.option("--arch", help="Architecture of a checkpoint, where its names do not tell.")
-@click.option("--images", required=True, type=PATH, help="Folder, file or glob: NIfTI, PNG, JPEG, BMP, TIFF.")
-@click.option("--masks", type=PATH, help="Masks of one or several raters: CASE.ext, CASE_RATER.ext.")
-@click.option("--fit-images", required=True, type=PATH, help="Images an adversarial model must still explain.")
-@click.option("--fit-masks", required=True, type=PATH, help="Their masks.")
-@click.option("--out", required=True, type=PATH, help="Folder of the run; an interrupted run goes on there.")
+@click.option(
+    "-i", "--images", type=PATH, help="Images to map, a folder, file or glob: NIfTI, PNG, JPEG, TIFF, ...; with -d: imagesTs."
+)
+@click.option("--masks", type=PATH, help="Masks of the images, CASE.ext or CASE_RATER.ext, to score the maps against.")
+@click.option("--fit-images", type=PATH, help="Known images that an adversarial model must still explain; with -d: imagesTr.")
+@click.option("--fit-masks", type=PATH, help="Their masks; with -d: labelsTr.")
+@click.option("-o", "--out", required=True, type=PATH, help="Folder of the run; an interrupted run goes on there.")
 @click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
 @click.option("--strict", is_flag=True, help="Refuse where the network does not explain its own fit data.")
 @click.option(
@@ -56,23 +83,40 @@ def run(
     host_index: int | None,
     coordinator: str | None,
     patience: float,
+    model: Path | None,
+    dataset: str | None,
+    configuration: str,
+    folds: str | None,
+    trainer: str,
+    plans: str,
     **paths: Any,
 ) -> int:
     """Uncertainty maps of your own images with your own network.
 
     Start the same command as often as you like, on as many machines as see the folder: the processes share the cases.
     """
+    paths["model"] = model
+    if dataset is not None:
+        if model is not None:
+            raise ValueError("-d: names a model of nnU-Net; expected --model or -d, got both")
+        found = find_nnunet_folders(dataset, configuration, trainer=trainer, plans=plans)._asdict()
+        paths |= {name: folder for name, folder in found.items() if paths[name] is None}
+    needed = {"model": "your network", "images": "to map", "fit_images": "known images", "fit_masks": "their masks"}
+    missing = [f"--{n.replace('_', '-')} ({text})" for n, text in needed.items() if paths[n] is None]
+    if missing:
+        alone = " or -d DATASET" if paths["model"] is None else ""
+        raise ValueError(f"expected {', '.join(missing)}{alone}, got none; the three lines to start with: quam-jax run")
     start_jax()
     from ..runs.hosts import find_sharing, leave
 
     sharing = find_sharing(hosts=hosts, index=host_index, coordinator=coordinator, patience=patience)
     try:
-        return _run(context, config=config, preprocessing=preprocessing, sharing=sharing, **paths)
+        return _run(context, config=config, preprocessing=preprocessing, sharing=sharing, folds=names_of(folds), **paths)
     finally:
         leave(patience=patience)
 
 
-@click.command(epilog="Example: quam-jax demo --out demo_run")
+@click.command(cls=Grouped, epilog="Example: quam-jax demo --out demo_run")
 @click.option("--out", type=PATH, default=Path("quam_jax_demo"), show_default=True, help="Folder of the run.")
 @click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
 @config_options

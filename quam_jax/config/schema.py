@@ -29,7 +29,7 @@ class TargetConfig:
     """Which predictions an adversarial model is asked for."""
 
     target: Literal["mask", "region", "pixel"] = setting(
-        "mask", "what is moved as one: mask: the whole reference mask; region: each region; pixel: each pixel"
+        "mask", "unit of attack, what one adversarial model is asked to change: the whole mask, a region or a pixel"
     )
     shapes: tuple[str, ...] = setting(
         ("dilate", "erode"),
@@ -53,7 +53,7 @@ class TargetConfig:
         "pixels of target pixel: all, those near a boundary, the most uncertain, a sample stratified by class and "
         "entropy, or those of pixel_list",
     )
-    pixel_count: int = setting(1000, "pixels of uncertain and stratified; an image with fewer gives all of its own")
+    pixel_count: int = setting(1000, "number of pixels for uncertain and stratified; all, where an image has fewer")
     band_width: int = setting(2, "pixels on either side of a boundary that belong to the band of pixels band and segments")
     pixel_list: str = setting("", "pixels of list, from 0, as row,column;row,column (with a third number in a volume)")
 

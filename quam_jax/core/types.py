@@ -29,6 +29,9 @@ class FitData(NamedTuple):
     images: Float[Array, "k b *space i"]
     labels: Int[Array, "k b *space"]
 
+    def __repr__(self) -> str:
+        return f"FitData(images {list(self.images.shape)}, labels {list(self.labels.shape)})"
+
 
 class ViewMean(NamedTuple):
     """What one model says through several views of the image: enough to decompose it as the single predictions would.

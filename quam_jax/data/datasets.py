@@ -65,6 +65,8 @@ def find_cases(images: Path | str, masks: Path | str | None = None, *, channel_f
         hint = ""
         if not channel_files and all(re.search(r"_\d{4}$", case.name) for case in cases):
             hint = "; the images look like nnU-Net channels (CASE_0000), which channel_files reads"
+        elif any(match_masks(files, [image_stem(file) for file in found]).values()):
+            hint = "; the names of the images begin with those of the masks: are images and masks swapped?"
         raise ValueError(
             f"{masks}: none of {len(found)} masks belongs to a case; expected names such as "
             f"{cases[0].name}.png or {cases[0].name}_RATER.png, got {found[0].name}{hint}"

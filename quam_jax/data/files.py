@@ -1,5 +1,6 @@
 """File names and bytes: suffixes, stems, whole-file reads with one-line errors, and atomic writes."""
 
+import errno
 import os
 import re
 import secrets
@@ -83,6 +84,8 @@ def write_atomic(path: Path, content: bytes) -> Path:
     and is removed when writing fails.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"no such folder; make it first, or look at its name ({path.parent})", str(path))
     try:
         with open(temporary, "xb") as handle:
             handle.write(content)

@@ -44,7 +44,7 @@ NO_PAIR = "no pixel that two raters rated: agreement with rater disagreement is 
 
 
 class _Yardstick(NamedTuple):
-    """What every map of a case is held against, with ranks that would else be found again for each map."""
+    """What every map of a case is scored against, with ranks that would else be found again for each map."""
 
     reference: np.ndarray
     reference_ranks: np.ndarray

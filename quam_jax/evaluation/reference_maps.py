@@ -1,6 +1,6 @@
 """What the raters say, as maps: their mean, consensus, disagreement, and the distance to a contour.
 
-Disagreement maps are the yardstick an uncertainty map is held against. Distance maps exist because most of
+Uncertainty maps are scored against disagreement maps. Distance maps exist because most of
 any agreement only says "there is a boundary here": they give the band, the covariate and the control row
 that show it.
 """

@@ -17,14 +17,20 @@ import orbax.checkpoint as ocp
 
 from .model import Network, SegmentationModel
 from .outputs import read_outputs
+from .wrapped import WrappedNetwork
 
 FORMAT = 1
 Shapes = dict[str, tuple[int, ...]]
 
 
 def save_model(path: str | Path, model: SegmentationModel) -> None:
-    """Write a model folder; ValueError if the place is taken by something that is not a model folder."""
+    """Write a model folder; ValueError if something else is in its place, or for a network in memory (`wrap`)."""
     path = Path(path).absolute()
+    if isinstance(model.network, WrappedNetwork):
+        raise ValueError(
+            f"{path}: {model.network.architecture} is a network in memory, whose function has no file; quam_jax.run takes it "
+            "from Python, and a PyTorch module can be saved after quam_jax.from_torch"
+        )
     if path.exists() and not is_model_folder(path) and (path.is_file() or any(path.iterdir())):
         raise ValueError(f"{path}: expected a new folder or a model folder, got something else that is in the way")
     path.parent.mkdir(parents=True, exist_ok=True)

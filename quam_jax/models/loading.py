@@ -5,15 +5,18 @@ A model folder is restored directly. The others go through `converters`, importe
 met, so that the package itself knows nothing of other frameworks.
 """
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .folder import is_model_folder, restore_model
 from .model import Network, SegmentationModel
+from .wrap import wrap
 
 
 def load_model(
-    path: str | Path,
+    path: Any,
     arch: str | None = None,
     *,
     fold: int | str | None = None,
@@ -27,7 +30,14 @@ def load_model(
     out. `fold` and `configuration` choose among the models of an nnU-Net folder, `part` among the networks in a weight
     file: a key of the file, or what their names begin with. Raises ValueError with one line on a missing path, on
     something that is no model, and on a checkpoint of another architecture.
+
+    A network in memory is taken as well: a PyTorch module or exported program as by `from_torch`, anything else as by `wrap`,
+    with `example` and their other arguments.
     """
+    if not isinstance(path, str | os.PathLike):
+        if arch is not None or fold is not None or configuration is not None or part is not None:
+            raise ValueError("load_model: arch, fold, configuration and part are of files; expected none for a network in memory")
+        return _in_memory(path, **arguments)
     path, own = _whole_and_fold(Path(path))
     fold = own if fold is None else fold
     if not path.exists():
@@ -68,6 +78,69 @@ def load_model(
     return _check(path, restore_model(path), arch=arch, arguments=arguments)
 
 
+def from_torch(
+    module: Any,
+    example: Any = None,
+    *,
+    dynamic: bool | str = True,
+    output: str | int | None = None,
+    resize_logits: bool = True,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    outputs: str | None = None,
+) -> SegmentationModel:
+    """A PyTorch network in memory as a model that needs PyTorch no more: exported as a graph, and proven on the example.
+
+    Args:
+        module: A `torch.nn.Module` of any package (MONAI, segmentation_models_pytorch, torchvision, your own), which stays as it
+            is, or a `torch.export.ExportedProgram`, which has its example in it.
+        example: An image batch `[b i *space]` that the module takes, channels first as PyTorch has them; a MetaTensor will do.
+            Images, logits and maps of the model have channels last.
+        dynamic: Whether batch and sides stay free where the module allows it; `"batch"`: only the batch (window attention, with
+            which PyTorch takes very long); False: nothing.
+        output: The logits where the module returns several values: name or number. Without it `out`, `logits` or the first of
+            full resolution.
+        resize_logits: Resize logits that are smaller than the image by a whole factor, as SegFormer's, linearly.
+        preprocessing: How images are prepared from what files hold, as a mapping of the fields of `Preprocessing`; by default
+            each is brought to mean 0 and standard deviation 1.
+        class_names: Names of the classes, or of independent channels.
+        outputs: What output channels mean: `softmax` or `sigmoid`; by default what the end of the graph says, else softmax, of
+            one channel sigmoid. A softmax or sigmoid at the end is taken off.
+
+    Returns:
+        The model. What was decided for the caller stands in its `manifest["notes"]`; `save_model` writes it to a folder.
+
+    Raises:
+        ValueError: With one line, without PyTorch, for a module that cannot be exported, operations that are not supported (all
+            of them, with their places), outputs that are no logits, and logits that differ from the module's by more than 1e-4
+            of their range.
+    """
+    from converters.exported import from_torch as convert_module
+
+    return convert_module(
+        module,
+        example,
+        dynamic=dynamic,
+        output=output,
+        resize_logits=resize_logits,
+        preprocessing=preprocessing,
+        class_names=class_names,
+        outputs=outputs,
+    )
+
+
+def _in_memory(network: Any, **arguments: Any) -> SegmentationModel:
+    """A network of PyTorch or JAX that somebody holds; ValueError for what is none."""
+    if any(base.__module__.split(".")[0] == "torch" for base in type(network).__mro__):
+        return from_torch(network, **arguments)
+    if "example" not in arguments:
+        raise ValueError(
+            f"load_model: expected a path, or a network in memory with an example image batch (example=...), got "
+            f"{type(network).__name__} alone"
+        )
+    return wrap(network, **arguments)
+
+
 def _is_nnunet(path: Path) -> bool:
     """Whether this is a model folder of nnU-Net, or what is left of one, or a checkpoint in one of its folds."""
     if path.is_dir():
@@ -82,8 +155,10 @@ def _whole_and_fold(path: Path) -> tuple[Path, str | None]:
     return path, None
 
 
-def load_models(path: str | Path, arch: str | None = None, **arguments: Any) -> list[SegmentationModel]:
-    """The models of a place that belong together: every fold of an nnU-Net folder, or the one model there is.
+def load_models(
+    path: str | Path, arch: str | None = None, *, folds: Sequence[str] = (), **arguments: Any
+) -> list[SegmentationModel]:
+    """The models of a place that belong together: every fold of an nnU-Net folder, or some `folds`, or the one model there is.
 
     Arguments and errors are those of `load_model`.
     """
@@ -91,7 +166,11 @@ def load_models(path: str | Path, arch: str | None = None, **arguments: Any) -> 
     if whole.is_dir() and _is_nnunet(whole) and arch is None and not arguments:
         from converters.nnunet import read_nnunet
 
-        return read_nnunet(whole, folds=None if own is None else [own])
+        return read_nnunet(whole, folds=list(folds) or (None if own is None else [own]))
+    if folds:
+        raise ValueError(
+            f"{path}: folds are those of an nnU-Net folder (plans.json and fold_*/); expected none, got {', '.join(folds)}"
+        )
     return [load_model(path, arch=arch, **arguments)]
 
 

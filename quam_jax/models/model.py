@@ -22,6 +22,7 @@ from ..core.compilation import jit
 from ..core.network import EVAL, Mode, pad_to_multiple
 from ..networks import NETWORKS
 from ..networks.layers import Layer
+from .arrays import as_images
 
 Parameters = dict[str, Array]
 
@@ -34,7 +35,7 @@ def _flat(state: nnx.State) -> dict[tuple, Any]:
     return traverse_util.flatten_dict(nnx.to_pure_dict(state))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """An architecture with its constructor arguments; equal descriptions share compiled functions.
 
@@ -87,6 +88,15 @@ class Network:
     def classes(self) -> int:
         """Output classes: the logits of a network."""
         return self.out_channels if self.sums is None else len(self.sums)
+
+    @property
+    def summary(self) -> str:
+        """Architecture, axes, channels and classes in a few words."""
+        channels = f"{self.in_channels} channel{'s' * (self.in_channels != 1)} in"
+        return f"{self.architecture}: {self.rank}D, {channels}, {self.classes} classes"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.summary})"
 
     def initialise(self, key: Key[Array, ""]) -> tuple[Parameters, Parameters]:
         """Fresh parameters and statistics, by PyTorch's default initialisation."""
@@ -194,7 +204,7 @@ def _logits(network: Network, params: Parameters, stats: Parameters, x: Array) -
     return network.apply(params, stats, x)[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SegmentationModel:
     """A network with its weights; `manifest` says how its images are prepared and where it came from.
 
@@ -208,12 +218,12 @@ class SegmentationModel:
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, images: Float[ArrayLike, "b *space i"]) -> Float[Array, "b *out c"]:
-        x = jnp.asarray(images, jnp.float32)
-        rank, channels = self.network.rank, self.network.in_channels
-        if x.ndim != rank + 2 or x.shape[-1] != channels:
-            raise ValueError(f"images: expected [b {'h w d'[: 2 * rank - 1]} {channels}], got shape {tuple(x.shape)}")
+        x = jnp.asarray(as_images(images, self.network, what="images", leading=1), jnp.float32)
         logits = _logits(self.network, self.params, self.stats, pad_to_multiple(x, self.network, leading=1))
         return logits[tuple(slice(n) for n in x.shape[:-1])]
+
+    def __repr__(self) -> str:
+        return f"SegmentationModel({self.network.summary}, {self.parameter_count:,} parameters)"
 
     @property
     def parameter_count(self) -> int:

@@ -49,7 +49,7 @@ def describe(
         "config": to_dict(request.config),
         "seed": request.config.seed,
         "model": {
-            "path": str(request.model),
+            "path": request.model_name,
             "digest": model_digest,
             "sha256": _sha256_of([fold.model for fold in quantifier.shared.folds]),
             "architecture": model.network.architecture,
@@ -79,7 +79,8 @@ def describe(
 
 def _meant(quantifier: Quantifier, request: RunRequest) -> list[str]:
     """What the channels of a file were taken for, which nobody was told at a conversion."""
-    said = "" if request.model.is_dir() else describe_outputs(quantifier.shared.folds[0].model)
+    known = not isinstance(request.model, Path) or request.model.is_dir()  # somebody was told at a conversion
+    said = "" if known else describe_outputs(quantifier.shared.folds[0].model)
     return [said] if said else []
 
 

@@ -73,7 +73,9 @@ def output_error(out: Path, error: OSError) -> OSError:
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         reason = f"expected a folder that can be written to; it is read-only ({error.strerror})"
     elif error.errno in (errno.ENOENT, errno.ESTALE):
-        reason = f"the folder, or a part of it, vanished while it was written to ({error.strerror})"
+        gone = next((parent for parent in (out, *out.parents) if not parent.is_dir()), None)
+        missing = f"its folder {gone} does not exist" if gone is not None else "a part of it was removed while it was written to"
+        reason = f"{missing} ({error.strerror}); make it first, or look at the name"
     else:
         reason = f"cannot be written to ({error.strerror or error}); {advice} when it can"
     return type(error)(error.errno, f"{out}: {reason}") if error.errno else OSError(f"{out}: {reason}")

@@ -30,7 +30,6 @@ from ..data.figures import Figures
 from ..data.records import read_json, write_json
 from ..data.spread import evenly_spread
 from ..data.volumes import read_channels
-from ..models.loading import load_models
 from ..report.html import write_report
 from .expectation import Forecast
 from .merge import REPORTED
@@ -168,7 +167,7 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0, figures:
     """
     begin = Clock.now()
     tell("loading the model")
-    quantifier = find_quantifier(load_models(request.model, arch=request.arch), request)
+    quantifier = find_quantifier(request.load(), request)
     found = quantifier.cases
     start = (Clock.now() - begin).plus(Clock(imports, imports))
     lanes = min(jax.local_device_count(), len(found)) if request.config.targets.target == "mask" else 1

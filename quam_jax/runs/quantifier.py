@@ -4,13 +4,12 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ..case.fit import Known, read_fit_images, read_fit_patches, read_some_fit_cases
+from ..case.fit import Known, read_some_fit_cases
 from ..case.own_fit import DOUBTFUL, TRIED, OwnFit, compare_preparations, look_at_fit
 from ..case.quantified import Quantified
 from ..case.quantify import quantify_images, searched_together
@@ -37,6 +36,7 @@ from ..models.model import SegmentationModel
 from ..models.outputs import coding_of
 from ..models.predict import fit_data
 from ..process import return_large_arrays
+from .known import read_known
 from .request import RunRequest
 
 LARGE = 2**18  # pixels of an image whose arrays are large however few channels a network has
@@ -129,31 +129,31 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
     tell("looking at the masks")
     preprocessing: Preprocessing | None = None
     plan, coding = None, coding_of(first)
-    classes = coding.labels
     if has_plan(first):
         if request.preprocessing is not None:
-            raise ValueError(f"{request.model}: its nnU-Net plan says how images are prepared; expected no --preprocessing")
+            raise ValueError(f"{request.model_name}: its nnU-Net plan says how images are prepared; expected no --preprocessing")
         channels = len(first.manifest["nnunet"]["channel_names"])
         cases = find_channel_cases(request.images, request.masks, channels=channels)
-        plan = Plan.of(first.manifest, where=str(request.model))
+        plan = Plan.of(first.manifest, where=request.model_name)
         require_plan_patches(config, plan.patch)
-        coding = Coding.of(plan, where=str(request.model))
-        fit_cases = find_channel_cases(request.fit_images, request.fit_masks, channels=len(plan.normalisation))
-        settings, classes = settings.or_ignored(plan.ignore_label), coding.labels
-        fit_cases, fit_masks = settle_masks(fit_cases, classes=classes, settings=settings, where=request.fit_masks)
-        known = read_fit_patches(fit_cases, request.fit_masks, plan=plan, coding=coding, settings=config.fit)
+        coding = Coding.of(plan, where=request.model_name)
+        settings = settings.or_ignored(plan.ignore_label)
     else:
         asked_sides(first, config.patches)
         cases = find_cases(request.images, request.masks)
         preprocessing = request.preprocessing or preprocessing_of(first)
-        fit_cases = find_cases(request.fit_images, request.fit_masks)
-        fit_cases, fit_masks = settle_masks(fit_cases, classes=classes, settings=settings, where=request.fit_masks)
-        known = read_fit_images(
-            fit_cases, request.fit_masks, model=first, preprocessing=preprocessing, settings=config.fit, seed=config.seed
-        )
+    known, fit_cases, fit_masks = read_known(
+        first,
+        request.fit_images,
+        request.fit_masks,
+        plan=plan,
+        preprocessing=preprocessing,
+        settings=settings,
+        config=config,
+    )
     # what one folder shows to be unrated is that in the other one too
     settings = settings.or_ignored(next(iter(fit_masks.not_rated), None))
-    cases, masks = settle_masks(cases, classes=classes, settings=settings, where=request.masks)
+    cases, masks = settle_masks(cases, classes=coding.labels, settings=settings, where=request.masks)
     found = _find_out(request, (cases, fit_cases), known, settings, {"fit": fit_masks, "masks": masks})
     tell("preparing the search")
     _settle_heap(first, known, LARGE if known.whole else known.labels[0, 0].size)
@@ -209,17 +209,17 @@ def _ready(models: Sequence[SegmentationModel], known: Known, *, plan: Plan | No
     return find_directions(ready, config)
 
 
-def models_digest(models: Sequence[SegmentationModel], path: Path) -> str:
+def models_digest(models: Sequence[SegmentationModel], where: str) -> str:
     """SHA-256 of the weights and architecture of a model, of all folds together; ValueError for NaN or infinity in them."""
-    first, *others = (_model_digest(model, path) for model in models)
+    first, *others = (_model_digest(model, where) for model in models)
     return digest(first, *others) if others else first
 
 
-def _model_digest(model: SegmentationModel, path: Path) -> str:
+def _model_digest(model: SegmentationModel, where: str) -> str:
     bad = [n for n, v in {**model.params, **model.stats}.items() if not bool(np.isfinite(np.asarray(v)).all())]
     if bad:
         raise ValueError(
-            f"{path}: expected finite weights, got NaN or infinity in {', '.join(bad[:3])}"
+            f"{where}: expected finite weights, got NaN or infinity in {', '.join(bad[:3])}"
             + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
         )
     return model_digest(model)

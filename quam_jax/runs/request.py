@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from ..config import Config
 from ..data.mask_settings import MaskSettings
 from ..data.preprocess import Preprocessing
+from ..models.loading import load_models
+from ..models.model import SegmentationModel
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class RunRequest:
     """What a run is asked to do; `masks` and the fit data follow the CASE.ext / CASE_RATER.ext convention.
 
     `only` names the cases to take, of those that are found; all where it is empty. A `strict` run is refused where the network
-    does not explain its own fit data. `mask_settings` say what masks hold.
+    does not explain its own fit data. `mask_settings` say what masks hold. A `model` is a path, or in memory; of an
+    nnU-Net folder `folds` are used, or all.
     """
 
-    model: Path
+    model: Path | SegmentationModel
     images: Path
     out: Path
     fit_images: Path
@@ -53,6 +56,18 @@ class RunRequest:
     only: tuple[str, ...] = ()
     strict: bool = False
     mask_settings: MaskSettings = MaskSettings()
+    folds: tuple[str, ...] = ()
+
+    @property
+    def model_name(self) -> str:
+        """The model's path, or what it is called where it is in memory."""
+        return self.model.network.architecture if isinstance(self.model, SegmentationModel) else str(self.model)
+
+    def load(self) -> list[SegmentationModel]:
+        """The model, in all folds that it has; ValueError as `load_models`."""
+        if isinstance(self.model, SegmentationModel):
+            return [self.model]
+        return load_models(self.model, arch=self.arch, folds=self.folds)
 
 
 class RunResult(NamedTuple):

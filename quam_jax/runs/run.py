@@ -22,7 +22,6 @@ from ..data.datasets import Case
 from ..data.figures import Figures
 from ..data.records import digest, digest_arrays, read_json
 from ..memory import budget, require_room
-from ..models.loading import load_models
 from ..version import __version__
 from . import folder as run_folder
 from .announcement import announce, describe, describe_memory, first_announced
@@ -53,9 +52,9 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None, figures: F
     asked = bytes_in(request.config.execution.memory)
     budget(asked)  # before anything is there
     tell("loading the model")
-    models = load_models(request.model, arch=request.arch)
+    models = request.load()
     require_room(sum(4 * model.parameter_count for model in models), asked)
-    model_digest = models_digest(models, request.model)
+    model_digest = models_digest(models, request.model_name)
     quantifier = find_quantifier(models, request)
     own = quantifier.own_fit
     if request.strict and own.findings:

@@ -1,4 +1,4 @@
-"""The harness that holds every method against the same cases: same networks, same metrics, same right to be tuned.
+"""The harness that runs every method on the same cases: same networks, same metrics, same right to be tuned.
 
 `request` says what is asked, `cases` reads a data set, `splits` refuses parts that overlap, `preparation` puts networks, methods
 and cases together, `methods` lists what is compared, `tuning` chooses settings on validation cases, `study` runs what is not

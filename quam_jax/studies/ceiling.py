@@ -1,4 +1,4 @@
-"""How far raters agree with raters: one part of them is held against the rest, and so is every map.
+"""How far raters agree with raters: one part of them is scored against the rest, and so is every map.
 
 The entropy of a few raters is a coarse yardstick (two raters give only 0 and ln 2), so figures against a part of the raters
 compare with each other and with nothing else: `total/pcc_halves` of a method stands beside that of the row `raters_halves`.

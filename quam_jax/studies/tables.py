@@ -44,7 +44,7 @@ TESTED = (
     "nll_raters",
     "ged_v",
 )
-SEARCHES = ("quam", "quam_tuned", "tta_quam_ranks")  # held against every other row
+SEARCHES = ("quam", "quam_tuned", "tta_quam_ranks")  # compared with every other row
 NAMES = {
     "r2_pearson": "R²",
     "pcc": "PCC",
@@ -85,7 +85,7 @@ def summarise_methods(
     """Everything a table needs: per method and figure the mean, interval, counts, spread over networks, and paired tests.
 
     A comparison is a method minus the baseline over the cases that both have; Holm's correction covers all methods of one
-    figure. `search_against` holds the searches against every method in the same way: search minus method. `case_spearman` is
+    figure. `search_against` compares the searches with every method in the same way: search minus method. `case_spearman` is
     the rank correlation over cases of the map's mass over the predicted area with 1 - Dice, with its bootstrap interval.
     ValueError where the baseline is not among the methods.
     """

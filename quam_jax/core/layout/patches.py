@@ -20,7 +20,7 @@ from ..head.problem import fit_points
 from ..network import CutNetwork, Parameters, described, like, on_patches
 from ..schedule import StepPlan
 from ..setup import Frozen, Procedure, Record, Setup, Target
-from ..space import TailSpace
+from ..space import Activation, TailSpace
 from ..types import FitData, Targets
 from .choose import Layout, choose_layout
 from .chunk import Job
@@ -80,7 +80,7 @@ def patch_radius(
     stats: Parameters,
     procedure: Procedure,
     targets: Targets,
-    activation: Float[Array, "1 *padded f"],
+    activation: Activation,
 ) -> int | None:
     """The radius of a search on patches, or None where this search needs whole images.
 

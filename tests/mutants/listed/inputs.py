@@ -119,6 +119,7 @@ TARGETS = room(
 )
 
 MEANT = "outputs.py::test_the_logits_of_subsets_are_those_of_the_named_channels"
+WRAPPED = "wrap.py::test_a_network_with_a_skip_around_the_block_and_halved_sides_is_cut"
 MODELS = room(
     "models",
     ("coding.py", "(label in region) << r for", "(label in region) for", CODED),
@@ -143,6 +144,21 @@ MODELS = room(
     ("model.py", "self._classes(net.tail(", "(net.tail(", "outputs.py::test_heads_of_sums_equal_whole_networks"),
     ("description.py", "{**model.params, **model.stats}", "{**model.params}", "data_records.py"),
     ("description.py", "digest(description, digest_arrays", "digest(digest_arrays", "data_records.py"),
+    ("split.py", "v in seen and v not in moved", "v in seen", WRAPPED),
+    ("split.py", "order[kernels[-1] :]", "order[kernels[0] :]", "wrap.py::test_notes_say_what_was_decided"),
+    ("wrapped.py", "tuple(n * s for n, s in zip(leaves", "tuple(n for n, s in zip(leaves", WRAPPED),
+    (
+        "wrap_checks.py",
+        "np.allclose(both[:1], alone,",
+        "np.allclose(both[:1], both[:1],",
+        "wrap.py::test_what_is_no_network_is_told_with_a_remedy",
+    ),
+    (
+        "arrays.py",
+        "np.moveaxis(array, leading, -1)",
+        "np.swapaxes(array, leading, -1)",
+        "first_hour.py::test_channels_first_are_moved_and_told",
+    ),
 )
 
 DATA = room(
