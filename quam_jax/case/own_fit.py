@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
+from scipy.ndimage import zoom
 from scipy.special import softmax
 
 from ..core.fit import part_size
@@ -28,6 +29,9 @@ BETTER = 0.5  # of its loss that another preparation must come below
 UPSIDE_DOWN = 0.02  # by which the surer half of the pixels is wrong more often
 SIDE = {2: 512, 3: 96}  # of the part of an image that other preparations are tried on
 LARGE_SIDE = 2048  # of the part of a large picture that is prepared for it
+SHRUNK = (2, 4, 8)  # by how much images are shrunk to be tried,
+LEAST_SIDE = 16  # as long as so many pixels are left of a side
+ENLARGED = 2**21  # pixels of an enlarged image, at most
 BINS = 1000  # of confidence
 TINY = float(np.finfo(np.float32).tiny)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its channels, values from 0 to 1
@@ -186,8 +190,9 @@ def compare_preparations(
     for image, labels in pairs:
         window = _window(labels, sides)
         for words, values, marks in _ways(image, labels, preprocessing, largest, classes):
+            part = window if marks.shape == labels.shape else _window(marks, sides)
             counts[words] += 1
-            sums.setdefault(words, _Sums(classes)).add(_probs(model, values[window][None]), marks[window][None])
+            sums.setdefault(words, _Sums(classes)).add(_probs(model, values[part][None]), marks[part][None])
     found = {words: own_sums.close(coding) for words, own_sums in sums.items() if counts[words] == len(pairs)}
     now = found.pop("")
     better = {
@@ -219,6 +224,8 @@ def _ways(
     yield "", prepared, labels
     yield from _other_places(prepared, labels)
     yield from _other_labels(prepared, labels, classes)
+    for words, resized, marks in other_sizes(image, labels):
+        yield words, np.asarray(resized, np.float32) if preprocessing is None else preprocessing.apply(resized), marks
     if preprocessing is not None:
         for other in common_preparations(largest, preprocessing.channels):
             if other != preprocessing:
@@ -257,6 +264,31 @@ def _other_labels(prepared: np.ndarray, labels: np.ndarray, classes: int) -> Ite
     )
     for shift, words in shifts.items():
         yield words, prepared, np.where(labels >= 0, (labels + shift) % classes, labels)
+
+
+def other_sizes(image: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """The image with larger or smaller pixels, in the plane of its first two axes, or in space where all three are as long.
+
+    Values are means of blocks or lie on lines between pixels, labels are those in the middle of a block. Nothing is made so small
+    that little is left of it, or so large that a pass takes long.
+    """
+    axes = [a for a in range(labels.ndim) if labels.ndim < 3 or a < 2 or 2 * labels.shape[a] >= min(labels.shape[:2])]
+    for factor in SHRUNK:
+        if min(labels.shape[a] for a in axes) >= factor * LEAST_SIDE:
+            cut = tuple(slice(n // factor * factor if a in axes else n) for a, n in enumerate(labels.shape))
+            small = image[cut].astype(np.float32)
+            for axis in axes:
+                blocks = (*small.shape[:axis], small.shape[axis] // factor, factor, *small.shape[axis + 1 :])
+                small = small.reshape(blocks).mean(axis + 1)
+            middle = tuple(slice(factor // 2, None, factor) if a in axes else slice(None) for a in range(labels.ndim))
+            yield f"with images shrunk {' by '.join([str(factor)] * len(axes))},", small, labels[cut][middle]
+    if labels.size * 2 ** len(axes) <= ENLARGED:
+        sizes = [2 if a in axes else 1 for a in range(labels.ndim)]
+        marks = labels
+        for axis in axes:
+            marks = np.repeat(marks, 2, axis)
+        larger = zoom(image.astype(np.float32), [*sizes, 1], order=1)
+        yield f"with images enlarged {' by '.join(['2'] * len(axes))},", larger, marks
 
 
 def common_preparations(largest: float, channels: int) -> Sequence[Preprocessing]:

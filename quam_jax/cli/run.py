@@ -25,6 +25,8 @@ from .mask_options import mask_options
 @click.option("--fit-masks", required=True, type=PATH, help="Their masks.")
 @click.option("--out", required=True, type=PATH, help="Folder of the run; an interrupted run goes on there.")
 @click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
+@click.option("--calibration", type=PATH, help="What `quam-jax calibrate` wrote: every case gets what it guarantees.")
+@click.option("--least-dice", type=float, help="With --calibration: name the cases whose Dice may be lower than this.")
 @click.option("--strict", is_flag=True, help="Refuse where the network does not explain its own fit data.")
 @click.option(
     "--preprocessing",
@@ -56,18 +58,25 @@ def run(
     host_index: int | None,
     coordinator: str | None,
     patience: float,
+    calibration: Path | None,
+    least_dice: float | None,
     **paths: Any,
 ) -> int:
     """Uncertainty maps of your own images with your own network.
 
     Start the same command as often as you like, on as many machines as see the folder: the processes share the cases.
     """
+    from ..runs.guaranteeing import read_calibration
+
+    if least_dice is not None and calibration is None:
+        raise ValueError("--least-dice: expected --calibration beside it, whose guarantee says how low a Dice may be")
+    given = None if calibration is None else read_calibration(calibration, least_dice=least_dice)
     start_jax()
     from ..runs.hosts import find_sharing, leave
 
     sharing = find_sharing(hosts=hosts, index=host_index, coordinator=coordinator, patience=patience)
     try:
-        return _run(context, config=config, preprocessing=preprocessing, sharing=sharing, **paths)
+        return _run(context, config=config, preprocessing=preprocessing, sharing=sharing, calibration=given, **paths)
     finally:
         leave(patience=patience)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ..config import Config
 from ..data.mask_settings import MaskSettings
 from ..data.preprocess import Preprocessing
+from .guaranteeing import Calibration
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class RunRequest:
     """What a run is asked to do; `masks` and the fit data follow the CASE.ext / CASE_RATER.ext convention.
 
     `only` names the cases to take, of those that are found; all where it is empty. A `strict` run is refused where the network
-    does not explain its own fit data. `mask_settings` say what masks hold.
+    does not explain its own fit data. `mask_settings` say what masks hold. With a `calibration` every case gets what its
+    guarantee says of it.
     """
 
     model: Path
@@ -53,6 +55,7 @@ class RunRequest:
     only: tuple[str, ...] = ()
     strict: bool = False
     mask_settings: MaskSettings = MaskSettings()
+    calibration: Calibration | None = None
 
 
 class RunResult(NamedTuple):
