@@ -62,7 +62,8 @@ def main() -> None:
             *("--fit-masks", folder / "fit" / "masks"),
         )
         cases, seconds = evidence(folder, PATIENT[name])
-        times[name] = {"cases": len(cases), "calibrate_seconds": seconds}
+        times[name] = {"cases": len(cases), "calibrate_seconds": seconds, **added(folder)}
+        pictures(name, folder, cases)
         for alpha in ALPHAS:
             rows += coverage(name, cases, alpha)
             zones += sizes(name, cases, alpha)
@@ -116,8 +117,10 @@ def train(folder: Path, steps: int) -> None:
 
 
 def command(*words: object) -> None:
+    """One command of ours, quietly."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", MAIN, "-q", *map(str, words)], check=True, env=environment)
+    words = ("-c", MAIN, "-q", *map(str, words))
+    subprocess.run([sys.executable, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def evidence(folder: Path, patient: str | None) -> tuple[list[Any], float]:
@@ -150,6 +153,85 @@ def evidence(folder: Path, patient: str | None) -> tuple[list[Any], float]:
         findings = own._replace(maps={**own.maps, **maps})
         cases.append(gather(findings, raters, name=name, sha256=record["image"]["sha256"]))
     return cases, seconds
+
+
+def added(folder: Path, *, count: int = 20) -> dict[str, float]:
+    """Seconds that a guarantee adds to a case of a run, its files included, and those that a case took."""
+    import csv
+    import tempfile
+
+    from quam_jax.data.decoding import decode
+    from quam_jax.data.mask_settings import MaskSettings
+    from quam_jax.results.run_cases import read_run_cases
+    from quam_jax.runs.guaranteeing import guarantee, read_calibration
+
+    found = read_run_cases(folder / "run", None, MaskSettings())
+    calibration = read_calibration(folder / "guarantee.json")
+    with (folder / "run" / "timing.csv").open() as file:
+        took = [float(row["seconds"]) for row in csv.DictReader(file)]
+    seconds = []
+    for name in list(found.records)[:count]:
+        own, geometry = (
+            found.findings(name),
+            decode(folder / "run" / found.records[name]["outputs"]["segmentation_picture"]).geometry,
+        )
+        with tempfile.TemporaryDirectory() as place:
+            began = time.perf_counter()
+            guarantee(found.records[name], own, found.coding, calibration, Path(place), geometry)
+            seconds.append(time.perf_counter() - began)
+    return {"guarantee_seconds": float(np.median(seconds)), "case_seconds": float(np.median(took))}
+
+
+def pictures(name: str, folder: Path, cases: Sequence[Any]) -> None:
+    """The picture of the command, and three cases with what the others guarantee of them."""
+    from matplotlib.figure import Figure
+
+    from quam_jax.data.mask_settings import MaskSettings
+    from quam_jax.guarantees.calibrate import calibrate
+    from quam_jax.guarantees.guarantee import apply_guarantee
+    from quam_jax.results.run_cases import read_run_cases
+
+    target = ROOT / "docs" / "pictures"
+    if not (folder / "guarantee.png").is_file():
+        return
+    (target / f"guarantees_{name}.png").write_bytes((folder / "guarantee.png").read_bytes())
+    found = read_run_cases(folder / "run", None, MaskSettings())
+    own_maps = set(found.findings(cases[0].name).maps) | {"boundary"}
+    plain = [case._replace(errors={key: one for key, one in case.errors.items() if key in own_maps}) for case in cases]
+    plain = [case._replace(questions={key: _without(one, own_maps) for key, one in case.questions.items()}) for case in plain]
+    order = sorted(plain, key=lambda case: case.dice)
+    shown = [order[int(share * len(order))] for share in (0.3, 0.6, 0.9)]
+    guarantee = calibrate([case for case in plain if case not in shown], alpha=0.1)
+    figure = Figure((7.2, 7.4), dpi=110, layout="constrained")
+    for row, case in zip(figure.subplots(3, 3), shown, strict=True):
+        record = found.records[case.name]
+        own = found.findings(case.name).for_guarantee(found.coding, record["dice_scores"], record["structures"]["pixels"])
+        told = apply_guarantee(guarantee, own)
+        image = np.asarray(Image.open(record["image"]["path"]))
+        (bounds,), (structure,) = told.bounds.values(), told.figures["structures"].values()
+        for axes in row:
+            axes.imshow(image, cmap="gray")
+            axes.set_axis_off()
+        for mask in found.drawn(case.name).labels.values():
+            row[0].contour(mask, [0.5], colors="#f29ac8", linewidths=0.8)
+        row[0].contour(own.segmentation, [0.5], colors="#39c0ed", linewidths=1.2)
+        row[0].set_title(f"raters, and the prediction (Dice {case.dice:.2f})", fontsize=7)
+        row[1].imshow(np.ma.masked_less(told.error, 0.02), cmap="inferno", vmin=0, vmax=0.5, alpha=0.8)
+        row[1].contour(told.zone, [0.5], colors="white", linewidths=0.8)
+        row[1].set_title(f"rate of errors, and the review zone ({told.figures['review_share']:.1%})", fontsize=7)
+        row[2].contour(bounds, [0.5], colors="#ffb000", linewidths=1.2)
+        row[2].contour(bounds, [1.5], colors="#7be07b", linewidths=1.2)
+        low, high = structure["pixels"]
+        row[2].set_title(
+            f"outer and inner mask; {low:.0f} to {high:.0f} pixels; Dice {told.figures['dice_lower']:.2f} or more", fontsize=7
+        )
+    figure.savefig(target / f"guarantees_{name}_cases.png")
+
+
+def _without(question: Any, maps: set[str]) -> Any:
+    known = {*maps, "probability"}
+    parts = [{key: one for key, one in part.items() if key in known} for part in (question.losses, question.levels)]
+    return question._replace(losses=parts[0], levels=parts[1])
 
 
 def coverage(name: str, cases: Sequence[Any], alpha: float) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from quam_jax.networks import NETWORKS
 
-from . import evidence, evidence_tables, run_tables
+from . import evidence, evidence_tables, guarantee_tables, run_tables
 from .record import RESULTS, put
 from .record import markdown_table as _markdown
 
@@ -194,6 +194,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "real size table": ("docs/speed.md", "real_size", real_size_table),
     "methods table": ("README.md", "methods_crisp_over", evidence_tables.short_table),
     **run_tables.TABLES,
+    **guarantee_tables.TABLES,
 }
 
 

@@ -13,6 +13,7 @@ from quam_jax.evaluation.conformal import (
     least_cases,
     mean_risk_threshold,
 )
+from quam_jax.evaluation.review_zone import remember, review_shares
 from quam_jax.evaluation.sample_dice import pairwise_dice, probable_dice
 
 SPLITS = 1000
@@ -89,6 +90,19 @@ def test_how_many_cases_it_takes() -> None:
         conformal_quantile(np.array([1.0, np.nan, 2, 3]), 0.2)
     with pytest.raises(ValueError, match="expected cases with a loss"):
         control_risk([Losses(np.zeros(0), np.zeros(0))] * 4, 0.2)
+
+
+def test_what_one_must_look_at_is_what_the_others_call_for() -> None:
+    """Eleven cases whose errors are the fifth of the image with the largest values: others keep the zone at that size."""
+    rng = np.random.default_rng(6)
+    maps = [rng.permutation(1000).reshape(20, 50) / 1000 for _ in range(11)]
+    kept = [remember(values, values >= 0.8) for values in maps]
+    shares = review_shares([case for case in kept if case is not None])
+    assert len(shares) == 11 and shares == pytest.approx([0.2] * 11, abs=0.03)
+    scaled = [remember(values * scale, values >= 0.8) for values, scale in zip(maps, np.linspace(0.1, 1, 11), strict=True)]
+    assert np.mean(review_shares([case for case in scaled if case is not None])) > 0.5  # no common scale
+    assert np.isnan(review_shares(kept[:9])).all()  # type: ignore[arg-type]
+    assert remember(maps[0], maps[0] > 2) is None
 
 
 def test_dice_of_samples_by_hand() -> None:

@@ -11,7 +11,7 @@ from quam_jax.data.records import plain
 from quam_jax.evaluation.conformal import binomial_band
 from quam_jax.guarantees.calibrate import calibrate, deal, draw_patients, find_statements, fit_curve, outside
 from quam_jax.guarantees.evidence import PROBABILITY, Evidence, Findings, gather, mean_dice, scores_of
-from quam_jax.guarantees.guarantee import BETWEEN, INSIDE, OUTSIDE, apply_guarantee, guarantee_of, widened
+from quam_jax.guarantees.guarantee import BETWEEN, FORMAT, INSIDE, OUTSIDE, apply_guarantee, guarantee_of, widened
 
 ONE = np.eye(2, dtype=bool)[1:]
 
@@ -122,9 +122,9 @@ def test_a_guarantee_goes_into_a_file_and_back_and_says_the_same() -> None:
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({}, "expected a guarantee that `quam-jax calibrate` has written"),
-        ({"format": 1}, "a damaged guarantee"),
-        ({"format": 1, "alpha": "much"}, "a damaged guarantee"),
+        ({"format": 1}, "expected a guarantee that `quam-jax calibrate` has written"),
+        ({"format": FORMAT}, "a damaged guarantee"),
+        ({"format": FORMAT, "alpha": "much"}, "a damaged guarantee"),
     ],
 )
 def test_other_files_are_no_guarantee(record: dict, said: str) -> None:

@@ -222,7 +222,7 @@ def test_known_cases_and_other_runs_are_refused(
         with pytest.raises(ValueError, match=f"a guarantee for {said} than that of this run"):
             run(RunRequest(**folders, out=tmp_path / "o", config=CONFIG, calibration=read_calibration(tmp_path / "h.json")))
     assert not (tmp_path / "o").exists()
-    for path, said in ((tmp_path / "none.json", "no such file"), (finished / "run.json", "has written, got none of format")):
+    for path, said in ((tmp_path / "none.json", "no such file"), (finished / "run.json", "has written, got another file")):
         with pytest.raises(ValueError, match=said):
             read_calibration(path)
     with pytest.raises(ValueError, match="least Dice: expected a number above 0"):

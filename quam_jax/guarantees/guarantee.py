@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Integer
 from ..evaluation.overlap import in_structure
 from .evidence import PROBABILITY, ZONE, Findings
 
-FORMAT = 1
+FORMAT = "guarantee 1"
 OUTSIDE, BETWEEN, INSIDE = 0, 1, 2  # of the masks that bound a structure
 
 
@@ -119,7 +119,7 @@ class Guarantee:
 def guarantee_of(record: Mapping[str, Any], *, where: object) -> Guarantee:
     """A guarantee from what its file holds; ValueError, saying `where`, for anything else."""
     if record.get("format") != FORMAT:
-        raise ValueError(f"{where}: expected a guarantee that `quam-jax calibrate` has written, got none of format {FORMAT}")
+        raise ValueError(f"{where}: expected a guarantee that `quam-jax calibrate` has written, got another file")
     try:
         errors, dice = record["errors"], record["dice"]
         return Guarantee(

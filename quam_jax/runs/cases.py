@@ -95,6 +95,10 @@ def record_case(searched: Searched, found: CaseFindings, quantifier: Quantifier,
     loaded, quantified, _ = searched
     case, image, coding = loaded.case, loaded.image, quantifier.shared.coding
     notes = list(loaded.notes)
+    if unlike := quantifier.unlike(loaded.prepared):
+        notes.append(
+            f"{case.name}: the image is unlike every fit image ({', '.join(unlike)}); a bound kept on them says little of it"
+        )
     if not quantified.segmentation.any():
         notes.append(f"{case.name}: the reference segmentation is empty, so dilation and erosion have nothing to move")
     elif told := uninformative(quantified.audit, pixels=quantified.segmentation.size):
