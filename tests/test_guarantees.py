@@ -161,6 +161,10 @@ def test_of_a_patient_one_case_counts_and_the_order_of_cases_does_not() -> None:
     assert draw_patients(cases) == draw_patients(cases[::-1])
     choosing, rest = deal(draw_patients(cases), 0.1)
     assert not {case.patient for case in choosing} & {case.patient for case in rest}
+    right = [case._replace(questions={}) for case in known(60, seed=500)]  # most errors stand where the hashes come first
+    first = [case._replace(sha256=f"0{k:05d}", patient="") for k, case in enumerate(known(30))]
+    last = [case._replace(name=f"r{k}", sha256=f"9{k:05d}", patient="") for k, case in enumerate(right)]
+    assert deal(draw_patients([*first, *last]), 0.1)[0] == []
     one, two = calibrate(cases), calibrate(cases[::-1])
     assert dataclasses.replace(one, cases=(), errors=None) == dataclasses.replace(two, cases=(), errors=None)
     twice = [*cases, cases[0]._replace(name="again", patient="other")]

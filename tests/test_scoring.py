@@ -146,7 +146,7 @@ def test_from_masks_to_a_guarantee_and_to_a_run_with_it(
     np.testing.assert_array_equal(zone, map_ >= guarantee.limits["zone"].threshold)
     assert told["review_share"] == zone.mean() and told["look"] and record["row"]["look"] == "yes"
     assert any("the guarantee was calibrated on this case" in note for note in result.notes)
-    assert any("look at this case: its Dice may be as low as" in note for note in result.notes)
+    assert any("look at this case: its Dice may be below 0.99" in note for note in result.notes)
 
     fresh = RunRequest(**folders, out=tmp_path / "fresh", config=CONFIG, calibration=calibration)
     monkeypatch.undo()

@@ -111,6 +111,8 @@ def deal(drawn: Sequence[Evidence], alpha: float) -> tuple[list[Evidence], list[
     """The cases that choose, none where there are few, and those that calibrate."""
     enough = sum(ZONE in case.questions for case in drawn) >= PARTS * least_cases(alpha)
     count = len(drawn) // PARTS if enough else 0
+    if sum(ZONE in case.questions for case in drawn[count:]) < least_cases(alpha):
+        count = 0  # by chance most of those in which something is wrong would choose
     return list(drawn[:count]), list(drawn[count:])
 
 

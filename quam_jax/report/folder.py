@@ -134,7 +134,8 @@ def number(value: object) -> float:
 def output_files(run: Run, case: Case) -> list[tuple[str, str, bool]]:
     """(what, name, exists) of the files named in CASE.json; nothing outside the run folder exists."""
     files = []
-    for what, value in _mapping(case.record.get("outputs")).items():
+    later = _mapping(_mapping(case.record.get("guarantee")).get("outputs"))
+    for what, value in {**_mapping(case.record.get("outputs")), **later}.items():
         for name in value if isinstance(value, list) else [value]:
             if isinstance(name, str) and name:
                 files.append((str(what), name, _inside(run.folder, name)))

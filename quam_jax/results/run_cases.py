@@ -51,13 +51,13 @@ def read_run_cases(run: Path, masks: Path | None, settings: MaskSettings) -> Run
 
     ValueError for a folder that is no run of this version, or without finished cases, and for masks that contradict each other.
     """
-    info = read_json(run / "run.json")
-    coding = run_coding(info, where=run / "run.json")
     found = sorted(run.glob("*.json"), key=lambda path: natural_key(path.name))
     read = {path.stem: read_json(path) for path in found if path.name not in ("run.json", "summary.json")}
     records = {name: record for name, record in read.items() if record.get("case") == name and mapping(record, "outputs")}
     if not records:
         raise ValueError(f"{run}: expected the folder of a run with finished cases, got none")
+    info = read_json(run / "run.json")
+    coding = run_coding(info, where=run / "run.json")
     notes: list[str] = []
     if masks is None:
         drawn = {

@@ -1,6 +1,5 @@
 """A finished run scored by other masks: its results are written again as `run --masks` would have written them, its maps stay."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from ..evaluation.statistics import summarise
 from ..report.html import write_report
 from ..runs import folder as run_folder
 from ..runs.merge import REPORTED, read_rows, write_scores
-from ..runs.scoring import is_scored, score
+from ..runs.scoring import NOBODY, Drawn, is_scored, score
 from ..runs.workers import others_at_work
 from .evaluate_files import EvaluateResult
 from .run_cases import RunCases, read_run_cases
@@ -36,12 +35,14 @@ def score_run(
     progress("", 0, len(found.records))
     for done, name in enumerate(found.records, 1):
         try:
-            _score(found, name)
+            _score(found, name, found.drawn(name))
         except (ValueError, OSError) as error:
             failed[name] = " ".join(str(error).split())
         progress(name, done, len(found.records))
     if len(failed) == len(found.records):
         raise ValueError(next(iter(failed.values())))
+    for name in failed:
+        _score(found, name, NOBODY)  # older scores would contradict the table
     names = [str(name) for name in found.info.get("cases") or found.records]
     before = found.info.get("failed")
     missing = {
@@ -63,17 +64,12 @@ def score_run(
     if len(names) <= REPORTED:
         write_report(run)
     run_folder.clean(run)
-    known = [{k: v for k, v in row.items() if k not in ("case", "status")} for row in done_rows]
-    scored = [
-        {"case": row["case"], **values}
-        for row, values in zip(done_rows, known, strict=True)
-        if not math.isnan(row.get("dice", 0))
-    ]
-    return EvaluateResult([dict(row) for row in scored], failed, summarise(known), notes)
+    scored = [dict(row) for row in done_rows if "dice" in row]
+    columns = summarise([{k: v for k, v in row.items() if isinstance(v, float)} for row in scored])
+    return EvaluateResult(scored, failed, columns, notes)
 
 
-def _score(found: RunCases, name: str) -> None:
-    drawn = found.drawn(name)
+def _score(found: RunCases, name: str, drawn: Drawn) -> None:
     record = found.records[name]
     if is_scored(found.folder, record, drawn):
         return

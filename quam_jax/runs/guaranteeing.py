@@ -134,10 +134,7 @@ def guarantee(
     seen = mapping(record, "image").get("sha256") in used
     notes = [f"{name}: the guarantee was calibrated on this case, and does not hold for it"] if seen else []
     if figures.get("look"):
-        notes.append(
-            f"{name}: look at this case: its Dice may be as low as {figures['dice_lower']:.2f} "
-            f"(expected {figures['expected_dice']:.2f})"
-        )
+        notes.append(f"{name}: look at this case: its Dice may be below {calibration.least_dice:g}")
     return {
         **record,
         "row": {**row, **{key: math.nan if value is None else value for key, value in columns.items()}},

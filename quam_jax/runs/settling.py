@@ -67,7 +67,7 @@ def _settle_finished(worker: Worker, loaded: Loaded, quantifier: Quantifier, req
         worker.write("failed", case=name, reason=loaded.fault)
         return f"failed: {loaded.fault}"
     worker.write("kept", case=name)
-    return "scored again" if stages else GIVEN
+    return "scored again" if "score_files" in stages else "guarantee applied" if stages else GIVEN
 
 
 def name_of(found: Searched | Passed | Failed) -> str:
