@@ -93,7 +93,11 @@ def find_statements(cases: Sequence[Evidence], *, alpha: float, map_name: str | 
         if not any(truth > 0 for *_, truth in ranges):
             notes.append(f"{name}: no statement about its volume, since no rater shows it in any case")
         elif len(ranges) >= least_cases(alpha):
-            volumes[name] = (conformal_quantile(np.array([outside(*one) for one in ranges]), alpha), len(ranges))
+            missed = np.array([outside(*one) for one in ranges])
+            volumes[name] = (
+                max(conformal_quantile(missed, alpha), 0.0),
+                len(ranges),
+            )  # no range is narrower than that of the models
         else:
             notes.append(f"{name}: no statement about its volume; alpha {alpha:g} takes {least_cases(alpha)}, got {len(ranges)}")
     return Statements(limits, volumes, _dice_limit(choosing, rest, alpha), notes, choosing)

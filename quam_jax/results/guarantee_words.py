@@ -22,8 +22,8 @@ def describe_guarantee(guarantee: Guarantee) -> list[str]:
         lines.append(f"- {said}: {_where(limit)}")
     for name, (widening, cases) in guarantee.volumes.items():
         lines.append(
-            f"- the volume of {name} lies in the range of its models, {_wider(widening)}, in {1 - guarantee.alpha:.0%} of cases "
-            f"or more ({cases} cases)"
+            f"- the volume of {name} lies in the range of its models, widened {math.exp(widening):.3g} times both ways, in "
+            f"{1 - guarantee.alpha:.0%} of cases or more ({cases} cases)"
         )
     if guarantee.dice is not None:
         lines.append(
@@ -47,12 +47,6 @@ def describe_guarantee(guarantee: Guarantee) -> list[str]:
 def _where(limit: Limit) -> str:
     unit = "" if limit.map in (PROBABILITY, "boundary") else " nats"
     return f"{limit.map} from {limit.threshold:.3g}{unit}, {limit.share:.1%} of an image ({limit.cases} cases)"
-
-
-def _wider(widening: float) -> str:
-    if widening < 0:
-        return f"narrowed by a factor of {math.exp(-widening):.3g} on either side"
-    return f"widened by a factor of {math.exp(widening):.3g} on either side"
 
 
 def draw_guarantee(guarantee: Guarantee, path: Path) -> Path | None:
