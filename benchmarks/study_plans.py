@@ -36,10 +36,8 @@ CONTROLS = ("boundary", "blur", "blurred_mask", "random_directions", "quam_no_se
 VIEWED = ("quam", "quam_thorough", "quam_fast", "quam_plain")
 VIEW_CONTROLS = (
     "blur",
-    "random_directions",
     "tta_ensemble",
     "tta_blur",
-    "random_views",
     "random_views_pooled",
     "quam_no_search",
     "quam_thorough_no_search",
@@ -62,7 +60,7 @@ SHIFTED = (
     "tta_quam_ranks",
     "tta_random_ranks",
     *VIEWED[1:],
-    *VIEW_CONTROLS[2:],
+    *VIEW_CONTROLS[1:],
 )
 FEW = (*SIMPLE, "quam", "quam_tuned", "boundary", "blur", "random_directions", "quam_no_search", "raters_halves")
 SHRINKING = ("softmax", "tta", "ensemble", "laplace", "quam", "quam_published", "random_directions")
@@ -171,7 +169,7 @@ STUDIES |= {
         "real/lidc_ct",
         "LIDC-IDRI: real CT, four radiologists, one slice a nodule, parts split by patient; networks trained on the majority "
         f"with a soft Dice loss. {CLAIMS}",
-        limit=32,
+        limit=16,
         shifts=("noise:2", "blur:2"),
         rows=(*SIMPLE, *VIEWED, *VIEW_CONTROLS),
     ),
@@ -182,7 +180,7 @@ STUDIES |= {
         "real/lidc_ct",
         f"LIDC-IDRI as above; networks trained on the mean of all raters by cross-entropy. {CLAIMS}",
         training="train_raters",
-        limit=32,
+        limit=16,
         shifts=("noise:2", "blur:2"),
         rows=(*SIMPLE, *VIEWED, *VIEW_CONTROLS),
     ),

@@ -15,7 +15,7 @@ from quam_jax.config import Config, fields_of
 from quam_jax.config.effects import EFFECTS
 from quam_jax.networks import NETWORKS
 
-from . import evidence, evidence_tables, run_tables
+from . import evidence, evidence_tables, guarantee_tables, run_tables
 from .record import RESULTS, put
 from .record import markdown_table as _markdown
 
@@ -239,6 +239,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "methods table": ("docs/results.md", "methods_crisp_over", evidence_tables.short_table),
     "headline table": ("README.md", "methods_crisp_over", evidence_tables.headline_table),
     **run_tables.TABLES,
+    **guarantee_tables.TABLES,
 }
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quam_jax.case.audit import MemberAudit, SearchFacts, audit_members, kept_probs, models_held, none_moved
+from quam_jax.case.audit import MemberAudit, SearchFacts, audit_members, kept_probs, models_held, models_moved, uninformative
 from quam_jax.case.quantify import quantify
 from quam_jax.config import Config, SearchConfig
 from quam_jax.core.searching import search_prepared
@@ -272,5 +272,12 @@ def test_a_search_in_which_nothing_moved_is_told_from_one_that_held() -> None:
         MemberAudit(**plain, held=held, objective_first=0.6, objective_last=last, changed_pixels=0)  # type: ignore[arg-type]
         for held, last in ((True, 0.6), (False, 0.3), (True, 0.5))
     ]
-    assert [row.moved for row in rows] == [False, True, True]
-    assert none_moved(rows[:2]) and not none_moved(rows) and not none_moved([])
+    rows = [dataclasses.replace(row, kept=int(row.held)) for row in rows]
+    assert [row.moved for row in rows] == [False, True, True] and models_moved(rows) == 1
+    assert "came nearer to its target" in uninformative(rows[:2], pixels=100)
+    assert uninformative(rows, pixels=100) == "" and uninformative([], pixels=100) == ""
+    flipped = [dataclasses.replace(row, changed_pixels=91) for row in rows[2:]]
+    assert "nearly every pixel otherwise" in uninformative(flipped, pixels=100)
+    assert uninformative(flipped, pixels=102) == ""
+    granted = [dataclasses.replace(row, objective_last=0.005) for row in rows[2:]]
+    assert "got all that it was asked for" in uninformative(granted, pixels=100)

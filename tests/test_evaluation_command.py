@@ -126,14 +126,14 @@ def test_a_run_is_scored_again_as_its_masks_were_read(
     (tmp_path / "a.json").write_text(json.dumps({"outputs": outputs, "raters": {"r": str(tmp_path / "m.nii")}}))
     settings = {"ignore_label": "auto", "values": "0,9", "threshold": None}
     (tmp_path / "run.json").write_text(json.dumps({"masks": {"settings": settings}}))
-    code, _, err = call(monkeypatch, capsys, "evaluate", tmp_path)
+    code, _, err = call(monkeypatch, capsys, "evaluate", tmp_path, "--out", tmp_path / "scores")
     assert code == 2 and "m.nii: expected values 0 (label 0), 9 (label 1), found 0, 7" in err
-    code, out, err = call(monkeypatch, capsys, "evaluate", tmp_path, "--mask-values", "0,7")
+    code, out, err = call(monkeypatch, capsys, "evaluate", tmp_path, "--out", tmp_path / "scores", "--mask-values", "0,7")
     assert code == 0 and "dice_consensus 1.000" in out
     assert [line for line in err.splitlines() if line.startswith("note:")] == [
         "note: a: mask m.nii was brought to the image's grid: its axes run LAS, the other's RAS"
     ]
     for settings in ({"colour": 1}, {"ignore_label": 3}):
         (tmp_path / "run.json").write_text(json.dumps({"masks": {"settings": settings}}))
-        code, _, err = call(monkeypatch, capsys, "evaluate", tmp_path)
+        code, _, err = call(monkeypatch, capsys, "evaluate", tmp_path, "--out", tmp_path / "scores")
         assert code == 2 and "run.json: expected the settings of masks" in err

@@ -34,18 +34,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"config", "core", "data", "networks"},
     "targets": {"config", "core", "evaluation"},
     "published": {"core", "evaluation"},
+    "guarantees": {"evaluation"},
     "report": {"evaluation"},
     "case": {"config", "core", "data", "evaluation", "models", "published", "report", "targets"},
     "baselines": {"case", "config", "core", "evaluation", "models", "registry"},
     "training": {"baselines", "config", "core", "data", "evaluation", "models"},
     "studies": {"baselines", "case", "config", "data", "evaluation", "models", "published", "version"},
-    "runs": {"case", "config", "core", "data", "evaluation", "memory", "models", "process", "report", "version"},
+    "runs": {"case", "config", "core", "data", "evaluation", "guarantees", "memory", "models", "process", "report", "version"},
     "integrations": {"case", "config", "core", "models"},
-    "results": {"data", "evaluation", "report", "runs", "version"},
+    "results": {"data", "evaluation", "guarantees", "report", "runs", "version"},
     "cli": {"config", "core", "data", "models", "process", "report", "results", "runs", "studies", "training"},
 }
 # Computations on arrays, which know neither files nor figures.
-PURE = ("core", "targets", "published", "evaluation", "networks", "case", "baselines")
+PURE = ("core", "targets", "published", "evaluation", "guarantees", "networks", "case", "baselines")
 NO_FILES = {"os", "pathlib", "logging", "io", "shutil", "matplotlib", "PIL", "nibabel"}
 NEVER = {"torch", "torchvision", "tensorflow", "benchmarks", "tests"}
 CORE_STANDS_ON = {"jax", "jaxtyping", "numpy", "optax"}

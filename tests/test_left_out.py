@@ -173,5 +173,5 @@ def test_one_slice_has_volumes_and_masks_turned_to_it(
     assert code == 0 and "note: a: mask a.nii was brought to the image's grid: its axes run LAS, the other's RAS" in err
     told = json.loads((tmp_path / "run" / "a.json").read_text())
     assert told["volumes"]["class 1"]["raters_ml"]["rater"] == pytest.approx(disc(0).sum() * 0.5 * 0.5 * 8 / 1000)
-    with np.load(tmp_path / "run" / "report_data" / "a.npz") as arrays:
+    with np.load(tmp_path / "run" / "report_data" / "raters" / "a.npz") as arrays:
         np.testing.assert_array_equal(arrays["raters"][0], disc(0))

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 import quam_jax
-from quam_jax.case.own_fit import OwnFit, common_preparations, compare_preparations, look_at_fit
+from quam_jax.case.likeness import looks_of
+from quam_jax.case.own_fit import OwnFit, compare_preparations, look_at_fit
+from quam_jax.case.preparations import common_preparations, other_sizes
 from quam_jax.core.progress import SAID, Event, listening
 from quam_jax.data.preprocess import Preprocessing
 from quam_jax.evaluation.overlap import dice
@@ -58,6 +60,44 @@ def test_the_figures_are_those_of_the_predictions() -> None:
     surer = confidence > np.median(confidence)
     assert found.surer == pytest.approx(right[surer].mean(), abs=0.02)
     assert found.others == pytest.approx(right[~surer].mean(), abs=0.02)
+
+
+def test_a_slack_that_is_less_than_the_error_of_the_loss_and_a_single_image_are_told() -> None:
+    own = OwnFit(0.1, 0.693, {}, (1.0, 0.0), (1.0, 0.0), 0.9, 0.8, error=0.05, images=4)
+    assert own.doubts(1.0, "relative") == own.doubts(0.06, "nats") == own.doubts(0.0, "relative") == []
+    for slack, unit in ((0.4, "relative"), (0.04, "nats")):
+        (told,) = own.doubts(slack, unit)
+        assert told.startswith("4 fit images are few for this slack: it allows 0.04 nats, and their loss is known to 0.05")
+    (told,) = OwnFit(0.1, 0.693, {}, (1.0, 0.0), (1.0, 0.0), 0.9, 0.8, images=1).doubts(1.0, "relative")
+    assert told.startswith("one fit image")
+
+
+def test_images_unlike_the_fit_images_are_told() -> None:
+    rng = np.random.default_rng(0)
+    smooth = np.cumsum(rng.standard_normal((5, 32, 32, 1)), 1).astype(np.float32)
+    smooth = (smooth - smooth.mean((1, 2), keepdims=True)) / smooth.std((1, 2), keepdims=True)
+    labels = np.zeros(smooth.shape[:-1], int)
+    padded = np.pad(smooth[:4], ((0, 0), (0, 4), (0, 0), (0, 0)), constant_values=99.0)
+    looks = looks_of(padded[None], np.pad(labels[:4], ((0, 0), (0, 4), (0, 0)), constant_values=-1)[None])
+    assert looks is not None and looks.unlike(smooth[4]) == []
+    assert looks.unlike(smooth[4] + 3) == ["darkest values", "middle", "brightest values"]
+    assert looks.unlike(rng.standard_normal((32, 32, 1)).astype(np.float32)) == ["fineness"]
+    assert "contrast" in looks.unlike(6 * smooth[4])
+    assert looks_of(smooth[None, :2], labels[None, :2]) is None
+
+
+def test_sizes_of_pixels_are_tried_too(network: SegmentationModel) -> None:
+    """Pictures of larger and of smaller pixels than those that the demo network was trained on."""
+    image, labels = picture()
+    large, marks = np.repeat(np.repeat(image, 2, 0), 2, 1), np.repeat(np.repeat(labels, 2, 0), 2, 1)
+    assert "with images shrunk 2 by 2," in own_fit(network, large, marks, TRAINED).better
+    shapes = {words: values.shape for words, values, _ in other_sizes(image, labels)}
+    assert set(shapes) == {"with images shrunk 2 by 2,", "with images shrunk 4 by 4,", "with images enlarged 2 by 2,"}
+    assert shapes["with images enlarged 2 by 2,"] == (2 * image.shape[0], 2 * image.shape[1], 1)
+    volume = np.zeros((64, 64, 40, 1)), np.zeros((64, 64, 40), int)
+    flat = np.zeros((64, 64, 8, 1)), np.zeros((64, 64, 8), int)
+    assert {values.shape[:3] for _, values, _ in other_sizes(*volume)} >= {(32, 32, 20), (128, 128, 80)}
+    assert {values.shape[:3] for _, values, _ in other_sizes(*flat)} == {(32, 32, 8), (16, 16, 8), (128, 128, 8)}
 
 
 def test_regions_are_structures_of_their_own() -> None:

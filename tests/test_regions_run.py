@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from quam_jax.data.maps import read_map
+from quam_jax.data.mask_settings import MaskSettings
+from quam_jax.data.records import plain
 from quam_jax.evaluation import overlap
 from quam_jax.models.folder import save_model
 from quam_jax.report.case_numbers import size_table
 from quam_jax.report.folder import Case
 from quam_jax.report.layers import read_layers
 from quam_jax.results.evaluate_files import EvaluateRequest, evaluate_files
+from quam_jax.results.run_cases import read_run_cases
 from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run
+from quam_jax.runs.scoring import score
 from tests.planned import AFFINES, SMALL, folders_of, model_of, write
 
 ORDERS = {
@@ -26,6 +30,13 @@ ORDERS = {
 }
 IGNORED = {"labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}, "ignore_label": 3}
 SIZE = (10, 9, 8)
+
+
+def assert_scored_from_files_alike(out: Path, folder: Path) -> None:
+    """A case scored from its files has, to the last bit, the record that it had from memory."""
+    found = read_run_cases(out, None, MaskSettings())
+    again = score(found.records["case"], found.findings("case"), found.coding, found.drawn("case"), folder)
+    assert plain(again) == found.records["case"] and found.records["case"]["metrics"]
 
 
 def test_an_order_that_contradicts_the_masks_is_told_and_regions_are_compared(tmp_path: Path) -> None:
@@ -48,6 +59,7 @@ def test_an_order_that_contradicts_the_masks_is_told_and_regions_are_compared(tm
         assert sidecar["metrics"][f"dice_consensus_class{number + 1}"] == pytest.approx(dice)
     (row,) = evaluate_files(EvaluateRequest(run=tmp_path / "out")).rows
     assert row["dice_consensus"] == pytest.approx(sidecar["metrics"]["dice_consensus"])
+    assert_scored_from_files_alike(tmp_path / "out", tmp_path / "again")
     written = np.asarray(nib.load(tmp_path / "out" / "case_seg.nii.gz").dataobj)
     np.testing.assert_array_equal(written, np.where(regions[..., 1], 1, np.where(regions[..., 0], 2, 0)))
     # the report has the sizes of the regions
@@ -79,8 +91,9 @@ def test_voxels_of_the_ignored_label_count_nowhere(tmp_path: Path) -> None:
         assert volume["raters_ml"]["rater"] == pytest.approx((mask == label)[rated].sum() / 1000)
         dice = overlap.dice((seg == label)[rated], (mask == label)[rated])
         assert sidecar["metrics"][f"dice_consensus_class{label}"] == pytest.approx(dice, nan_ok=True)
-    with np.load(tmp_path / "out" / "report_data" / "case.npz") as arrays:
+    with np.load(tmp_path / "out" / "report_data" / "raters" / "case.npz") as arrays:
         np.testing.assert_array_equal(arrays["raters"][0], np.where(rated, mask.astype(int), -1))
+    assert_scored_from_files_alike(tmp_path / "out", tmp_path / "again")
     (row,) = evaluate_files(EvaluateRequest(run=tmp_path / "out")).rows
     assert row["dice_consensus"] == pytest.approx(sidecar["metrics"]["dice_consensus"], nan_ok=True)
 

@@ -226,7 +226,7 @@ def test_nice_ticks(low: float, high: float, expected: list[float]) -> None:
 
 
 ROWS = [
-    {"case": "a", "status": "ok", "members": "2", "held": "1", "dice": "0.91", "total/pcc": "0.5"},
+    {"case": "a", "status": "ok", "members": "2", "held": "1", "moved": "0", "dice": "0.91", "total/pcc": "0.5"},
     {"case": "bb", "status": "failed", "members": "", "held": "", "dice": "", "total/pcc": ""},
 ]
 ROWS[0]["boundary/pcc"], ROWS[1]["boundary/pcc"] = "0.61", ""
@@ -241,15 +241,15 @@ SUMMARY = {
 
 def test_overview_rows() -> None:
     header, rows = overview(ROWS, SUMMARY)
-    assert header == ["case", "status", "held", "Dice", "PCC total", "PCC boundary"]
-    assert rows[0] == ["a", "ok", "1/2", "0.910", "0.500", "0.610"]
-    assert rows[1] == ["bb", "failed", "–", "–", "–", "–"]
+    assert header == ["case", "status", "kept the bound", "moved", "Dice", "PCC total", "PCC boundary"]
+    assert rows[0] == ["a", "ok", "1/2", "0/2", "0.910", "0.500", "0.610"]
+    assert rows[1] == ["bb", "failed", "–", "–", "–", "–", "–"]
     assert rows[2:] == [
-        ["mean of 1", "", "", "0.910", "0.500", "0.610"],
-        ["low end", "", "", "0.900", "–", "0.600"],
-        ["high end", "", "", "0.920", "–", "0.625"],
+        ["mean of 1", "", "", "", "0.910", "0.500", "0.610"],
+        ["low end", "", "", "", "0.900", "–", "0.600"],
+        ["high end", "", "", "", "0.920", "–", "0.625"],
     ]
-    assert overview([], {}) == (["case", "status", "held"], [["mean of 0", "", ""]])
+    assert overview([], {}) == (["case", "status", "kept the bound", "moved"], [["mean of 0", "", "", ""]])
 
 
 def test_method_table_has_a_row_a_map() -> None:

@@ -182,7 +182,7 @@ def test_a_changed_image_is_searched_again_and_a_vanished_one_told(
         result = run(request_of(options, done, images=images))
     assert set(result.failed) == {"case3"} and "case3.png: no such file" in result.failed["case3"]
     assert json.loads((done / "run.json").read_text())["redone"] == {
-        "case2": "its image or masks, or the model or settings, have changed since"
+        "case2": "its image, or the model or settings, have changed since"
     }
     assert not list(done.glob("case3*")) and not (done / "report_data" / "case3.npz").exists()
     assert {n for n in difference(done, calm) if n.startswith("case1")} == set()
@@ -240,7 +240,7 @@ def test_a_folder_that_fails_is_told_and_nothing_is_harmed(
 
 
 def test_a_share_that_does_not_answer_fails_one_case(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quam_jax.data import cases as cases_room
+    from quam_jax.runs import cases as cases_room
 
     hung, real = threading.Event(), cases_room.read_channels
     monkeypatch.setattr(

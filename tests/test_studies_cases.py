@@ -5,9 +5,10 @@ import pytest
 
 from benchmarks.real_cases import block_mean, deal
 from benchmarks.rendered import PARTS, part_of, parts_of, share_of
+from quam_jax.data.patients import patient_of
 from quam_jax.data.rendered import nodule_opacity, render
 from quam_jax.studies.shifts import parse_shift, shifted
-from quam_jax.studies.splits import Identity, check_disjoint, patient_of
+from quam_jax.studies.splits import Identity, check_disjoint
 
 
 def test_parts_that_share_an_image_a_name_or_a_patient_are_refused_by_name() -> None:

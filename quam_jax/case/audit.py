@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from ..core.types import Trajectory
 from ..core.weighting import counted, finite
 
+GRANTED = 0.01  # of the first objective, up to which a model has all that it was asked for
+FLIPPED = 0.9  # of the pixels, from which on a model that changes them says nothing
 LOSSES = ("objective", "fit_loss", "bound", "penalty")
 
 
@@ -117,9 +119,32 @@ def models_held(audit: Sequence[MemberAudit]) -> tuple[int, int]:
     return sum(row.kept for row in audit), sum(row.searched for row in audit)
 
 
-def none_moved(audit: Sequence[MemberAudit]) -> bool:
-    """Whether models were searched, and none came nearer to its target within the bound: the search found nothing."""
-    return bool(audit) and not any(row.held and row.moved for row in audit)
+def models_moved(audit: Sequence[MemberAudit]) -> int:
+    """How many adversarial models kept the constraint and came nearer to their targets."""
+    return sum(row.kept for row in audit if row.moved)
+
+
+def uninformative(audit: Sequence[MemberAudit], *, pixels: int) -> str:
+    """Why the search of a case of so many pixels says nothing, and what to do; empty where it says something."""
+    if not audit:
+        return ""
+    if not models_moved(audit):
+        return (
+            "no model that kept the bound came nearer to its target, so that the maps are those of the given network; a larger "
+            "--learning-rate, more --steps or a larger --slack let them move"
+        )
+    kept = [row for row in audit if row.held]
+    if all(row.target >= 0 and row.changed_pixels >= FLIPPED * pixels for row in kept):
+        return (
+            "every model that kept the bound labels nearly every pixel otherwise, so that the maps tell no pixel from another; "
+            "less --slack, or fit data like this image, bind it"
+        )
+    if all(row.objective_last <= GRANTED * row.objective_first for row in kept):
+        return (
+            "every model that kept the bound got all that it was asked for, so that the maps show what was asked and not what is "
+            "doubtful; less --slack, or a larger --radius, leaves something to refuse"
+        )
+    return ""
 
 
 def models_broken_on_whole(audit: Sequence[MemberAudit]) -> tuple[int, int]:

@@ -5,9 +5,8 @@ guess, its Dice, its predictions, and in a common preparation under which all of
 """
 
 import collections
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +15,10 @@ from jaxtyping import Float, Int, Num
 from scipy.special import softmax
 
 from ..core.fit import part_size
-from ..data.preprocess import LARGE, Preprocessing
+from ..data.preprocess import Preprocessing
 from ..models.coding import Coding
 from ..models.model import SegmentationModel
+from .preparations import SIDE, limited, other_ways, window_of
 
 GUESSING = 0.5  # of the loss of equal probabilities, from which on a network is told to guess
 DOUBTFUL = 0.1  # of it, from which on other preparations are tried,
@@ -26,11 +26,8 @@ TRIED = 3  # on so many fit images
 HARDLY = 0.1  # Dice up to which a structure counts as not found
 BETTER = 0.5  # of its loss that another preparation must come below
 UPSIDE_DOWN = 0.02  # by which the surer half of the pixels is wrong more often
-SIDE = {2: 512, 3: 96}  # of the part of an image that other preparations are tried on
-LARGE_SIDE = 2048  # of the part of a large picture that is prepared for it
 BINS = 1000  # of confidence
 TINY = float(np.finfo(np.float32).tiny)
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its channels, values from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class OwnFit:
     `loss` in nats a labelled pixel, and `guess` that of equal probabilities; `dice` by structure, over the pixels of all images
     together (NaN: neither drawn nor predicted); shares of pixels that are `drawn` and `predicted` by class; the shares of right
     pixels among the half of which it is `surer`, and among the others. `better` names a preparation under which it would
-    explain them much better.
+    explain them much better. `error` is the standard error of the loss over `images`, NaN of one alone.
     """
 
     loss: float
@@ -51,6 +48,8 @@ class OwnFit:
     surer: float
     others: float
     better: str = ""
+    error: float = math.nan
+    images: int = 0
 
     @property
     def share(self) -> float:
@@ -87,6 +86,18 @@ class OwnFit:
         ask = "" if self.better else "; are preparation, labels and the meaning of its channels those of its training?"
         return f"the network does not explain its own fit data: {'; '.join(self.findings)}{ask}"
 
+    def doubts(self, slack: float, unit: str) -> list[str]:
+        """Why a bound of this slack (a fraction of the loss, or nats) binds less than it seems."""
+        if self.images == 1:
+            return ["one fit image: a model that keeps the bound on it may have forgotten all others; more of them bind it"]
+        allowed = slack * self.loss if unit == "relative" else slack
+        if 0 < allowed < self.error:
+            return [
+                f"{self.images} fit images are few for this slack: it allows {allowed:.3g} nats, and their loss is known to "
+                f"{self.error:.3g} (standard error over images); take more (--fit-cases), or more slack"
+            ]
+        return []
+
     def to_dict(self) -> dict[str, Any]:
         """As run.json has it."""
         dice = {name: None if math.isnan(value) else value for name, value in self.dice.items()}
@@ -98,6 +109,8 @@ class OwnFit:
             "predicted": list(self.predicted),
             "right_where_surer": self.surer,
             "right_elsewhere": self.others,
+            "standard_error": self.error,
+            "images": self.images,
             "findings": self.findings,
         }
 
@@ -110,8 +123,11 @@ def look_at_fit(
     size = part_size(labels.shape[1:])
     for batch, marks in zip(images, labels, strict=True):
         for start in range(0, len(batch), size):
-            sums.add(_probs(model, batch[start : start + size]), marks[start : start + size])
-    return sums.close(coding)
+            for probs, own in zip(_probs(model, batch[start : start + size]), marks[start : start + size], strict=True):
+                sums.add(probs, own)
+    each = np.array(sums.each)
+    error = float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else math.nan
+    return replace(sums.close(coding), error=error, images=len(each))
 
 
 def _probs(model: SegmentationModel, images: Float[np.ndarray, "b *space i"]) -> Float[np.ndarray, "b *space c"]:
@@ -125,6 +141,7 @@ class _Sums:
         self.confusion = np.zeros((classes, classes), np.int64)
         self.by_confidence = np.zeros((2, BINS), np.int64)
         self.loss = 0.0
+        self.each: list[float] = []  # mean losses of what was added
 
     def add(self, probs: Float[np.ndarray, "*space c"], labels: Int[np.ndarray, "*space"]) -> None:
         """Add the labelled pixels of some images."""
@@ -132,7 +149,9 @@ class _Sums:
         probs, labels = probs[rated], labels[rated]
         own = probs.argmax(-1)
         self.confusion += np.bincount(labels * classes + own, minlength=classes**2).reshape(classes, classes)
-        self.loss -= float(np.log(np.maximum(np.take_along_axis(probs, labels[:, None], -1), TINY)).sum(dtype=np.float64))
+        lost = -float(np.log(np.maximum(np.take_along_axis(probs, labels[:, None], -1), TINY)).sum(dtype=np.float64))
+        self.loss += lost
+        self.each += [lost / labels.size] if labels.size else []
         bins = np.minimum((probs.max(-1) * BINS).astype(int), BINS - 1)
         for right in (0, 1):
             self.by_confidence[right] += np.bincount(bins[(own == labels) == bool(right)], minlength=BINS)
@@ -176,7 +195,7 @@ def compare_preparations(
     Of a volume a network of two axes sees the slice that shows most. Labels are classes of the search; images without foreground
     say nothing.
     """
-    pairs = [_limited(*pair) for pair in pairs if (pair[1] > 0).any()]
+    pairs = [limited(*pair) for pair in pairs if (pair[1] > 0).any()]
     if own.share <= DOUBTFUL or not pairs:
         return own
     sides, classes = (SIDE[model.network.rank],) * model.network.rank, model.network.classes
@@ -184,10 +203,11 @@ def compare_preparations(
     sums: dict[str, _Sums] = {}
     counts: collections.Counter[str] = collections.Counter()
     for image, labels in pairs:
-        window = _window(labels, sides)
-        for words, values, marks in _ways(image, labels, preprocessing, largest, classes):
+        window = window_of(labels, sides)
+        for words, values, marks in other_ways(image, labels, preprocessing, largest, classes):
+            part = window if marks.shape == labels.shape else window_of(marks, sides)
             counts[words] += 1
-            sums.setdefault(words, _Sums(classes)).add(_probs(model, values[window][None]), marks[window][None])
+            sums.setdefault(words, _Sums(classes)).add(_probs(model, values[part][None]), marks[part][None])
     found = {words: own_sums.close(coding) for words, own_sums in sums.items() if counts[words] == len(pairs)}
     now = found.pop("")
     better = {
@@ -203,76 +223,6 @@ def compare_preparations(
     return replace(own, better=f"{words} {what} {best.loss:.3g} nats a pixel instead of {now.loss:.3g}, and {dice}")
 
 
-def _limited(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A part of a very large picture."""
-    if labels.ndim > 2 or image.size <= LARGE:
-        return image, labels
-    part = _window(labels, (LARGE_SIDE, LARGE_SIDE))
-    return image[part], labels[part]
-
-
-def _ways(
-    image: np.ndarray, labels: np.ndarray, preprocessing: Preprocessing | None, largest: float, classes: int
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """The image and its labels as they are prepared, and in other ways, with words for each."""
-    prepared = np.asarray(image, np.float32) if preprocessing is None else preprocessing.apply(image)
-    yield "", prepared, labels
-    yield from _other_places(prepared, labels)
-    yield from _other_labels(prepared, labels, classes)
-    if preprocessing is not None:
-        for other in common_preparations(largest, preprocessing.channels):
-            if other != preprocessing:
-                yield f"with --preprocessing '{json.dumps(_short(other))}'", other.apply(image), labels
-
-
 def _mean(dice: dict[str, float]) -> float:
     known = [value for value in dice.values() if not math.isnan(value)]
     return sum(known) / len(known) if known else 0.0
-
-
-def _window(labels: Int[np.ndarray, "*space"], sides: Sequence[int]) -> tuple[slice | int, ...]:
-    """A part of an image around the middle of its foreground; of a volume with two sides, in the slice that shows most."""
-    if labels.ndim > len(sides):
-        shown = int(np.argmax((labels > 0).sum((0, 1))))
-        return (*_window(labels[..., shown], sides), shown)
-    middle = [int(np.median(axis)) for axis in np.nonzero(labels > 0)]
-    starts = [min(max(m - s // 2, 0), max(n - s, 0)) for m, s, n in zip(middle, sides, labels.shape, strict=True)]
-    return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-
-
-def _other_places(prepared: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """The image lying otherwise beside its mask, and its channels in reverse."""
-    for axis in range(labels.ndim):
-        yield f"flipped along axis {axis} beside its mask,", np.flip(prepared, axis), labels
-    if labels.shape[0] == labels.shape[1]:
-        yield "with its first two axes exchanged beside its mask,", np.swapaxes(prepared, 0, 1), labels
-    if prepared.shape[-1] == 3 and (np.ptp(prepared, -1) > 0).any():
-        yield "with its channels in reverse order (BGR for RGB),", prepared[..., ::-1], labels
-
-
-def _other_labels(prepared: np.ndarray, labels: np.ndarray, classes: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Labels counted otherwise."""
-    shifts = (
-        {1: "with labels 0 and 1 exchanged,"} if classes == 2 else {1: "with labels one higher,", -1: "with labels one lower,"}
-    )
-    for shift, words in shifts.items():
-        yield words, prepared, np.where(labels >= 0, (labels + shift) % classes, labels)
-
-
-def common_preparations(largest: float, channels: int) -> Sequence[Preprocessing]:
-    """What people do to the intensities of an image whose largest value this is."""
-    full = 255.0 if largest <= 255 else 65535.0
-    known = [Preprocessing("zscore", channels), Preprocessing("minmax", channels), Preprocessing("none", channels)]
-    if largest <= 1:
-        return [*known, Preprocessing("none", channels, scale=1 / 255)]
-    known += [
-        Preprocessing("none", channels, scale=full),
-        Preprocessing("fixed", channels, scale=full, mean=(0.5,) * channels, std=(0.5,) * channels),
-    ]
-    return [*known, Preprocessing("fixed", 3, full, *IMAGENET)] if channels == 3 else known
-
-
-def _short(settings: Preprocessing) -> dict[str, Any]:
-    """The settings that are not those of a plain Preprocessing, and how values are normalised."""
-    plain = Preprocessing().to_dict()
-    return {name: value for name, value in settings.to_dict().items() if name == "normalise" or value != plain[name]}

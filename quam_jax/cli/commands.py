@@ -21,6 +21,7 @@ _COMMANDS = {
     "info": ("models", "Devices, versions and caches; or what a model is."),
     "train": ("train", "Train a small network on images with masks."),
     "evaluate": ("evaluate", "Score maps against the masks of several raters."),
+    "calibrate": ("calibrate", "From cases with masks to statements with a guarantee: what to look at, volumes, Dice."),
     "tune": ("tune", "Choose settings for your own network on validation cases."),
     "rank": ("rank", "Which cases and regions of a run to look at or label next."),
     "collect": ("collect", "The images of a run under the file names of nnU-Net or MONAI."),

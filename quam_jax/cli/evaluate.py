@@ -27,15 +27,27 @@ _SHOWN = ("pcc", "r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "
 @click.option("--classes", default=2, show_default=True, help="With --map: classes of the masks, the background among them.")
 @click.option("--band", default=3.0, show_default=True, help="Width of the boundary band, in mm where images have a spacing.")
 @click.option("--tolerance", default=1.0, show_default=True, help="Tolerance of the surface Dice, in the same unit.")
-@click.option("--out", type=PATH, help="Folder for evaluation.csv and evaluation.json.")
+@click.option("--out", type=PATH, help="Folder for evaluation.csv and evaluation.json; of a run: instead of its own tables.")
 @mask_options
 @click.pass_context
 def evaluate(context: click.Context, **options: Any) -> int:
-    """Score uncertainty maps against several raters: agreement, calibration, failure detection, overlap, surfaces."""
-    from ..results.evaluate_files import EvaluateRequest, evaluate_files
+    """Score uncertainty maps against several raters: agreement, calibration, failure detection, overlap, surfaces.
 
+    A run folder without --out is scored where it is: its tables, its report and the JSON of its cases are written again, as
+    run --masks writes them. No map is touched.
+    """
+    from ..results.evaluate_files import EvaluateRequest, evaluate_files
+    from ..results.score_run import score_run
+
+    request = EvaluateRequest(**options)
     with progress_bar("cases", quiet=context.obj["quiet"], listen=False) as update:
-        rows, failed, summary, notes = evaluate_files(EvaluateRequest(**options), progress=update)
+        if request.run is not None and request.out is None and not request.maps:
+            plain = EvaluateRequest()
+            if (request.band, request.tolerance) != (plain.band, plain.tolerance):
+                raise ValueError("--band and --tolerance: expected --out beside them; the tables of a run have those of a run")
+            rows, failed, summary, notes = score_run(request.run, request.masks, request.mask_settings, progress=update)
+        else:
+            rows, failed, summary, notes = evaluate_files(request, progress=update)
     click.echo(_table(summary))
     for note in notes:
         say(context, f"note: {note}")

@@ -52,6 +52,8 @@ Without data of your own: quam-jax demo. The options: quam-jax run --help"""
 @click.option("--fit-masks", type=PATH, help="Their masks; with -d: labelsTr.")
 @click.option("-o", "--out", required=True, type=PATH, help="Folder of the run; an interrupted run goes on there.")
 @click.option("--overwrite", is_flag=True, help="Replace another run in that folder.")
+@click.option("--calibration", type=PATH, help="What `quam-jax calibrate` wrote: every case gets what it guarantees.")
+@click.option("--least-dice", type=float, help="With --calibration: name the cases whose Dice may be lower than this.")
 @click.option("--strict", is_flag=True, help="Refuse where the network does not explain its own fit data.")
 @click.option(
     "--preprocessing",
@@ -89,6 +91,8 @@ def run(
     folds: str | None,
     trainer: str,
     plans: str,
+    calibration: Path | None,
+    least_dice: float | None,
     **paths: Any,
 ) -> int:
     """Uncertainty maps of your own images with your own network.
@@ -106,12 +110,25 @@ def run(
     if missing:
         alone = " or -d DATASET" if paths["model"] is None else ""
         raise ValueError(f"expected {', '.join(missing)}{alone}, got none; the three lines to start with: quam-jax run")
+    from ..runs.guaranteeing import read_calibration
+
+    if least_dice is not None and calibration is None:
+        raise ValueError("--least-dice: expected --calibration beside it, whose guarantee says how low a Dice may be")
+    given = None if calibration is None else read_calibration(calibration, least_dice=least_dice)
     start_jax()
     from ..runs.hosts import find_sharing, leave
 
     sharing = find_sharing(hosts=hosts, index=host_index, coordinator=coordinator, patience=patience)
     try:
-        return _run(context, config=config, preprocessing=preprocessing, sharing=sharing, folds=names_of(folds), **paths)
+        return _run(
+            context,
+            config=config,
+            preprocessing=preprocessing,
+            sharing=sharing,
+            folds=names_of(folds),
+            calibration=given,
+            **paths,
+        )
     finally:
         leave(patience=patience)
 

@@ -1,11 +1,13 @@
 """A case from its files: the image with what its raters drew on it."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
 
 from .datasets import Case
+from .geometry import Geometry
 from .large import label_type
 from .mask_settings import MaskSettings
 from .mask_values import survey
@@ -24,21 +26,27 @@ def settle_masks(cases: Sequence[Case], *, classes: int, settings: MaskSettings,
     return [case._replace(coding=coding) for case in cases], coding
 
 
-def read_case_files(
-    case: Case, *, classes: int, ignore: int | None = None, small_types: bool = False
-) -> tuple[Image, dict[str, Int[np.ndarray, "*space"]]]:
-    """The image of a case, and the labels of every rater by name on its grid, -1 where one did not rate.
+def read_case_files(case: Case, *, classes: int, ignore: int | None = None) -> tuple[Image, dict[str, Int[np.ndarray, "*space"]]]:
+    """The image of a case with `read_raters` of it; its notes are those of the masks too."""
+    image = read_channels(case.files)
+    raters, notes = read_raters(case, image.geometry, classes=classes, ignore=ignore)
+    return image._replace(notes=tuple(dict.fromkeys((*image.notes, *notes)))), raters
 
-    Without a coding of its masks each is judged by itself, and only the value `ignore` is not rated.
 
-    With `small_types` large pictures stay in the type that they are stored in, and labels have the smallest that holds them.
-    ValueError, naming the file, for one that is missing or damaged, on another grid, or with labels of other classes.
+def read_raters(
+    case: Case, grid: Geometry, *, classes: int, ignore: int | None = None, small_types: bool = False
+) -> tuple[dict[str, Int[np.ndarray, "*space"]], list[str]]:
+    """The labels of every rater by name on the grid of the image, -1 where one did not rate, and notes.
+
+    Without a coding of its masks each is judged by itself, and only the value `ignore` is not rated. With `small_types` the
+    labels of large pictures have the smallest type that holds them. ValueError, naming the file, for one that is missing or
+    damaged, on another grid, or with labels of other classes.
     """
-    image = read_channels(case.files, small_types=small_types)
-    raters, notes = {}, list(image.notes)
+    raters: dict[str, np.ndarray] = {}
+    notes: list[str] = []
+    small = small_types and grid.rank == 2 and math.prod(grid.size) > LARGE
     for name, path in case.raters.items():
-        raters[name], told = read_mask(path, case.coding, classes=classes, like=image.geometry, ignore=ignore)
+        labels, told = read_mask(path, case.coding, classes=classes, like=grid, ignore=ignore)
+        raters[name] = labels.astype(label_type(classes)) if small else labels
         notes += told
-    if small_types and image.array.ndim == 3 and image.array.size > LARGE:
-        raters = {name: labels.astype(label_type(classes)) for name, labels in raters.items()}
-    return image._replace(notes=tuple(dict.fromkeys(notes))), raters
+    return raters, notes

@@ -184,8 +184,9 @@ def case_facts(case: Case) -> list[tuple[str, str]]:
 
 def case_notes(case: Case) -> list[str]:
     """Remarks of CASE.json, without the name of the case in front."""
-    stored = case.record.get("notes")
-    notes = [plain(note) for note in stored] if isinstance(stored, list) else []
+    told = case.record.get("guarantee")
+    lists = [case.record.get("notes"), case.record.get("mask_notes"), told.get("notes") if isinstance(told, Mapping) else None]
+    notes = [plain(note) for stored in lists if isinstance(stored, list) for note in stored]
     return [note.removeprefix(f"{case.name}: ") for note in notes]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from ..evaluation.regions import Region, enlarged, find_regions
 from . import case_numbers, case_pictures, figures, plots
 from .folder import Case, Run
+from .guarantee import guarantee_facts
 from .layers import TITLES, Layers, Scales, largest_of, read_layers
 
 MOST_REGIONS = 8  # of the list
@@ -38,7 +39,7 @@ def build_case(run: Run, case: Case, scales: Scales) -> dict[str, Any]:
         "missing": [*case.missing, *layers.problems],
         "reduced": layers.reduced,
         "files": case_numbers.case_files(run, case),
-        "facts": case_numbers.case_facts(case),
+        "facts": [*guarantee_facts(case), *case_numbers.case_facts(case)],
         "audit": [dict(e) for e in audit if isinstance(e, Mapping)] if isinstance(audit, list) else [],
         "notes": case_numbers.case_notes(case),
         "metrics": case_numbers.metric_table(case),

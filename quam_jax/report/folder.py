@@ -79,12 +79,13 @@ def load_arrays(case: Case) -> tuple[dict[str, np.ndarray], list[str]]:
         return {}, []
     problems: list[str] = []
     raw: dict[str, np.ndarray] = {}
-    try:
-        with np.load(case.arrays, allow_pickle=False) as stored:
-            for name in stored.files:
-                raw[name] = stored[name]
-    except _UNREADABLE as error:
-        problems.append(f"{case.arrays.name} cannot be read ({_first_line(error)}).")
+    for archive in _archives(case.arrays):
+        try:
+            with np.load(archive, allow_pickle=False) as stored:
+                for name in stored.files:
+                    raw[name] = stored[name]
+        except _UNREADABLE as error:
+            problems.append(f"{archive.relative_to(case.arrays.parent)} cannot be read ({_first_line(error)}).")
     for name in [n for n in raw if n in NUMERIC and raw[n].dtype.kind not in "buif"]:
         problems.append(f"{name} holds {raw.pop(name).dtype} instead of numbers.")
     for name in [n for n in raw if n in LABELS and raw[n].dtype.kind == "f"]:
@@ -106,12 +107,20 @@ def load_array(case: Case, name: str) -> np.ndarray | None:
     """One array of numbers of a case without the others, None where it cannot be had."""
     if case.arrays is None:
         return None
-    try:
-        with np.load(case.arrays, allow_pickle=False) as stored:
-            values = stored[name] if name in stored.files else None
-    except _UNREADABLE:
-        return None
-    return values if values is not None and values.dtype.kind in "buif" else None
+    for archive in _archives(case.arrays):
+        try:
+            with np.load(archive, allow_pickle=False) as stored:
+                values = stored[name] if name in stored.files else None
+        except _UNREADABLE:
+            continue
+        if values is not None:
+            return values if values.dtype.kind in "buif" else None
+    return None
+
+
+def _archives(arrays: Path) -> list[Path]:
+    """What a case's search left for the page, and its raters, which stand apart because they may change."""
+    return [path for path in (arrays, arrays.parent / "raters" / arrays.name) if path.is_file() or path == arrays]
 
 
 def number(value: object) -> float:
@@ -125,7 +134,8 @@ def number(value: object) -> float:
 def output_files(run: Run, case: Case) -> list[tuple[str, str, bool]]:
     """(what, name, exists) of the files named in CASE.json; nothing outside the run folder exists."""
     files = []
-    for what, value in _mapping(case.record.get("outputs")).items():
+    later = _mapping(_mapping(case.record.get("guarantee")).get("outputs"))
+    for what, value in {**_mapping(case.record.get("outputs")), **later}.items():
         for name in value if isinstance(value, list) else [value]:
             if isinstance(name, str) and name:
                 files.append((str(what), name, _inside(run.folder, name)))

@@ -10,6 +10,7 @@ from . import plots, tables
 from .case_numbers import plain
 from .case_page import decomposition_of
 from .folder import Case, Run, number
+from .guarantee import build_guarantee
 from .layers import Scales
 
 PREDICTION = "prediction"  # the choice of all columns without a map, in the list of metrics
@@ -51,6 +52,7 @@ def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
         "published": info.get("setting") == "published",
         "rated": any(tables.is_agreement(metric) for metric in headline),
         "boundary": _boundary(info),
+        "guarantee": build_guarantee(run),
     }
 
 

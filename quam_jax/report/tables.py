@@ -19,6 +19,8 @@ PLAIN = (
     "seconds",
     "members",
     "held",
+    "moved",
+    "look",
     "reason",
     "note",
 )  # columns of results.csv that are no metric
@@ -165,12 +167,13 @@ def overview(
     wanted = [f"{m}/{metric}" for metric in metrics for m in map_order(present) if f"{m}/{metric}" in present]
     dice = dice_column(present)
     columns = ([dice] if dice else []) + wanted
-    header = ["case", "status", "held", *(_heading(c) for c in columns)]
+    header = ["case", "status", "kept the bound", "moved", *(_heading(c) for c in columns)]
     rows = [
         [
             str(row.get("case", "")),
             str(row.get("status", "") or NONE),
             held_of(row),
+            moved_of(row),
             *(show(row.get(c)) for c in columns),
         ]
         for row in results_rows
@@ -178,11 +181,11 @@ def overview(
     stored = summary.get("columns")
     means = [stored.get(c) for c in columns] if isinstance(stored, Mapping) else [None] * len(columns)
     counted = sum(not str(row.get("status", "")).lower().startswith("fail") for row in results_rows)
-    rows.append([f"mean of {counted}", "", "", *(show((m or {}).get("mean")) for m in means)])
+    rows.append([f"mean of {counted}", "", "", "", *(show((m or {}).get("mean")) for m in means)])
     for end in ("low", "high"):
         bounds = [show((m or {}).get(end)) for m in means]
         if any(bound != NONE for bound in bounds):
-            rows.append([f"{end} end", "", "", *bounds])
+            rows.append([f"{end} end", "", "", "", *bounds])
     return header, rows
 
 
@@ -200,9 +203,18 @@ def method_table(summary: Mapping[str, object], *, metrics: Sequence[str] | None
 
 
 def held_of(row: Mapping[str, object]) -> str:
-    """`held/members` of a row of results.csv."""
-    held, members = show_count(row.get("held")), show_count(row.get("members"))
-    return NONE if NONE in (held, members) else f"{held}/{members}"
+    """How many models kept the bound, of those that were searched, by a row of results.csv."""
+    return _of_members(row, "held")
+
+
+def moved_of(row: Mapping[str, object]) -> str:
+    """How many of them kept the bound and moved towards their targets."""
+    return _of_members(row, "moved")
+
+
+def _of_members(row: Mapping[str, object], column: str) -> str:
+    count, members = show_count(row.get(column)), show_count(row.get("members"))
+    return NONE if NONE in (count, members) else f"{count}/{members}"
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

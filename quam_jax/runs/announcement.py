@@ -62,6 +62,7 @@ def describe(
         "patches": quantifier.patches,
         "fit_cases": quantifier.known.names,
         "fit": quantifier.own_fit.to_dict(),
+        "fit_sha256": list(quantifier.known.hashes),
         "notes": list(
             dict.fromkeys(
                 [*model.manifest.get("notes", ()), *_meant(quantifier, request), *quantifier.notes, *quantifier.found.notes]
@@ -69,6 +70,7 @@ def describe(
         ),
         "unused": list(quantifier.found.unused),
         "masks": dict(quantifier.found.masks),
+        "calibration": None if request.calibration is None else request.calibration.to_dict(),
         "cases": [c.name for c in quantifier.cases],
         "controls": {
             "boundary": f"Gaussian of the distance to the reference contour, sigma {BOUNDARY_SIGMA}",

@@ -8,38 +8,45 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..case.audit import models_broken_on_whole, models_held, none_moved
+from ..case.audit import models_broken_on_whole, models_held, models_moved, uninformative
 from ..case.quantified import Quantified, audit_rows
-from ..case.structures import structure_pixels, structure_volumes, volume_columns
+from ..case.structures import structure_pixels
 from ..config import to_dict
-from ..data.cases import read_case_files
+from ..core.progress import tell
+from ..data.cases import read_raters
 from ..data.channels import require_channels
 from ..data.datasets import Case
 from ..data.maps import write_map
 from ..data.preprocess import PreparedInParts
-from ..data.records import digest, digest_arrays
+from ..data.records import digest
 from ..data.spacing import spacing_note
-from ..data.volumes import Image
-from ..evaluation.evaluate import evaluate
-from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, contour_distance
+from ..data.volumes import Image, read_channels
+from ..guarantees.evidence import scores_of
 from . import folder as run_folder
 from .drawn import pack_drawn, whole_figures
+from .findings import CaseFindings, findings_of, read_findings, voxel_of
+from .guaranteeing import guarantee, is_guaranteed
 from .quantifier import Quantifier
 from .request import RunRequest
+from .scoring import NOBODY, Drawn, drawn_of, is_scored, score
 
 
 class Loaded(NamedTuple):
-    """A case as read; `done` is its record where it is finished already, else `why` says what was wrong with an older one."""
+    """A case as read; `done` is its record where its search is finished, else `why` says what was wrong with an older one.
+
+    `fault` is what was wrong with the masks of a finished case.
+    """
 
     case: Case
     image: Image
     prepared: np.ndarray | PreparedInParts
-    raters: dict[str, np.ndarray]
+    drawn: Drawn
     digest: str
     notes: list[str]
     done: dict[str, Any] | None
     why: str
     seconds: float
+    fault: str = ""
 
 
 class Searched(NamedTuple):
@@ -55,16 +62,24 @@ def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_diges
     start = time.perf_counter()
     plan = quantifier.shared.plan
     ignore = None if plan is None else plan.ignore_label
-    image, raters = read_case_files(case, classes=quantifier.shared.coding.labels, ignore=ignore, small_types=True)
-    case_digest = digest(run_digest, image.sha256, digest_arrays(raters))
+    image = read_channels(case.files, small_types=True)
+    case_digest = digest(run_digest, image.sha256)
     notes = [f"{case.name}: the image is also one of the fit cases"] if image.sha256 in quantifier.known.hashes else []
     told = [] if quantifier.preprocessing is None else require_channels(image, quantifier.preprocessing.channels)
     notes += [f"{case.name}: {note}" for note in (*image.notes, *told)]
     if plan is not None and (note := spacing_note(image.geometry, reorient=plan.reorient, units=plan.units)):
         notes.append(f"{case.name}: {note}")
     done, why = run_folder.verify(request.out, case.name, case_digest)
+    drawn, fault = NOBODY, ""
+    try:
+        labels = quantifier.shared.coding.labels
+        drawn = drawn_of(case, *read_raters(case, image.geometry, classes=labels, ignore=ignore, small_types=True))
+    except (ValueError, OSError) as error:
+        if done is None:
+            raise
+        fault = str(error)  # masks that nobody can read are no reason to throw maps away
     prepared = quantifier.prepare(image) if done is None else np.empty(0)
-    return Loaded(case, image, prepared, raters, case_digest, notes, done, why, time.perf_counter() - start)
+    return Loaded(case, image, prepared, drawn, case_digest, notes, done, why, time.perf_counter() - start, fault)
 
 
 def search_cases(loaded: Sequence[Loaded], quantifier: Quantifier) -> list[Searched]:
@@ -75,57 +90,28 @@ def search_cases(loaded: Sequence[Loaded], quantifier: Quantifier) -> list[Searc
     return [Searched(case, quantified, seconds) for case, quantified in zip(loaded, found, strict=True)]
 
 
-def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunRequest, run_digest: str) -> dict[str, Any]:
-    """The JSON of a case but for its files: equal inputs give equal values, so nothing here is a time."""
+def record_case(searched: Searched, found: CaseFindings, quantifier: Quantifier, request: RunRequest, run_digest: str) -> dict:
+    """The JSON of a case but for its scores and files: equal inputs give equal values, so nothing here is a time."""
     loaded, quantified, _ = searched
-    case, image, raters = loaded.case, loaded.image, loaded.raters
+    case, image, coding = loaded.case, loaded.image, quantifier.shared.coding
     notes = list(loaded.notes)
+    if unlike := quantifier.unlike(loaded.prepared):
+        notes.append(
+            f"{case.name}: the image is unlike every fit image ({', '.join(unlike)}); a bound kept on them says little of it"
+        )
     if not quantified.segmentation.any():
         notes.append(f"{case.name}: the reference segmentation is empty, so dilation and erosion have nothing to move")
-    elif none_moved(quantified.audit):
-        notes.append(
-            f"{case.name}: no model that kept the bound came nearer to its target, so that the maps are those of the given "
-            "network; a larger --learning-rate, more --steps or a larger --slack let them move"
-        )
+    elif told := uninformative(quantified.audit, pixels=quantified.segmentation.size):
+        notes.append(f"{case.name}: {told}")
     broken, checked = models_broken_on_whole(quantified.audit)
     if broken:
         notes.append(
             f"{case.name}: {broken} of {checked} models that keep the bound on the fit crops break it on the whole fit images; "
             "more crops (--fit-cases), larger ones (--fit-crop) or less slack keep them nearer"
         )
-    spacing = image.geometry.spacing[: quantified.segmentation.ndim]
     held, searched_models = models_held(quantified.audit)
-    row: dict[str, Any] = {"case": case.name, "status": "ok", "members": searched_models, "held": held}
-    metrics = {}
-    coding, found = quantifier.shared.coding, quantified.in_classes(quantifier.shared.coding)
-    drawn = {who: coding.classes_of(labels) for who, labels in raters.items()}
-    if raters:
-        control = boundary_map(contour_distance(found.segmentation, spacing=spacing), sigma=BOUNDARY_SIGMA)
-        metrics = evaluate(
-            {**quantified.maps, "boundary": control},
-            np.stack(list(drawn.values())),
-            probabilities=found.probs,
-            segmentation=found.segmentation,
-            structures=coding.structures,
-            spacing=spacing,
-        )
-        row |= {"dice": metrics["dice_consensus"], **metrics}
-    for name, values in quantified.maps.items():
-        row[f"{name}/mean"] = float(values.mean())
-    volumes: dict[str, dict[str, Any]] = {}
-    if image.geometry.kind == "nifti" and len(image.geometry.voxel_sides) == 3:
-        volumes = structure_volumes(
-            found.segmentation,
-            found.structures,
-            found.adversarial,
-            structures=coding.structures,
-            names=coding.structure_names,
-            voxel=math.prod(image.geometry.voxel_sides) / 1000,
-            raters=drawn,
-            samples=quantified.volumes,
-        )
-        row |= volume_columns(volumes)
     reduced = whole_figures(quantified)
+    patches = quantified.patches
     return {
         "case": case.name,
         "digest": loaded.digest,
@@ -134,40 +120,67 @@ def evaluate_case(searched: Searched, quantifier: Quantifier, request: RunReques
             "path": str(case.image),
             "sha256": image.sha256,
             "shape": list(quantified.segmentation.shape),
-            "spacing": [float(s) for s in spacing],
+            "spacing": list(found.spacing),
+            "voxel_ml": found.voxel,
             **({} if image.geometry.thickness is None else {"thickness": image.geometry.thickness}),
             "orientation": image.geometry.orientation,
         },
-        "raters": {name: str(path) for name, path in case.raters.items()},
         "method": "adversarial-model search (QUAM-SM)",
         "setting": request.config.setting,
         "config": to_dict(request.config),
         "seed": request.config.seed,
         "run_digest": run_digest,
         "audit": audit_rows(quantified),
-        "metrics": metrics,
         "labels": list(coding.label_names),
         "structures": {
             "names": list(coding.structure_names),
-            "pixels": structure_pixels(found.segmentation, found.adversarial, drawn, structures=coding.structures),
+            "pixels": structure_pixels(found.segmentation, found.adversarial, {}, structures=coding.structures),
         },
-        "volumes": volumes,
-        "row": row,
+        "dice_scores": scores_of(found.segmentation, list(found.adversarial), found.structures, coding.structures),
+        "row": {
+            "case": case.name,
+            "status": "ok",
+            "members": searched_models,
+            "held": held,
+            "moved": models_moved(quantified.audit),
+        },
         "notes": notes,
         **({} if reduced is None else {"reduced": reduced}),
-        **(
-            {} if quantified.patches is None else {"patches": quantified.patches, "patches_searched": quantified.searched_patches}
-        ),
+        **({} if patches is None else {"patches": patches, "patches_searched": quantified.searched_patches}),
     }
 
 
-def stage_case(searched: Searched, folder: Path) -> dict[str, str]:
-    """Write the files of a case into an empty folder; returns what each of them is called."""
+def settle_case(searched: Searched, quantifier: Quantifier, request: RunRequest, run_digest: str, folder: Path) -> dict[str, Any]:
+    """The JSON of a case, whose files go into an empty folder."""
     loaded, quantified, _ = searched
-    outputs = _write_maps(folder, loaded.case.name, quantified, loaded.image)
+    image, coding, geometry = loaded.image, quantifier.shared.coding, loaded.image.geometry
+    spacing = tuple(float(s) for s in geometry.spacing[: quantified.segmentation.ndim])
+    found = findings_of(quantified, coding, spacing=spacing, voxel=voxel_of(geometry))
+    record = record_case(searched, found, quantifier, request, run_digest)
+    tell("scoring")
+    record = score(record, found, coding, loaded.drawn, folder)
+    record = guarantee(record, found, coding, request.calibration, folder, geometry)
+    tell("writing")
+    record["outputs"] = _write_maps(folder, loaded.case.name, quantified, image)
     data = folder / run_folder.REPORT_DATA / f"{loaded.case.name}.npz"
-    data.write_bytes(pack_drawn(quantified, loaded.image, loaded.raters))
-    return outputs
+    data.write_bytes(pack_drawn(quantified, image))
+    return record
+
+
+def settle_again(loaded: Loaded, quantifier: Quantifier, request: RunRequest, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The JSON of a finished case with the scores and the guarantee of this run, and which of its stages are new."""
+    assert loaded.done is not None
+    record, coding, out = loaded.done, quantifier.shared.coding, request.out
+    scored, guaranteed = is_scored(out, record, loaded.drawn), is_guaranteed(out, record, request.calibration)
+    if scored and guaranteed:
+        return record, []
+    found = read_findings(out, record, coding)
+    if not scored:
+        record = score(record, found, coding, loaded.drawn, folder)
+    if not guaranteed:
+        record = guarantee(record, found, coding, request.calibration, folder, loaded.image.geometry)
+    stages = [stage for stage, stands in (("score_files", scored), ("guarantee_files", guaranteed)) if not stands]
+    return record, stages
 
 
 def _write_maps(folder: Path, name: str, quantified: Quantified, image: Image) -> dict[str, str]:

@@ -17,6 +17,17 @@ def coding_record(coding: Coding) -> dict[str, Any]:
     }
 
 
+def run_coding(info: Mapping[str, Any], *, where: object) -> Coding:
+    """The coding of a run by its run.json; ValueError, saying `where`, for one that does not tell."""
+    found, record = coding_in(info), info.get("coding")
+    if found is not None:
+        return found
+    if not isinstance(record, Mapping) or not isinstance(record.get("labels"), int) or record.get("regions") is not None:
+        raise ValueError(f"{where}: expected the run.json of a run of this version, got none")
+    names = record.get("names")
+    return Coding.exclusive(record["labels"], [str(name) for name in names] if isinstance(names, list) else ())
+
+
 def coding_in(info: Mapping[str, Any]) -> Coding | None:
     """The table of a run whose model has regions, by its run.json; None for other models, and where there is none."""
     record = info.get("coding")

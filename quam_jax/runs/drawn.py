@@ -30,8 +30,8 @@ def reduction(space: Sequence[int]) -> int:
     return factor if min(space) >= factor else 1
 
 
-def pack_drawn(quantified: Quantified, image: Image, raters: Mapping[str, np.ndarray]) -> bytes:
-    """The image as read, the maps, the label maps and the trajectories as an .npz archive.
+def pack_drawn(quantified: Quantified, image: Image) -> bytes:
+    """The image as read, the maps, the label maps and the trajectories as an .npz archive, and what scores need besides maps.
 
     Of a large picture values are means of blocks, labels those in the middle of a block, costs the smallest of a block.
     """
@@ -47,10 +47,20 @@ def pack_drawn(quantified: Quantified, image: Image, raters: Mapping[str, np.nda
     )
     if "slack" in quantified.fragility:
         arrays["flipcost"] = _smallest(quantified.fragility["slack"], factor)
-    if raters:
-        arrays["raters"] = np.stack([_middles(mask, factor).astype(np.int16) for mask in raters.values()])
-        arrays["rater_names"] = np.array(list(raters))
+    if quantified.adversarial_classes is not None:
+        arrays["adversarial_classes"] = quantified.adversarial_classes
+    elif factor > 1 and image.geometry.kind == "nifti":  # volumes are counted in whole models
+        arrays["adversarial_classes"] = quantified.adversarial
+    if quantified.volumes is not None:
+        arrays |= {"sample_ml": quantified.volumes.ml, "sample_weights": quantified.volumes.weights}
     return pack_arrays(**arrays)
+
+
+def drawn_labels(raters: Mapping[str, np.ndarray], space: Sequence[int]) -> dict[str, np.ndarray]:
+    """The masks of the raters as the report draws them, reduced as the maps are."""
+    factor = reduction(space)
+    masks = np.stack([_middles(mask, factor).astype(np.int16) for mask in raters.values()])
+    return {"raters": masks, "rater_names": np.array(list(raters))}
 
 
 def whole_figures(quantified: Quantified) -> dict[str, Any] | None:

@@ -10,17 +10,19 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.files import is_part, remove_parts
-from ..data.records import digest, plain, read_json, write_json
+from ..data.records import digest, mapping, plain, read_json, write_json
 
 FORMAT = 1
 STAGING = ".staging"
 WORKERS = ".workers"
 REPORT_DATA = "report_data"
+RATERS = f"{REPORT_DATA}/raters"
+STAGES = ("files", "score_files", "guarantee_files")  # of the search, of scoring, of a guarantee: each can be written again
 _OWN_FOLDERS = (STAGING, WORKERS, REPORT_DATA)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -85,22 +87,44 @@ def staging_folder(out: Path, case: str, *, worker: str = "") -> Path:
     """An empty place to write a case's files to, inside the output folder, for this worker alone."""
     folder = out / STAGING / worker / case
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / REPORT_DATA).mkdir(parents=True)
+    (folder / RATERS).mkdir(parents=True)
     return folder
 
 
 def publish(out: Path, case: str, sidecar: Mapping[str, Any], *, worker: str = "") -> None:
     """Move a case's staged files into place and write its JSON last; files of an older result are removed first."""
+    remove_case(out, case)
+    amend(out, case, sidecar, STAGES, worker=worker)
+
+
+def amend(out: Path, case: str, sidecar: Mapping[str, Any], stages: Sequence[str], *, worker: str = "") -> None:
+    """Move the staged files of some stages of a case into place, and write its JSON last; those of other stages stay as they are.
+
+    The JSON says which outputs are those of a guarantee.
+    """
     folder = out / STAGING / worker / case
     staged = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _file_digest(path)} for path in staged}
-    record = plain({**sidecar, "files": files})
-    remove_case(out, case)
-    (out / REPORT_DATA).mkdir(exist_ok=True)
+    found: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
     for path in staged:
-        os.replace(path, out / path.relative_to(folder))
+        name = str(path.relative_to(folder))
+        found[_stage_of(name, case, sidecar)][name] = {"bytes": path.stat().st_size, "sha256": _file_digest(path)}
+    record = plain({**sidecar, **found})
+    record.pop("sha256", None)
+    before = read_json(out / f"{case}.json")
+    for path in staged:
+        target = out / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
     write_json(out / f"{case}.json", {**record, "sha256": digest(record)})
-    shutil.rmtree(folder)
+    for stage in stages:
+        _remove_files(out, case, set(mapping(before, stage)) - set(found[stage]))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stage_of(name: str, case: str, sidecar: Mapping[str, Any]) -> str:
+    if name == f"{RATERS}/{case}.npz":
+        return "score_files"
+    return "guarantee_files" if name in mapping(mapping(sidecar, "guarantee"), "outputs").values() else "files"
 
 
 def discard(out: Path, case: str, *, worker: str = "") -> None:
@@ -112,8 +136,12 @@ def remove_case(out: Path, case: str) -> None:
     """Remove the published files of a case, its JSON first; nothing outside the folder, whatever the JSON says."""
     sidecar = read_json(out / f"{case}.json")
     (out / f"{case}.json").unlink(missing_ok=True)
-    listed = sidecar.get("files")
-    for name in listed if isinstance(listed, dict) else ():
+    for stage in STAGES:
+        _remove_files(out, case, mapping(sidecar, stage))
+
+
+def _remove_files(out: Path, case: str, names: Iterable[str]) -> None:
+    for name in names:
         if _is_of_case(name, case):
             (out / name).unlink(missing_ok=True)
 
@@ -130,17 +158,23 @@ def verify(out: Path, case: str, case_digest: str) -> tuple[dict[str, Any] | Non
     if sidecar.get("sha256") != digest({k: v for k, v in sidecar.items() if k != "sha256"}):
         return None, f"{path.name} is damaged, or was written by an earlier version"
     if sidecar.get("digest") != case_digest:
-        return None, "its image or masks, or the model or settings, have changed since"
-    for name, known in sidecar["files"].items():
+        return None, "its image, or the model or settings, have changed since"
+    why = damage(out, sidecar["files"])
+    return (None, why) if why else (sidecar, "")
+
+
+def damage(out: Path, files: Mapping[str, Any]) -> str:
+    """What is wrong with files of a case, by their sizes and hashes; empty where nothing is."""
+    for name, known in files.items():
         file = out / name
         if not file.is_file():
-            return None, f"{name} is missing"
+            return f"{name} is missing"
         size = file.stat().st_size
         if size != known["bytes"]:
-            return None, f"{name} is damaged: {size:,} of {known['bytes']:,} bytes"
+            return f"{name} is damaged: {size:,} of {known['bytes']:,} bytes"
         if _file_digest(file) != known["sha256"]:
-            return None, f"{name} is damaged: other bytes than were written"
-    return sidecar, ""
+            return f"{name} is damaged: other bytes than were written"
+    return ""
 
 
 def clean(out: Path) -> None:
@@ -158,7 +192,8 @@ def remove_run(out: Path) -> None:
 
 
 def _is_of_case(name: str, case: str) -> bool:
-    return name == f"{REPORT_DATA}/{case}.npz" or ("/" not in name and "\\" not in name and name.startswith(f"{case}_"))
+    own = (f"{REPORT_DATA}/{case}.npz", f"{RATERS}/{case}.npz")
+    return name in own or ("/" not in name and "\\" not in name and name.startswith(f"{case}_"))
 
 
 def _file_digest(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..core.progress import tell
 from ..data.notes import gathered
-from ..data.records import read_json, write_json, write_table
+from ..data.records import mapping, read_json, write_json, write_table
 from ..evaluation.statistics import summarise
 from ..report.html import write_report
 from . import folder as run_folder
@@ -73,19 +73,11 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
     """Write everything that is about the whole run. OSError where that is not possible; then it can be done again."""
     tell("merging")
     rows, notes = read_rows(out, names, ending.failed)
-    done = [row for row in rows if row["status"] == "ok"]
-    write_table(out / "results.csv", rows)
-    write_json(
-        out / "summary.json",
-        {
-            "columns": summarise([{k: v for k, v in row.items() if isinstance(v, float)} for row in done]),
-            "cases": len(done),
-            "failed": len(rows) - len(done),
-        },
-    )
+    done = write_scores(out, rows)
     known = [ending.timing[name] for name in names if name in ending.timing]
     write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
-    notes = [*info.get("notes", ()), *gathered(notes, names)]
+    info = info | {"run_notes": info.get("notes", [])}
+    notes = [*info["run_notes"], *gathered(notes, names)]
     notes += [f"{name}: done again, because {why}" for name, why in ending.redone.items() if name not in ending.failed]
     seconds = time.time() - ending.began
     info = info | {
@@ -106,6 +98,15 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
         tell("writing the report")
         write_report(out)
     run_folder.clean(out)
+
+
+def write_scores(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Write results.csv and summary.json of the rows of all cases; returns those that are done."""
+    done = [row for row in rows if row["status"] == "ok"]
+    write_table(out / "results.csv", rows)
+    columns = summarise([{k: v for k, v in row.items() if isinstance(v, float)} for row in done])
+    write_json(out / "summary.json", {"columns": columns, "cases": len(done), "failed": len(rows) - len(done)})
+    return done
 
 
 def _peak(memory: Mapping[str, Any]) -> int:
@@ -142,10 +143,11 @@ def read_rows(out: Path, names: Sequence[str], failed: Mapping[str, str]) -> tup
     rows, notes = [], []
     for name in names:
         record = {} if name in failed else read_json(out / f"{name}.json")
-        row, own = record.get("row"), record.get("notes")
+        row = record.get("row")
         row = row if isinstance(row, dict) and row.get("case") == name else {"case": name, "status": "failed"}
         rows.append({k: math.nan if v is None else v for k, v in row.items()})
-        notes += own if isinstance(own, list) else []
+        for own in (record.get("notes"), record.get("mask_notes"), mapping(record, "guarantee").get("notes")):
+            notes += own if isinstance(own, list) else []
     return rows, notes
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ..case.fit import Known, read_some_fit_cases
+from ..case.likeness import Looks, looks_of
 from ..case.own_fit import DOUBTFUL, TRIED, OwnFit, compare_preparations, look_at_fit
 from ..case.quantified import Quantified
 from ..case.quantify import quantify_images, searched_together
@@ -66,6 +67,7 @@ class Quantifier(NamedTuple):
     own_fit: OwnFit
     device: Any = None
     found: Found = Found()
+    looks: Looks | None = None
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -84,7 +86,16 @@ class Quantifier(NamedTuple):
     @property
     def notes(self) -> list[str]:
         """What a person should know of the model and of how it explains the fit data."""
-        return [*self.shared.coding.notes, *([self.own_fit.warning] if self.own_fit.findings else [])]
+        own, search = self.own_fit, self.config.search
+        found = [own.warning] if own.findings else []
+        return [*self.shared.coding.notes, *found, *own.doubts(search.slack, search.slack_unit)]
+
+    def unlike(self, prepared: np.ndarray | PreparedInParts) -> list[str]:
+        """In which statistics a prepared image is unlike the fit images, where these are whole images prepared as it is."""
+        comparable = self.looks is not None and not isinstance(prepared, PreparedInParts)
+        if not comparable or prepared.ndim != self.known.images.ndim - 1:
+            return []
+        return self.looks.unlike(np.asarray(prepared)) if self.looks is not None else []
 
     def prepare(self, image: Image) -> np.ndarray | PreparedInParts:
         """What can be done to an image before its search, on the host; ValueError for channels that the network does not take."""
@@ -164,7 +175,8 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
         if preprocessing is not None:
             some = read_some_fit_cases(fit_cases, request.fit_masks, count=TRIED, coding=coding, settings=config.fit)
         own = compare_preparations(shared.folds[0].searched, own, some, coding=coding, preprocessing=preprocessing)
-    return Quantifier(_asked(cases, request), shared, known, config, preprocessing, own, found=found)
+    looks = None if preprocessing is None or known.whole else looks_of(known.images, known.labels)
+    return Quantifier(_asked(cases, request), shared, known, config, preprocessing, own, found=found, looks=looks)
 
 
 def _find_out(

@@ -9,6 +9,7 @@ from ..data.mask_settings import MaskSettings
 from ..data.preprocess import Preprocessing
 from ..models.loading import load_models
 from ..models.model import SegmentationModel
+from .guaranteeing import Calibration
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class RunRequest:
     """What a run is asked to do; `masks` and the fit data follow the CASE.ext / CASE_RATER.ext convention.
 
     `only` names the cases to take, of those that are found; all where it is empty. A `strict` run is refused where the network
-    does not explain its own fit data. `mask_settings` say what masks hold. A `model` is a path, or in memory; of an
-    nnU-Net folder `folds` are used, or all.
+    does not explain its own fit data. `mask_settings` say what masks hold. With a `calibration` every case gets what its
+    guarantee says of it. A `model` is a path, or in memory; of an nnU-Net folder `folds` are used, or all.
     """
 
     model: Path | SegmentationModel
@@ -57,6 +58,7 @@ class RunRequest:
     strict: bool = False
     mask_settings: MaskSettings = MaskSettings()
     folds: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
     @property
     def model_name(self) -> str:

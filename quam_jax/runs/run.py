@@ -20,13 +20,14 @@ from ..core.progress import ENDED, EXPECTED, IDLE, SAID, about_case, is_heard, p
 from ..data.colour_tables import write_colour_tables
 from ..data.datasets import Case
 from ..data.figures import Figures
-from ..data.records import digest, digest_arrays, read_json
+from ..data.records import digest, digest_arrays, plain, read_json
 from ..memory import budget, require_room
 from ..version import __version__
 from . import folder as run_folder
 from .announcement import announce, describe, describe_memory, first_announced
 from .cases import Loaded, Searched, read_case, search_cases
 from .expectation import Forecast
+from .guaranteeing import known_of, require_same
 from .merge import merge, read_ending, read_result
 from .quantifier import Quantifier, find_quantifier, models_digest
 from .request import RunRequest, RunResult
@@ -60,6 +61,14 @@ def run(request: RunRequest, *, progress: Progress = lambda *_: None, figures: F
     if request.strict and own.findings:
         raise ValueError(f"{request.fit_images}: {own.warning}; nothing was written (--strict)")
     settings = to_dict(request.config.without_layout())
+    if request.calibration is not None:
+        about = known_of(
+            model=model_digest,
+            config=to_dict(request.config),
+            preprocessing=quantifier.preparation,
+            fit=quantifier.known.hashes,
+        )
+        require_same(request.calibration, plain(about))
     fit = (quantifier.known.hashes, digest_arrays({"labels": quantifier.known.labels}))
     run_digest = digest(__version__, model_digest, settings, *fit, quantifier.preparation)
     fresh = not request.out.exists()

@@ -4,10 +4,10 @@ import datetime
 import time
 from pathlib import Path
 
-from ..core.progress import GIVEN, tell
+from ..core.progress import GIVEN
 from ..report.durations import about
 from . import folder as run_folder
-from .cases import Loaded, Searched, evaluate_case, stage_case
+from .cases import Loaded, Searched, settle_again, settle_case
 from .quantifier import Quantifier
 from .request import RunRequest
 from .stages import Failed, Passed
@@ -20,22 +20,16 @@ def settle(
     """Publish what came of a case, and write it into the journal, errors of the case itself too; returns it in words."""
     out, name = request.out, name_of(found)
     if isinstance(found, Passed):
-        worker.write("kept", case=name)
-        return GIVEN
+        return _settle_finished(worker, found.value, quantifier, request)
     if isinstance(found, Failed):
         return _give_up(worker, out, name, found.reason)
     loaded = found.loaded
     start = time.perf_counter()
     try:
-        tell("scoring")
-        record = evaluate_case(found, quantifier, request, run_digest)
-    except (ValueError, RuntimeError, MemoryError) as error:
+        folder = run_folder.staging_folder(out, name, worker=worker.name)
+        record = settle_case(found, quantifier, request, run_digest, folder)
+    except (ValueError, RuntimeError, MemoryError) as error:  # also numbers that the format of the image's maps cannot hold
         return _give_up(worker, out, name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
-    try:
-        tell("writing")
-        record["outputs"] = stage_case(found, run_folder.staging_folder(out, name, worker=worker.name))
-    except ValueError as error:  # numbers that the format of the image's maps cannot hold
-        return _give_up(worker, out, name, str(error))
     if not worker.owns(name):  # this process stood still, and another has taken the case over
         run_folder.discard(out, name, worker=worker.name)
         return "taken over by another process"
@@ -54,6 +48,26 @@ def settle(
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return about(seconds)
+
+
+def _settle_finished(worker: Worker, loaded: Loaded, quantifier: Quantifier, request: RunRequest) -> str:
+    """Score a case again whose masks, or whose guarantee, are others than those of its files; its maps stay."""
+    out, name = request.out, loaded.case.name
+    try:
+        folder = run_folder.staging_folder(out, name, worker=worker.name)
+        record, stages = settle_again(loaded, quantifier, request, folder)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        run_folder.discard(out, name, worker=worker.name)
+        worker.write("failed", case=name, reason=str(error))
+        return f"failed: {error}"
+    if stages and worker.owns(name):
+        run_folder.amend(out, name, record, stages, worker=worker.name)
+    run_folder.discard(out, name, worker=worker.name)
+    if loaded.fault:
+        worker.write("failed", case=name, reason=loaded.fault)
+        return f"failed: {loaded.fault}"
+    worker.write("kept", case=name)
+    return "scored again" if "score_files" in stages else "guarantee applied" if stages else GIVEN
 
 
 def name_of(found: Searched | Passed | Failed) -> str:

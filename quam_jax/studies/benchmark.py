@@ -71,6 +71,7 @@ def benchmark_methods(request: BenchmarkRequest, *, progress: Progress = lambda 
         out=out,
         progress=functools.partial(progress, "cases"),
     )
+    cells = tables.with_review_shares(cells)
     if not cells:
         raise ValueError(next(iter(failed.values())))
     summaries = _summarise(cells, conditions, baseline=request.baseline)

@@ -13,9 +13,10 @@ from ..data.channels import require_channels
 from ..data.datasets import Case
 from ..data.layouts import LAYOUTS
 from ..data.mask_settings import MaskSettings
+from ..data.patients import patient_of
 from ..data.preprocess import Preprocessing
 from ..data.records import digest, digest_arrays
-from .splits import Identity, patient_of
+from .splits import Identity
 
 
 class StudyCase(NamedTuple):

@@ -4,7 +4,6 @@ A patient is what a regular expression finds in the case's name (its first group
 case is a patient of its own. Fit cases may be training cases, since both belong to what the network knows.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -18,16 +17,6 @@ class Identity(NamedTuple):
     name: str
     patient: str
     sha256: str
-
-
-def patient_of(name: str, pattern: str | None) -> str:
-    """The patient that a case name carries; ValueError if the pattern does not occur in the name."""
-    if pattern is None:
-        return name
-    found = re.search(pattern, name)
-    if found is None:
-        raise ValueError(f"case {name}: expected a patient as {pattern!r} in the name, got none")
-    return found[1] if found.groups() else found[0]
 
 
 def take_evenly(items: Sequence[T], most: int | None) -> list[T]:

@@ -24,6 +24,7 @@ from ..evaluation.evaluate import evaluate
 from ..evaluation.overlap import dice
 from ..evaluation.ranking import count_errors
 from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, consensus, contour_distance, entropy_map, rater_mean
+from ..evaluation.review_zone import remember
 from ..models.description import model_digest
 from ..models.predict import predict
 from ..version import __version__
@@ -95,6 +96,8 @@ def measure(outcome: Outcome, case: StudyCase, *, reference: Float[np.ndarray, "
         figures[f"{name}/mean"] = float(np.mean(values))
         figures[f"{name}/sum_over_foreground"] = float(np.sum(values) / foreground)
     curves = {"risk": risk_curve(outcome.maps["total"][rated], (labels != truth)[rated]).tolist()}
+    if (kept := remember(outcome.maps["total"][rated], (labels != truth)[rated])) is not None:
+        curves |= {"review_wrong": kept.wrong.tolist(), "review_levels": kept.levels.tolist()}
     if outcome.probabilities is not None:
         confidence, label = top_label(probabilities[rated])
         correct = np.take_along_axis(mean[rated], label[..., None], -1)[..., 0]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from ..evaluation.review_zone import Remembered, review_shares
 from ..evaluation.statistics import compare, summarise_column
 from .study import Cell
 
@@ -24,6 +25,7 @@ FURTHER = (
     "total/auroc_image",
     "epistemic/auroc_image",
     "total/aurc_image",
+    "total/review_share",
     "epistemic/mean",
     "ece_soft",
     "nll_raters",
@@ -54,6 +56,7 @@ NAMES = {
     "pcc_band": "PCC in the band",
     "auroc_image": "AUROC of errors",
     "aurc_image": "AURC",
+    "review_share": "review zone",
     "mean": "mean (nats)",
     "ece_soft": "ECE",
     "nll_raters": "NLL",
@@ -124,6 +127,20 @@ def summarise_methods(
         "networks": sorted({cell.network for cell in cells}),
         "methods": summary,
     }
+
+
+def with_review_shares(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with the share of the image that one must look at, by the total map and the other cases of the same row."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for place, cell in enumerate(cells):
+        if "review_wrong" in cell.curves:
+            groups.setdefault((cell.network, cell.method, cell.condition), []).append(place)
+    found = list(cells)
+    for places in groups.values():
+        known = [Remembered(*(np.array(cells[p].curves[name]) for name in ("review_wrong", "review_levels"))) for p in places]
+        for place, share in zip(places, review_shares(known), strict=True):
+            found[place] = found[place]._replace(figures={**found[place].figures, "total/review_share": share})
+    return found
 
 
 def pool_shifts(cells: Sequence[Cell]) -> list[Cell]:

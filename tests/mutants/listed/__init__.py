@@ -5,7 +5,8 @@ from .case import CASE
 from .core import CORE
 from .figures import EVALUATION
 from .files import FILES
+from .guarantees import GUARANTEES
 from .inputs import DATA, MODELS, TARGETS
 from .layouts import LAYOUTS
 
-MUTANTS: tuple[Mutant, ...] = (*CORE, *LAYOUTS, *CASE, *TARGETS, *MODELS, *DATA, *FILES, *EVALUATION)
+MUTANTS: tuple[Mutant, ...] = (*CORE, *LAYOUTS, *CASE, *TARGETS, *MODELS, *DATA, *FILES, *EVALUATION, *GUARANTEES)

@@ -9,6 +9,33 @@ PARTS = f"{ROW}::test_parts_are_the_modules_own_figures"
 
 EVALUATION = room(
     "evaluation",
+    # conformal statements
+    ("conformal.py", "alpha * (len(cases) + 1) - 1)", "alpha * len(cases))", "conformal.py::test_a_threshold_by_hand"),
+    (
+        "conformal.py",
+        "below = np.cumsum(weights) - weights",
+        "below = np.cumsum(weights)",
+        "conformal.py::test_a_threshold_by_hand",
+    ),
+    ("conformal.py", "self.values < threshold", "self.values <= threshold", "conformal.py::test_a_threshold_by_hand"),
+    (
+        "conformal.py",
+        "(ordered.size + 1) * (1 - alpha)",
+        "ordered.size * (1 - alpha)",
+        "conformal.py::test_how_many_cases_it_takes",
+    ),
+    (
+        "conformal.py",
+        "math.ceil(1 / alpha - ROUNDING) - 1",
+        "math.ceil(1 / alpha - ROUNDING)",
+        "conformal.py::test_how_many_cases_it_takes",
+    ),
+    (
+        "sample_dice.py",
+        "shared[first, second][total > 0]",
+        "shared[first, first][total > 0]",
+        "conformal.py::test_dice_of_samples_by_hand",
+    ),
     # agreement of maps
     (
         "agreement.py",
