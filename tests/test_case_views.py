@@ -14,9 +14,11 @@ from quam_jax.case.quantified import Quantified
 from quam_jax.case.quantify import quantify, quantify_images, sample_image
 from quam_jax.case.samples import decompose_samples, decompose_sums_of
 from quam_jax.case.shared import find_directions, whole_image_model
+from quam_jax.case.view_check import views_not_understood
 from quam_jax.case.views import choose_look
 from quam_jax.config import Config, SampleConfig, SearchConfig, TargetConfig, change
 from quam_jax.core.decomposition import decompose
+from quam_jax.core.views import Symmetry, named_views
 from quam_jax.models.predict import predict
 from tests.tiny import tiny_fit, tiny_image, tiny_model, tiny_network
 from tests.volume_by_hand import folds_of, geometry_of, tiny_fold
@@ -155,3 +157,25 @@ def test_patches_that_are_left_move_every_sample_as_the_given_network_does() -> 
     ml, _, feasible = sampled_volumes(change(VIEWED, {"learning_rate": 0.0}))
     assert feasible.all()
     np.testing.assert_allclose(ml, np.repeat(ml[-1:], len(ml), 0), rtol=1e-5)
+
+
+def test_a_view_that_the_network_does_not_understand_is_left_out_and_told() -> None:
+    """The network calls what is bright in the upper half a structure: upside down it finds nothing."""
+
+    def upper(images: Any) -> np.ndarray:
+        bright = np.array(images)[..., 0] > 0.5
+        bright[:, 4:] = False
+        return np.stack([~bright, bright], -1).astype(np.float32)
+
+    image = np.zeros((1, 2, 8, 8, 1), np.float32)
+    image[:, 0, 1:4, 2:6] = image[:, 1, 0:3, 1:7] = 1.0
+    labels = (image[..., 0] > 0.5).astype(np.int32)
+    views = named_views("standard", Symmetry.of((8, 8)))
+    missed = views_not_understood(upper, image, labels, views)
+    assert missed == ("flip0", "rotate2")
+    assert views_not_understood(upper, image, 1 - labels, views) == ()  # finds nothing as it is
+    shared = whole_image_model(tiny_model(), tiny_fit(tiny_model(), size=(8, 8)), SEARCH)._replace(not_understood=missed)
+    taken = [view.name for view in choose_look(shared, (8, 8), config=VIEWED).views]
+    assert "flip0" not in taken and len(taken) == 8
+    asked = change(VIEWED, {"views": "flips"})
+    assert len(choose_look(shared, (8, 8), config=asked).views) == 3  # a person may know better

@@ -37,6 +37,7 @@ from .points import ask_points, place_points, point_names, search_points
 from .prediction import predict_logits, to_probs
 from .quantified import Quantified
 from .shared import CaseModel, find_directions, whole_image_model
+from .views import try_views
 from .windows import lay_windows, require_plan_patches
 
 
@@ -77,6 +78,7 @@ def quantify(
         )
     image = np.asarray(as_images(image, model.network, what="image", rank=3 if volume else None), np.float32)
     shared = find_directions(whole_image_model(model, fit, config.search), config)
+    shared = try_views(shared, fit.images, fit.labels, config=config)
     return quantify_images(shared, [image], config=config)[0]
 
 

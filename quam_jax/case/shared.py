@@ -40,13 +40,15 @@ class CaseModel(NamedTuple):
     """The model as every case sees it; without a `plan` images are taken whole.
 
     Where the fit data are crops there are the whole images behind them, on which kept models are measured.
-    `coding` says what the channels of the given network mean as labels and as classes of the search.
+    `coding` says what the channels of the given network mean as labels and as classes of the search. `not_understood` are views
+    under which the given network does not find its own fit data.
     """
 
     folds: tuple[Fold, ...]
     coding: Coding
     plan: Plan | None = None
     whole_fit: WholeFit | None = None
+    not_understood: tuple[str, ...] = ()
 
     def records(self, search: SearchConfig) -> int:
         """How many samples the search of one target records in each fold."""

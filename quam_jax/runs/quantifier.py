@@ -15,6 +15,7 @@ from ..case.own_fit import DOUBTFUL, TRIED, OwnFit, compare_preparations, look_a
 from ..case.quantified import Quantified
 from ..case.quantify import quantify_images, searched_together
 from ..case.shared import CaseModel, find_directions, has_plan, planned_model, whole_image_model
+from ..case.views import try_views
 from ..case.windows import asked_sides, describe_windows, require_plan_patches
 from ..config import Config
 from ..core.layout.choose import FILLS
@@ -88,7 +89,9 @@ class Quantifier(NamedTuple):
         """What a person should know of the model and of how it explains the fit data."""
         own, search = self.own_fit, self.config.search
         found = [own.warning] if own.findings else []
-        return [*self.shared.coding.notes, *found, *own.doubts(search.slack, search.slack_unit)]
+        missed = self.shared.not_understood
+        views = [f"views left out, under which the network does not find its own fit data: {', '.join(missed)}"] if missed else []
+        return [*self.shared.coding.notes, *found, *own.doubts(search.slack, search.slack_unit), *views]
 
     def unlike(self, prepared: np.ndarray | PreparedInParts) -> list[str]:
         """In which statistics a prepared image is unlike the fit images, where these are whole images prepared as it is."""
@@ -218,7 +221,7 @@ def _ready(models: Sequence[SegmentationModel], known: Known, *, plan: Plan | No
     else:
         fit = fit_data(models[0], known.images, known.labels)
         ready = whole_image_model(models[0], fit, config.search, whole=known.whole)
-    return find_directions(ready, config)
+    return try_views(find_directions(ready, config), known.images, known.labels, config=config)
 
 
 def models_digest(models: Sequence[SegmentationModel], where: str) -> str:
