@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    sys.argv[1:] = ["--data", "DATA", "--out", "FOLDER"]  # as the result tells it
     rows: list[dict[str, Any]] = []
     zones: list[dict[str, Any]] = []
     times: dict[str, Any] = {}
