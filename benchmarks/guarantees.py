@@ -40,7 +40,6 @@ class Split(NamedTuple):
     losses: dict[str, float]
     shares: dict[str, float]
     covered: dict[str, float]
-    map: str
 
 
 def main() -> None:
@@ -293,7 +292,7 @@ def split(calibrating: Sequence[Any], others: Sequence[Any], alpha: float) -> li
         if found.dice is not None and not np.isnan(case.dice):
             expected = float(found.dice.curve(case.scores[found.dice.score]))
             covered["dice"] = float(case.dice < expected - found.dice.below)
-        rows.append(Split(losses, shares, covered, found.limits["zone"].map))
+        rows.append(Split(losses, shares, covered))
     return rows
 
 
