@@ -33,7 +33,7 @@ def coverage_table(result: dict[str, Any]) -> str:
                 "–" if looked is None else f"{looked:.1%}",
             ]
         )
-    header = ["cases", "alpha", "statement", "missed", "allowed", "share of the image"]
+    header = ["cases", "alpha", "statement", "missed", "allowed", "share of the image at the threshold or above"]
     return markdown_table(header, rows) + f"\n\n{result['splits']:,} splits; `{result['command']}`, {result['date']}."
 
 

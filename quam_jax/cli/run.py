@@ -110,13 +110,13 @@ def run(
     if missing:
         alone = " or -d DATASET" if paths["model"] is None else ""
         raise ValueError(f"expected {', '.join(missing)}{alone}, got none; the three lines to start with: quam-jax run")
-    from ..runs.guaranteeing import read_calibration
-
     if least_dice is not None and calibration is None:
         raise ValueError("--least-dice: expected --calibration beside it, whose guarantee says how low a Dice may be")
-    given = None if calibration is None else read_calibration(calibration, least_dice=least_dice)
     start_jax()
+    from ..runs.guaranteeing import read_calibration
     from ..runs.hosts import find_sharing, leave
+
+    given = None if calibration is None else read_calibration(calibration, least_dice=least_dice)
 
     sharing = find_sharing(hosts=hosts, index=host_index, coordinator=coordinator, patience=patience)
     try:

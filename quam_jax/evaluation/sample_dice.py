@@ -4,7 +4,7 @@ The mean Dice of every two of them is the simplest score, and in a public compar
 best one (Zenk et al. 2024, arXiv 2406.03323). It orders cases; what Dice it stands for is learnt from labelled cases.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
@@ -21,11 +21,11 @@ def pairwise_dice(
     """
     found = np.full(len(structures), np.nan)
     first, second = np.triu_indices(len(labels), 1)
+    flat = [np.reshape(one, -1) for one in labels]
     for s, member in enumerate(structures):
         shared = np.zeros((len(labels), len(labels)), np.float64)
-        flat = [in_structure(one, member).reshape(-1) for one in labels]
-        for start in range(0, flat[0].size, BLOCK):
-            part = np.stack([one[start : start + BLOCK] for one in flat]).astype(np.float32)
+        for some in _blocks(flat[0].size):
+            part = np.stack([in_structure(one[some], member) for one in flat]).astype(np.float32)
             shared += part @ part.T  # counts below 2**24 are exact
         sizes = np.diag(shared)
         total = (sizes[:, None] + sizes)[first, second]
@@ -38,10 +38,15 @@ def probable_dice(
     probs: Float[np.ndarray, "*space s"], labels: Integer[np.ndarray, "*space"], structures: Bool[np.ndarray, "s c"]
 ) -> Float[np.ndarray, " s"]:
     """The Dice of a prediction with its own probabilities, 2 Σ_{prediction} p / (Σ p + |prediction|), for each structure."""
-    found = np.full(len(structures), np.nan)
-    for s, member in enumerate(structures):
-        inside = in_structure(labels, member)
-        total = float(probs[..., s].sum(dtype=np.float64)) + int(np.count_nonzero(inside))
-        if total > 0:
-            found[s] = 2 * float(probs[..., s].sum(where=inside, dtype=np.float64)) / total
-    return found
+    flat, rows = np.reshape(labels, -1), np.reshape(probs, (-1, len(structures)))
+    both, total = np.zeros(len(structures)), np.zeros(len(structures))
+    for some in _blocks(flat.size):
+        for s, member in enumerate(structures):
+            inside = in_structure(flat[some], member)
+            both[s] += 2 * float(rows[some, s].sum(where=inside, dtype=np.float64))
+            total[s] += float(rows[some, s].sum(dtype=np.float64)) + int(np.count_nonzero(inside))
+    return np.where(total > 0, both / np.where(total > 0, total, 1), np.nan)
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, size, BLOCK))
