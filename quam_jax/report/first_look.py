@@ -14,6 +14,7 @@ from ..evaluation.regions import Region, enlarged, find_regions
 from ..evaluation.review import CASE_CRITERIA, case_criteria, order_by
 from . import case_numbers, case_pictures, figures, tables
 from .folder import Case, Run, number, other_settings
+from .guarantee import told_of
 from .layers import Layers, Scales, read_layers
 from .sizes import Size, measured_sizes, place_in_words
 
@@ -27,6 +28,7 @@ BADGES = {  # what is off, the worst first, and what it means
     "fit check": "The network does not explain its own fit data: its maps answer no question about this case.",
     "no model": "No adversarial model kept the bound: the maps are those of the given network alone.",
     "nothing moved": "No model that kept the bound came nearer to its target: the search says nothing about this case.",
+    "low Dice": "A guarantee does not rule out that its Dice is below the least one that was asked for.",
     "other settings": "Computed with another configuration than the rest of the run.",
     "leak": "The image is also one of the fit cases, so that adversarial models had to explain it.",
     "empty": "Nothing is segmented, so that a mask has no boundary to move.",
@@ -123,6 +125,7 @@ def badges_of(run: Run, case: Case, *, stranger: bool = False) -> tuple[str, ...
         "fit check": bool(unexplained(run.info)),
         "no model": members > 0 and held == 0,
         "nothing moved": held > 0 and bool(audit) and not any(e.get("held") and case_numbers.moved(e) for e in audit),
+        "low Dice": told_of(case).get("look") is True,
         "other settings": stranger,
         "leak": "also one of the fit cases" in notes,
         "empty": "segmentation is empty" in notes,

@@ -100,10 +100,15 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
     write_json(out / "run.json", info)
     if len(names) <= REPORTED:
         tell("writing the report")
-        seen = review(out)
-        write_table(out / REVIEW, short_rows(seen))
-        write_report(out, seen=seen)
+        write_pages(out)
     run_folder.clean(out)
+
+
+def write_pages(out: Path) -> None:
+    """Write what people look at first: the cases in review order, review.csv, and report.html."""
+    seen = review(out)
+    write_table(out / REVIEW, short_rows(seen))
+    write_report(out, seen=seen)
 
 
 def write_scores(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
