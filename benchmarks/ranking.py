@@ -21,8 +21,8 @@ from .ranking_figures import BUDGET, bootstrap, curve_of, figures, random_band, 
 from .ranking_page import draw, table
 from .record import ROOT, put, write_result
 
-SEARCHED = ("epistemic", "aleatoric", "total", "changed", "relative")  # criteria that a search gives
-ORDERS = ("softmax", "size", *SEARCHED, "epistemic,softmax", "epistemic,relative", "total,changed")
+SEARCHED = ("epistemic", "aleatoric", "total", "changed", "relative", "pairwise")  # criteria that a search gives
+ORDERS = ("softmax", "size", *SEARCHED, "epistemic,softmax", "epistemic,relative", "epistemic,pairwise", "total,changed")
 SETTINGS: dict[str, dict[str, Any]] = {
     "mask, full": {},
     "mask, last_block": {"space": "last_block", "learning_rate": 1e-3, "steps": 10},
@@ -44,9 +44,9 @@ def measure_cases(model_path: Path, part: Path, fit: Path, *, setting: str, cach
     from quam_jax.data.spread import evenly_spread
     from quam_jax.evaluation.overlap import dice
     from quam_jax.evaluation.reference_maps import consensus
+    from quam_jax.evaluation.review import case_criteria
     from quam_jax.models.description import model_digest
     from quam_jax.models.loading import load_model
-    from quam_jax.results.ranking import case_criteria
     from quam_jax.studies.cases import parse_dataset, read_cases
 
     model = load_model(model_path)
@@ -106,7 +106,7 @@ def try_on_validation(model: Path, data: Path, *, settings: Sequence[str], cache
 
 
 def measure_test(
-    name: str, model: Path, data: Path, tried: Sequence[dict[str, Any]], *, cache: Path
+    name: str, model: Path, data: Path, tried: Sequence[dict[str, Any]], *, cache: Path, named: Sequence[str]
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Rows, curves and the random band of the test cases, with the order and setting that were best on validation."""
 
@@ -124,7 +124,7 @@ def measure_test(
         }
         orders = {
             "best on validation": (chosen["setting"], chosen["by"]),
-            **{order: (best["setting"], order) for order in ("epistemic", "softmax", "size", "oracle")},
+            **{order: (best["setting"], order) for order in (*named, "oracle")},
         }
         shared = {"data": name, "error": error, "cases": len(base)}
         intervals = bootstrap(tables, orders, error=error, base="softmax")
@@ -162,6 +162,8 @@ def main() -> None:
     )
     parser.add_argument("--settings", default=";".join(SETTINGS), help="search settings tried on the validation cases")
     parser.add_argument("--cache", type=Path, required=True, help="folder for finished cases, so that the command can go on")
+    parser.add_argument("--orders", default="epistemic;softmax;size", help="orders beside the best one on the test cases")
+    parser.add_argument("--name", default="", help="of a result, a table and a picture beside the ones without a name")
     parser.add_argument("--validation-only", action="store_true", help="stop before the test cases are touched")
     options = parser.parse_args()
     from quam_jax.process import keep_freed_memory
@@ -172,9 +174,13 @@ def main() -> None:
     tried = {name: try_on_validation(*paths, settings=settings, cache=options.cache) for name, paths in sets.items()}
     if options.validation_only:
         return
-    results = {name: measure_test(name, *paths, tried[name], cache=options.cache) for name, paths in sets.items()}
+    results = {
+        name: measure_test(name, *paths, tried[name], cache=options.cache, named=options.orders.split(";"))
+        for name, paths in sets.items()
+    }
+    own = [options.name] if options.name else []
     path = write_result(
-        "ranking",
+        "_".join(["ranking", *own]),
         [row for rows, _, _ in results.values() for row in rows],
         budget=BUDGET,
         validation=tried,
@@ -185,9 +191,9 @@ def main() -> None:
     draw(
         {titles[n]: curves for n, (_, curves, _) in results.items()},
         {titles[n]: band for n, (_, _, band) in results.items()},
-        ROOT / "docs/pictures/ranking.png",
+        ROOT / "docs/pictures" / f"{'_'.join(['ranking', *own])}.png",
     )
-    put("docs/tutorials/review-list.md", "ranking table", table(json.loads(path.read_text())))
+    put("docs/tutorials/review-list.md", " ".join(["ranking", *own, "table"]), table(json.loads(path.read_text())))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ RESAMPLES, RANDOM_ORDERS = 2000, 2000
 
 def curve_of(rows: Sequence[dict[str, Any]], by: str, *, error: str) -> np.ndarray:
     """The retention curve of an order; `oracle` orders by the error itself."""
-    from quam_jax.results.ranking import order_by, retention_curve
+    from quam_jax.evaluation.review import order_by, retention_curve
 
     errors = np.array([row[error] for row in rows], float)
     order = np.argsort(-errors, kind="stable") if by == "oracle" else order_by(criteria_of(rows), by.split(","))[0]
@@ -25,7 +25,7 @@ def criteria_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 def figures(rows: Sequence[dict[str, Any]], by: str, *, error: str) -> dict[str, float]:
     """Share of the error found in the budget, and the area under the curve, up to the budget and in all."""
-    from quam_jax.results.ranking import retention_area
+    from quam_jax.evaluation.review import retention_area
 
     curve = curve_of(rows, by, error=error)
     places = np.linspace(0, 1, len(curve))
@@ -38,7 +38,7 @@ def figures(rows: Sequence[dict[str, Any]], by: str, *, error: str) -> dict[str,
 
 def random_figures(rows: Sequence[dict[str, Any]], *, error: str) -> dict[str, float]:
     """Mean and the middle 95 % of random orders."""
-    from quam_jax.results.ranking import retention_area, retention_curve
+    from quam_jax.evaluation.review import retention_area, retention_curve
 
     rng, errors = np.random.default_rng(0), np.array([row[error] for row in rows], float)
     curves = [retention_curve(errors, rng.permutation(len(errors))) for _ in range(RANDOM_ORDERS)]
@@ -85,7 +85,7 @@ def bootstrap(
 
 def random_band(rows: Sequence[dict[str, Any]], *, error: str) -> tuple[np.ndarray, np.ndarray]:
     """The middle 95 % of random orders, place by place."""
-    from quam_jax.results.ranking import retention_curve
+    from quam_jax.evaluation.review import retention_curve
 
     rng, errors = np.random.default_rng(0), np.array([row[error] for row in rows], float)
     low, high = np.quantile(

@@ -6,6 +6,10 @@
   dealt out by the hash of their name: 10 train, 4 validate, 10 test. `train` and `fit` hold the raters' majority.
 - OUT/crops/test: the central 64 x 64 pixels of each crop of a chest CT, four masks a case. The crops are neighbouring slices of
   few nodules, too few to train, validate and test by nodule: all are test cases for networks trained elsewhere.
+
+`--ct FILE` reads the arrays `images` [n h w], `masks_packed` [n 4 h w/8] and `patient_id` [n] of axial CT slices with a nodule
+and the masks of four radiologists, and writes OUT/ct/{train,fit,validation,test}: cases that at least three of them drew, dealt
+out by the hash of the patient, half of the patients to train. `train` and `fit` hold the raters' majority.
 """
 
 import argparse
@@ -19,6 +23,7 @@ from PIL import Image
 
 BLOCK, SIDE = 12, 64
 TRAIN, VALIDATION = 10, 4
+CT_RATERS, CT_FIT, CT_CASES = 3, 10, {"validation": 60, "test": 150}
 
 
 def block_mean(array: Num[np.ndarray, "h w"], block: int) -> Float[np.ndarray, "v u"]:
@@ -64,6 +69,32 @@ def write_crops(data: Path, out: Path) -> None:
         )
 
 
+def write_ct(data: Path, out: Path) -> None:
+    """The folders of the CT slices."""
+    with np.load(data, allow_pickle=False) as stored:
+        images, patients = stored["images"], stored["patient_id"].tolist()
+        raters = np.unpackbits(stored["masks_packed"], axis=-1).astype(bool)
+    counts = {"fit": 0, "train": 0, **CT_CASES}
+    for index, (picture, masks, patient) in enumerate(zip(images, raters, patients, strict=True)):
+        if (masks.any((1, 2))).sum() < CT_RATERS:
+            continue
+        share = int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) / 2**32
+        part = "train" if share < 0.5 else "validation" if share < 0.65 else "test"
+        if part != "train":
+            counts[part] -= 1
+            if counts[part] < 0:
+                continue
+        majority = masks.sum(0) >= CT_RATERS
+        name = f"{index:04d}"
+        if part == "train":
+            _write(out / "train", name, picture, {"": majority})
+            if counts["fit"] < CT_FIT:
+                counts["fit"] += 1
+                _write(out / "fit", name, picture, {"": majority})
+        else:
+            _write(out / part, name, picture, {f"_{rater}": mask for rater, mask in enumerate(masks)})
+
+
 def _read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("L"))
 
@@ -77,13 +108,19 @@ def write_case(folder: Path, name: str, picture: np.ndarray, masks: dict[str, np
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bubil", type=Path, required=True)
-    parser.add_argument("--crops", type=Path, required=True)
+    parser.add_argument("--bubil", type=Path)
+    parser.add_argument("--crops", type=Path)
+    parser.add_argument("--ct", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    write_bubil(options.bubil, options.out / "bubil")
-    write_crops(options.crops, options.out / "crops")
-    for folder in sorted(options.out.glob("[bc][ur]*/*")):
+    for write, source, name in (
+        (write_bubil, options.bubil, "bubil"),
+        (write_crops, options.crops, "crops"),
+        (write_ct, options.ct, "ct"),
+    ):
+        if source is not None:
+            write(source, options.out / name)
+    for folder in sorted(options.out.glob("*/*")):
         sys.stdout.write(f"{folder}: {len(list((folder / 'images').iterdir()))}\n")
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import gzip
 import html.parser
 import io
 import json
@@ -177,7 +178,12 @@ def read_page(path: Path) -> tuple[str, Structure, list[dict[str, Any]]]:
     text = path.read_text(encoding="utf-8")
     found = parse(text)
     count = len([k for k in found.scripts if k.startswith("data-")])
-    return text, found, [json.loads(found.scripts[f"data-{i}"]) for i in range(count)]
+    return text, found, [unpack(found.scripts[f"data-{i}"]) for i in range(count)]
+
+
+def unpack(packed: str) -> dict[str, Any]:
+    """What the page unpacks of a case."""
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 def words(markup: str) -> str:
@@ -186,5 +192,5 @@ def words(markup: str) -> str:
 
 def decode(uri: str) -> Image.Image:
     head, data = uri.split(",", 1)
-    assert head in ("data:image/png;base64", "data:image/jpeg;base64")
+    assert head in ("data:image/png;base64", "data:image/jpeg;base64", "data:image/webp;base64")
     return Image.open(io.BytesIO(base64.b64decode(data)))

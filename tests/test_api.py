@@ -14,7 +14,7 @@ import quam_jax
 from quam_jax.report.notebook import maps_html
 from tests.report_pages import make_case
 
-EXAMPLES = ("quam_jax", "quam_jax.results.ranking")  # modules with examples in their docstrings
+EXAMPLES = ("quam_jax", "quam_jax.evaluation.review")  # modules with examples in their docstrings
 
 
 def test_every_public_name_is_there_and_documented() -> None:

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"case", "config", "core", "data", "evaluation", "guarantees", "memory", "models", "process", "report", "version"},
     "integrations": {"case", "config", "core", "models"},
     "results": {"data", "evaluation", "guarantees", "report", "runs", "version"},
-    "cli": {"config", "core", "data", "models", "process", "report", "results", "runs", "studies", "training"},
+    "cli": {"config", "core", "data", "evaluation", "models", "process", "report", "results", "runs", "studies", "training"},
 }
 # Computations on arrays, which know neither files nor figures.
 PURE = ("core", "targets", "published", "evaluation", "guarantees", "networks", "case", "baselines")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from quam_jax.evaluation.regions import find_regions
-from quam_jax.results.ranking import (
+from quam_jax.evaluation.review import (
     CASE_CRITERIA,
     REGION_CRITERIA,
     case_criteria,

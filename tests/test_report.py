@@ -11,8 +11,8 @@ import pytest
 
 from quam_jax.report import write_report
 from quam_jax.report.figures import LEVELS, colour_table
-from quam_jax.report.html import join_json, round_up, to_json
-from tests.report_pages import METRICS, NASTY, Structure, decode, make_case, make_run, parse, read_page, words
+from quam_jax.report.html import packed, round_up, to_json
+from tests.report_pages import METRICS, NASTY, Structure, decode, make_case, make_run, parse, read_page, unpack, words
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,6 @@ def test_markup_is_well_formed(page: tuple[str, Structure, list[dict[str, Any]]]
     for case in cases:
         inner = parse(case["html"])
         assert not inner.faults and not inner.open
-        for svgs in case["svgs"].values():
-            for svg in svgs:
-                assert not parse(svg).faults
 
 
 def test_nothing_is_fetched(page: tuple[str, Structure, list[dict[str, Any]]]) -> None:
@@ -51,7 +48,7 @@ def test_nothing_is_fetched(page: tuple[str, Structure, list[dict[str, Any]]]) -
     policy = next(a["content"] for t, a in found.elements if t == "meta" and "http-equiv" in a)
     assert policy and policy.startswith("default-src 'none'; img-src data:;")
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
-    assert "@import" not in text and "url(" not in text and "fetch(" not in text
+    assert "@import" not in text and not re.search(r"url\((?!#)", text) and "fetch(" not in text
 
 
 def test_pictures_are_not_decoded_before_they_are_needed(
@@ -69,7 +66,7 @@ def test_palette_pictures_hold_the_values_of_the_map(
 ) -> None:
     images = page[2][0]["planes"][0]["images"]
     arrays = make_case(0)
-    for name, high in (("total", math.log(2)), ("epistemic", page[2][0]["highs"]["epistemic"])):
+    for name, high in (("total", math.log(2)), ("epistemic", page[2][0]["scales"]["epistemic"]["high"])):
         picture = decode(images[name])
         assert picture.mode == "P"
         levels = np.asarray(picture)
@@ -84,7 +81,7 @@ def test_palette_pictures_hold_the_values_of_the_map(
 def test_captions_state_scale_and_units(page: tuple[str, Structure, list[dict[str, Any]]]) -> None:
     text, _, cases = page
     inner = words(cases[0]["html"])
-    high = cases[0]["highs"]["epistemic"]
+    high = cases[0]["scales"]["epistemic"]["high"]
     largest = max(float(make_case(i)["epistemic"].max()) for i in range(2))
     assert largest <= high < largest * 1.1
     assert inner.count("ln 2 = 0.693 nats") == 4  # total, aleatoric, softmax, raters
@@ -102,7 +99,7 @@ def test_overview_table_holds_cases_means_and_failures(
     table = text[text.index('<table id="overview"') : text.index("</table>")]
     headings = [a["data-key"] for t, a in parse(table).elements if t == "th" and "data-key" in a]
     maps = ("total", "aleatoric", "epistemic", "softmax", "boundary")
-    assert headings == ["dice", *(f"{m}/{k}" for k in METRICS[:3] for m in maps)]
+    assert headings == ["dice", *(f"{m}/{k}" for k in METRICS[:1] for m in maps)]
     told = words(table)
     assert "bad.png: no picture" in told and "case001" in told
     assert "0.900" in told and "1.5 s" in told  # Dice and time of case000
@@ -151,10 +148,8 @@ def test_names_from_files_cannot_become_markup(tmp_path: Path) -> None:
 
 def test_json_in_a_script_cannot_end_it() -> None:
     value = {"a": "</script><!--<script>&\u2028"}
-    joined = join_json({"name": "x"}, value)
-    assert json.loads(to_json(value)) == value and json.loads(joined) == {"name": "x", **value}
-    assert "<" not in to_json(value)
-    assert not re.search(r"</|<!|<s", joined, re.IGNORECASE)
+    assert json.loads(to_json(value)) == value and "<" not in to_json(value)
+    assert unpack(packed(json.dumps(value))) == value and "<" not in packed(json.dumps(value))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

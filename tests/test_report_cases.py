@@ -49,8 +49,8 @@ def test_volumes_have_three_planes_and_a_plot_a_slice(tmp_path: Path) -> None:
     expected = values[:, :, 4].T[::-1, ::-1]
     error = np.abs(tile / (LEVELS - 1) * math.log(2) - expected)
     assert error.max() <= 0.5 * math.log(2) / (LEVELS - 1) * 1.001
-    assert case["plots"][0] == {"key": "objective", "linked": True, "indices": list(range(7))}
-    assert len(case["svgs"]["fit_loss"]) == 7
+    assert case["plots"][0] == {"key": "objective", "title": "Objective", "linked": True, "indices": list(range(7))}
+    assert len(case["courses"]["fit_loss"]) == 7
     mass = make_case(0, space)["epistemic"].sum(axis=(0, 1))
     assert case["start"][0] == int(mass.argmax())
     assert "ml" in words(case["html"]).split()
@@ -131,7 +131,7 @@ def test_regions_are_the_connected_parts_of_the_map(tmp_path: Path) -> None:
     assert ndimage.label(arrays["epistemic"] >= 0.125)[1] == 2
     told = words(case["html"])
     assert "at least 0.125 nats" in told
-    assert re.search(r"1 5, 10 6 2\.40 .* 2 20, 30 1 0\.50", told)
+    assert re.search(r"1 6 pixels .* 0\.400 5, 10 show 2 1 pixels .* 0\.500 20, 30", told)
     assert case["marks"][1] == {
         "tile": 0,
         "left": round(100 * 30.5 / 56, 2),

@@ -154,4 +154,4 @@ def test_no_case_of_a_network_that_does_not_explain_its_fit_data_is_ok(tmp_path:
     (folder / "run.json").write_text(json.dumps({**told, "fit": fit, "notes": notes}))
     page = write_report(folder).read_text()
     assert page.count(finding) == 1 and "nats a pixel, 101 % of a guess; Dice cell 0.20" in page
-    assert 'class="state doubtful"' in page and 'class="state ok">ok' not in page
+    assert "so these maps decide nothing." in page and ">fit check</span>" in page and 'class="state ok">ok' not in page

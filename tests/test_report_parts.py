@@ -9,6 +9,8 @@ import pytest
 from quam_jax.report import format_table, method_table, overview
 from quam_jax.report.figures import (
     LEVELS,
+    LOWEST,
+    Scale,
     colour_table,
     display_range,
     make_sheet,
@@ -22,7 +24,7 @@ from quam_jax.report.figures import (
 from quam_jax.report.layers import rater_entropy
 from quam_jax.report.overview_page import bound_words
 from quam_jax.report.planes import choose_slices, orthogonal_planes
-from quam_jax.report.plots import Strip, member_class, nice_ticks, strip_plot, trajectory_plot
+from quam_jax.report.plots import Strip, course, member_class, strips_data
 from quam_jax.report.tables import headline_metrics, metric_label, show, show_seconds
 
 
@@ -78,8 +80,12 @@ def test_labels_are_outlined_one_by_one() -> None:
 
 def test_map_levels() -> None:
     values = np.array([0.0, 0.5, 1.0, 2.0, -1.0, np.nan])
-    np.testing.assert_array_equal(map_levels(values, 1.0), [0, 64, 127, 127, 0, LEVELS])
-    np.testing.assert_array_equal(map_levels(np.zeros(2), 0.0), [0, 0])
+    np.testing.assert_array_equal(map_levels(values, Scale(1.0, "magma")), [0, 64, 127, 127, 0, LEVELS])
+    np.testing.assert_array_equal(map_levels(np.zeros(2), Scale(0.0, "magma")), [0, 0])
+    # costs fall from the brightest at 0 (and below) to LOWEST at the top; where nothing flipped or nobody asked it is clear
+    costs = np.array([-0.1, 0.0, 0.5, 1.0, np.inf, np.nan])
+    levels = map_levels(costs, Scale(1.0, "magma", falling=True))
+    np.testing.assert_array_equal(levels, [127, 127, round(127 * (1 + LOWEST) / 2), round(127 * LOWEST), 0, 0])
 
 
 @pytest.mark.parametrize("name", ["viridis", "magma"])
@@ -174,29 +180,20 @@ def test_an_unknown_orientation_keeps_the_axes() -> None:
         np.testing.assert_array_equal(planes[0].tiles(volume)[1], volume[:, :, 1])
 
 
-def test_trajectory_plot_marks_feasible_steps() -> None:
+def test_courses_keep_values_bounds_and_feasible_steps() -> None:
     values = np.array([[3.0, 2.0, np.nan, 1.0], [3.0, 2.5, 2.0, 1.5]])
     feasible = np.array([[True, True, True, False], [True, False, False, False]])
-    svg = trajectory_plot(values, np.full((2, 4), 2.2), feasible, members=["dilated", "<b>"], name="Fit loss", unit="nats")
-    assert svg.count('class="bound"') == 2 and "<b>" not in svg and "&lt;b&gt;" in svg
-    first, second = svg.split("<g class=")[-2:]
-    dots = lambda kind, part: len(re.findall("h0", re.findall(f'class="{kind}" d="([^"]*)"', part)[0]))  # noqa: E731
-    assert (dots("yes", first), dots("no", first)) == (2, 1)  # the step that is not a number has no mark
-    assert (dots("yes", second), dots("no", second)) == (1, 3)
-    line = re.findall('class="line" d="([^"]*)"', first)[0]
-    assert line.count("M") == 2 and line.count("L") == 1  # broken where there is no number
-    assert "no finite value" in trajectory_plot(np.full((1, 2), np.nan), members=[], name="X", unit="")
-    assert "no finite value" in trajectory_plot(np.zeros((1, 0)), members=[], name="X", unit="")
-
-
-def test_trajectory_heights_follow_the_values() -> None:
-    heights = {}
-    for name, values in (("linear", [[0.0, 1.0, 2.0]]), ("log", [[0.01, 1.0, 100.0]])):
-        svg = trajectory_plot(np.array(values), members=["dilated"], name="X", unit="nats")
-        line = re.findall('class="line" d="([^"]*)"', svg)[0]
-        heights[name] = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", line)]
-    for ys in heights.values():  # both are straight lines on their axis, falling on the screen as values rise
-        assert ys[0] > ys[1] > ys[2] and ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.2)
+    found = course(values, np.full((2, 4), 2.2), feasible, members=["dilated", "<b>"])
+    assert found["steps"] == [1, 2, 3, 4] and not found["logarithmic"] and not found["empty"]
+    first, second = found["lines"]
+    assert first["values"] == [3.0, 2.0, None, 1.0] and second["feasible"] == [True, False, False, False]
+    assert second["bound"] == [2.2] * 4 and (first["style"], second["style"]) == ("dilated", "other1")
+    assert first["name"] == "model 0 (dilated)"
+    assert course(np.array([[0.01, 1.0, 100.0]]), members=[])["logarithmic"]
+    assert not course(np.array([[0.0, 1.0, 100.0]]), members=[])["logarithmic"]
+    assert course(np.full((1, 2), np.nan), members=[])["empty"] and course(np.zeros((1, 0)), members=[])["empty"]
+    long = course(np.arange(1000.0)[None], members=[])
+    assert len(long["steps"]) == 240 and long["steps"][-1] == 1000 and long["lines"][0]["values"][-1] == 999
 
 
 def test_member_classes() -> None:
@@ -205,24 +202,15 @@ def test_member_classes() -> None:
     ]  # fmt: skip
 
 
-def test_strip_plot_draws_every_known_case() -> None:
+def test_strips_hold_every_known_case() -> None:
     strips = [
         Strip("total", [0.1, 0.5, math.nan], 0.3, 0.2, 0.4),
         Strip("boundary", [0.6], 0.6, math.nan, math.nan, control=True),
     ]
-    svg = strip_plot(strips, name="PCC")
-    assert svg.count('class="dot"') == 3 and svg.count('class="interval"') == 1
-    assert "total mean 0.300; boundary mean 0.600" in svg and "strip control" in svg
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (0.05, 0.071, [0.05, 0.055, 0.06, 0.065, 0.07, 0.075])],
-)
-def test_nice_ticks(low: float, high: float, expected: list[float]) -> None:
-    assert nice_ticks(low, high) == pytest.approx(expected)
-    assert nice_ticks(3.0, 3.0)[0] < 3 < nice_ticks(3.0, 3.0)[-1]
-    assert nice_ticks(0.02, 30, logarithmic=True) == pytest.approx([0.01, 0.1, 1, 10, 100])
+    found = strips_data(strips, name="PCC")
+    assert [row["values"] for row in found["rows"]] == [[0.1, 0.5], [0.6]]
+    assert [row["low"] for row in found["rows"]] == [0.2, None] and found["rows"][1]["control"]
+    assert found["label"] == "PCC of every case by map: total mean 0.300; boundary mean 0.600"
 
 
 ROWS = [

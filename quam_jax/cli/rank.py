@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..results.ranking import CASE_CRITERIA, REGION_CRITERIA
+from ..evaluation.review import CASE_CRITERIA, REGION_CRITERIA
 from .common import PATH, progress_bar, say
 
 SHOWN = 10  # rows printed

@@ -9,8 +9,15 @@ from .common import PATH
 
 @click.command(epilog="Example: quam-jax report maps/")
 @click.argument("run_folder", type=PATH)
-def report(run_folder: Path) -> None:
+@click.option("--pdf", is_flag=True, help="Write report.pdf too, a case a page, by a Chromium, Chrome or Edge on the path.")
+def report(run_folder: Path, pdf: bool) -> None:
     """Build report.html again from a run folder."""
     from ..report.html import write_report
+    from ..report.pdf import find_browser, write_pdf
 
-    click.echo(f"report: {write_report(run_folder)}")
+    if pdf:
+        find_browser()  # before anything is written
+    page = write_report(run_folder)
+    click.echo(f"report: {page}")
+    if pdf:
+        click.echo(f"printed: {write_pdf(page)}")

@@ -1,7 +1,8 @@
 """The figures of one case in words and rows: maps in numbers, sizes, metrics, and where its files are."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -11,8 +12,7 @@ import numpy as np
 from . import tables
 from .folder import Case, Run, number, output_files
 from .layers import TITLES, Layers
-
-MOST_CLASSES = 6  # columns of the table of sizes
+from .sizes import metrics_of
 
 
 def map_rows(case: Case, layers: Layers) -> list[tuple[str, list[str]]]:
@@ -42,48 +42,6 @@ def epistemic_share(layers: Layers) -> float | None:
     return sums["epistemic"] / sums["total"] if sums["total"] > 0 else None
 
 
-def size_table(case: Case, layers: Layers) -> dict[str, Any] | None:
-    """Area or volume of every structure in the prediction, in each kept adversarial model and for each rater.
-
-    Volumes with a spacing are in millilitres. Without sizes in CASE.json every label of the masks but 0 is a structure.
-    """
-    arrays = layers.arrays
-    if "segmentation" not in arrays:
-        return None
-    models = [("prediction", arrays["segmentation"])]
-    models += [(f"adversarial: {name}", arrays["adversarial"][i]) for i, name in enumerate(layers.adversarial)]
-    raters = [(f"rater: {name}", arrays["raters"][i]) for i, name in enumerate(layers.raters)]
-    stored, names = _stored_pixels(case, len(layers.adversarial), layers.raters), _structure_names(case)
-    counts = {
-        name: np.bincount(np.maximum(mask, 0).ravel()) * layers.factor**2 if stored is None else np.array([0, *stored[i]])
-        for i, (name, mask) in enumerate(models + raters)
-    }
-    present = sorted({k for seen in counts.values() for k in np.flatnonzero(seen).tolist() if k > 0})
-    present = present[:MOST_CLASSES]
-    thickness = _thickness(case)
-    millilitres = layers.unit == "mm" and (len(layers.space) == 3 or thickness is not None)
-    cell = math.prod(length / layers.factor for length in layers.spacing)
-    cell *= (thickness or 1) / 1000 if millilitres else 1
-
-    def size(name: str, label: int) -> float:
-        return float(counts[name][label]) * cell if label < len(counts[name]) else 0.0
-
-    def text(value: float) -> str:
-        return f"{value:,.0f}" if layers.unit == "pixels" else f"{value:,.4g}"
-
-    spread = [sorted(size(name, k) for name, _ in models) for k in present]
-    interval = [volume_interval(case, k, classes=len(present)) for k in present]
-    words = {"pixels": ("pixels", "voxels"), "mm": ("mm²", "ml")}[layers.unit]
-    unit = "ml" if millilitres else words[len(layers.space) - 2]
-    return {
-        "classes": [names[k - 1] if k <= len(names) else f"class {k}" for k in present],
-        "rows": [(name, [text(size(name, k)) for k in present]) for name, _ in models + raters],
-        "spread": [f"{text(sizes[0])} to {text(sizes[-1])}" for sizes in spread],
-        "interval": interval if any(interval) else None,
-        "unit": unit,
-    }
-
-
 def _whole(case: Case, layers: Layers, what: str) -> Mapping[str, Any]:
     """Figures over all pixels of an image that is shown reduced; empty for others."""
     stored = case.record.get("reduced") if layers.factor > 1 else None
@@ -91,58 +49,9 @@ def _whole(case: Case, layers: Layers, what: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _stored_pixels(case: Case, models: int, raters: Sequence[str]) -> list[list[int]] | None:
-    """Pixels of every structure as CASE.json has them: prediction, kept models, raters; None where it does not have all."""
-    record = case.record.get("structures")
-    pixels = record.get("pixels") if isinstance(record, Mapping) else None
-    try:
-        rows = [pixels["prediction"], *pixels["adversarial"], *pixels["raters"].values()]  # type: ignore[index]
-    except (KeyError, TypeError, AttributeError):
-        return None
-    whole = all(isinstance(row, list) and all(isinstance(count, int) for count in row) for row in rows)
-    return rows if whole and len(rows) == 1 + models + len(raters) else None
-
-
-def _structure_names(case: Case) -> list[str]:
-    record = case.record.get("structures")
-    names = record.get("names") if isinstance(record, Mapping) else None
-    return [str(name) for name in names] if isinstance(names, list) else [name for name, _ in _structures(case)]
-
-
-def _thickness(case: Case) -> float | None:
-    """Of a volume of one slice, in millimetres."""
-    image = case.record.get("image")
-    value = number(image.get("thickness")) if isinstance(image, Mapping) else math.nan
-    return value if value > 0 else None
-
-
-def volume_interval(case: Case, label: int, *, classes: int) -> str:
-    """`low to high` of a class under the samples, as CASE.json has it; empty where it has not."""
-    structures = _structures(case)
-    if label <= len(structures):
-        stored = structures[label - 1][1].get("sample_interval")
-        ends = [number(v) for v in stored] if isinstance(stored, list) else []
-        if len(ends) == 2 and all(math.isfinite(v) for v in ends):
-            return f"{ends[0]:,.4g} to {ends[1]:,.4g}"
-    flat = _metrics(case)
-    for name in (f"volume_class{label}", *(["volume"] if classes == 1 else [])):
-        low, high = number(flat.get(f"{name}_low")), number(flat.get(f"{name}_high"))
-        if math.isfinite(low + high):
-            return f"{low:,.4g} to {high:,.4g}"
-    return ""
-
-
-def _structures(case: Case) -> list[tuple[str, Mapping[str, Any]]]:
-    """Name and figures of every structure of a volume, from label 1 on; empty where CASE.json has none."""
-    stored = case.record.get("volumes")
-    if not isinstance(stored, Mapping) or not all(isinstance(row, Mapping) for row in stored.values()):
-        return []
-    return [(str(name), row) for name, row in stored.items()]
-
-
 def metric_table(case: Case) -> dict[str, Any]:
     """Every metric of the case by map, and those of the prediction, from CASE.json or else from its row."""
-    flat = _metrics(case)
+    flat = metrics_of(case)
     maps = tables.map_order(flat)
     rows = []
     for metric in tables.metric_order(flat):
@@ -195,6 +104,13 @@ def moved(entry: Mapping[str, Any]) -> bool:
     return number(entry.get("objective_last")) < number(entry.get("objective_first"))
 
 
+def asked(wanted: object) -> str:
+    """What an adversarial model was asked for, in words: a row of many pixels or regions is not about the first of them."""
+    text = str(wanted) if wanted is not None else ""
+    many = re.fullmatch(r"(pixel|region)s? (\d+)", text)
+    return f"each {many[1]}, model {many[2]}" if many else text
+
+
 def plain(value: object) -> str:
     """A value of a JSON file as a reader would write it."""
     if isinstance(value, Mapping):
@@ -216,21 +132,6 @@ def href(name: str) -> str:
 
 def _short(value: float) -> str:
     return tables.show_count(value) if value.is_integer() else tables.show(value, 4)
-
-
-def _metrics(case: Case) -> dict[str, object]:
-    stored = case.record.get("metrics")
-    return _flatten(stored) if isinstance(stored, Mapping) else dict(case.row)
-
-
-def _flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}/")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _mean(values: np.ndarray) -> float:

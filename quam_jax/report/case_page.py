@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.regions import Region, enlarged, find_regions
-from . import case_numbers, case_pictures, figures, plots
+from . import case_numbers, case_pictures, figures, plots, sizes
+from .case_numbers import asked
+from .first_look import BADGES, REGION_SHARE, Look, five_figures
+from .flips import cheapest_flips
 from .folder import Case, Run
 from .guarantee import guarantee_facts
 from .layers import TITLES, Layers, Scales, largest_of, read_layers
+from .viewer import affine_of, pack_volume
 
 MOST_REGIONS = 8  # of the list
-REGION_SHARE = 0.25  # of the epistemic scale: the threshold of the region list
 MOST_PLOTS = 48  # searches drawn where they do not belong to slices
 
 DECOMPOSITIONS = {
@@ -29,32 +32,38 @@ DECOMPOSITIONS = {
 }
 
 
-def build_case(run: Run, case: Case, scales: Scales) -> dict[str, Any]:
+def build_case(run: Run, look: Look, scales: Scales) -> dict[str, Any]:
     """Everything the template of a case shows; parts that are missing are named in `missing`."""
+    case = run.cases[look.number]
     layers = read_layers(case)
     audit = case.record.get("audit")
     context: dict[str, Any] = {
         "name": case.name,
         "failed": case.failed,
+        "five": five_figures(case, look),
+        "badges": [(key, BADGES[key]) for key in look.badges if key not in ("failed", "not computed", "incomplete")],
         "missing": [*case.missing, *layers.problems],
         "reduced": layers.reduced,
         "files": case_numbers.case_files(run, case),
         "facts": [*guarantee_facts(case), *case_numbers.case_facts(case)],
-        "audit": [dict(e) for e in audit if isinstance(e, Mapping)] if isinstance(audit, list) else [],
+        "audit": [{**e, "wanted": asked(e.get("wanted"))} for e in audit if isinstance(e, Mapping)]
+        if isinstance(audit, list)
+        else [],
         "notes": case_numbers.case_notes(case),
         "metrics": case_numbers.metric_table(case),
         "figures": [],
         "planes": [],
         "numbers": [],
-        "share": None,
+        "share": look.share,
         "sizes": None,
         "regions": [],
         "region_count": 0,
+        "flips": [],
         "adversarial": [],
         "slices": None,
-        "thumb": None,
         "start": [],
         "marks": [],
+        "volume": None,
     }
     if layers.space:
         context |= _pictures(run, case, layers, scales)
@@ -82,6 +91,8 @@ def _pictures(run: Run, case: Case, layers: Layers, scales: Scales) -> dict[str,
         regions, region_count, _ = find_regions(arrays, threshold=threshold, limit=MOST_REGIONS)
     marks = [case_pictures.place_mark(r.peak, planes[0], space) for r in regions]
     regions = [enlarged(region, layers.factor) for region in regions]
+    volume = pack_volume(run, case, layers, scales, regions=MOST_REGIONS, threshold=threshold)
+    affine = affine_of(run.folder, case, layers)[0] if volume is not None else None
     return {
         "space": layers.full,
         "planes": [case_pictures.draw_plane(plane, layers, scales, limits=limits) for plane in planes],
@@ -90,18 +101,35 @@ def _pictures(run: Run, case: Case, layers: Layers, scales: Scales) -> dict[str,
         "start": [case_pictures.first_tile(plane, layers.mass) for plane in planes],
         "limits": limits if "image" in arrays and not colour else None,
         "has_image": "image" in arrays,
-        "adversarial": [(n, plots.member_class(n, i)) for i, n in enumerate(layers.adversarial)],
+        "adversarial": [(asked(n), plots.member_class(n, i)) for i, n in enumerate(layers.adversarial)],
         "maps": layers.maps,
-        "figures": _outline_figures(layers) + _map_figures(run, case, layers, scales),
+        "figures": _main_first(_outline_figures(layers) + _map_figures(run, case, layers, scales)),
         "bars": {name: _bar(name, scales) for name in layers.maps},
         "numbers": case_numbers.map_rows(case, layers),
-        "share": case_numbers.epistemic_share(layers),
-        "sizes": case_numbers.size_table(case, layers),
-        "regions": regions,
+        "sizes": sizes.size_table(case, layers),
+        "volume": volume,
+        "regions": [_listed(region, layers, affine) for region in regions],
+        "flips": cheapest_flips(case, layers, scales, planes[0], limits=limits),
         "region_count": region_count,
         "region_threshold": threshold,
         "marks": marks,
-        "thumb": case_pictures.draw_thumbnail(planes[0], layers, scales, limits=limits),
+    }
+
+
+def _listed(region: Region, layers: Layers, affine: np.ndarray | None) -> dict[str, Any]:
+    """A row of the table of regions, and where its peak is in millimetres."""
+    kind = "" if region.share is None else "epistemic" if region.share > 0.5 else "aleatoric"
+    at = None if affine is None else (affine @ [*region.peak, 1])[:3].round(2).tolist()
+    return {
+        "label": region.label,
+        "peak": region.peak,
+        "size": sizes.region_size(region, layers),
+        "largest": region.largest,
+        "kind": kind,
+        "share": region.share,
+        "inside": region.inside,
+        "flip_cost": region.flip_cost,
+        "mm": at,
     }
 
 
@@ -130,18 +158,24 @@ def _outline_figures(layers: Layers) -> list[dict[str, Any]]:
         )
     if layers.adversarial:
         styles = [plots.member_class(name, i) for i, name in enumerate(layers.adversarial)]
-        lines = [f"{n} ({_LINES.get(s, _OTHER)})" for n, s in zip(layers.adversarial, styles, strict=True)]
+        lines = [f"{asked(n)} ({_LINES.get(s, _OTHER)})" for n, s in zip(layers.adversarial, styles, strict=True)]
+        told = "Which way the boundary gave: outlines of the kept adversarial models, "
+        if layers.flipped_one_by_one:
+            told = "Where a label flipped under the model that was searched for it alone: "
         found.append(
             {
                 "key": "adversarial",
-                "title": "Adversarial outlines",
+                "title": "Flipped labels" if layers.flipped_one_by_one else "Adversarial outlines",
                 "contours": [*reference, *(f"adversarial{i}" for i in range(len(lines)))],
-                "text": "Which way the boundary gave: outlines of the kept adversarial models, "
-                + ", ".join(lines)
-                + ". White: the prediction. Shaded: pixels where a model's label differs from it.",
+                "text": f"{told}{', '.join(lines)}. White: the prediction. Shaded: pixels where a model's label differs from it.",
             }
         )
     return [{"layer": None, **figure} for figure in found]
+
+
+def _main_first(pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The costs in front, where there are any: they are what such a run was made for."""
+    return sorted(pictures, key=lambda picture: picture["key"] != "flipcost")
 
 
 def _map_figures(run: Run, case: Case, layers: Layers, scales: Scales) -> list[dict[str, Any]]:
@@ -151,6 +185,8 @@ def _map_figures(run: Run, case: Case, layers: Layers, scales: Scales) -> list[d
     optional += [f"adversarial{i}" for i in range(len(layers.adversarial))]
     count = len(layers.raters)
     texts = {
+        "flipcost": "How much worse an adversarial model explains the known data where the label first flips: bright is "
+        "cheap, and so fragile. Clear: nobody asked there, or nothing flipped.",
         "softmax": "Entropy of the given network's own prediction, for comparison: no search.",
         "rater_entropy": f"Entropy of the mean of {count} raters: where people disagree.",
         **decomposition_of(run),
@@ -162,7 +198,9 @@ def _map_figures(run: Run, case: Case, layers: Layers, scales: Scales) -> list[d
             "layer": name,
             "contours": optional,
             "text": texts.get(name, ""),
-            "extreme": _extreme(layers.arrays[name], scales.of(name), largest_of(case, name)),
+            "extreme": _cheapest(layers.arrays[name])
+            if name == "flipcost"
+            else _extreme(layers.arrays[name], scales.of(name), largest_of(case, name)),
         }
         for name in layers.maps
     ]
@@ -171,9 +209,10 @@ def _map_figures(run: Run, case: Case, layers: Layers, scales: Scales) -> list[d
 def _bar(layer: str, scales: Scales) -> dict[str, str]:
     """The colour bar below a map: CSS, the figures at its middle and top, and what the top is."""
     scale = scales.of(layer)
-    stops = ", ".join(f"{colour} {100 * place:.1f}%" for place, colour in figures.gradient(scale.colours))
-    if layer == "epistemic":
-        top, why = f"{scale.high:.3g}", "the largest value of this run, rounded up"
+    stops = ", ".join(f"{colour} {100 * place:.1f}%" for place, colour in figures.gradient(scale.colours, falling=scale.falling))
+    if layer in ("epistemic", "flipcost"):
+        what = "value" if layer == "epistemic" else "finite cost"
+        top, why = f"{scale.high:.3g}", f"the largest {what} of this run, rounded up"
     else:
         top = f"ln {scales.classes} = {scale.high:.3f}"
         why = f"the largest entropy of {scales.classes} classes"
@@ -194,30 +233,38 @@ def _extreme(values: np.ndarray, scale: figures.Scale, largest: float | None) ->
     return text
 
 
+def _cheapest(costs: np.ndarray) -> str:
+    finite = costs[np.isfinite(costs)]
+    if not finite.size:
+        return "No label flipped."
+    asked_there, flipped = int((~np.isnan(costs)).sum()), int(finite.size)
+    return f"{flipped:,} of {asked_there:,} pixels flipped, the cheapest at {finite.min():.3g} nats."
+
+
 def _plots(layers: Layers, audit: list[dict[str, Any]], slices: tuple[int, ...] | None) -> list[dict[str, Any]]:
     """Objective and fit loss of every member: one plot, or one a slice (or search) for volumes."""
     arrays, found = layers.arrays, []
-    asked = [str(entry["wanted"]) for entry in audit if entry.get("wanted")]
+    wanted = [str(entry["wanted"]) for entry in audit if entry.get("wanted")]
     for name, title in (("objective", "Objective"), ("fit_loss", "Fit loss")):
         if name not in arrays:
             continue
         values = np.asarray(arrays[name], np.float64)
+        if values.shape[-1] < 2:
+            continue  # a point is no course
         stack = values if values.ndim == 3 else values[None]
         bound = _stack_like(arrays.get("bound"), stack.shape) if name == "fit_loss" else None
         feasible = _stack_like(arrays.get("feasible"), stack.shape)
         count = stack.shape[1]
         # The audit knows every member that was searched for; kept models may be fewer.
-        members = asked[:count] if len(asked) >= count else list(layers.adversarial[:count])
+        members = wanted[:count] if len(wanted) >= count else list(layers.adversarial[:count])
         linked = slices is not None and values.ndim == 3 and len(stack) == layers.space[-1]
         chosen = list(slices or ()) if linked else list(range(min(len(stack), MOST_PLOTS)))
         drawn = [
-            plots.trajectory_plot(
+            plots.course(
                 stack[i],
                 None if bound is None else bound[i],
                 None if feasible is None else feasible[i].astype(bool),
                 members=members,
-                name=title,
-                unit="nats a pixel",
             )
             for i in chosen
         ]
@@ -231,7 +278,7 @@ def _plots(layers: Layers, audit: list[dict[str, Any]], slices: tuple[int, ...] 
                 "searches": len(stack),
                 "members": [(m, plots.member_class(m, i)) for i, m in enumerate(members)],
                 "thinned": stack.shape[2] > plots.MOST_STEPS,
-                "svgs": drawn,
+                "courses": drawn,
             }
         )
     return found

@@ -11,10 +11,11 @@ from .folder import Case
 from .layers import Layers, Scales
 from .planes import Plane, orthogonal_planes
 
-THUMB = 96  # pixels of the longer side of the picture in the list of cases
+THUMBS = ((120, 192), (math.inf, 144))  # cases of a page up to which thumbnails have this longer side, in pixels
+FEW = 60  # cases of a page whose pictures may be stored without loss
 SIDE = 512  # largest side of a picture on the page
-LEAST_SIDE = 128
-PAGE_PIXELS = 28e6  # of one layer over the whole page; about 1.3 bytes each with all layers and base64
+LEAST_SIDE = 112
+PAGE_PIXELS = 3.2e6  # of one layer over the whole page; about 1.3 bytes each with all layers and base64
 VOLUME_DETAIL = (  # slices a plane and largest side, from the finest down
     (96, 256), (64, 256), (48, 256), (32, 256), (32, 192), (24, 160), (16, 128), (12, 96), (8, 64),
 )  # fmt: skip
@@ -25,7 +26,7 @@ def choose_planes(case: Case, layers: Layers, scales: Scales) -> list[Plane]:
     space = layers.space
     share = PAGE_PIXELS / max(scales.pictured, 1)
     if len(space) == 2:
-        side = min(SIDE, max(LEAST_SIDE, int(math.sqrt(share)) // 32 * 32))
+        side = min(SIDE, max(LEAST_SIDE, int(math.sqrt(share)) // 16 * 16))
         return [Plane(None, (0,), 0, 1, block=-(-max(space) // side))]
     image = case.record.get("image")
     stored = image.get("orientation") if isinstance(image, dict) else None
@@ -89,10 +90,11 @@ def place_mark(peak: tuple[int, ...], plane: Plane, space: tuple[int, ...]) -> d
 
 
 def draw_thumbnail(plane: Plane, layers: Layers, scales: Scales, *, limits: tuple[float, float]) -> str:
-    """Data URI of the small picture in the list of cases: the slice of largest epistemic mass."""
+    """Data URI of the picture on the sheet of cases: the slice of largest epistemic mass, or where flips are cheapest."""
     arrays, space = layers.arrays, layers.space
     tile = first_tile(plane, layers.mass)
-    block = -(-max(space[plane.down], space[plane.across]) // THUMB)
+    side = next(side for count, side in THUMBS if scales.pictured <= count)
+    block = -(-max(space[plane.down], space[plane.across]) // side)
     one = Plane(
         plane.axis, plane.slices[tile : tile + 1], plane.down, plane.across,
         flip_down=plane.flip_down, flip_across=plane.flip_across, block=block,
@@ -102,22 +104,23 @@ def draw_thumbnail(plane: Plane, layers: Layers, scales: Scales, *, limits: tupl
     if "image" in arrays:
         image = figures.to_bytes(_shrunk(one, arrays["image"])[0], limits)
     levels = np.zeros(shape, np.uint8)
-    if "epistemic" in arrays:
-        levels = figures.map_levels(_shrunk(one, arrays["epistemic"])[0], scales.epistemic.high)
+    name = "flipcost" if "flipcost" in arrays else "epistemic"
+    if name in arrays:
+        levels = figures.map_levels(_shrunk(one, arrays[name], scales.of(name))[0], scales.of(name))
     mask = np.zeros(shape, bool)
     if "segmentation" in arrays:
         mask = figures.shrink_labels(one.tiles(arrays["segmentation"]), block)[0] > 0
-    return figures.thumbnail(image, levels, mask, colours=scales.epistemic.colours)
+    return figures.thumbnail(image, levels, mask, colours=scales.of(name).colours)
 
 
 def _images(plane: Plane, layers: Layers, scales: Scales, limits: tuple[float, float]) -> dict[str, str]:
     images: dict[str, str] = {}
     if "image" in layers.arrays:
         tiles = figures.to_bytes(_shrunk(plane, layers.arrays["image"]), limits)
-        images["image"] = figures.encode_image(figures.make_sheet(tiles))
+        images["image"] = figures.encode_image(figures.make_sheet(tiles), exact=scales.pictured <= FEW)
     for name in layers.maps:
         scale = scales.of(name)
-        levels = figures.map_levels(_shrunk(plane, layers.arrays[name]), scale.high)
+        levels = figures.map_levels(_shrunk(plane, layers.arrays[name], scale), scale)
         images[name] = figures.encode_levels(figures.make_sheet(levels), scale.colours)
     return images
 
@@ -141,5 +144,11 @@ def _contours(plane: Plane, layers: Layers) -> dict[str, list[str]]:
     return contours
 
 
-def _shrunk(plane: Plane, values: np.ndarray) -> np.ndarray:
-    return figures.shrink(plane.tiles(values).astype(np.float32), plane.block)
+def _shrunk(plane: Plane, values: np.ndarray, scale: figures.Scale | None = None) -> np.ndarray:
+    """Means of blocks; of costs the smallest, as one cheap pixel makes a place fragile."""
+    tiles = plane.tiles(values).astype(np.float32)
+    if scale is None or not scale.falling or plane.block == 1:
+        return figures.shrink(tiles, plane.block)
+    for axis in (1, 2):
+        tiles = np.fmin.reduceat(tiles, np.arange(0, tiles.shape[axis], plane.block), axis=axis)
+    return tiles

@@ -1,25 +1,22 @@
 """The page of a comparison: what changed, in numbers and in three planes through the change that is most sure.
 
-One HTML file with its pictures inside, without scripts. Text that comes from files is escaped.
+One HTML file with its pictures inside, in the style of the report and without scripts. Text that comes from files is escaped.
 """
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
 
+from .html import environment
 from .planes import Plane, orthogonal_planes
 
-EXPLAINED, EXCEEDS = "#8c8c8c", "#d1495b"  # as the verdict's colours in picture and text
+EXPLAINED, EXCEEDS = "#8c8c8c", "#d1495b"  # the verdict in the picture
+GROUND, INK = "#0f1114", "#e7e9ed"  # of pictures in the report, in light and dark
 MOST_ROWS = 50
-STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1b1b1b;background:#fff}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:1.6rem}table{border-collapse:collapse}td,th{padding:.2rem .7rem;
-border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child,td.t,th.t{text-align:left}img{max-width:100%}
-.yes{color:#b3263c;font-weight:600}.note{background:#fff6e0;padding:.4rem .7rem}small{color:#555}"""
 
 
 def comparison_page(
@@ -32,81 +29,62 @@ def comparison_page(
     orientation: str | None,
 ) -> str:
     """The page as text. `record` is what comparison.json holds, `compared` the maps; images may be missing."""
-    names = [record[which]["case"] for which in ("baseline", "followup")]
+    place, picture = _picture(compared, images=images, labels=labels, spacing=spacing, orientation=orientation)
     more = [row for row in record["changes"] if row["exceeds"] == "yes"]
     verdict = (
         f"{len(more)} of {len(record['changes'])} connected changes exceed what uncertainty explains."
         if record["changes"]
         else "No voxel changed its label."
     )
-    parts = [
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        f"<title>{escape(' and '.join(names))}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{escape(names[0])} (baseline) and {escape(names[1])} (follow-up)</h1>",
-        f"<p class='{'yes' if more else ''}'>{verdict}</p>",
-        *(f"<p class='note'>Note: {escape(note)}.</p>" for note in record["notes"]),
-        _picture(compared, images=images, labels=labels, spacing=spacing, orientation=orientation),
-        "<h2>Volumes</h2>",
-        _volumes(record["structures"]),
-        "<h2>Connected changes, largest first</h2>",
-        _changes(record["changes"]),
-        f"<h2>Rule</h2><p><small>{escape(record['rule'])}. Level {record['level']:g}, least change of probability "
-        f"{record['least']:g}. Intervals of volumes are those of the adversarial models.</small></p></body></html>",
-    ]
-    return "\n".join(parts)
+    return (
+        environment()
+        .get_template("comparison.html.j2")
+        .render(
+            names=[record[which]["case"] for which in ("baseline", "followup")],
+            verdict=verdict,
+            notes=record["notes"],
+            place=" ".join(map(str, place)),
+            picture=picture,
+            volumes=_volumes(record["structures"]),
+            changes=_changes(record["changes"][:MOST_ROWS]),
+            rest=max(0, len(record["changes"]) - MOST_ROWS),
+            rule=record["rule"],
+            level=f"{record['level']:g}",
+            least=f"{record['least']:g}",
+        )
+    )
 
 
-def _volumes(structures: Mapping[str, Mapping[str, Any]]) -> str:
-    if not structures:
-        return "<p>No volumes: the images are not volumes.</p>"
-    rows = [
+def _volumes(structures: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A row a structure: its volume at both dates and the change, each with its interval, and the verdict."""
+    return [
         [
-            escape(name),
+            name,
             *(
                 f"{r[d + '_ml']:.3f} [{r[d + '_low_ml']:.3f}, {r[d + '_high_ml']:.3f}]"
                 for d in ("baseline", "followup", "change")
             ),
-            _yes(r["exceeds"]),
+            r["exceeds"],
         ]
         for name, r in structures.items()
     ]
-    return _table(["structure", "baseline, ml", "follow-up, ml", "change, ml", "exceeds uncertainty"], rows)
 
 
-def _changes(changes: Sequence[Mapping[str, Any]]) -> str:
-    if not changes:
-        return "<p>None.</p>"
-    rows = [
+def _changes(changes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A row a change."""
+    return [
         [
             str(r["change"]),
-            f"{escape(r['before'])} to {escape(r['after'])}",
+            f"{r['before']} to {r['after']}",
             f"{r['volume_ml']:.3f}",
             f"{r['shift']:.3f}",
             f"{r['spread']:.3f}",
             f"{r['probability']:.4f}",
-            escape(r["peak"]),
-            _yes(r["exceeds"]),
+            r["peak"],
+            r["exceeds"],
         ]
-        for r in changes[:MOST_ROWS]
+        for r in changes
     ]
-    rest = len(changes) - len(rows)
-    tail = f"<p><small>and {rest} smaller ones in changes.csv</small></p>" if rest else ""
-    return (
-        _table(
-            ["change", "from, to", "ml", "change of probability", "spread", "probability", "at voxel", "exceeds uncertainty"],
-            rows,
-        )
-        + tail
-    )
-
-
-def _yes(value: str) -> str:
-    return f"<span class='{escape(value)}'>{escape(value)}</span>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{cells}</table>"
 
 
 def _picture(
@@ -116,8 +94,8 @@ def _picture(
     labels: tuple[Integer[np.ndarray, "*space"], Integer[np.ndarray, "*space"]],
     spacing: Sequence[float],
     orientation: str | None,
-) -> str:
-    """Baseline, follow-up and verdict side by side on every plane through the change that is most sure."""
+) -> tuple[tuple[int, ...], str]:
+    """Where the surest change is, and a PNG as base64: baseline, follow-up and verdict on every plane through it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing it takes long
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
@@ -126,6 +104,7 @@ def _picture(
     planes = _planes(labels[0].shape, place, orientation)
     figure = Figure(figsize=(11, 3.6 * len(planes)), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.set_facecolor(GROUND)
     axes = figure.subplots(len(planes), 3, squeeze=False)
     verdict = compared.verdict
     colours = ListedColormap([EXPLAINED, EXCEEDS])
@@ -148,16 +127,15 @@ def _picture(
                 )
             else:
                 _outline(panel, plane.tiles(labels[which])[0])
-            panel.set_title(title if plane is planes[0] else "", fontsize=9)
+            panel.set_title(title if plane is planes[0] else "", fontsize=9, color=INK)
             panel.set_xticks([])
             panel.set_yticks([])
             if plane.letters:
-                panel.set_ylabel(plane.letters[3], rotation=0, labelpad=8)
-                panel.set_xlabel(plane.letters[2])
+                panel.set_ylabel(plane.letters[3], rotation=0, labelpad=8, color=INK)
+                panel.set_xlabel(plane.letters[2], color=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
-    text = base64.b64encode(buffer.getvalue()).decode()
-    return f"<p><img alt='planes through voxel {' '.join(map(str, place))}' src='data:image/png;base64,{text}'></p>"
+    return place, base64.b64encode(buffer.getvalue()).decode()
 
 
 def _outline(panel: Any, labels: Integer[np.ndarray, "h w"]) -> None:

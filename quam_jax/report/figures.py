@@ -9,26 +9,26 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Num, UInt8
 from PIL import Image as PillowImage
 
 LEVELS = 128  # steps of a colour scale; index LEVELS marks NaN
-TINY = 160  # pixels of the longer side up to which pictures are always stored exactly
+TINY = 160  # pixels of the longer side up to which pictures are stored exactly, where a page has few
 FADE = 0.12  # share of the scale over which colours fade in: the image shows where a map is near 0
+LOWEST = 0.15  # of a falling scale: the place of its largest cost
 NOT_A_NUMBER = (148, 148, 148, 200)
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A fixed colour scale from 0 to `high` nats."""
+class Scale(NamedTuple):
+    """A fixed colour scale from 0 to `high` nats; a `falling` one has its brightest colour at 0, for costs."""
 
     high: float
     colours: str  # name of a perceptually uniform matplotlib colour map
+    falling: bool = False
 
 
 def round_up(value: float) -> float:
@@ -52,11 +52,23 @@ def colour_table(colours: str) -> UInt8[np.ndarray, "levels 4"]:
     return table
 
 
-def map_levels(values: Float[np.ndarray, "..."], high: float) -> UInt8[np.ndarray, "..."]:
-    """Levels 0 to LEVELS-1 for values 0 to `high`, clipped at both ends; LEVELS for NaN."""
+def map_share(values: Float[np.ndarray, "..."], scale: Scale) -> Float[np.ndarray, "..."]:
+    """Where on a colour scale values lie, from 0 to 1, clipped at both ends; NaN for NaN.
+
+    On a falling scale costs from `high` down to 0 take the places LOWEST to 1, so that the dearest is still seen; a cost that is
+    infinite (nothing flipped) or NaN (nobody asked) has place 0, which is transparent.
+    """
     with np.errstate(invalid="ignore"):
-        place = np.clip(values / high if high > 0 else np.zeros_like(values), 0, 1)
-        return np.where(np.isnan(values), LEVELS, np.rint(np.nan_to_num(place) * (LEVELS - 1))).astype(np.uint8)
+        place = np.clip(values / scale.high if scale.high > 0 else np.zeros_like(values), 0, 1)
+        if scale.falling:
+            return np.where(np.isfinite(values), 1 - (1 - LOWEST) * place, 0.0)
+        return np.where(np.isnan(values), np.nan, place)
+
+
+def map_levels(values: Float[np.ndarray, "..."], scale: Scale) -> UInt8[np.ndarray, "..."]:
+    """Levels 0 to LEVELS-1 along a colour scale; LEVELS for NaN."""
+    place = map_share(values, scale)
+    return np.where(np.isnan(place), LEVELS, np.rint(np.nan_to_num(place) * (LEVELS - 1))).astype(np.uint8)
 
 
 def encode_levels(levels: UInt8[np.ndarray, "h w"], colours: str) -> str:
@@ -67,15 +79,15 @@ def encode_levels(levels: UInt8[np.ndarray, "h w"], colours: str) -> str:
     return _data_uri(picture, "PNG", transparency=table[:, 3].tobytes())
 
 
-def encode_image(values: UInt8[np.ndarray, "h w *c"]) -> str:
-    """Data URI of a PNG, or of a JPEG (quality 85) where that saves a third and the picture is not tiny."""
+def encode_image(values: UInt8[np.ndarray, "h w *c"], *, exact: bool = True) -> str:
+    """Data URI of a PNG, or of a JPEG (quality 85) where that saves a third and the picture is not tiny, or not to be `exact`."""
     size = (values.shape[1], values.shape[0])
     picture = PillowImage.frombytes("L" if values.ndim == 2 else "RGB", size, np.ascontiguousarray(values).tobytes())
-    exact = _data_uri(picture, "PNG")
-    if max(size) < TINY:
-        return exact
+    stored = _data_uri(picture, "PNG")
+    if exact and max(size) < TINY:
+        return stored
     lossy = _data_uri(picture, "JPEG", quality=85, subsampling=0)
-    return lossy if 3 * len(lossy) < 2 * len(exact) else exact
+    return lossy if 3 * len(lossy) < 2 * len(stored) else stored
 
 
 def display_range(image: Num[np.ndarray, "..."], *, colour: bool) -> tuple[float, float]:
@@ -187,16 +199,16 @@ def thumbnail(
     mask: Bool[np.ndarray, "h w"],
     colours: str,
 ) -> str:
-    """Data URI of a small palette PNG: the image, a map over it, the inner border of the mask in white."""
+    """Data URI of a small WebP picture: the image, a map over it, the inner border of the mask in white."""
     table = colour_table(colours)[levels].astype(np.float32)
-    grey = (image if image.ndim == 2 else image.mean(axis=-1))[..., None].astype(np.float32)
+    base = (image[..., None] if image.ndim == 2 else image).astype(np.float32)
     alpha = 0.8 * table[..., 3:] / 255
-    mixed = grey * (1 - alpha) + table[..., :3] * alpha
+    mixed = base * (1 - alpha) + table[..., :3] * alpha
     padded = np.pad(mask, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     mixed[mask & ~inside] = 255
-    picture = PillowImage.frombytes("RGB", (grey.shape[1], grey.shape[0]), np.rint(mixed).astype(np.uint8).tobytes())
-    return _data_uri(picture.quantize(64), "PNG")
+    picture = PillowImage.frombytes("RGB", (levels.shape[1], levels.shape[0]), np.rint(mixed).astype(np.uint8).tobytes())
+    return _data_uri(picture, "WEBP", quality=82)
 
 
 def _data_uri(picture: PillowImage.Image, kind: str, **options: Any) -> str:
@@ -205,10 +217,12 @@ def _data_uri(picture: PillowImage.Image, kind: str, **options: Any) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def gradient(colours: str) -> Sequence[tuple[float, str]]:
+def gradient(colours: str, *, falling: bool = False) -> Sequence[tuple[float, str]]:
     """Stops (place 0 to 1, CSS colour) of a colour scale, for the bar beside a picture."""
     table = colour_table(colours)[:LEVELS]
     picks = np.unique(np.linspace(0, LEVELS - 1, 17).round().astype(int))
+    if falling:
+        table = table[np.rint(np.linspace(1, LOWEST, LEVELS) * (LEVELS - 1)).astype(int)]
     return [
         (i / (LEVELS - 1), f"rgba({r},{g},{b},{a / 255:.2f})")
         for i, (r, g, b, a) in zip(picks, table[picks].tolist(), strict=True)

@@ -9,7 +9,7 @@ import json
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def read_run(folder: Path) -> Run:
     names = list(dict.fromkeys([*planned, *failures, *rows]))
     known = NOT_CASES | set(names)
     names += [p.stem for p in sorted(folder.glob("*.json")) if p.stem not in known and "case" in _read_json(p, [])]
-    cases = tuple(_read_case(folder, name, rows.get(name), failures.get(name)) for name in names)
+    cases = tuple(_read_case(folder, name, rows.get(name), failures.get(name), tabled=bool(columns)) for name in names)
     notes += _describe_run(info, planned, cases)
     return Run(folder, info, columns, summary, cases, tuple(notes))
 
@@ -145,6 +145,15 @@ def output_files(run: Run, case: Case) -> list[tuple[str, str, bool]]:
     return files
 
 
+def other_settings(info: Mapping[str, Any], cases: Sequence[Case]) -> list[str]:
+    """Names of cases that were computed with another configuration than the rest."""
+    made = {c.name: str(c.record[key]) for key in ("run_digest", "config_hash") for c in cases if c.record.get(key)}
+    if len(set(made.values())) < 2:
+        return []
+    usual = str(info.get("digest") or info.get("config_hash") or Counter(made.values()).most_common(1)[0][0])
+    return [name for name, value in made.items() if value != usual]
+
+
 def _inside(folder: Path, name: str) -> bool:
     try:
         path = (folder / name).resolve()
@@ -153,7 +162,7 @@ def _inside(folder: Path, name: str) -> bool:
         return False
 
 
-def _read_case(folder: Path, name: str, row: Mapping[str, str] | None, failed: str | None) -> Case:
+def _read_case(folder: Path, name: str, row: Mapping[str, str] | None, failed: str | None, *, tabled: bool) -> Case:
     missing: list[str] = []
     record = _read_json(folder / f"{name}.json", missing) if _inside(folder, f"{name}.json") else {}
     arrays = folder / "report_data" / f"{name}.npz"
@@ -164,7 +173,7 @@ def _read_case(folder: Path, name: str, row: Mapping[str, str] | None, failed: s
         if row is None and not record:
             missing.append("The case has not been computed (yet).")
         else:
-            if row is None:
+            if row is None and tabled:
                 missing.append("results.csv has no row of this case.")
             if not record:
                 missing.append(f"{name}.json is missing or cannot be read: no audit, no links to the files.")
@@ -179,17 +188,15 @@ def _describe_run(info: Mapping[str, Any], planned: list[str], cases: tuple[Case
     if info and info.get("format") != FORMAT:
         notes.append(f"The run has format {info.get('format')!r}; this report is made for format {FORMAT}.")
     if info and info.get("status") != "finished":
-        done = sum(bool(c.row) and c.failed is None for c in cases)
+        done = sum(bool(c.row or c.record) and c.failed is None for c in cases)
         notes.append(f"The run is not finished (status {info.get('status')!r}): {done} of {len(cases)} cases are here.")
     if info.get("units") not in (None, "nats"):
         notes.append(f"run.json gives the units {info['units']!r}; the colour scales of this page assume nats.")
     strangers = [c.name for c in cases if planned and c.name not in planned and c.failed is None]
     if strangers:
         notes.append(f"In the folder but not in the run's list: {', '.join(strangers)}. Two runs may be mixed.")
-    made = {c.name: str(c.record[key]) for key in ("run_digest", "config_hash") for c in cases if c.record.get(key)}
-    if len(set(made.values())) > 1:
-        usual = str(info.get("digest") or info.get("config_hash") or Counter(made.values()).most_common(1)[0][0])
-        others = [name for name, value in made.items() if value != usual]
+    others = other_settings(info, cases)
+    if others:
         notes.append(f"Computed with another configuration than the rest: {', '.join(others)}. Do not compare these.")
     return notes
 

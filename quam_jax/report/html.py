@@ -1,15 +1,19 @@
 """One self-contained report.html from the files of a run folder, and from nothing else.
 
-The page opens offline: style and script are inline, pictures are data URIs inside inert JSON, and a content
-policy in its head forbids the browser every request. A case is decoded when it is opened, so that hundreds of
-cases open at once. The page is written case by case to a temporary file that then replaces an older report.
+The page opens offline: style and script are inline, pictures are data URIs inside packed JSON, and a content
+policy in its head forbids the browser every request. A case is unpacked when it is opened, so that hundreds of
+cases open at once. Pages with volumes have a viewer inside. The page is written case by
+case to a temporary file that then replaces an older report.
 """
 
+import base64
+import gzip
 import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +25,42 @@ from . import figures, tables
 from .case_numbers import moved, plain
 from .case_page import build_case
 from .figures import round_up
+from .first_look import FirstLook, look_at
 from .folder import Run, load_array, number, read_run
 from .layers import TITLES, Scales, largest_of
-from .overview_page import build_overview, case_line, case_state
+from .overview_page import build_overview, case_state
 
 NAME = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
-COLOURS = {"total": "viridis", "epistemic": "magma"}
+COLOURS = {"total": "viridis", "epistemic": "magma", "flipcost": "inferno"}
+LIBRARIES = {  # built files of others, each with its licence beside it
+    "niivue": "niivue/niivue.umd.js",
+    "d3": "observable_plot/d3.min.js",
+    "plot": "observable_plot/plot.umd.min.js",
+}
 MOST_CLASSES = 65536  # a larger number of classes in a file is not believed
 
 
-def write_report(run_folder: str | Path) -> Path:
+def write_report(run_folder: str | Path, *, seen: FirstLook | None = None) -> Path:
     """Write report.html into a run folder and return its path.
 
     Everything comes from the folder's own files (run.json, results.csv, summary.json, CASE.json and
     report_data); what is missing or damaged is named on the page and the rest is shown. An older report is
-    replaced in one step. Raises ValueError if the folder holds neither run.json nor results.csv.
+    replaced in one step. `seen` is what `review` found, where it was asked before.
+    Raises ValueError if the folder holds neither run.json nor results.csv.
     """
     run = read_run(Path(run_folder))
     scales = survey(run)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.globals.update(show=tables.show, plain=plain, moved=moved, to_json=to_json)
-    page = environment.get_template("report.html.j2")
+    seen = seen or look_at(run, scales)
+    made = environment()
+    page = made.get_template("report.html.j2")
     tables_of_colours = {name: figures.colour_table(name).tolist() for name in COLOURS.values()}
-    stream = page.stream(cases=_cases(run, scales, environment), colours=tables_of_colours, **build_overview(run, scales))
+    stream = page.stream(
+        cases=_cases(run, scales, seen, made),
+        colours=tables_of_colours,
+        library=packed_library,
+        **build_overview(run, scales, seen),
+    )
     stream.enable_buffering(64)
     target = run.folder / NAME
     temporary = run.folder / f".{NAME}.{os.getpid()}"
@@ -65,19 +75,41 @@ def write_report(run_folder: str | Path) -> Path:
     return target
 
 
+def environment() -> jinja2.Environment:
+    """The templates that all pages are made of; text is escaped."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    made.globals.update(show=tables.show, plain=plain, moved=moved, to_json=to_json)
+    return made
+
+
+def review(run_folder: str | Path) -> FirstLook:
+    """The cases of a run folder in review order, with what the first screen says of them."""
+    run = read_run(Path(run_folder))
+    return look_at(run, survey(run))
+
+
 def survey(run: Run) -> Scales:
-    """The scales of the page: ln C for entropies, and the run's largest epistemic value, rounded up."""
+    """The scales of the page: ln C for entropies, and the run's largest epistemic value and largest finite cost, rounded up."""
     model = run.info.get("model")
     stored = [model.get("classes") if isinstance(model, Mapping) else None, run.info.get("classes")]
     stored += [case.record.get("classes") for case in run.cases]
     given = [int(number(value)) for value in stored if 2 <= number(value) <= MOST_CLASSES]
-    seen, largest, pictured = 2, 0.0, 0
+    seen, largest, dearest, pictured = 2, 0.0, 0.0, 0
     for case in run.cases:
         pictured += case.arrays is not None
         epistemic = load_array(case, "epistemic")
         if epistemic is not None:
             finite = epistemic[np.isfinite(epistemic)]
             largest = max(largest, float(finite.max(initial=0.0)), largest_of(case, "epistemic") or 0.0)
+        costs = load_array(case, "flipcost")
+        if costs is not None:
+            dearest = max(dearest, float(costs[np.isfinite(costs)].max(initial=0.0)))
         for name in ("segmentation", "raters") if not given else ():
             labels = load_array(case, name)
             if labels is not None:
@@ -88,6 +120,7 @@ def survey(run: Run) -> Scales:
         classes_known=bool(given),
         total=figures.Scale(math.log(classes), COLOURS["total"]),
         epistemic=figures.Scale(round_up(largest) or math.log(classes), COLOURS["epistemic"]),
+        flipcost=figures.Scale(round_up(dearest) or 1.0, COLOURS["flipcost"], falling=True),
         largest_epistemic=largest,
         pictured=pictured,
     )
@@ -99,39 +132,46 @@ def to_json(value: object) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def join_json(fields: Mapping[str, object], markup: Mapping[str, object]) -> Markup:
-    """`to_json` of both mappings as one object, shorter for `markup`, which is the page's own.
-
-    In that only the sequences that a script element reacts to are written differently.
-    """
-    text = json.dumps(markup, ensure_ascii=True, separators=(",", ":"))
-    for risky, safe in (("</", "<\\/"), ("<!", "\\u003c!"), ("<s", "\\u003cs"), ("<S", "\\u003cS")):
-        text = text.replace(risky, safe)
-    return Markup(str(to_json(fields))[:-1] + "," + text[1:])
+def packed(text: str) -> str:
+    """Text as the page unpacks it: gzipped, as base64."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")
 
 
-def _cases(run: Run, scales: Scales, environment: jinja2.Environment) -> Iterator[dict[str, Any]]:
-    template = environment.get_template("case.html.j2")
-    for index, case in enumerate(run.cases):
-        context = build_case(run, case, scales)
-        body = template.render(case=context, index=index, last=len(run.cases) - 1, titles=TITLES)
+@cache
+def packed_library(name: str) -> str:
+    """A file of LIBRARIES, for pages that need it."""
+    return packed((Path(__file__).parent / LIBRARIES[name]).read_text(encoding="utf-8"))
+
+
+def _cases(run: Run, scales: Scales, seen: FirstLook, made: jinja2.Environment) -> Iterator[dict[str, Any]]:
+    template = made.get_template("case.html.j2")
+    for place, look in enumerate(seen.looks):
+        context = build_case(run, look, scales)
+        neighbours = [seen.looks[i] if 0 <= i < len(seen.looks) else None for i in (place - 1, place + 1)]
+        body = template.render(case=context, index=look.number, before=neighbours[0], after=neighbours[1], titles=TITLES)
+        volume = context["volume"]
         fields = {
-            "name": case.name,
+            "name": look.name,
             "planes": context["planes"],
             "start": context["start"],
-            "plots": [{k: p[k] for k in ("key", "linked", "indices")} for p in context["plots"]],
+            "plots": [{k: p[k] for k in ("key", "title", "linked", "indices")} for p in context["plots"]],
             "marks": context["marks"],
-            "highs": {layer: scales.of(layer).high for layer in TITLES},
+            "scales": {layer: scales.of(layer)._asdict() for layer in TITLES},
+            "limits": context.get("limits"),
+            "volume": None if volume is None else {k: v for k, v in volume._asdict().items() if k != "data"},
+            "html": _compact(body),
+            "courses": {p["key"]: p["courses"] for p in context["plots"]},
         }
-        drawn = {p["key"]: [str(svg) for svg in p["svgs"]] for p in context["plots"]}
         yield {
-            "index": index,
-            "name": case.name,
-            "state": case_state(case, run.info),
-            "failed": case.failed,
-            "thumb": context["thumb"],
-            "facts": case_line(case, context),
-            "json": join_json(fields, {"html": _compact(body), "svgs": drawn}),
+            "index": look.number,
+            "name": look.name,
+            "rank": look.rank,
+            "state": case_state(look),
+            "failed": run.cases[look.number].failed,
+            "facts": [f"{what} {figure}" for what, figure, _ in context["five"]],
+            "packed": packed(json.dumps(fields, separators=(",", ":"), allow_nan=False)),
+            "plotted": bool(context["plots"]),
+            "volume": {} if volume is None else volume.data,
         }
 
 

@@ -1,8 +1,10 @@
 """The arrays of one case made ready for the page: what there is, on which grid, and on which colour scale."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from .figures import Scale
 from .folder import SPATIAL, STACKS, Case, load_arrays, number
 
 TITLES = {
+    "flipcost": "Cost of flipping the label",
     "total": "Total uncertainty",
     "aleatoric": "Aleatoric uncertainty",
     "epistemic": "Epistemic uncertainty",
@@ -22,18 +25,19 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Scales:
-    """What is fixed over the whole page: classes, the two colour scales, and how many cases have pictures."""
+    """What is fixed over the whole page: classes, the colour scales, and how many cases have pictures."""
 
     classes: int
     classes_known: bool
     total: Scale
     epistemic: Scale
+    flipcost: Scale
     largest_epistemic: float
     pictured: int
 
     def of(self, layer: str) -> Scale:
-        """The scale of a map: its own for epistemic, that of an entropy for all others."""
-        return self.epistemic if layer == "epistemic" else self.total
+        """The scale of a map: its own for epistemic and for the cost, that of an entropy for all others."""
+        return {"epistemic": self.epistemic, "flipcost": self.flipcost}.get(layer, self.total)
 
 
 @dataclass(frozen=True)
@@ -57,22 +61,27 @@ class Layers:
     full: tuple[int, ...] = ()
 
     @property
+    def flipped_one_by_one(self) -> bool:
+        """Whether the stored adversarial model is each pixel or region under the model that was searched for it alone."""
+        return bool(self.adversarial) and all(re.fullmatch(r"(pixel|region)s? \d+", name) for name in self.adversarial)
+
+    @property
     def maps(self) -> list[str]:
         """The maps there are, in the order of the page."""
         return [name for name in TITLES if name in self.arrays]
 
-    @property
+    @cached_property
     def mass(self) -> Float[np.ndarray, "*space"]:
         """Where a reader should look first: the epistemic map, else the total, else zeros."""
         values = self.arrays.get("epistemic", self.arrays.get("total"))
         return np.zeros(self.space) if values is None else np.nan_to_num(np.asarray(values, np.float64))
 
 
-def read_layers(case: Case) -> Layers:
-    """Read the report data of a case; without any, a record of empty arrays."""
+def read_layers(case: Case, *, raters: bool = True) -> Layers:
+    """Read the report data of a case; without any, a record of empty arrays. With `raters` their entropy is a map too."""
     arrays, problems = load_arrays(case)
     arrays, reduced = _as_picture_or_volume(arrays)
-    if "raters" in arrays and len(arrays["raters"]) > 1:
+    if raters and "raters" in arrays and len(arrays["raters"]) > 1:
         arrays["rater_entropy"] = rater_entropy(arrays["raters"])
     absent = [n for n in ("image", "segmentation", "total", "aleatoric", "epistemic") if n not in arrays]
     if arrays and absent:

@@ -16,8 +16,8 @@ from .plots import member_class
 
 SIDE = 320  # largest side of a picture as stored
 WIDTH = 220  # CSS pixels of a picture as shown
-STROKES = {"dilated": ("#e69f00", "6 3"), "eroded": ("#56b4e9", "2 3")}
-OTHER = ("#cc79a7", "4 2")
+STROKES = {"dilated": ("#f0a030", "6 3"), "eroded": ("#56b4e9", "2 2.4")}  # as in the report
+OTHER = ("#3ddba8", "8 3 2 3")
 TITLES = {"total": "Total", "aleatoric": "Aleatoric", "epistemic": "Epistemic", "softmax": "Softmax entropy"}
 
 
@@ -92,7 +92,7 @@ def _panel(
     if picture is not None:
         values, scale = picture
         small = figures.shrink(values[None].astype(np.float32), block)[0]
-        source = figures.encode_levels(figures.map_levels(small, scale.high), scale.colours)
+        source = figures.encode_levels(figures.map_levels(small, scale), scale.colours)
         image = (
             f'<img src="{source}" alt="{html.escape(title)} map" '
             'style="position:absolute;inset:0;width:100%;height:100%;margin:0;image-rendering:pixelated">'

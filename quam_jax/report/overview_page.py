@@ -1,33 +1,36 @@
-"""What the head of the page shows: facts of the run, the table of cases with its means, and dot plots."""
+"""Everything of the page but its cases: the sentence, the sheet of cases, agreement with raters, and the provenance."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
 from . import plots, tables
 from .case_numbers import plain
 from .case_page import decomposition_of
+from .first_look import BADGES, SAY_NOTHING, UNEXPLAINED, FirstLook, Look, unexplained
 from .folder import Case, Run, number
 from .guarantee import build_guarantee
 from .layers import Scales
 
 PREDICTION = "prediction"  # the choice of all columns without a map, in the list of metrics
-UNEXPLAINED = "does not explain its own fit data"
 RUN_FILES = ("run.json", "results.csv", "summary.json")
 
 
-def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
-    """Everything of the page but the cases."""
+def build_overview(run: Run, scales: Scales, seen: FirstLook) -> dict[str, Any]:
+    """Everything of the page but the cases, which stand in the order of `seen`."""
     info = run.info
-    groups = column_groups(run)
     headline = tables.headline_metrics(run.columns)
+    groups = column_groups(run)[:2]  # the other metrics are one click away
     means = column_means(run)
-    remarks, doubts = info.get("notes"), _unexplained(info)
+    remarks, doubts = info.get("notes"), unexplained(info)
     stored = run.summary.get("columns")
     return {
         "title": f"Uncertainty of {_model_name(info)}",
+        "sentence": seen.sentence,
+        "more": seen.more,
+        "order": order_words(seen),
+        "cards": [_card(run.cases[look.number], look) for look in seen.looks],
+        "costs": any(not math.isnan(look.criteria["flip_cost"]) for look in seen.looks),
         "count": len(run.cases),
         "failed": sum(case.failed is not None for case in run.cases),
         "status": str(info.get("status", "unknown status")),
@@ -41,7 +44,7 @@ def build_overview(run: Run, scales: Scales) -> dict[str, Any]:
         else [],
         "files": [name for name in RUN_FILES if (run.folder / name).is_file()],
         "groups": groups,
-        "rows": [_row(index, case, groups, info) for index, case in enumerate(run.cases)],
+        "rows": [_row(look, run.cases[look.number], groups) for look in seen.looks],
         "means": [means.get(column["key"]) for group in groups for column in group["columns"]],
         "intervals": isinstance(stored, Mapping) and bool(stored),
         "strips": _strips(run, headline, means),
@@ -106,44 +109,57 @@ def column_means(run: Run) -> dict[str, dict[str, Any]]:
     return means
 
 
-def case_state(case: Case, info: Mapping[str, Any]) -> str:
-    """One word or two for the state of a case; of a network that does not explain its own fit data none is ok."""
-    if case.failed is not None:
-        return "failed"
-    if not case.row and not case.record:
-        return "not computed"
-    if number(case.row.get("held")) < number(case.row.get("members")):
-        return "bound missed"
-    return "doubtful" if _unexplained(info) else "ok"
+def case_state(look: Look) -> str:
+    """One word or two for the state of a case: what is off the most, else ok."""
+    return look.badges[0] if look.badges else "ok"
 
 
-def case_line(case: Case, context: Mapping[str, Any]) -> list[str]:
-    """The facts beside the name of a case in the list."""
-    if case.failed is not None:
-        return []
-    facts = []
-    dice = tables.dice_column(case.row)
-    if dice and math.isfinite(number(case.row[dice])):
-        facts.append(f"Dice {tables.show(case.row[dice])}")
-    if context["share"] is not None:
-        facts.append(f"epistemic share {100 * context['share']:.0f} %")
-    count = context["region_count"]
-    if count:
-        facts.append(f"{count} region" + ("s" if count != 1 else ""))
-    held = tables.held_of(case.row)
-    if held != tables.NONE:
-        facts.append(f"bound held {held}")
-    return facts
+def order_words(seen: FirstLook) -> str:
+    """What the order of the cases is by."""
+    words = {"total": "total uncertainty", "changed": "how much the adversarial models label otherwise"}
+    named = [words.get(name, name) for name in seen.by]
+    return f"In the order of {' and of '.join(named)}" if named else "Not in an order: no case has maps"
 
 
-def _row(index: int, case: Case, groups: list[dict[str, Any]], info: Mapping[str, Any]) -> dict[str, Any]:
+def _card(case: Case, look: Look) -> dict[str, Any]:
+    """A case on the contact sheet."""
+    size, dice = look.size, tables.dice_column(case.row)
+    value = number(case.row[dice]) if dice else math.nan
+    return {
+        "index": look.number,
+        "rank": look.rank,
+        "name": look.name,
+        "suggested": look.suggested,
+        "thumb": look.thumb,
+        "failed": case.failed,
+        "state": case_state(look),
+        "size": size.text if size else "",
+        "range": size.range_text if size else "",
+        "structure": size.name if size and len(look.sizes) > 1 else "",
+        "kind": look.kind,
+        "share": look.share,
+        "place": look.place,
+        "regions": look.regions,
+        "dice": tables.show(value) if math.isfinite(value) else "",
+        "badges": [(key, BADGES[key], key in SAY_NOTHING) for key in look.badges],
+        "sort": {
+            "rank": look.rank,
+            "size": size.value if size else None,
+            "share": look.share,
+            "regions": look.regions if look.rank else None,
+            "dice": _known(value),
+        },
+    }
+
+
+def _row(look: Look, case: Case, groups: list[dict[str, Any]]) -> dict[str, Any]:
     keys = [column["key"] for group in groups for column in group["columns"]]
     values = [number(case.row.get(key)) for key in keys]
     held, members = number(case.row.get("held")), number(case.row.get("members"))
     return {
-        "index": index,
+        "index": look.number,
         "name": case.name,
-        "state": case_state(case, info),
+        "state": case_state(look),
         "failed": case.failed,
         "held": tables.held_of(case.row),
         "held_value": _known(held / members) if members > 0 else None,
@@ -153,7 +169,7 @@ def _row(index: int, case: Case, groups: list[dict[str, Any]], info: Mapping[str
     }
 
 
-def _strips(run: Run, metrics: list[str], means: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+def _strips(run: Run, metrics: list[str], means: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for metric in filter(tables.is_agreement, metrics):
         strips = []
@@ -166,7 +182,7 @@ def _strips(run: Run, metrics: list[str], means: Mapping[str, Mapping[str, Any]]
                 strips.append(plots.Strip(name, values, middle, low, high, control=name in tables.CONTROLS))
         if strips:
             label = tables.metric_label(metric)
-            found.append((label, plots.strip_plot(strips, name=label)))
+            found.append((label, plots.strips_data(strips, name=label)))
     return found
 
 
@@ -243,15 +259,6 @@ def _on_fit_data(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     known = [f"{name} {value:.2f}" for name, value in dice.items() if isinstance(value, float | int)]
     text = f"{tables.show(loss)} nats a pixel, {100 * loss / guess:.0f} % of a guess"
     return [("Network on its fit data", text + (f"; Dice {', '.join(known)}" if known else ""))]
-
-
-def _unexplained(info: Mapping[str, Any]) -> list[str]:
-    """What looks as if the network did not see what it was trained on."""
-    fit = info.get("fit")
-    findings = fit.get("findings") if isinstance(fit, Mapping) else None
-    if not isinstance(findings, list) or not findings:
-        return []
-    return [f"The network {UNEXPLAINED}: {'; '.join(plain(text) for text in findings)}."]
 
 
 def _model_name(info: Mapping[str, Any]) -> str:

@@ -42,6 +42,7 @@ _NAMES = {
     "iou": "IoU",
     "mce": "MCE",
     "mean": "mean in nats",
+    "n_raters": "number of raters",
     "ncc": "NCC",
     "nll": "NLL",
     "nsd": "NSD",

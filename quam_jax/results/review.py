@@ -14,11 +14,11 @@ from ..data.maps import write_map
 from ..data.records import mapping, write_json, write_table
 from ..data.volumes import read_image
 from ..evaluation.regions import Region, enlarged, enlarged_labels, find_regions
-from ..report.case_page import REGION_SHARE
+from ..evaluation.review import CASE_CRITERIA, REGION_CRITERIA, case_criteria, order_by, region_criteria
+from ..report.first_look import ORDER, REGION_SHARE, TOP
 from ..report.folder import Run, load_arrays, read_run
 from ..report.html import survey
 from ..report.layers import reduction_of, spacing_of
-from .ranking import CASE_CRITERIA, REGION_CRITERIA, case_criteria, order_by, region_criteria
 
 MOST_LABELS = 255  # of one label map; a palette picture has no more
 
@@ -36,9 +36,9 @@ def rank_run(
     run_folder: str | Path,
     out: str | Path,
     *,
-    by: Sequence[str] = ("total", "changed"),
+    by: Sequence[str] = ORDER,
     regions_by: Sequence[str] = ("epistemic",),
-    top: float = 0.2,
+    top: float = TOP,
     threshold: float = 0.0,
     least: int = 4,
     progress: Callable[[str, int, int], None] = lambda *_: None,

@@ -7,9 +7,8 @@ from ..data.mask_settings import MaskSettings
 from ..data.notes import gathered
 from ..data.records import write_json
 from ..evaluation.statistics import summarise
-from ..report.html import write_report
 from ..runs import folder as run_folder
-from ..runs.merge import REPORTED, read_rows, write_scores
+from ..runs.merge import REPORTED, read_rows, write_pages, write_scores
 from ..runs.scoring import NOBODY, Drawn, is_scored, score
 from ..runs.workers import others_at_work
 from .evaluate_files import EvaluateResult
@@ -62,7 +61,7 @@ def score_run(
     }
     write_json(run / "run.json", info)
     if len(names) <= REPORTED:
-        write_report(run)
+        write_pages(run)
     run_folder.clean(run)
     scored = [dict(row) for row in done_rows if "dice" in row]
     columns = summarise([{k: v for k, v in row.items() if isinstance(v, float)} for row in scored])

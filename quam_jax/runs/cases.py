@@ -23,6 +23,7 @@ from ..data.spacing import spacing_note
 from ..data.volumes import Image, read_channels
 from ..guarantees.evidence import scores_of
 from . import folder as run_folder
+from .compiling import compiling
 from .drawn import pack_drawn, whole_figures
 from .findings import CaseFindings, findings_of, read_findings, voxel_of
 from .guaranteeing import guarantee, is_guaranteed
@@ -50,7 +51,7 @@ class Loaded(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """A case with its maps, and the seconds that the device took (its share, where several were searched together)."""
+    """A case with its maps, and the seconds that its search took without compiling (its share of several searched together)."""
 
     loaded: Loaded
     quantified: Quantified
@@ -85,8 +86,9 @@ def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_diges
 def search_cases(loaded: Sequence[Loaded], quantifier: Quantifier) -> list[Searched]:
     """The maps of some cases."""
     start = time.perf_counter()
-    found = quantifier.quantify([case.image for case in loaded], [case.prepared for case in loaded])
-    seconds = (time.perf_counter() - start) / len(loaded)
+    with compiling() as compiled:
+        found = quantifier.quantify([case.image for case in loaded], [case.prepared for case in loaded])
+    seconds = max(0.0, time.perf_counter() - start - compiled.seconds) / len(loaded)
     return [Searched(case, quantified, seconds) for case, quantified in zip(loaded, found, strict=True)]
 
 

@@ -185,7 +185,7 @@ def clean(out: Path) -> None:
 
 def remove_run(out: Path) -> None:
     """Remove what a run without a single finished case has written, its workers apart; whatever else is there stays."""
-    for name in ("run.json", "results.csv", "summary.json", "timing.csv", "report.html"):
+    for name in ("run.json", "results.csv", "review.csv", "summary.json", "timing.csv", "report.html"):
         (out / name).unlink(missing_ok=True)
     clean(out)
     shutil.rmtree(out / REPORT_DATA, ignore_errors=True)

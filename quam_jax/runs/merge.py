@@ -15,10 +15,12 @@ from ..core.progress import tell
 from ..data.notes import gathered
 from ..data.records import mapping, read_json, write_json, write_table
 from ..evaluation.statistics import summarise
-from ..report.html import write_report
+from ..report.first_look import short_rows
+from ..report.html import review, write_report
 from . import folder as run_folder
 from .request import RunResult
 
+REVIEW = "review.csv"  # the short form of results.csv, in review order
 REPORTED = 2000  # cases of a page that a browser still opens; a larger run gets none unasked
 TIMING = ("case", "seconds", "read", "search", "write", "worker", "finished")
 
@@ -91,13 +93,22 @@ def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any])
         "throughput": throughput(ending, done, members=info["config"]["search"]["members"], seconds=seconds),
     }
     if len(names) > REPORTED:
-        info["notes"] = [*notes, f"report.html was not made of {len(names):,} cases; `quam-jax report` makes one all the same"]
-        (out / "report.html").unlink(missing_ok=True)
+        asked = "`quam-jax report` makes the one, `quam-jax rank` an order, all the same"
+        info["notes"] = [*notes, f"report.html and {REVIEW} were not made of {len(names):,} cases; {asked}"]
+        for name in ("report.html", REVIEW):
+            (out / name).unlink(missing_ok=True)
     write_json(out / "run.json", info)
     if len(names) <= REPORTED:
         tell("writing the report")
-        write_report(out)
+        write_pages(out)
     run_folder.clean(out)
+
+
+def write_pages(out: Path) -> None:
+    """Write what people look at first: the cases in review order, review.csv, and report.html."""
+    seen = review(out)
+    write_table(out / REVIEW, short_rows(seen))
+    write_report(out, seen=seen)
 
 
 def write_scores(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

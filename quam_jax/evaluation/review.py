@@ -9,10 +9,11 @@ the error is left when the first cases have been corrected.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Integer, Num
+from jaxtyping import Float, Int, Num
 from scipy import stats
 
-from ..evaluation.regions import Region, slice_disagreement, smallest_cost
+from .expected_dice import dice_of_labels, mean_pairwise_dice
+from .regions import Region, slice_disagreement, smallest_cost
 
 CASE_CRITERIA = {
     "epistemic": "sum of epistemic uncertainty (nats x size)",
@@ -21,6 +22,7 @@ CASE_CRITERIA = {
     "softmax": "sum of the entropy of the given network's prediction (nats x size)",
     "changed": "size of what an adversarial model labels otherwise, mean over the models",
     "relative": "1 - Dice of the adversarial models with the prediction, mean over the models",
+    "pairwise": "1 - mean pairwise Dice of the prediction and the adversarial models",
     "flip_cost": "minus the smallest cost of flipping a label (nats), where it was computed",
     "slices": "size of what differs from both neighbouring slices, where these agree",
     "size": "size of the predicted foreground",
@@ -56,7 +58,8 @@ def case_criteria(arrays: Mapping[str, Num[np.ndarray, "..."]], *, voxel: float 
         if len(arrays.get("adversarial", ())):
             models = arrays["adversarial"]
             found["changed"] = float(np.mean([(model != labels).sum() for model in models]) * voxel)
-            found["relative"] = float(np.mean([_unlike(model, labels) for model in models]))
+            found["relative"] = float(np.mean([1 - dice_of_labels(model, labels) for model in models]))
+            found["pairwise"] = 1 - mean_pairwise_dice([labels, *models])
     return found
 
 
@@ -128,12 +131,3 @@ def retention_area(curve: Float[np.ndarray, " places"], *, up_to: float = 1.0) -
     places = np.linspace(0, 1, len(curve))
     ends = np.concatenate([places[places < up_to], [up_to]])
     return float(np.trapezoid(np.interp(ends, places, curve), ends) / up_to)
-
-
-def _unlike(labels: Integer[np.ndarray, "*space"], other: Integer[np.ndarray, "*space"]) -> float:
-    """1 - Dice of two label maps, mean over the foreground classes that either has; 0 where neither has any."""
-    classes = np.union1d(labels[labels > 0], other[other > 0])
-    if not classes.size:
-        return 0.0
-    both = [2 * ((labels == k) & (other == k)).sum() / ((labels == k).sum() + (other == k).sum()) for k in classes]
-    return 1 - float(np.mean(both))
