@@ -58,7 +58,8 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
             return Outcome(maps, found.reference, labels, np.full(len(labels), 1 / len(labels)), *passes)
         samples, (trajectory,) = sample_image(shared, image, config=config, key=key)
         looked = view_passes(shared, trajectory, image.shape[:-1], config=config)
-        outcome = outcome_of(samples, image.shape[:-1], forward=forward + looked, backward=members * steps * each)
+        passes = (forward + looked, members * steps * each) if whole else (np.nan, np.nan)
+        outcome = outcome_of(samples, image.shape[:-1], forward=passes[0], backward=passes[1])
         if config.samples == SampleConfig.published():
             maps = published_uncertainty(trajectory)._asdict()
             return outcome._replace(maps={n: np.asarray(v).reshape(image.shape[:-1]) for n, v in maps.items()})
