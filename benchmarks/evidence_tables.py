@@ -85,11 +85,11 @@ SHORT = (
 )
 
 
-HEADLINE = ("softmax", "tta", "ensemble", "quam", "boundary", "quam_no_search")
+HEADLINE = ("softmax", "tta", "ensemble", "quam", "quam_fast", "quam_thorough", "blur", "quam_no_search")
 
 
 def headline_table(result: Mapping[str, Any]) -> str:
-    """Six rows of one study: what a first page has room for."""
+    """Eight rows of one study: what a first page has room for."""
     rows = {c: {r["method"]: r for r in result["rows"] if r["condition"] == c} for c in ("none", "shifted")}
     lines = [
         [
