@@ -8,5 +8,6 @@ from .files import FILES
 from .guarantees import GUARANTEES
 from .inputs import DATA, MODELS, TARGETS
 from .layouts import LAYOUTS
+from .report import REPORT
 
-MUTANTS: tuple[Mutant, ...] = (*CORE, *LAYOUTS, *CASE, *TARGETS, *MODELS, *DATA, *FILES, *EVALUATION, *GUARANTEES)
+MUTANTS: tuple[Mutant, ...] = (*CORE, *LAYOUTS, *CASE, *TARGETS, *MODELS, *DATA, *FILES, *EVALUATION, *GUARANTEES, *REPORT)
