@@ -87,12 +87,12 @@ def write_ct(data: Path, out: Path) -> None:
         majority = masks.sum(0) >= CT_RATERS
         name = f"{index:04d}"
         if part == "train":
-            _write(out / "train", name, picture, {"": majority})
+            write_case(out / "train", name, picture, {"": majority})
             if counts["fit"] < CT_FIT:
                 counts["fit"] += 1
-                _write(out / "fit", name, picture, {"": majority})
+                write_case(out / "fit", name, picture, {"": majority})
         else:
-            _write(out / part, name, picture, {f"_{rater}": mask for rater, mask in enumerate(masks)})
+            write_case(out / part, name, picture, {f"_{rater}": mask for rater, mask in enumerate(masks)})
 
 
 def _read(path: Path) -> np.ndarray:

@@ -24,7 +24,7 @@ TRACES = ("objective", "fit_loss", "bound", "penalty", "feasible")
 LABELS = ("segmentation", *STACKS)
 NUMERIC = ("image", *SPATIAL, *LABELS, *TRACES)
 NOT_CASES = {"run", "summary"}
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def load_arrays(case: Case) -> tuple[dict[str, np.ndarray], list[str]]:
             with np.load(archive, allow_pickle=False) as stored:
                 for name in stored.files:
                     raw[name] = stored[name]
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             problems.append(f"{archive.relative_to(case.arrays.parent)} cannot be read ({_first_line(error)}).")
     for name in [n for n in raw if n in NUMERIC and raw[n].dtype.kind not in "buif"]:
         problems.append(f"{name} holds {raw.pop(name).dtype} instead of numbers.")
@@ -111,7 +111,7 @@ def load_array(case: Case, name: str) -> np.ndarray | None:
         try:
             with np.load(archive, allow_pickle=False) as stored:
                 values = stored[name] if name in stored.files else None
-        except _UNREADABLE:
+        except UNREADABLE:
             continue
         if values is not None:
             return values if values.dtype.kind in "buif" else None

@@ -17,7 +17,7 @@ from jaxtyping import Float, Integer, Num, Shaped
 
 from ..evaluation.regions import find_regions
 from . import figures
-from .folder import Case, Run
+from .folder import UNREADABLE, Case, Run
 from .layers import TITLES, Layers, Scales
 from .plots import member_class
 
@@ -105,8 +105,8 @@ def affine_of(folder: Path, case: Case, layers: Layers) -> tuple[Float[np.ndarra
                 stored = nibabel.load(path)
                 if stored.shape[:3] == layers.space:  # type: ignore[attr-defined]
                     return np.asarray(stored.affine, np.float64), True  # type: ignore[attr-defined]
-        except (OSError, ValueError, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
-            pass
+        except (*UNREADABLE, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
+            pass  # the file is damaged, and the record says how long a voxel is
     image = case.record.get("image")
     letters = image.get("orientation") if isinstance(image, Mapping) else None
     affine = np.eye(4)

@@ -8,6 +8,19 @@ from .files import FILES
 from .guarantees import GUARANTEES
 from .inputs import DATA, MODELS, TARGETS
 from .layouts import LAYOUTS
+from .report import REPORT
 from .views import VIEWS
 
-MUTANTS: tuple[Mutant, ...] = (*CORE, *VIEWS, *LAYOUTS, *CASE, *TARGETS, *MODELS, *DATA, *FILES, *EVALUATION, *GUARANTEES)
+MUTANTS: tuple[Mutant, ...] = (
+    *CORE,
+    *VIEWS,
+    *LAYOUTS,
+    *CASE,
+    *TARGETS,
+    *MODELS,
+    *DATA,
+    *FILES,
+    *EVALUATION,
+    *GUARANTEES,
+    *REPORT,
+)
