@@ -83,6 +83,7 @@ def test_how_many_cases_it_takes() -> None:
             control_risk(known[1:], alpha)
         with pytest.raises(ValueError, match=f"takes {least} cases or more"):
             conformal_quantile(scores[1:], alpha)
+    assert conformal_quantile(np.arange(14.0), 0.1) == 13  # the 14th of ⌈15 x .9⌉
     for alpha in (0.0, 1.0, float("nan")):
         with pytest.raises(ValueError, match="alpha: expected a number between 0 and 1"):
             least_cases(alpha)

@@ -55,6 +55,8 @@ def test_the_losses_of_a_case_are_those_of_its_masks(name: str) -> None:
     probability = np.asarray(found.probs[..., 0], np.float64)
     missed = [((r == 1) & ~own & (probability < 0.3)).sum() / (r == 1).sum() for r in raters]
     assert case.questions["outer:disc"].losses[PROBABILITY].at(0.3) == pytest.approx(np.mean(missed))
+    false = [(own & (1 - found.probs[..., 0] < 0.3) & (r == 0)).sum() / own.sum() for r in raters]
+    assert case.questions["inner:disc"].losses[PROBABILITY].at(0.3) == pytest.approx(np.mean(false))
     total = case.errors[name].sum(1)
     assert total[2] == raters[0].size and total[1] == pytest.approx(np.mean([own != r for r in raters]) * raters[0].size)
 
@@ -110,7 +112,11 @@ def test_a_guarantee_goes_into_a_file_and_back_and_says_the_same() -> None:
     limit, bounds = guarantee.limits, one.bounds["disc"]
     own = found.segmentation == 1
     np.testing.assert_array_equal(one.zone, found.maps[limit["zone"].map].astype(np.float64) >= limit["zone"].threshold)
-    assert (own <= (bounds > OUTSIDE)).all() and ((bounds == INSIDE) <= own).all() and (bounds == BETWEEN).any()
+    share = found.probs[..., 0]
+    outer, inner = ({**found.maps, PROBABILITY: p}[limit[f"{k}:disc"].map] for k, p in (("outer", share), ("inner", 1 - share)))
+    np.testing.assert_array_equal(bounds > OUTSIDE, own | (outer.astype(np.float64) >= limit["outer:disc"].threshold))
+    np.testing.assert_array_equal(bounds == INSIDE, own & (inner.astype(np.float64) < limit["inner:disc"].threshold))
+    assert (bounds == BETWEEN).any() and (bounds == INSIDE).any()
     assert one.figures["structures"]["disc"]["inner_pixels"] == (bounds == INSIDE).sum()
     low, high = one.figures["structures"]["disc"]["pixels"]
     assert low < found.volume_range[0, 0] < found.volume_range[0, 1] < high
@@ -143,6 +149,7 @@ def test_too_few_cases_say_how_many_it_takes() -> None:
     assert few.limits["zone"].map == "useless" and few.limits["zone"].compared == {} and few.chosen_on == ()
     assert any("no map was chosen, which takes 27 cases at alpha 0.1" in note for note in few.notes)
     assert calibrate(cases[:10], map_name="softmax").limits["zone"].map == "softmax"
+    assert calibrate(cases[:26]).chosen_on == ()
     enough = calibrate(cases[:27])
     assert len(enough.chosen_on) == 9 and enough.limits["zone"].cases == 18 and enough.limits["zone"].map == "softmax"
     assert set(enough.limits["zone"].compared) == {"useless", "softmax"}

@@ -10,7 +10,12 @@ PARTS = f"{ROW}::test_parts_are_the_modules_own_figures"
 EVALUATION = room(
     "evaluation",
     # conformal statements
-    ("conformal.py", "alpha * (len(cases) + 1) - 1)", "alpha * len(cases))", "conformal.py::test_a_threshold_by_hand"),
+    (
+        "conformal.py",
+        "alpha * (len(cases) + 1) - 1)",
+        "alpha * len(cases))",
+        "conformal.py::test_risk_is_controlled_by_the_largest_threshold_that_is_allowed",
+    ),
     (
         "conformal.py",
         "below = np.cumsum(weights) - weights",
