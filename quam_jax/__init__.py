@@ -48,7 +48,12 @@ if TYPE_CHECKING:
     from .case.quantified import Quantified as Quantified
     from .case.quantify import quantify as quantify
     from .config import Config as Config
+    from .config import ExecutionConfig as ExecutionConfig
+    from .config import FitConfig as FitConfig
+    from .config import PatchConfig as PatchConfig
+    from .config import SampleConfig as SampleConfig
     from .config import SearchConfig as SearchConfig
+    from .config import TargetConfig as TargetConfig
     from .core.layout.choose import Layout as Layout
     from .core.searching import search as search
     from .core.setup import Procedure as Procedure
@@ -80,6 +85,11 @@ _PLACES = {
     "save_model": "models.folder",
     "Config": "config",
     "SearchConfig": "config",
+    "TargetConfig": "config",
+    "SampleConfig": "config",
+    "PatchConfig": "config",
+    "FitConfig": "config",
+    "ExecutionConfig": "config",
     "Preprocessing": "data.preprocess",
     "evaluate": "evaluation.evaluate",
     "Scores": "evaluation.scores",

@@ -195,7 +195,8 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
         click.echo(f"\n{about}, mean over cases [95 % interval]:")
         click.echo(format_table(header, table))
     else:
-        click.echo(f"{len(result.rows) - len(result.failed)} cases done; no rater masks, so nothing to score against")
+        done = len(result.rows) - len(result.failed)
+        click.echo(f"{done} case{'s' * (done != 1)} done; without masks of raters there is nothing to score against")
     if result.report.exists():
         click.echo(f"\nreport: {result.report}")
     counts = [f"{len(result.rows) - len(result.failed)} cases done"]
