@@ -27,7 +27,6 @@ GUARANTEES = (
         ("calibrate.py", "math.log((low + 1) / (truth + 1))", "math.log((truth + 1) / (low + 1))", HAND),
         ("calibrate.py", "isotonic_regression(means, weights=mass)", "isotonic_regression(means)", CURVE),
         ("guarantee.py", "own & ~_at_or_above(findings, inner", "own & _at_or_above(findings, inner", FILE),
-        ("guarantee.py", "reached = own | _at", "reached = _at", FILE),
         ("guarantee.py", 'figures["look"] = lower < least_dice', 'figures["look"] = lower > least_dice', FILE),
         ("guarantee.py", "max((low + 1) * math.exp(-widening) - 1", "max((low + 1) * math.exp(widening) - 1", HAND),
     ),
