@@ -8,6 +8,7 @@ files here.
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -79,6 +80,8 @@ def quantify(
     image = np.asarray(as_images(image, model.network, what="image", rank=3 if volume else None), np.float32)
     shared = find_directions(whole_image_model(model, fit, config.search), config)
     shared = try_views(shared, fit.images, fit.labels, config=config)
+    for note in shared.notes:
+        warnings.warn(note, stacklevel=2)
     return quantify_images(shared, [image], config=config)[0]
 
 

@@ -50,6 +50,12 @@ class CaseModel(NamedTuple):
     whole_fit: WholeFit | None = None
     not_understood: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how images are looked at."""
+        missed = ", ".join(self.not_understood)
+        return [f"views left out, under which the network does not find its own fit data: {missed}"] if missed else []
+
     def records(self, search: SearchConfig) -> int:
         """How many samples the search of one target records in each fold."""
         return search.members * len(self.folds[0].prepared.steps.batch)

@@ -19,7 +19,7 @@ from ..core.views import View, view_images
 Logits = Callable[[Any], Any]  # of images, such as a SegmentationModel
 
 TRIED = 4  # fit images at most
-KEPT = 0.5  # of its Dice that a view must leave
+KEPT = 0.75  # of its Dice that a view must leave
 
 
 def views_not_understood(
@@ -28,7 +28,7 @@ def views_not_understood(
     labels: Int[Array | np.ndarray, "k b *space"],
     views: Sequence[View],
 ) -> tuple[str, ...]:
-    """The names of the views under which the network finds less than half of what it finds without, on the first fit images.
+    """The names of the views under which the network finds less than three quarters of what it finds without, on some fit images.
 
     It is told by Dice: the mean over the classes that the masks show, but for the most frequent one. A network that finds nothing
     as it is understands every view as well.

@@ -89,9 +89,7 @@ class Quantifier(NamedTuple):
         """What a person should know of the model and of how it explains the fit data."""
         own, search = self.own_fit, self.config.search
         found = [own.warning] if own.findings else []
-        missed = self.shared.not_understood
-        views = [f"views left out, under which the network does not find its own fit data: {', '.join(missed)}"] if missed else []
-        return [*self.shared.coding.notes, *found, *own.doubts(search.slack, search.slack_unit), *views]
+        return [*self.shared.coding.notes, *found, *own.doubts(search.slack, search.slack_unit), *self.shared.notes]
 
     def unlike(self, prepared: np.ndarray | PreparedInParts) -> list[str]:
         """In which statistics a prepared image is unlike the fit images, where these are whole images prepared as it is."""

@@ -16,7 +16,7 @@ from ..baselines import BASELINES
 from ..baselines.method import Method, MethodOptions, Outcome, Run, Settings, Subject, fit_of, outcome_of, slack_grid
 from ..case.quantify import quantify_images, sample_image
 from ..case.shared import find_directions, whole_image_model
-from ..case.views import view_passes
+from ..case.views import try_views, view_passes
 from ..config import Config, SampleConfig, change, dump_config
 from ..data.records import digest_arrays
 from ..evaluation.agreement import average_ranks
@@ -38,6 +38,7 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
     if config.search.epochs:  # the published stride of 50 uses 2 batches of 100 in an epoch; fewer batches give 2 as well
         config = change(config, {"batch_stride": min(config.search.batch_stride, max(1, fit.images.shape[0] // 2))})
     shared = find_directions(whole_image_model(subject.model, fit, config.search), config)
+    shared = try_views(shared, fit.images, fit.labels, config=config)
     whole = config.search.space == "full"
     prepared = shared.folds[0].prepared
     steps, members = len(prepared.steps.batch), config.search.members

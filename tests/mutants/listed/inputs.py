@@ -155,8 +155,8 @@ MODELS = room(
     ),
     (
         "arrays.py",
-        "np.moveaxis(array, leading, -1)",
-        "np.swapaxes(array, leading, -1)",
+        "return np.moveaxis(array, leading, -1)",
+        "return np.swapaxes(array, leading, -1)",
         "first_hour.py::test_channels_first_are_moved_and_told",
     ),
 )
