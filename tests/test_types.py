@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import pytest
 
 from quam_jax.core import types
-from quam_jax.core.types import FitData, Samples, Targets, Trajectory, Uncertainty
+from quam_jax.core.types import FitData, Samples, Targets, Trajectory, Uncertainty, ViewMean
 
-RECORDS = [Targets, FitData, Trajectory, Samples, Uncertainty]
+RECORDS = [Targets, FitData, Trajectory, Samples, Uncertainty, ViewMean]
 
 
 @pytest.mark.parametrize("record", RECORDS)
 def test_every_axis_letter_is_explained(record: type) -> None:
     explained = set(re.findall(r"`\*?(\w+)`", types.__doc__ or ""))
     for name, annotation in typing.get_type_hints(record).items():
-        letters = {axis.removeprefix("*") for axis in annotation.dim_str.split()}
+        kinds = [kind for kind in typing.get_args(annotation) or (annotation,) if kind is not type(None) and kind is not ViewMean]
+        letters = {axis.removeprefix("*") for kind in kinds for axis in kind.dim_str.split()}
         assert letters <= explained, f"{record.__name__}.{name} uses {letters - explained}"
 
 
