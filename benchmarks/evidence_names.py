@@ -29,7 +29,7 @@ LABELS = {
     "tta_ensemble": "*TTA of the ensemble*",
     "tta_blur": "*TTA, blurred*",
     "random_views": "*random directions, views*",
-    "random_views_pooled": "*the same, pooled with TTA*",
+    "random_views_pooled": "*random directions and TTA, pooled*",
     "mc_dropout_views": "*MC dropout, views*",
     "quam_no_search": "*default, no search*",
     "quam_thorough_no_search": "*thorough, no search*",

@@ -80,12 +80,13 @@ SHORT = (
     "blur",
     "random_directions",
     "tta_ensemble",
+    "tta_blur",
     "random_views_pooled",
     "quam_no_search",
 )
 
 
-HEADLINE = ("softmax", "tta", "ensemble", "quam", "quam_fast", "quam_thorough", "blur", "quam_no_search")
+HEADLINE = ("softmax", "tta", "ensemble", "quam", "quam_fast", "blur", "tta_blur", "quam_no_search")
 
 
 def headline_table(result: Mapping[str, Any]) -> str:
