@@ -44,9 +44,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _without_machine(option: str, argument: str) -> str:
+    """An argument, with what its option is called (out: FOLDER) for a path of this machine."""
+    if not Path(argument).is_absolute():
+        return argument
+    name = option.removeprefix("--").upper() if option.startswith("--") else "PATH"
+    return "FOLDER" if name == "OUT" else name
+
+
 def command_and_date() -> dict[str, str]:
     """How this program was called, and the day."""
-    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    named = [_without_machine(before, argument) for before, argument in zip(sys.argv, sys.argv[1:], strict=False)]
+    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *named])
     return {"command": command, "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")}
 
 

@@ -25,6 +25,7 @@ from quam_jax.runs.drawn import reduction
 from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run
 from tests.command_line import call
+from tests.report_pages import read_page
 from tests.small_run import SIZE, little_model, prepare_folders
 
 MAPS = ("seg", "desc-reference_probseg", *(f"desc-{name}_uncertainty" for name in ("total", "aleatoric", "epistemic")))
@@ -88,10 +89,11 @@ def test_the_report_shows_a_large_picture_reduced_and_says_so(runs: dict[str, Pa
     labels = read_map(runs["large"] / "a_seg")[1::2, 1::2]
     np.testing.assert_array_equal(layers.arrays["segmentation"][:10], labels)
     assert len(np.unique(labels)) == 2
-    page = (runs["large"] / "report.html").read_text()
-    assert "Shown at 1/2 of the image&#39;s 21 x 26 pixels; the files keep every pixel." in page.replace("\\u0026", "&")
-    assert "images cut: whole_up_to_pixels" in page and re.search(r"6, [1-6] searched", page)
-    assert "Shown at" not in (runs["told"] / "report.html").read_text()
+    page, _, cases = read_page(runs["large"] / "report.html")
+    shown = json.dumps(cases)
+    assert "Shown at 1/2 of the image&#39;s 21 x 26 pixels; the files keep every pixel." in shown
+    assert "images cut: whole_up_to_pixels" in page and re.search(r"6, [1-6] searched", page + shown)
+    assert "Shown at" not in json.dumps(read_page(runs["told"] / "report.html")[2])
 
 
 def test_figures_beside_a_reduced_picture_are_those_of_all_pixels(runs: dict[str, Path]) -> None:
