@@ -74,7 +74,7 @@ def test_in_fit_data_and_cases_of_a_run(coded: Coded, tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels[top[0] : top[0] + SIZE[0], top[1] : top[1] + SIZE[1]], unrated(seed))
         assert (labels >= 0).sum() == (unrated(seed) >= 0).sum()
     for seed, case in enumerate(quantifier.cases):
-        for labels in read_case(case, quantifier, request, "digest").raters.values():
+        for labels in read_case(case, quantifier, request, "digest").drawn.labels.values():
             np.testing.assert_array_equal(labels, unrated(seed))
     assert any("255 is taken as not rated" in note for note in quantifier.found.notes) == (settings == MaskSettings())
 
@@ -86,7 +86,7 @@ def test_what_fit_masks_show_to_be_unrated_is_that_in_the_others(tmp_path: Path)
     request = request_of(fit, test, tmp_path, MaskSettings())
     quantifier = find_quantifier([little_model()], request)
     loaded = read_case(quantifier.cases[0], quantifier, request, "digest")
-    np.testing.assert_array_equal(loaded.raters["r1"], np.where(unrated(0) < 0, -1, 0))
+    np.testing.assert_array_equal(loaded.drawn.labels["r1"], np.where(unrated(0) < 0, -1, 0))
 
 
 def test_in_training(coded: Coded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

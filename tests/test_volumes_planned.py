@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from quam_jax.case.fit import fit_patches
 from quam_jax.case.structures import structure_volumes
-from quam_jax.config import ExecutionConfig, SampleConfig, SearchConfig
+from quam_jax.config import ExecutionConfig, SampleConfig, change
 from quam_jax.core.decomposition import decompose
 from quam_jax.core.searching import search_prepared
 from quam_jax.core.weighting import to_samples, trajectory_weights
@@ -67,7 +67,7 @@ def test_one_patch_is_the_direct_decomposition(tmp_path: Path) -> None:
     model = model_of(mirror_axes=[])
     shared, known = ready([model], folders, SMALL)
     assert known.names == ["one", "two"] and len(known.hashes) == 2
-    found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", SMALL)
+    found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", change(SMALL, {"views": "none"}))
     image = read_image(tmp_path / "in" / "case_0000.nii.gz")
     assert shared.plan is not None and found.volumes is not None
     volume, grid = to_grid(image.array, image.geometry, shared.plan)
@@ -90,7 +90,7 @@ def test_one_patch_is_the_direct_decomposition(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [2, 3])
 def test_without_learning_nothing_is_epistemic(tmp_path: Path, rank: int) -> None:
     folders = folders_of(tmp_path, (11, 13, 9), AFFINES["oblique"])
-    config = dataclasses.replace(SMALL, search=SearchConfig(steps=1, learning_rate=0.0))
+    config = change(SMALL, {"steps": 1, "learning_rate": 0.0, "views": "none"})
     shared, _ = ready([model_of(rank=rank)], folders, config)
     found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", config)
     assert found.patches is not None and found.patches >= found.searched_patches > 1
@@ -205,7 +205,7 @@ def test_samples_weigh_as_the_rule_says(tmp_path: Path) -> None:
     shared, _ = ready([model_of()], folders, SMALL)
     weights = {}
     for rule in ("all", "last"):
-        samples = SampleConfig(weighting=rule)  # type: ignore[arg-type]
+        samples = SampleConfig(views="none", given="sample", weighting=rule)  # type: ignore[arg-type]
         found = quantify_file(shared, tmp_path / "in" / "case_0000.nii.gz", dataclasses.replace(SMALL, samples=samples))
         assert found.volumes is not None and found.searched_patches > 1
         assert all(row.feasible_steps == row.steps == 2 for row in found.audit)
@@ -216,15 +216,15 @@ def test_samples_weigh_as_the_rule_says(tmp_path: Path) -> None:
 
 def test_samples_that_break_the_constraint_have_no_weight(tmp_path: Path) -> None:
     folders = folders_of(tmp_path, (8, 8, 8), np.eye(4))
-    search = dataclasses.replace(SMALL.search, learning_rate=0.5, slack=0.0)
-    shared, _ = ready([model_of()], folders, dataclasses.replace(SMALL, search=search))
+    config = change(SMALL, {"learning_rate": 0.5, "slack": 0.0, "given": "sample"})
+    shared, _ = ready([model_of()], folders, config)
     path = tmp_path / "in" / "case_0000.nii.gz"
-    found = quantify_file(shared, path, dataclasses.replace(SMALL, search=search))
+    found = quantify_file(shared, path, config)
     broke = ~found.feasible.reshape(-1)
     assert found.volumes is not None and found.patches == 1 and 0 < broke.sum() < 4
     np.testing.assert_allclose(found.volumes.weights, np.append(~broke, True) / (5 - broke.sum()))
     np.testing.assert_array_equal(found.volumes.ml[:-1][broke], found.volumes.ml[[-1] * broke.sum()])  # the given network's
-    free = dataclasses.replace(SMALL, search=search, samples=SampleConfig(feasible_only=False))
+    free = change(config, {"feasible_only": False})
     every = quantify_file(shared, path, free).volumes
     assert every is not None and np.abs(every.ml[:-1][broke] - every.ml[-1]).max() > 1e-4
     np.testing.assert_allclose(every.weights, 1 / 5)
