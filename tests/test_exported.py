@@ -246,7 +246,7 @@ def test_unsupported_operations_are_named_with_their_place() -> None:
 
 def test_bad_input() -> None:
     conv = nn.Conv2d(1, 2, 1)
-    with pytest.raises(ValueError, match="expected a torch.nn.Module, got function"):
+    with pytest.raises(ValueError, match="expected a torch.nn.Module or an exported program, got function"):
         from_torch(lambda x: x, images(1, 1, 4, 4))
     with pytest.raises(ValueError, match=r"expected an example input \[b i h w\] .* got float32 of shape \[4, 4\]"):
         from_torch(conv, images(4, 4))
