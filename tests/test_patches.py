@@ -97,7 +97,7 @@ def test_chunks_of_patches_give_the_same_numbers(model: SegmentationModel) -> No
     targets = pixel_targets(np.array([5, 120, 200, 201, 300]), np.asarray(predict(model, image)), members=1)
     prepared = prepare(model, fit, SearchConfig(space="last_block", members=1, steps=2, optimizer="sgd", learning_rate=0.01))
     results = [search_prepared(prepared, image, targets, key=jax.random.key(0), layout=Layout(chunk=chunk)) for chunk in (2, 5)]
-    for a, b in zip(*results, strict=True):
+    for a, b in zip(*(result[:6] for result in results), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
@@ -179,12 +179,12 @@ with tiny_network():
                    execution=ExecutionConfig("vmap", steps, chunk, devices=devices))
             for steps, chunk, devices in (("scan", 8, 1), ("scan", 8, 4), ("loop", 0, 0), ("scan", 6, 2))]
     for found in runs[1:]:
-        for a, b in zip(runs[0], found, strict=True):
+        for a, b in zip(runs[0][:6], found[:6], strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
     prepared, images = prepare(model, tiny_fit(model), config), [tiny_image(), tiny_image(seed=7)]  # 16 members of two images
     both = search_images(prepared, images, [tiny_targets(members=8)] * 2, keys=[jax.random.key(0)] * 2,
                          layout=Layout("vmap", "scan", 8, devices=4))
-    for a, b in zip(runs[0], both[0], strict=True):
+    for a, b in zip(runs[0][:6], both[0][:6], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     assert np.abs(both[0].probs - both[1].probs).max() > 1e-3
 print("equal")

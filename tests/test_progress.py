@@ -156,8 +156,9 @@ def test_a_search_tells_its_steps_in_order_and_no_number_changes() -> None:
     assert heard.of("chunk") == [(1, 2), (2, 2)]
     assert heard.of("step") == [(1, 3), (2, 3), (3, 3)] * 2
     told = [event for event in heard if event.phase != CHOSEN]  # once a process
-    assert told[0].phase == "predicting" and {event.phase for event in told[1:]} == {SEARCHING}
-    units = [event.unit for event in told[1:6]]
+    assert [event.phase for event in told[:2]] == ["trying views on the fit data", "predicting"]
+    assert {event.phase for event in told[2:]} == {SEARCHING}
+    units = [event.unit for event in told[2:7]]
     assert units == ["patch", "fold", "chunk", "step", "step"] and [u for u in UNITS if u in units] == units[:4]
     silent = quantify(MODEL, IMAGE, FIT, config=config)
     for name, values in found.maps.items():
