@@ -72,16 +72,16 @@ def test_one_setting_for_all_is_held_against_the_best_of_every_network() -> None
 def test_a_default_that_has_changed_since_is_named_by_its_settings() -> None:
     assert label("quam", {}) == label("quam", {"default": default_settings()}) == "**QUAM-SM, default**"
     earlier = {"default": {"radius": 1, "learning_rate": 0.25, "slack": 3.0}}
-    assert label("quam", earlier) == "QUAM-SM, radius 1, learning_rate 0.25, slack 3"
+    assert label("quam", earlier) == "QUAM-SM, views none, radius 1, learning_rate 0.25, slack 3"
     assert label("quam_tuned", earlier) == "**QUAM-SM, tuned**"
 
 
 def test_cases_of_studies_are_written_once_and_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--data: expected the folder of the data"):
         studies.write_cases(None, tmp_path)
-    for folder in ("data/soft", "real/crops"):
+    for folder in ("data/soft", "real/crops", "real/lidc_ct"):
         (tmp_path / folder).mkdir(parents=True)
-    studies.write_cases(None, tmp_path)  # both are there
+    studies.write_cases(None, tmp_path)  # all are there
 
 
 def test_shrinking_is_told_only_where_every_step_shrinks(tmp_path: Path) -> None:

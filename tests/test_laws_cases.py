@@ -15,7 +15,7 @@ from quam_jax.case.quantified import Quantified
 from quam_jax.case.quantify import quantify, quantify_images
 from quam_jax.case.shared import CaseModel, whole_image_model
 from quam_jax.case.structures import structure_volumes
-from quam_jax.config import Config, SearchConfig, TargetConfig
+from quam_jax.config import Config, SampleConfig, SearchConfig, TargetConfig
 from quam_jax.core.decomposition import entropy
 from quam_jax.core.searching import search_prepared
 from quam_jax.core.types import Targets
@@ -68,7 +68,7 @@ def test_a_target_is_searched_alike_in_any_company(heads: CaseModel, order: list
         targets.points[np.array(order)], targets.labels[np.array(order)][:, np.array(members)], targets.weights[np.array(order)]
     )
     found, again = (search_prepared(heads.folds[0].prepared, image, some, key=jax.random.key(0)) for some in (targets, turned))
-    assert_equal(again, [np.asarray(leaf)[order][:, members] for leaf in found], atol=1e-5)
+    assert_equal(again[:6], [np.asarray(leaf)[order][:, members] for leaf in found[:6]], atol=1e-5)
 
 
 @searches
@@ -78,7 +78,7 @@ def test_masks_are_searched_alike_in_any_order(model: SegmentationModel, members
     targets = tiny_targets(classes=3, seed=seed)
     turned = targets._replace(labels=targets.labels[:, np.array(members)])
     found, again = (search_prepared(prepared, tiny_image(), some, key=jax.random.key(0)) for some in (targets, turned))
-    assert_equal(again, [np.asarray(leaf)[:, members] for leaf in found], atol=1e-5)
+    assert_equal(again[:6], [np.asarray(leaf)[:, members] for leaf in found[:6]], atol=1e-5)
 
 
 @searches
@@ -94,7 +94,9 @@ def test_without_learning_there_is_only_the_given_network(
     search = dataclasses.replace(HEADS, learning_rate=0.0, solver=solver, space=space, steps=1, members=2)  # type: ignore[arg-type]
     points = TargetConfig(target=target, pixels="list", pixel_list="0,0;3,4;7,11")  # type: ignore[arg-type]
     image = tiny_image(seed=seed)
-    found = quantify(model, image, tiny_fit(model), config=Config(search=search, targets=points))
+    found = quantify(
+        model, image, tiny_fit(model), config=Config(search=search, targets=points, samples=SampleConfig(views="none"))
+    )
     own = np.asarray(entropy(found.reference))
     np.testing.assert_allclose(found.total, own, rtol=1e-4)
     np.testing.assert_allclose(found.aleatoric, own, rtol=1e-4)

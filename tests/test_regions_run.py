@@ -12,9 +12,9 @@ from quam_jax.data.mask_settings import MaskSettings
 from quam_jax.data.records import plain
 from quam_jax.evaluation import overlap
 from quam_jax.models.folder import save_model
-from quam_jax.report.case_numbers import size_table
 from quam_jax.report.folder import Case
 from quam_jax.report.layers import read_layers
+from quam_jax.report.sizes import size_table
 from quam_jax.results.evaluate_files import EvaluateRequest, evaluate_files
 from quam_jax.results.run_cases import read_run_cases
 from quam_jax.runs.request import RunRequest
@@ -65,7 +65,7 @@ def test_an_order_that_contradicts_the_masks_is_told_and_regions_are_compared(tm
     # the report has the sizes of the regions
     case = Case("case", {}, sidecar, tmp_path / "out" / "report_data" / "case.npz")
     table = size_table(case, read_layers(case))
-    assert table is not None and table["classes"] == ["whole", "core"] and table["unit"] == "ml"
+    assert table is not None and table["structures"] == ["whole", "core"] and table["unit"] == "ml"
     assert table["rows"][0][1] == [f"{regions[..., r].sum() / 1000:,.4g}" for r in (0, 1)]
 
 

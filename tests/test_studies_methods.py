@@ -57,7 +57,7 @@ def test_rows_stand_in_the_order_of_the_tables() -> None:
     assert list(known) == f"{first} {searches} {controls} {ranks}".split()
     assert [n for n, row in known.items() if row.control] == [*controls.split(), "tta_random_ranks", "raters_halves"]
     assert {name for name, method in known.items() if method.trained} == {"evidential", "prob_unet"}
-    assert {name for name, method in known.items() if method.ensemble} == {"ensemble"}
+    assert {name for name, method in known.items() if method.ensemble} == {"ensemble", "tta_ensemble"}
     assert [row["inject"] for row in known["mc_dropout"].grid] == [0.2, 0.1, 0.3, 0.5, 0.7]
     assert methods()["mc_dropout"].grid == ({},)
     assert [row["width"] for row in known["blur"].grid] == [1.0, 0.25, 0.5, 0.75, 1.5, 2.0, 3.0]

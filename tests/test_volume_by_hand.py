@@ -70,7 +70,7 @@ def test_regions_on_slices_with_noise_in_two_folds() -> None:
     config = Config(
         targets=TargetConfig(),
         seed=5,
-        samples=SampleConfig(weighting="softmax", temperature=0.1),
+        samples=SampleConfig(views="none", given="sample", weighting="softmax", temperature=0.1),
         search=SearchConfig(members=3, steps=2, learning_rate=0.03, slack=0.05, mode="train"),
     )
     spacing = (4.0, 1.0, 0.8)
@@ -89,7 +89,8 @@ def test_regions_on_slices_with_noise_in_two_folds() -> None:
 
 def test_labels_in_overlapping_cubes() -> None:
     """Patches of three axes that overlap along two of them; the head alone moves."""
-    config = Config(search=SearchConfig(space="head", members=2, steps=3, learning_rate=0.1, slack=0.1))
+    search = SearchConfig(space="head", members=2, steps=3, learning_rate=0.1, slack=0.1)
+    config = Config(search=search, samples=SampleConfig(views="none", given="sample"))
     spacing = (1.5, 1.0, 0.7)
     folds = [model_of(seed=seed, patch_size=[4, 4, 4]) for seed in (0, 1)]
     shared = folds_of(folds, config, patch=(4, 4, 4), spacing=spacing, mirror_axes=[])
@@ -109,6 +110,7 @@ def test_samples_change_volumes_by_the_voxels_of_the_network(own: float, planned
     config = Config(
         targets=TargetConfig(shapes=("all_one", "all_zero")),
         search=SearchConfig(space="head", members=2, steps=2, learning_rate=0.05, slack=1.0),
+        samples=SampleConfig(views="none", given="sample"),
     )
     labels = {"labels": {"background": 0, "a": 1}, "class_names": ["background", "a"]}
     shared = folds_of([tiny_fold(0, classes=2)], config, patch=(rows, 4), spacing=(planned, 1.0), mirror_axes=[], **labels)

@@ -183,7 +183,7 @@ def by_hand(
             for step in (number, f, 0):  # patch, fold, the only target
                 key = jax.random.fold_in(key, step)
             found.append(search_prepared(fold.prepared, image, targets, key=key))
-            found[-1] = Trajectory(*(np.asarray(leaf)[0] for leaf in found[-1]))  # type: ignore[arg-type]
+            found[-1] = jax.tree.map(lambda leaf: np.asarray(leaf)[0], found[-1])
         objective += [one.objective for one in found]
         searches += moves
         # samples of every fold with their weights, which sum to 1 over all folds
