@@ -191,6 +191,11 @@ def _find_out(
     left_out = find_left_out(cases[0], request.images, request.masks, others=cases[1])
     fit_left_out = find_left_out(cases[1], request.fit_images, request.fit_masks, others=cases[0])
     notes = [*dict.fromkeys([*left_out.notes, *fit_left_out.notes]), *(f"fit data: {note}" for note in known.notes)]
+    files = [path.name for case in cases[0] for path in case.raters.values()]
+    segmentations = [name for name in files if ".seg." in name.lower()]  # named by 3D Slicer, not like their images
+    if segmentations:
+        more = f" and {len(segmentations) - 3} more" if len(segmentations) > 3 else ""
+        notes.append(f"read as masks: {', '.join(segmentations[:3])}{more}")
     for coding in codings.values():
         notes += [note for note in coding.notes if note not in notes]
     masks = {"settings": settings.to_dict(), **{name: coding.to_dict() for name, coding in codings.items()}}
