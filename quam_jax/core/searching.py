@@ -1,7 +1,7 @@
 """From a network, its fit data and an image to a Trajectory: what is shared is prepared once, then the right layout is taken."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +23,7 @@ from .solvers import LineSearch, Moving
 from .space import Activation, Space
 from .types import FitData, Targets, Trajectory
 from .views import PLAIN, Look
-from .whole import as_trajectory, search_networks
-
-OnKept = Callable[..., None]  # of image, target, member and what was moved
+from .whole import OnKept, as_trajectory, search_networks
 
 
 class Prepared(NamedTuple):

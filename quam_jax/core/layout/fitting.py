@@ -72,11 +72,10 @@ def setups_for(setup: Setup, frozen: Frozen, layout: Layout, *, operations: floa
 
 def views_at_once(setup: Setup, operations: float) -> int:
     """How many views go through the network in one pass: as many as fill some cores."""
-    return (
-        largest_divisor(len(setup.views), int(max(1.0, FILLS / operations)) if operations else len(setup.views))
-        if setup.views
-        else 1
-    )
+    count = len(setup.views)
+    if not count:
+        return 1
+    return largest_divisor(count, int(max(1.0, FILLS / operations))) if operations else count
 
 
 def _fit_ways(setup: Setup, frozen: Frozen, layout: Layout, operations: float, mapped: bool) -> list[Setup]:

@@ -47,7 +47,7 @@ def memory_of(lowered: Any) -> int:
 
 def forget_programs() -> None:
     """Let go of what was compiled of the steps: what a search cannot use only takes memory."""
-    for program in (step_group, add_fit_part, run_steps, add_member_views):
+    for program in (step_group, add_fit_part, run_steps, view_group, add_member_views):
         program.clear_cache()
 
 
