@@ -1,7 +1,7 @@
 """The pictures of the README and the tutorials, made anew: `python -m benchmarks.pictures [--shared DIR] [NAME ...]`.
 
 `grey_matter` runs the blocks of docs/tutorials/flax-network.md on the weights and images in --shared and draws their result;
-`search_as_library` runs those of its tutorial and draws the trajectories. `own_network` and `several_raters` draw a picture of the
+`search_as_library` runs those of its tutorial and draws trajectories. `own_network` and `several_raters` draw a picture of the
 demo; `report` and `case` run it and photograph its report, and one case of it, with a headless Chromium.
 """
 

@@ -83,6 +83,7 @@ def test_channels_are_repeated_or_reduced_to_luminance_or_refused():
         Preprocessing(),
         Preprocessing("fixed", channels=3, scale=255.0, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0)),
         Preprocessing("minmax", channels=2, clip=(0.5, 99.5)),
+        Preprocessing("zscore", window=(-160, 240)),
     ],
 )
 def test_settings_survive_json(settings):
@@ -112,6 +113,8 @@ def test_settings_survive_json(settings):
         ({"clip": [5, 5]}, "clip: expected two percentiles"),
         ({"clip": [1]}, "clip: expected two percentiles"),
         ({"clip": [0, 101]}, "clip: expected two percentiles"),
+        ({"window": [5, 5]}, "window: expected two intensities low < high"),
+        ({"window": [0]}, "window: expected two intensities low < high"),
         ({"sclae": 255}, "unknown key 'sclae'"),
     ],
 )

@@ -220,6 +220,7 @@ def test_pictures_of_odd_sizes_and_a_bomb(folders, tmp_path, monkeypatch, capsys
         Preprocessing("minmax", channels=3, clip=(2.0, 97.5)),
         Preprocessing("fixed", channels=3, scale=255.0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
         Preprocessing("none", channels=3, clip=(1.0, 99.0), scale=2.0),
+        Preprocessing("zscore", channels=3, window=(40, 200)),
     ],
 )
 def test_parts_of_a_prepared_picture_are_those_of_the_whole(settings: Preprocessing, monkeypatch) -> None:

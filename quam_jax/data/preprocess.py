@@ -26,8 +26,9 @@ Padding = Literal["edge", "constant"]
 class Preprocessing:
     """How an image is prepared for a network; the same record serves training, search and prediction.
 
-    In this order: channels are matched to `channels`; each channel is clipped to its own percentiles `clip`
-    (low, high, 0..100); all is divided by `scale`; then `normalise`:
+    In this order: channels are matched to `channels`; all is clipped to the intensities `window` (low, high), as to
+    Hounsfield units; each channel is clipped to its own percentiles `clip` (low, high, 0..100); all is divided by `scale`;
+    then `normalise`:
     - "zscore": (x - mean) / std over the pixels of the channel, std of at least 1e-8 (population);
     - "fixed": (x - mean[c]) / std[c] with the numbers given, one a channel;
     - "minmax": (x - min) / (max - min) of the channel, 0 where it is constant;
@@ -40,6 +41,7 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     clip: tuple[float, float] | None = None
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.normalise not in NORMALISATIONS:
@@ -64,6 +66,11 @@ class Preprocessing:
             if len(clip) != 2 or not 0 <= clip[0] < clip[1] <= 100:
                 raise ValueError(f"clip: expected two percentiles 0 <= low < high <= 100, got {self.clip}")
             object.__setattr__(self, "clip", clip)
+        if self.window is not None:
+            window = _numbers("window", self.window)
+            if len(window) != 2 or not window[0] < window[1]:
+                raise ValueError(f"window: expected two intensities low < high, got {self.window}")
+            object.__setattr__(self, "window", window)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain numbers, strings and lists (for JSON or YAML)."""
@@ -87,6 +94,8 @@ class Preprocessing:
         """
         prepared = match_channels(array, self.channels)
         axes = tuple(range(prepared.ndim - 1))
+        if self.window is not None:
+            prepared = np.clip(prepared, *np.float32(self.window))
         if self.clip is not None:
             low, high = np.percentile(prepared, self.clip, axis=axes)
             prepared = np.clip(prepared, low.astype(np.float32), high.astype(np.float32))
@@ -140,7 +149,8 @@ class PreparedInParts:
         return self[:].astype(dtype or np.float32)
 
     def _matched(self, box: Any) -> Float[np.ndarray, "h w j"]:
-        return match_channels(self.array[box], self.shape[2])
+        values = match_channels(self.array[box], self.shape[2])
+        return values if self._settings.window is None else np.clip(values, *np.float32(self._settings.window))
 
     def _scaled(self, box: Any) -> Float[np.ndarray, "h w j"]:
         values = self._matched(box)

@@ -1,5 +1,5 @@
-"""Any model that a person points at: a model folder, a PyTorch or Keras weight file, a torch.export graph, or an nnU-Net
-folder.
+"""Any model that a person points at: a model folder, a PyTorch or Keras weight file, a torch.export graph, an nnU-Net folder or a
+bundle of MONAI.
 
 A model folder is restored directly. The others go through `converters`, imported when the first of them is
 met, so that the package itself knows nothing of other frameworks.
@@ -50,6 +50,13 @@ def load_model(
             )
         _check_part(path, part)
         return _load_nnunet(path, fold=fold, configuration=configuration)
+    if _is_bundle(path):
+        if arch is not None or arguments:
+            raise ValueError(f"{path}: a bundle describes its network; expected neither arch nor arguments")
+        from converters.monai_bundle import read_bundle
+
+        _check_part(path, part)
+        return read_bundle(path)
     if fold is not None or configuration is not None:
         raise ValueError(f"{path}: fold and configuration choose among nnU-Net models; expected a folder with plans.json")
     if path.is_file() and path.suffix == ".pt2":
@@ -73,7 +80,8 @@ def load_model(
     if not is_model_folder(path):
         raise ValueError(
             f"{path}: expected a model folder (manifest.json and weights/), an nnU-Net folder (plans.json "
-            f"and fold_*/) or a weight file, got {'another folder' if path.is_dir() else 'something else'}"
+            "and fold_*/), a bundle of MONAI (configs/metadata.json) or a weight file, got "
+            f"{'another folder' if path.is_dir() else 'something else'}"
         )
     return _check(path, restore_model(path), arch=arch, arguments=arguments)
 
@@ -139,6 +147,11 @@ def _in_memory(network: Any, **arguments: Any) -> SegmentationModel:
             f"{type(network).__name__} alone"
         )
     return wrap(network, **arguments)
+
+
+def _is_bundle(path: Path) -> bool:
+    """Whether a path is the folder of a bundle of MONAI, which must have this file."""
+    return (path / "configs" / "metadata.json").is_file()
 
 
 def _is_nnunet(path: Path) -> bool:

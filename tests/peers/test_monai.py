@@ -1,5 +1,7 @@
 """MONAI, live: its networks and MetaTensors go in, and maps come back with the affine of the image."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,3 +45,63 @@ def test_what_an_inferer_does_not_take_is_told() -> None:
         UncertaintyInferer(model, fit, maps=["entropy"])
     with pytest.raises(ValueError, match=r"inputs: expected \[b 1 \*space\] with 2 spatial axes, channels first"):
         UncertaintyInferer(model, fit)(torch.randn(1, 32, 32, 1))
+
+
+@pytest.mark.parametrize("ending", ["json", "yaml"])
+def test_a_bundle_is_its_network_with_what_it_says_of_images(tmp_path: Path, ending: str) -> None:
+    """As those of the model zoo: references, a window of Hounsfield units, softmax, names of channels."""
+    import yaml
+
+    torch.manual_seed(0)
+    arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2], "norm": "batch"}
+    network = networks.UNet(**arguments).eval()
+    config = {
+        "imports": ["$import glob"],
+        "organs": 2,
+        "network_def": {"_target_": "UNet", **arguments, "out_channels": "@organs"},
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "image"},
+                {"_target_": "EnsureChannelFirstd", "keys": "image"},
+                {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
+                {
+                    "_target_": "ScaleIntensityRanged",
+                    "keys": "image",
+                    "a_min": -57,
+                    "a_max": 164,
+                    "b_min": 0,
+                    "b_max": 1,
+                    "clip": True,
+                },
+                {"_target_": "EnsureTyped", "keys": "image"},
+            ],
+        },
+        "postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True}]},
+    }
+    image = {"num_channels": 1, "spatial_shape": ["8*n", "8*n", 16], "channel_def": {"0": "image"}}
+    prediction = {"num_channels": 2, "channel_def": {"0": "background", "1": "spleen"}}
+    metadata = {"name": "Spleen", "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": prediction}}}
+    for folder in ("configs", "models"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (tmp_path / "configs" / f"inference.{ending}").write_text(json.dumps(config) if ending == "json" else yaml.safe_dump(config))
+    torch.save({"model": network.state_dict()}, tmp_path / "models" / "model.pt")
+
+    model = quam_jax.load_model(tmp_path)
+    images = np.random.default_rng(0).standard_normal((2, 24, 16, 16, 1)).astype(np.float32)
+    with torch.no_grad():
+        wanted = network(torch.as_tensor(np.moveaxis(images, -1, 1))).numpy()
+    np.testing.assert_allclose(model(images), np.moveaxis(wanted, 1, -1), atol=1e-4)
+    assert model.manifest["source"]["bundle"] == "Spleen" and model.manifest["class_names"] == ["background", "spleen"]
+    np.testing.assert_allclose(quam_jax.preprocessing_of(model).apply(np.full((1, 1, 1, 1), 300)), 1)
+    assert any("Orientation(axcodes=RAS)" in note for note in model.manifest["notes"])
+
+    torch.save(networks.UNet(**{**arguments, "channels": [4, 16]}).state_dict(), tmp_path / "models" / "model.pt")
+    with pytest.raises(ValueError, match="its weights are not those of network_def"):
+        quam_jax.load_model(tmp_path)
+    config["network_def"] = {"_target_": "scripts.net.Own"}
+    (tmp_path / "configs" / f"inference.{ending}").write_text(json.dumps(config) if ending == "json" else yaml.safe_dump(config))
+    with pytest.raises(ValueError, match="expected a network of monai.networks.nets, got 'scripts.net.Own'"):
+        quam_jax.load_model(tmp_path)
