@@ -3,10 +3,12 @@
 import doctest
 import html.parser
 import importlib
+import math
 import re
 import subprocess
 import sys
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -89,6 +91,56 @@ def test_nothing_to_show_is_shown() -> None:
     flat = {"epistemic": np.zeros((5, 6)), "total": np.full((5, 6), np.nan)}
     text = maps_html(flat, np.zeros((5, 6), np.int32), classes=3)
     assert "No adversarial model" in text and "0 to 1.1 nats" in text and "ln 3 = 1.099" in text and "no numbers" in text
+
+
+def a_volume() -> quam_jax.Quantified:
+    arrays = make_case(0, (30, 34, 9))
+    names = ("segmentation", "total", "aleatoric", "epistemic", "softmax", "adversarial")
+    steps = {name: arrays[name] for name in ("objective", "fit_loss", "bound", "penalty", "feasible")}
+    reference = np.stack([1 - arrays["segmentation"], arrays["segmentation"]], -1).astype(np.float32)
+    return quam_jax.Quantified(
+        reference=reference, adversarial_names=("dilated", "eroded"), audit=(), **{n: arrays[n] for n in names}, **steps
+    )
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_volume_shows_itself_in_a_viewer() -> None:
+    pytest.importorskip("ipyniivue")
+    volume, affine = a_volume(), np.diag([0.5, 0.5, 2.0, 1.0])
+    bundle = volume._repr_mimebundle_()
+    assert {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"} <= set(bundle)
+    image = np.random.default_rng(0).normal(size=(30, 34, 9))
+    shown = {layer.name: layer for layer in volume.viewer(image, affine=affine).volumes}
+    maps = ["total.nii", "aleatoric.nii", "epistemic.nii", "softmax.nii"]
+    assert list(shown) == ["image.nii", *maps, "prediction.nii", "adversarial dilated.nii", "adversarial eroded.nii"]
+    assert [name for name, layer in shown.items() if layer.opacity > 0] == ["image.nii", "epistemic.nii", "prediction.nii"]
+    for name in (*maps, "prediction.nii"):
+        stored = nibabel.Nifti1Image.from_bytes(shown[name].data)
+        wanted = volume.maps.get(name.removesuffix(".nii"), volume.segmentation)
+        np.testing.assert_allclose(stored.get_fdata(), wanted, atol=0.7 * math.log(2) / 254)
+        np.testing.assert_array_equal(stored.affine, affine)
+    assert shown["total.nii"].cal_max == math.log(2) and shown["epistemic.nii"].cal_max < math.log(2)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_large_volume_is_reduced_for_a_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ipyniivue")
+    monkeypatch.setattr("quam_jax.report.widget.MOST", 30 * 34 * 9 // 7)
+    (first, *_) = a_volume().viewer(affine=np.diag([0.5, 0.5, 2.0, 1.0])).volumes
+    stored = nibabel.Nifti1Image.from_bytes(first.data)
+    assert stored.shape == (15, 17, 4) and stored.header.get_zooms() == (1, 1, 4)
+    np.testing.assert_array_equal(stored.affine[:3, 3], [0.5, 0.5, 2.0])  # the voxel that is kept
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_a_viewer_does_not_take_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = a_volume()
+    flat = volume._replace(**{name: getattr(volume, name)[..., 0] for name in ("segmentation", "total", "epistemic")})
+    with pytest.raises(ValueError, match="viewer: expected a volume, got maps of 2 axes"):
+        flat.viewer()
+    monkeypatch.setitem(sys.modules, "ipyniivue", None)
+    with pytest.raises(ValueError, match=r"viewer: expected ipyniivue, got none installed; pip install 'quam_jax\[notebook\]'"):
+        volume.viewer()
 
 
 def test_figures_come_in_only_when_something_is_shown() -> None:

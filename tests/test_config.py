@@ -89,7 +89,7 @@ def test_name_of_the_setting() -> None:
 
 
 def test_the_layout_is_all_that_numbers_do_not_depend_on() -> None:
-    # a setting that is added is held against what it does: only what leaves every number alone may go to execution
+    # a setting that is added is compared with what it does: only what leaves every number alone may go to execution
     layout = {"member_plan": "loop", "step_plan": "scan", "chunk": 3, "together": 2, "devices": 1}
     layout |= {"memory": "8GB", "micro": 2, "recompute": "always"}
     assert set(layout) == {field.name for field in dataclasses.fields(ExecutionConfig)}

@@ -50,7 +50,7 @@ def test_evidence_says_wins_ties_and_losses_from_the_results() -> None:
     assert "loss -0.100" in short[3] and short[4].startswith("| **QUAM-SM, default** |") and "the default search" in short[-1]
 
 
-def test_one_setting_for_all_is_held_against_the_best_of_every_network() -> None:
+def test_one_setting_for_all_is_compared_with_the_best_of_every_network() -> None:
     default = default_settings()
     other = default | {"slack": default["slack"] + 1}
 

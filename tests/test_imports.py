@@ -1,4 +1,4 @@
-"""Who may import whom: the import statements of the package are read and held against the table of the architecture.
+"""Who may import whom: the import statements of the package are read and compared with the table of the architecture.
 
 A room is a module or a sub-package of `quam_jax`. Imports inside functions count as well, except where a rule says that
 they may be late.

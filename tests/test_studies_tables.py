@@ -82,7 +82,7 @@ def test_shifts_are_pooled_for_methods_that_ran_under_all_of_them() -> None:
     assert tables.case_means(pooled, condition="shifted")["tta"]["a"]["total/pcc"] == pytest.approx(0.3)
 
 
-def test_the_search_is_held_against_every_method_search_minus_other() -> None:
+def test_the_search_is_compared_with_every_method_search_minus_other() -> None:
     cells = [
         _cell("n0", method, case, value + place / 100)
         for method, value in (("softmax", 0.25), ("tta", 0.6), ("quam", 0.5))

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from ..data.large import by_blocks, label_type
 from ..models.coding import Coding
@@ -42,7 +42,7 @@ class Quantified(NamedTuple):
         softmax: Entropy of the given network's prediction, `[*space]`: what there is without a search.
         adversarial: Label maps of the kept adversarial models, `[n *space]`, named by `adversarial_names`.
         adversarial_names: A name for each, by the mask it was asked for.
-        audit: A row an adversarial model: fit loss, bound, and whether it was `held`.
+        audit: A row an adversarial model: fit loss, bound, and whether it was kept (`held`).
         objective: Loss on the wanted labels after every step, `[m s]`, nats; of a volume's slices and of patches a leading axis.
         fit_loss: Loss on the fit data after every step, in the same axes, nats a pixel.
         bound: What the fit loss may be: L_ref + slack.
@@ -80,7 +80,7 @@ class Quantified(NamedTuple):
     def __repr__(self) -> str:
         kept, searched = models_held(self.audit)
         sides = "x".join(map(str, self.segmentation.shape))
-        return f"Quantified({sides}, {self.reference.shape[-1]} classes, {kept} of {searched} adversarial models held the bound)"
+        return f"Quantified({sides}, {self.reference.shape[-1]} classes, {kept} of {searched} adversarial models kept the bound)"
 
     @property
     def maps(self) -> dict[str, np.ndarray]:
@@ -104,6 +104,36 @@ class Quantified(NamedTuple):
         """How many of the patches had something to ask."""
         return len({(row.slice, row.patch) for row in self.audit if row.patch is not None})
 
+    @property
+    def shown_classes(self) -> int:
+        """How many classes the entropies are over, which is the top of their scale; every combination of independent channels."""
+        return self.reference.shape[-1] if self.channels is None else 2 ** self.channels.shape[-1]
+
+    def viewer(self, image: Num[np.ndarray, "x y z"] | None = None, *, affine: Float[np.ndarray, "4 4"] | None = None) -> Any:
+        """A notebook's widget of a volume (extra `notebook`): planes, 3-D, maps and models as layers.
+
+        `image` is one channel of it, `affine` takes voxel indices to millimetres. ValueError for pictures, which a notebook shows
+        without a widget, without ipyniivue, and for an image of another shape.
+        """
+        from ..report.widget import volume_widget  # drawing is the report's
+
+        if self.segmentation.ndim != 3:
+            raise ValueError(
+                f"viewer: expected a volume, got maps of {self.segmentation.ndim} axes, which `maps` shows by itself"
+            )
+        said = {"classes": self.shown_classes, "adversarial": self.adversarial, "names": self.adversarial_names}
+        return volume_widget(self.maps, self.segmentation, image=image, affine=affine, **said)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """What a notebook shows: of a volume the viewer where it is installed, and pictures for whoever has none."""
+        from ..report.widget import is_installed
+
+        bundle = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        if self.segmentation.ndim == 3 and is_installed():
+            shown = self.viewer()._repr_mimebundle_()
+            bundle |= shown[0] if isinstance(shown, tuple) else shown  # data and metadata, or data alone
+        return bundle
+
     def _repr_html_(self) -> str:
         """The maps as pictures with their scales, as a notebook shows them."""
         from ..report.notebook import maps_html  # drawing is the report's
@@ -112,10 +142,10 @@ class Quantified(NamedTuple):
         return maps_html(
             self.maps,
             self.segmentation,
-            classes=self.reference.shape[-1] if self.channels is None else 2 ** self.channels.shape[-1],
+            classes=self.shown_classes,
             adversarial=self.adversarial,
             names=self.adversarial_names,
-            facts=f"{kept} of {searched} adversarial models held the constraint.",
+            facts=f"{kept} of {searched} adversarial models kept the bound.",
         )
 
 

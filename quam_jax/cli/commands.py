@@ -25,6 +25,7 @@ _COMMANDS = {
     "tune": ("tune", "Choose settings for your own network on validation cases."),
     "rank": ("rank", "Which cases and regions of a run to look at or label next."),
     "collect": ("collect", "The images of a run under the file names of nnU-Net or MONAI."),
+    "slicer": ("slicer", "Open a case of a run in 3D Slicer."),
     "compare": ("compare", "Which changes between two runs of one patient exceed what uncertainty explains?"),
     "dicom": ("dicom", "Read a DICOM series, and write results as DICOM objects."),
     "report": ("report", "Build report.html again from a run folder."),

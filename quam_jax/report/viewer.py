@@ -226,17 +226,29 @@ def _middle(labels: Shaped[np.ndarray, "x y z"], grid: Grid) -> Shaped[np.ndarra
 def _encode(
     values: Integer[np.ndarray, "i j k"], grid: Grid, *, scaled: tuple[float, float] | None = None, labels: bool = False
 ) -> str:
-    """A gzipped NIfTI file as base64; number n stands for slope * n + intercept, where these two are given."""
-    import nibabel
+    """A gzipped NIfTI file as base64."""
+    plain = nifti_bytes(values, grid.affine, scaled=scaled, labels=labels)
+    return base64.b64encode(gzip.compress(plain, 6, mtime=0)).decode("ascii")
 
-    image = nibabel.Nifti1Image(values, grid.affine)
+
+def nifti_bytes(
+    values: Num[np.ndarray, "i j k"],
+    affine: Float[np.ndarray, "4 4"],
+    *,
+    scaled: tuple[float, float] | None = None,
+    labels: bool = False,
+) -> bytes:
+    """A NIfTI file in millimetres; number n stands for slope * n + intercept, where these two are given."""
+    import nibabel  # here: importing it takes long
+
+    image = nibabel.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
     if labels:
         image.header.set_intent("label")
     plain = bytearray(image.to_bytes())
     if scaled is not None:  # in the header itself, as nibabel would scale the numbers
         struct.pack_into("<2f", plain, SLOPE_AT, *scaled)
-    return base64.b64encode(gzip.compress(bytes(plain), 6, mtime=0)).decode("ascii")
+    return bytes(plain)
 
 
 def _listed(
