@@ -21,7 +21,6 @@ from quam_jax.baselines.temperature import temperature as scale_temperature
 from quam_jax.baselines.tta import tta, tta_blur, tta_ensemble
 from quam_jax.config import SearchConfig
 from quam_jax.core.directions import fit_directions
-from quam_jax.core.space import FullSpace
 from quam_jax.core.types import FitData
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data, predict
@@ -51,7 +50,6 @@ def test_every_baseline_gives_probabilities_with_weights_that_sum_to_one(name: s
         "mc_dropout_views": {"key": KEY, "samples": 2, "inject": 0.5, "views": "flips"},
         "random_directions": {
             "directions": fit_directions(prepare(model, fit_of(model), SearchConfig()), count=1, key=KEY),
-            "space": FullSpace(),
         },
         "evidential": {"samples": 3, "key": KEY},
         "laplace": {"posterior": fit_posterior(model, fit_of(model)), "samples": 3, "key": KEY},
@@ -185,9 +183,9 @@ def test_random_directions_use_up_the_slack_and_keep_it(slack: float) -> None:
     reference = float(prepared.reference_loss[0])
     used = (found.fit_loss[:, 0] - reference) / (slack * reference)
     assert (used[found.steps < 2.0] > 0.9).all()  # unless the largest step was reached, the bound is
-    samples = random_directions(model, image(), directions=found, space=FullSpace())
+    samples = random_directions(model, image(), directions=found)
     assert samples.probs.shape[1] == 4
-    pooled = random_directions(model, image(), directions=found, space=FullSpace(), key=KEY, views="flips", pooled=True)
+    pooled = random_directions(model, image(), directions=found, key=KEY, views="flips", pooled=True)
     assert pooled.probs.shape[1] == 3 * (1 + 4)
     np.testing.assert_allclose(pooled.probs[0, :3], tta(model, image(), key=KEY, views="flips").probs[0], atol=1e-6)
     np.testing.assert_allclose([pooled.weights[0, :3].sum(), pooled.weights[0].sum()], [0.5, 1.0], atol=1e-6)

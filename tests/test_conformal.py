@@ -13,8 +13,8 @@ from quam_jax.evaluation.conformal import (
     least_cases,
     mean_risk_threshold,
 )
+from quam_jax.evaluation.expected_dice import probable_dice, structure_dice
 from quam_jax.evaluation.review_zone import remember, review_shares
-from quam_jax.evaluation.sample_dice import pairwise_dice, probable_dice
 
 SPLITS = 1000
 ALPHAS = (0.05, 0.1, 0.2)
@@ -110,7 +110,7 @@ def test_dice_of_samples_by_hand() -> None:
     """Three maps of two structures; one that a single map shows has a Dice of 0 with the others."""
     first, second, third = (np.array(x) for x in ([1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 2]))
     structures = np.eye(4, dtype=bool)[1:]
-    found = pairwise_dice([first, second, third], structures)
+    found = structure_dice([first, second, third], structures)
     assert found[0] == pytest.approx(np.mean([2 / 4, 2 / 3, 2 / 3]))
     assert found[1] == 0 and np.isnan(found[2])
     probs = np.zeros((4, 3))

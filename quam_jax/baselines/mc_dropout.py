@@ -14,11 +14,10 @@ from jaxtyping import Array, ArrayLike, Float, Key
 from ..core.compilation import jit
 from ..core.network import DrawnNoise, Mode, pad_to_multiple
 from ..core.types import Samples
-from ..core.views import view_images
 from ..models.model import Network, Parameters, SegmentationModel
 from .method import Method, MethodOptions, Outcome, Run, Settings, Subject, outcome_of
 from .records import as_samples, check_image, head_features, head_logits
-from .views import views_for
+from .views import through_views, views_for
 
 
 class _Counted:
@@ -105,11 +104,14 @@ def mc_dropout_views(
     x = check_image(model, image)
     chosen = views_for(x, views)
 
-    said = []
-    for n, (view, seen) in enumerate(zip(chosen, view_images(chosen, x, key), strict=True)):
-        drawn = mc_dropout(model, seen, samples=samples, key=jax.random.fold_in(key, n), **settings).probs[0]
-        said += [view.invert(probs.reshape(*x.shape[:-1], -1)) for probs in drawn]
-    return as_samples(jnp.stack(said))
+    def draw(seen: Float[Array, "v *space i"]) -> Float[Array, "v n *space c"]:
+        drawn = [
+            mc_dropout(model, one, samples=samples, key=jax.random.fold_in(key, n), **settings) for n, one in enumerate(seen)
+        ]
+        return jnp.stack([one.probs[0].reshape(samples, *x.shape[:-1], -1) for one in drawn])
+
+    said = through_views(draw, x, views=chosen, key=key)
+    return as_samples(said.reshape(-1, *said.shape[2:]))
 
 
 def _start_views(subject: Subject, settings: Settings) -> Run:

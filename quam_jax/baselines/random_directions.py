@@ -5,6 +5,7 @@ shares with the given network through the same views, which is the search's own 
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,19 +31,18 @@ def random_directions(
     image: Float[ArrayLike, "*space i"],
     *,
     directions: Directions,
-    space: Space,
     key: Key[Array, ""] | None = None,
     views: str = "identity",
     pooled: bool = False,
 ) -> Samples:
     """One sample a moved model and view, of equal weight; `pooled` with the given network through views, half the weight each.
 
-    `space` is what the directions move. ValueError for unknown views.
+    ValueError for unknown views.
     """
     x = check_image(model, image)
     key = jax.random.key(0) if key is None else key
     chosen = views_for(x, views)
-    moved = [through_views(partial(_predict, model, space, z), x, views=chosen, key=key) for z in directions.models()]
+    moved = [through_views(partial(_predict, model, directions.space, z), x, views=chosen, key=key) for z in directions.models()]
     own = [through_views(partial(predict_batch, model), x, views=chosen, key=key)] if pooled else []
     weights = [np.full(len(probs), 0.5 / len(probs)) for probs in own]
     weights += [np.full(len(probs), (0.5 if pooled else 1.0) / len(probs) / len(moved)) for probs in moved]
@@ -61,32 +61,22 @@ def _probs(network: Network, space: Space, z: Moving, params: Parameters, stats:
     return jax.nn.softmax(space.logits(network, z, params, stats, activation)[0])
 
 
-def _start(subject: Subject, settings: Settings) -> Run:
-    return _started(subject, settings["slack"], count=2)
-
-
-def _start_views(subject: Subject, settings: Settings) -> Run:
-    return _started(subject, settings["slack"], count=6, views="standard")
-
-
-def _start_pooled(subject: Subject, settings: Settings) -> Run:
-    return _started(subject, settings["slack"], count=6, views="standard", pooled=True)
-
-
-def _started(subject: Subject, slack: float, *, count: int, views: str = "identity", pooled: bool = False) -> Run:
-    prepared = prepare(subject.model, fit_of(subject, FitConfig()), SearchConfig(slack=slack))
+def _start(subject: Subject, settings: Settings, *, count: int, **how: Any) -> Run:
+    prepared = prepare(subject.model, fit_of(subject, FitConfig()), SearchConfig(slack=settings["slack"]))
     found = fit_directions(prepared, count=count, key=jax.random.key(subject.seed))
 
     def run(image: np.ndarray, key: Key[Array, ""]) -> Outcome:
-        space = prepared.procedure.space
-        samples = random_directions(subject.model, image, directions=found, space=space, key=key, views=views, pooled=pooled)
+        samples = random_directions(subject.model, image, directions=found, key=key, **how)
         return outcome_of(samples, image.shape[:-1], forward=samples.probs.shape[1])
 
     return run
 
 
+START = partial(_start, count=2)
+START_VIEWS = partial(_start, count=6, views="standard")
+START_POOLED = partial(_start, count=6, views="standard", pooled=True)
 METHODS = (
-    Method("random_directions", _start, random_directions, grid=slack_grid(20.0), control=True, place=12),
-    Method("random_views", _start_views, grid=slack_grid(), control=True, place=15),
-    Method("random_views_pooled", _start_pooled, grid=slack_grid(), control=True, place=16),
+    Method("random_directions", START, random_directions, grid=slack_grid(20.0), control=True, place=12),
+    Method("random_views", START_VIEWS, grid=slack_grid(), control=True, place=15),
+    Method("random_views_pooled", START_POOLED, grid=slack_grid(), control=True, place=16),
 )

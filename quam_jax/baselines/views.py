@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
@@ -17,12 +18,13 @@ def views_for(image: Float[Array, "*space i"], names: str) -> tuple[View, ...]:
 
 
 def through_views(
-    predict: Callable[[Float[Array, "v *space i"]], Float[Array, "v *space c"]],
+    predict: Callable[[Float[Array, "v *space i"]], Float[Array, "v *space c"] | Float[Array, "v n *space c"]],
     image: Float[Array, "*space i"],
     *,
     views: Sequence[View],
     key: Key[Array, ""],
-) -> Float[Array, "v *space c"]:
-    """One prediction a view, on the grid of the image; the n-th view draws from `fold_in(key, n)`."""
+) -> Float[Array, "v *space c"] | Float[Array, "v n *space c"]:
+    """What is predicted of every view, once or n times, on the grid of the image; the n-th view draws from `fold_in(key, n)`."""
     said = predict(view_images(views, image, key))
-    return jnp.stack([view.invert(probs) for view, probs in zip(views, said, strict=True)])
+    single = said.ndim == image.ndim + 1
+    return jnp.stack([view.invert(one) if single else jax.vmap(view.invert)(one) for view, one in zip(views, said, strict=True)])

@@ -24,8 +24,12 @@ BISECTIONS = 7  # the step is found to one part in 128 of its bracket
 
 
 class Directions(NamedTuple):
-    """Models inside the constraint, two a direction; `steps` are their distances in units of the weights' own size."""
+    """Models inside the constraint, two a direction; `steps` are their distances in units of the weights' own size.
 
+    `space` is what of a network moves, `start` the given network's part of it.
+    """
+
+    space: Space
     start: Moving
     key: Key[Array, ""]
     steps: Float[np.ndarray, " n"]
@@ -77,7 +81,7 @@ def fit_directions(prepared: Prepared, *, count: int = 8, key: Key[Array, ""], l
                 low, high = (middle, high) if keeps(n, sign * middle) else (low, middle)
             steps.append(low)
     fit_loss = np.stack([losses(n // 2, step if n % 2 == 0 else -step) for n, step in enumerate(steps)])
-    return Directions(start, key, np.array(steps), fit_loss, bound, passes)
+    return Directions(space, start, key, np.array(steps), fit_loss, bound, passes)
 
 
 @jit()

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Real
 
 from ..evaluation.conformal import Losses
+from ..evaluation.expected_dice import probable_dice, structure_dice
 from ..evaluation.overlap import dice, in_structure
-from ..evaluation.sample_dice import pairwise_dice, probable_dice
 
 LEVELS = 1 - np.linspace(1, 0, 257) ** 2  # quantiles that a map is remembered by, dense where it is large
 SUBSAMPLE = 2**18  # pixels that they are taken from
@@ -132,7 +132,7 @@ def scores_of(
     """
     found = {"probabilities": probable_dice(probs, segmentation, structures)}
     if len(models):
-        found = {"samples": pairwise_dice([segmentation, *models], structures), **found}
+        found = {"samples": structure_dice([segmentation, *models], structures), **found}
     return {name: float(np.nanmean(values)) if (~np.isnan(values)).any() else float("nan") for name, values in found.items()}
 
 

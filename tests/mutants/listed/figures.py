@@ -36,7 +36,7 @@ EVALUATION = room(
         "conformal.py::test_how_many_cases_it_takes",
     ),
     (
-        "sample_dice.py",
+        "expected_dice.py",
         "shared[first, second][total > 0]",
         "shared[first, first][total > 0]",
         "conformal.py::test_dice_of_samples_by_hand",
