@@ -66,7 +66,8 @@ def read_bundle(path: Path) -> SegmentationModel:
 def prepare_of(transforms: list[dict[str, Any]], *, channels: int) -> tuple[Preprocessing, list[str]]:
     """What transforms make of intensities, and what they do beside it, in words."""
     settings: dict[str, Any] = {}
-    others, unclear = [], []
+    others: list[str] = []
+    unclear: list[str] = []
     for transform in transforms:
         name = _short(transform)
         if name in PLAIN:

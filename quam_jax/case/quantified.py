@@ -121,8 +121,15 @@ class Quantified(NamedTuple):
             raise ValueError(
                 f"viewer: expected a volume, got maps of {self.segmentation.ndim} axes, which `maps` shows by itself"
             )
-        said = {"classes": self.shown_classes, "adversarial": self.adversarial, "names": self.adversarial_names}
-        return volume_widget(self.maps, self.segmentation, image=image, affine=affine, **said)
+        return volume_widget(
+            self.maps,
+            self.segmentation,
+            classes=self.shown_classes,
+            image=image,
+            affine=affine,
+            adversarial=self.adversarial,
+            names=self.adversarial_names,
+        )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """What a notebook shows: of a volume the viewer where it is installed, and pictures for whoever has none."""

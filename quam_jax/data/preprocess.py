@@ -95,7 +95,7 @@ class Preprocessing:
         prepared = match_channels(array, self.channels)
         axes = tuple(range(prepared.ndim - 1))
         if self.window is not None:
-            prepared = np.clip(prepared, *np.float32(self.window))
+            prepared = _windowed(prepared, self.window)
         if self.clip is not None:
             low, high = np.percentile(prepared, self.clip, axis=axes)
             prepared = np.clip(prepared, low.astype(np.float32), high.astype(np.float32))
@@ -150,7 +150,7 @@ class PreparedInParts:
 
     def _matched(self, box: Any) -> Float[np.ndarray, "h w j"]:
         values = match_channels(self.array[box], self.shape[2])
-        return values if self._settings.window is None else np.clip(values, *np.float32(self._settings.window))
+        return values if self._settings.window is None else _windowed(values, self._settings.window)
 
     def _scaled(self, box: Any) -> Float[np.ndarray, "h w j"]:
         values = self._matched(box)
@@ -255,6 +255,10 @@ def to_slices(volume: Num[np.ndarray, "x y z ..."], *, axis: int = 2) -> Num[np.
     if volume.ndim < 3:
         raise ValueError(f"volume: expected three spatial axes, got shape {volume.shape}")
     return np.ascontiguousarray(np.moveaxis(volume, axis, 0))
+
+
+def _windowed(values: Float[np.ndarray, "*space i"], window: tuple[float, float]) -> Float[np.ndarray, "*space i"]:
+    return np.clip(values, np.float32(window[0]), np.float32(window[1]))
 
 
 def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:

@@ -44,7 +44,7 @@ def case_files(path: Path) -> list[dict[str, Any]]:
     for what, kind in FILES.items():
         if what not in found:
             continue
-        layer = {
+        layer: dict[str, Any] = {
             "path": str(found[what].resolve()),
             "name": f"{case.name} {TITLES.get(what, 'Prediction').lower()}",
             "kind": kind,
