@@ -11,6 +11,7 @@ from PIL import Image
 from quam_jax.results.evaluate_files import EvaluateRequest, evaluate_files
 from tests.command_line import call, exit_code
 from tests.image_files import OBLIQUE, save_nifti
+from tests.report_pages import words
 from tests.small_run import disc
 from tests.test_alignment import turned
 
@@ -48,6 +49,9 @@ def test_evaluate_reads_map_files_and_names_what_is_wrong(
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert written["columns"]["own/pcc"]["mean"] == pytest.approx(1.0)  # entropy is an affine map of these two values
     assert written["columns"]["own/pcc"]["n"] == 1
+    said = words((tmp_path / "out" / "evaluation.html").read_text())
+    assert "2 cases scored: own agrees best with the raters (PCC 1.00)" in said
+    assert "Cases that could not be evaluated" in said and "case c: expected the masks of its raters, got none" in said
     told: list[tuple[str, int, int]] = []
     request = EvaluateRequest(maps=(f"own={tmp_path / 'maps'}",), masks=tmp_path / "masks")
     evaluate_files(request, progress=lambda *values: told.append(values))

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "case": {"config", "core", "data", "evaluation", "models", "published", "report", "targets"},
     "baselines": {"case", "config", "core", "evaluation", "models", "registry"},
     "training": {"baselines", "config", "core", "data", "evaluation", "models"},
-    "studies": {"baselines", "case", "config", "data", "evaluation", "models", "published", "version"},
+    "studies": {"baselines", "case", "config", "data", "evaluation", "models", "published", "report", "version"},
     "runs": {"case", "config", "core", "data", "evaluation", "guarantees", "memory", "models", "process", "report", "version"},
     "integrations": {"case", "config", "core", "models"},
     "results": {"data", "evaluation", "guarantees", "report", "runs", "version"},

@@ -18,7 +18,7 @@ from quam_jax.results.review import rank_run
 from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run as run_pipeline
 from tests.command_line import call
-from tests.report_pages import make_run
+from tests.report_pages import make_run, words
 from tests.small_run import prepare_folders, write_nifti
 
 
@@ -50,6 +50,9 @@ def test_the_list_agrees_with_the_maps(tmp_path: Path) -> None:
         assert [row["case"] for row in csv.DictReader(file)] == [row["case"] for row in review.cases]
     stored = json.loads((tmp_path / "review" / "ranking.json").read_text())
     assert stored["settings"]["threshold"] == 0.01 and stored["left_out"] == review.left_out
+    said = words((tmp_path / "review" / "ranking.html").read_text())
+    assert f"Look first at {review.cases[0]['case']}." in said and "late" in said and "no room" in said
+    assert said.index("case000") > said.index(review.cases[0]["case"]) or review.cases[0]["case"] == "case000"
     turned = rank_run(folder, tmp_path / "other", by=["relative"])
     assert [row["case"] for row in turned.cases] != [row["case"] for row in review.cases]
 
@@ -96,7 +99,7 @@ def test_a_volume_keeps_its_geometry(tmp_path: Path) -> None:
 def test_bad_input_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
     folder = make_run(tmp_path / "out", 1)
     empty = make_run(tmp_path / "empty", 0, failed={"x": "no image"})
-    for arguments, words in (
+    for arguments, says in (
         ((tmp_path / "nothing",), "expected the folder of a run"),
         ((empty,), "no case can be ranked: no image"),
         ((folder, "--by", "luck"), "by: expected some of epistemic"),
@@ -105,7 +108,7 @@ def test_bad_input_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
         ((folder, "--regions-by", ""), "regions_by: expected some of"),
     ):
         code, _, told = call(monkeypatch, capsys, "rank", *arguments, "--out", tmp_path / "r")
-        assert code == 2 and words in told and told.count("\n") == 1, told
+        assert code == 2 and says in told and told.count("\n") == 1, told
     assert not (tmp_path / "r").exists()
 
 

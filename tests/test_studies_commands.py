@@ -92,7 +92,7 @@ def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(
     assert quam["forward"]["mean"] == 1 + 2 * 6 * 3 + 2 * 3 + looked and quam["backward"]["mean"] == 2 * 6 * 3  # two fit cases
     rows = (out / "methods.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 2 * (7 + 2 * 2)  # networks, cases, methods in distribution and under two shifts
-    for name in ("methods.md", "methods.tex", "curves-none.png", "scatter.png", "strip-p3-a.png", "tuning.png"):
+    for name in ("methods.html", "methods.md", "methods.tex", "curves-none.png", "scatter.png", "strip-p3-a.png", "tuning.png"):
         assert (out / name).stat().st_size > 100
     cached = sorted((out / "cache").rglob("*.json"))
     times = [p.stat().st_mtime_ns for p in cached]

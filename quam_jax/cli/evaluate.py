@@ -27,7 +27,7 @@ _SHOWN = ("pcc", "r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "
 @click.option("--classes", default=2, show_default=True, help="With --map: classes of the masks, the background among them.")
 @click.option("--band", default=3.0, show_default=True, help="Width of the boundary band, in mm where images have a spacing.")
 @click.option("--tolerance", default=1.0, show_default=True, help="Tolerance of the surface Dice, in the same unit.")
-@click.option("--out", type=PATH, help="Folder for evaluation.csv and evaluation.json; of a run: instead of its own tables.")
+@click.option("--out", type=PATH, help="Folder for evaluation.html, .csv and .json; of a run: instead of its own tables.")
 @mask_options
 @click.pass_context
 def evaluate(context: click.Context, **options: Any) -> int:

@@ -30,6 +30,7 @@ def comparison_page(
 ) -> str:
     """The page as text. `record` is what comparison.json holds, `compared` the maps; images may be missing."""
     place, picture = _picture(compared, images=images, labels=labels, spacing=spacing, orientation=orientation)
+    names = [record[which]["case"] for which in ("baseline", "followup")]
     more = [row for row in record["changes"] if row["exceeds"] == "yes"]
     verdict = (
         f"{len(more)} of {len(record['changes'])} connected changes exceed what uncertainty explains."
@@ -40,8 +41,9 @@ def comparison_page(
         environment()
         .get_template("comparison.html.j2")
         .render(
-            names=[record[which]["case"] for which in ("baseline", "followup")],
-            verdict=verdict,
+            title=" and ".join(names),
+            kicker=f"Comparison of two dates · {names[0]} (baseline) and {names[1]} (follow-up)",
+            heading=verdict,
             notes=record["notes"],
             place=" ".join(map(str, place)),
             picture=picture,

@@ -27,6 +27,9 @@ PLAIN = (
 NONE = "–"
 
 _NAMES = {
+    "ace": "ACE",
+    "adaptive_ece": "adaptive ECE",
+    "classwise_ece": "class-wise ECE",
     "ap": "average precision",
     "auroc": "AUROC",
     "aurc": "AURC",

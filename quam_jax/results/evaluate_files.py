@@ -26,6 +26,7 @@ from ..evaluation.reference_maps import BOUNDARY_SIGMA, boundary_map, consensus,
 from ..evaluation.statistics import summarise
 from ..runs.codings import Coding, coding_in
 from .evaluation_items import Item, file_items, run_items
+from .pages import write_evaluation
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class EvaluateResult(NamedTuple):
 
 
 def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, int], None] = lambda *_: None) -> EvaluateResult:
-    """Evaluate every case; with `out` its rows go to evaluation.csv and their summary to evaluation.json.
+    """Evaluate every case; with `out` its rows go to evaluation.csv, their summary to evaluation.json, both to evaluation.html.
 
     `progress(name, done, total)` is called first with nothing done and after each case. A case that cannot be evaluated is
     recorded with its reason; ValueError where none can, and for folders without maps or masks.
@@ -88,6 +89,7 @@ def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, in
         request.out.mkdir(parents=True, exist_ok=True)
         write_table(request.out / "evaluation.csv", rows)
         write_json(request.out / "evaluation.json", {"cases": len(rows), "failed": failed, "notes": notes, "columns": summary})
+        write_evaluation(request.out / "evaluation.html", rows, failed, summary, notes)
     return EvaluateResult(rows, failed, summary, notes)
 
 

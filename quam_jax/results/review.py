@@ -19,6 +19,7 @@ from ..report.first_look import ORDER, REGION_SHARE, TOP
 from ..report.folder import Run, load_arrays, read_run
 from ..report.html import survey
 from ..report.layers import reduction_of, spacing_of
+from .pages import write_ranking
 
 MOST_LABELS = 255  # of one label map; a palette picture has no more
 
@@ -97,7 +98,9 @@ def rank_run(
             "left_out": left_out,
         },
     )
-    return Review(cases, rows, left_out, [out / "cases.csv", out / "regions.csv", out / "ranking.json", *files])
+    review = Review(cases, rows, left_out, [out / "cases.csv", out / "regions.csv", out / "ranking.json", *files])
+    page = write_ranking(out / "ranking.html", review, settings)
+    return review._replace(files=[*review.files, page])
 
 
 def _counted(cases: Sequence[Any], progress: Callable[[str, int, int], None]) -> Iterator[Any]:

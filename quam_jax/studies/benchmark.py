@@ -14,6 +14,7 @@ import numpy as np
 from ..baselines.method import Settings
 from ..config import Config
 from ..data.records import write_json, write_table
+from ..report.table_page import Picture, Section, table_page
 from . import figures, tables
 from .cases import StudyCase
 from .preparation import StudyParts, prepare_study
@@ -49,7 +50,7 @@ class _Chosen(NamedTuple):
 
 
 def benchmark_methods(request: BenchmarkRequest, *, progress: Progress = lambda *_: None) -> BenchmarkResult:
-    """Tune, measure and write `methods.json`, `.csv`, `.md`, `.tex` and the pictures; an interrupted study goes on there.
+    """Tune, measure and write `methods.html`, `.json`, `.csv`, `.md`, `.tex` and the pictures; an interrupted study goes on.
 
     `progress(stage, name, done, total)` tells how far tuning and cases are, both first with nothing done. ValueError for a
     request that does not fit (`prepare_study`), and where every cell failed.
@@ -87,6 +88,7 @@ def benchmark_methods(request: BenchmarkRequest, *, progress: Progress = lambda 
     if chosen.tuned:
         first = {name: rows for name, rows in chosen.tuned.items() if name.startswith(parts.networks[0].name)}
         figures.draw_tuning(first, out / "tuning.png", score=request.study.score)
+    (out / "methods.html").write_text(_page(request, out, summaries, shown, [*parts.notes, *failed.values()]), encoding="utf-8")
     return BenchmarkResult(text, failed, parts.notes)
 
 
@@ -155,6 +157,24 @@ def _describe(request: BenchmarkRequest, parts: StudyParts, chosen: _Chosen, fai
         "settings": {f"{network} {name}": values for (network, name), values in chosen.settings.items()},
         "tuning": chosen.tuned,
     }
+
+
+def _page(
+    request: BenchmarkRequest, out: Path, summaries: Mapping[str, Any], shown: Mapping[str, str], notes: Sequence[str]
+) -> str:
+    """The page of the study: its tables by condition, and the pictures that were drawn."""
+    sections = [
+        Section(f"{table.title}: {condition}", table.head, table.rows, tables.caption(summary))
+        for condition, summary in summaries.items()
+        for table in tables.laid_out(summary, shown)
+    ]
+    drawn = {"strips": "Maps of some cases", "tuning": f"{request.study.score} on validation cases by setting"}
+    drawn |= {path.stem: f"Curves of errors, {path.stem[7:]}" for path in sorted(out.glob("curves-*.png"))}
+    there = {alt: out / f"{name}.png" for name, alt in drawn.items() if (out / f"{name}.png").is_file()}
+    pictures = [Section(alt, pictures=[Picture(path, alt)]) for alt, path in there.items()]
+    heading = f"{len(shown)} methods on {max(s['cases'] for s in summaries.values())} cases"
+    ordered = [*pictures[:1], *sections, *pictures[1:]]
+    return table_page(kicker="Comparison of methods", heading=heading, sections=ordered, notes=notes)
 
 
 def _shown(settings: Sequence[Settings]) -> str:

@@ -5,7 +5,7 @@ how far networks differ stands beside it as the standard deviation of their mean
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -185,29 +185,42 @@ def long_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return [{"network": c.network, "method": c.method, "condition": c.condition, "case": c.case, **c.figures} for c in cells]
 
 
-def markdown(summary: Mapping[str, Any], settings: Mapping[str, str]) -> str:
-    """The published layout (epistemic, aleatoric, total x R², PCC, soft Dice) and a second table of everything else."""
-    methods = summary["methods"]
-    text = (
+class Table(NamedTuple):
+    """A title, and rows of text of which the first cell names the method."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def caption(summary: Mapping[str, Any]) -> str:
+    """What the figures of a condition are means of, and what stands beside them."""
+    return (
         f"{summary['cases']} cases, {len(summary['networks'])} networks, condition `{summary['condition']}`. Mean over cases "
         "of the mean over networks; [95 % bootstrap interval over cases]; * differs from "
-        f"`{summary['baseline']}` with Holm-corrected p < 0.05 (Wilcoxon).\n\n"
+        f"`{summary['baseline']}` with Holm-corrected p < 0.05 (Wilcoxon)."
     )
-    text += _markdown(
-        ["method", *(f"{kind} {NAMES[f]}" for kind in KINDS for f in AGREEMENT)],
-        [
-            [name, *(_cell(row, figure, interval=figure.endswith("/pcc")) for figure in PUBLISHED)]
-            for name, row in methods.items()
-        ],
-    )
-    text += "\n\n" + _markdown(
-        ["method", *(_title(f) for f in FURTHER), "case ranking (total)", "settings"],
-        [
-            [name, *(_cell(row, figure) for figure in FURTHER), _ranking(row["case_spearman"]), settings.get(name, "")]
-            for name, row in methods.items()
-        ],
-    )
-    return text + "\n"
+
+
+def laid_out(summary: Mapping[str, Any], settings: Mapping[str, str]) -> list[Table]:
+    """The published layout (epistemic, aleatoric, total x R², PCC, soft Dice) and a second table of everything else."""
+    methods = summary["methods"]
+    published = [
+        [name, *(_cell(row, figure, interval=figure.endswith("/pcc")) for figure in PUBLISHED)] for name, row in methods.items()
+    ]
+    further = [
+        [name, *(_cell(row, figure) for figure in FURTHER), _ranking(row["case_spearman"]), settings.get(name, "")]
+        for name, row in methods.items()
+    ]
+    return [
+        Table("Agreement with the raters", ["method", *(f"{kind} {NAMES[f]}" for kind in KINDS for f in AGREEMENT)], published),
+        Table("Errors, calibration, cost", ["method", *map(_title, FURTHER), "case ranking (total)", "settings"], further),
+    ]
+
+
+def markdown(summary: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+    """Both tables of a condition."""
+    return "\n\n".join([caption(summary), *(_markdown(table.head, table.rows) for table in laid_out(summary, settings))]) + "\n"
 
 
 def latex(summary: Mapping[str, Any]) -> str:
