@@ -11,12 +11,13 @@ from quam_jax.case.fit import Known, read_fit_patches
 from quam_jax.case.quantified import Quantified
 from quam_jax.case.quantify import quantify_images
 from quam_jax.case.shared import CaseModel, planned_model
-from quam_jax.config import Config, FitConfig, SearchConfig
+from quam_jax.config import Config, FitConfig, SearchConfig, change
 from quam_jax.data.datasets import find_channel_cases
 from quam_jax.data.plans import Plan
 from quam_jax.data.volumes import read_image
 from quam_jax.models.coding import Coding
 from quam_jax.models.model import Network, SegmentationModel
+from tests.tiny import NO_VIEWS
 
 AFFINES = {
     "plain": np.diag([1.0, 1, 1, 1]),
@@ -128,4 +129,5 @@ def quantify_file(shared: CaseModel, path: Path, config: Config) -> Quantified:
     return quantify_images(shared, [image.array], geometries=[image.geometry], config=config)[0]
 
 
-SMALL = Config(search=SearchConfig(steps=2, learning_rate=1e-2), fit=FitConfig(fit_cases=2))
+SMALL = Config(samples=NO_VIEWS, search=SearchConfig(steps=2, learning_rate=1e-2), fit=FitConfig(fit_cases=2))
+VIEWED = change(SMALL, {"views": "auto"})

@@ -76,6 +76,7 @@ def test_the_bound_of_a_posterior_equal_to_the_prior_is_the_cross_entropy() -> N
     assert float(value) == pytest.approx(float(expected), rel=1e-5) and after == stats
 
 
+@pytest.mark.long
 def test_a_trained_probabilistic_network_draws_what_raters_drew() -> None:
     # half of the raters see the disc, half see nothing: samples must hold both, which their mean alone cannot
     empty, full = np.zeros((12, 12), np.int32), np.asarray(disc(0, 4.0, (12, 12)), np.int32)

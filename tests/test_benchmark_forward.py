@@ -72,7 +72,10 @@ def test_every_network_has_a_twin() -> None:
     assert SMALL.keys() == CASES.keys()
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("att_unet", "unet", "nnunet_residual_3d")  # all of them take minutes to compile
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in CASES])
 def test_twin_has_our_logits_and_gradients(name: str) -> None:
     model, twin, images = smaller(name)
     labels = np.random.default_rng(1).integers(0, 2, (2, *images.shape[2:]))

@@ -21,7 +21,7 @@ from quam_jax.data.plans import Grid
 from quam_jax.models.coding import Coding
 from quam_jax.models.predict import predict
 from tests.planned import plan_of
-from tests.tiny import SIZE, tiny_fit, tiny_image, tiny_model, tiny_network
+from tests.tiny import NO_VIEWS, SIZE, tiny_fit, tiny_image, tiny_model, tiny_network
 from tests.volume_by_hand import AS_READ, folds_of, geometry_of, tiny_fold
 
 HEADS = SearchConfig(space="head", members=2, steps=3, learning_rate=0.2, slack=0.2, fit_points=0)
@@ -117,8 +117,10 @@ def test_nobody_asked_is_what_the_given_network_says() -> None:
 # draws of their own
 
 SLICED = {
-    "random masks": Config(targets=TargetConfig(shapes=("random",)), search=SearchConfig(steps=2, learning_rate=0.02)),
-    "noise": Config(search=SearchConfig(steps=2, learning_rate=0.02, mode="train")),
+    "random masks": Config(
+        samples=NO_VIEWS, targets=TargetConfig(shapes=("random",)), search=SearchConfig(steps=2, learning_rate=0.02)
+    ),
+    "noise": Config(samples=NO_VIEWS, search=SearchConfig(steps=2, learning_rate=0.02, mode="train")),
     "random masks of regions": Config(targets=TargetConfig(target="region", region_size=4, shapes=("random",)), search=HEADS),
     "drawn fit points": Config(
         targets=TargetConfig(target="pixel", pixels="uncertain", pixel_count=5), search=dataclasses.replace(HEADS, fit_points=8)
@@ -142,7 +144,9 @@ def test_equal_slices_have_draws_of_their_own(kind: str) -> None:
 
 def test_slices_that_are_searched_together_keep_their_draws() -> None:
     """Noise, and random masks of other seeds, belong to the slice and not to its company."""
-    config = Config(targets=TargetConfig(shapes=("random",)), search=SearchConfig(steps=2, learning_rate=0.02, mode="train"))
+    config = Config(
+        samples=NO_VIEWS, targets=TargetConfig(shapes=("random",)), search=SearchConfig(steps=2, learning_rate=0.02, mode="train")
+    )
     model = tiny_model(drop=0.5)
     shared = whole_image_model(model, tiny_fit(model), config.search)
     volume = np.stack([tiny_image()] * 3, 2)
@@ -154,7 +158,7 @@ def test_slices_that_are_searched_together_keep_their_draws() -> None:
 
 def test_equal_patches_and_folds_have_draws_of_their_own() -> None:
     """Equal slices are equal patches, and both folds are the same network: what differs is the noise."""
-    config = Config(search=SearchConfig(steps=2, learning_rate=0.02, mode="train"))
+    config = Config(samples=NO_VIEWS, search=SearchConfig(steps=2, learning_rate=0.02, mode="train"))
     model = tiny_fold(0, classes=3, drop=0.5)
     shared = folds_of([model, model], config, patch=(4, 4), spacing=(1.0, 1.0), mirror_axes=[])
     image = np.repeat(np.random.default_rng(0).standard_normal((4, 4, 1, 1)).astype(np.float32), 3, 2)

@@ -17,7 +17,7 @@ from quam_jax.core.types import Trajectory
 from quam_jax.models.predict import predict
 from quam_jax.models.prepare import prepare
 from quam_jax.targets.pixels import pixel_targets
-from tests.tiny import tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
+from tests.tiny import NO_VIEWS, tiny_fit, tiny_image, tiny_model, tiny_network, tiny_targets
 
 NAN = np.nan
 
@@ -241,7 +241,7 @@ def test_the_recorded_loss_is_that_of_the_records_own_fit_batch(record: str, set
 
 def test_the_audit_of_a_case_names_the_loss_of_the_kept_step() -> None:
     model = tiny_model()
-    config = Config(search=SearchConfig(members=2, steps=4, learning_rate=0.02, slack=0.5))
+    config = Config(samples=NO_VIEWS, search=SearchConfig(members=2, steps=4, learning_rate=0.02, slack=0.5))
     found = quantify(model, tiny_image(), tiny_fit(model, batches=5), config=config)
     for m, row in enumerate(found.audit):
         step = np.where(found.feasible[m], found.objective[m], np.inf).argmin()

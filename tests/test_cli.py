@@ -22,7 +22,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def options(folders: dict[str, Path], **changes: object) -> list[object]:
-    paths = {**folders, "steps": 2, **changes}
+    paths = {**folders, "steps": 2, "views": "none", **changes}
     return [part for name, value in paths.items() if value is not None for part in (f"--{name.replace('_', '-')}", value)]
 
 

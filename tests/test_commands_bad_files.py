@@ -171,7 +171,7 @@ def test_damaged_runs_are_read_or_refused(folders: Path, tmp_path: Path, command
     code, _, err = command("run", *options(folders, **volumes), "--out", good)
     assert code == 0, err
     rng, codes = random.Random(0), []
-    for number in range(24):
+    for number in range(8):
         run, out = tmp_path / f"run{number}", tmp_path / f"out{number}"
         shutil.copytree(good, run)
         name = rng.choice(["run.json", "a.json", "a.json", "summary.json", "a_seg.nii.gz", "report_data/a.npz", "results.csv"])
@@ -191,4 +191,4 @@ def test_damaged_runs_are_read_or_refused(folders: Path, tmp_path: Path, command
             codes.append(command(*arguments)[0])
         shutil.rmtree(run)
         shutil.rmtree(out, ignore_errors=True)
-    assert set(codes) <= {0, 1, 2} and codes.count(0) > 40 and codes.count(2) > 4
+    assert set(codes) <= {0, 1, 2} and codes.count(0) > 13 and codes.count(2) > 1

@@ -25,7 +25,7 @@ from quam_jax.models.predict import fit_data
 from quam_jax.studies.cases import StudyCase
 from quam_jax.studies.splits import Identity
 from tests.small_run import write_cases
-from tests.tiny import picture_model, tiny_image, tiny_model
+from tests.tiny import NO_VIEWS, picture_model, tiny_image, tiny_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -144,7 +144,7 @@ def test_the_audit_tells_of_crops_and_of_whole_images(cases: Path, monkeypatch: 
         return search_images(*arguments, on_kept=both, **named)
 
     monkeypatch.setattr(masks, "search_images", watched)
-    (found,) = quantify_images(shared, [image], config=Config(search=search))
+    (found,) = quantify_images(shared, [image], config=Config(samples=NO_VIEWS, search=search))
     for row in found.audit:
         assert [row.whole_fit_loss] == shared.whole_fit.losses(shared.folds[0].prepared, [kept[row.member]], [0, 1, 2])
         assert row.whole_fit_loss is not None and row.whole_bound == shared.whole_fit.bound(everything)
@@ -160,7 +160,7 @@ def test_the_audit_tells_of_crops_and_of_whole_images(cases: Path, monkeypatch: 
         2,
     )
     assert models_broken_on_whole([dataclasses.replace(one, whole_held=None)]) == (0, 0)
-    (plain,) = quantify_images(whole_image_model(model, fit, search), [image], config=Config(search=search))
+    (plain,) = quantify_images(whole_image_model(model, fit, search), [image], config=Config(samples=NO_VIEWS, search=search))
     assert all(row.whole_held is None for row in plain.audit)
 
 

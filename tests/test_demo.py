@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BLOCKED = """
 import sys
 
@@ -21,6 +23,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_demo_without_torch(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     done = subprocess.run(

@@ -34,7 +34,7 @@ from quam_jax.runs.request import RunRequest, Sharing
 from quam_jax.runs.run import run
 from quam_jax.runs.workers import Worker
 from tests.command_line import call
-from tests.planned import SMALL, model_of, scan, write
+from tests.planned import VIEWED, model_of, scan, write
 from tests.small_run import little_model, picture, prepare_folders
 
 
@@ -156,15 +156,15 @@ def test_a_volume_takes_as_long_as_its_patches(tmp_path: Path, probed: list[floa
     coding = Coding.of(plan, where="model")
     image, labels = scan((8, 8, 8), seed=1)
     images, wanted = np.stack([image, image])[None, ..., None] / 100, np.stack([labels, labels])[None].astype(np.int32)
-    shared = planned_model(models, images, wanted, plan=plan, coding=coding, search=SMALL.search)
+    shared = planned_model(models, images, wanted, plan=plan, coding=coding, search=VIEWED.search)
     case = Case("v", write(tmp_path / "v.nii.gz", scan((14, 8, 12))[0], np.diag([2.0, 1, 1, 1])), {})
     own = look_at_fit(shared.folds[0].searched, images, wanted, coding=coding)
-    quantifier = Quantifier([case], shared, Known(images, wanted, ["a"], []), SMALL, None, own)
-    request = RunRequest(*[tmp_path] * 3, fit_images=tmp_path, fit_masks=tmp_path, config=SMALL)
+    quantifier = Quantifier([case], shared, Known(images, wanted, ["a"], []), VIEWED, None, own)
+    request = RunRequest(*[tmp_path] * 3, fit_images=tmp_path, fit_masks=tmp_path, config=VIEWED)
     found = Forecast(quantifier, dataclasses.replace(request, out=tmp_path / "out"), None).expect(lanes=1)
     patches = len(lay_patches((12, 8, 28), plan.patch).starts)  # voxels of 2 mm are two of the plan's
-    looked = len(choose_look(shared, plan.patch, config=SMALL).views)
-    passes = count_passes(SMALL, batches=1, fit_share=2.0, views=looked)
+    looked = len(choose_look(shared, plan.patch, config=VIEWED).views)
+    passes = count_passes(VIEWED, batches=1, fit_share=2.0, views=looked)
     assert passes is not None and patches > 8 and looked > 4
     # two mirrorings in place of the one prediction, in each of two folds
     assert found.each == pytest.approx(2.0 * (passes + 1) * patches * 2)

@@ -17,7 +17,7 @@ from quam_jax.models.model import SegmentationModel
 from quam_jax.runs.quantifier import find_quantifier
 from quam_jax.runs.request import RunRequest
 from tests.command_line import call
-from tests.tiny import SIZE, picture_model, tiny_image, tiny_model
+from tests.tiny import NO_VIEWS, SIZE, picture_model, tiny_image, tiny_model
 
 DATA = Path(quam_jax.__file__).parent / "demo_data"
 
@@ -165,7 +165,7 @@ def test_arrays_that_do_not_fit_are_told_with_axis_and_remedy(tiny: None) -> Non
 def test_channels_first_are_moved_and_told(tiny: None, torch: Any) -> None:
     model, image = tiny_model(), tiny_image()
     fit = quam_jax.fit_data(model, [image], [labels_of(model, image[None])[0]])
-    config = Config(search=SearchConfig(steps=1))
+    config = Config(samples=NO_VIEWS, search=SearchConfig(steps=1))
     plain = quam_jax.quantify(model, image, fit, config=config)
     with pytest.warns(UserWarning, match="taken as channels first, since the network takes 2"):
         moved = quam_jax.quantify(model, torch.as_tensor(np.moveaxis(image, -1, 0).copy()), fit, config=config)

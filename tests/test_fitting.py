@@ -66,7 +66,7 @@ def searched(config: SearchConfig, layout: Layout) -> Trajectory:
     [
         *((config, LAYOUTS[0], micro) for config, micro in zip(KINDS, (1, 3, 2, 2, 6), strict=True)),
         *((KINDS[0], layout, 2) for layout in LAYOUTS[1:]),
-        (KINDS[3], LAYOUTS[1], 3),
+        pytest.param(KINDS[3], LAYOUTS[1], 3, marks=pytest.mark.long),
     ],
 )
 def test_a_fit_batch_in_parts_gives_the_same_numbers(config: SearchConfig, layout: Layout, micro: int) -> None:

@@ -52,13 +52,18 @@ def _uncovered(golden: Path) -> list[str]:
     return found
 
 
+def _marks(case: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Its hundreds of steps end in the same comparison as those of its neighbours."""
+    return (pytest.mark.long,) if case.endswith("_never_feasible") else ()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     golden = Path(metafunc.config.getoption("--golden"))
     if "case" in metafunc.fixturenames:
         parameters = []
         for name, module in SECTIONS.items():
             if (golden / _index(module)).is_file():
-                parameters += [pytest.param(name, case, id=f"{name}-{case}") for case in module.cases(golden)]
+                parameters += [pytest.param(name, case, id=f"{name}-{case}", marks=_marks(case)) for case in module.cases(golden)]
             else:
                 skip = pytest.mark.skip(reason=f"{golden}: no {_index(module)}, so no numbers for {name}")
                 parameters.append(pytest.param(name, "", id=name, marks=skip))

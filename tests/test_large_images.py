@@ -29,7 +29,7 @@ from tests.report_pages import read_page
 from tests.small_run import SIZE, little_model, prepare_folders
 
 MAPS = ("seg", "desc-reference_probseg", *(f"desc-{name}_uncertainty" for name in ("total", "aleatoric", "epistemic")))
-SEARCH = {"steps": 2, "learning_rate": 0.05}
+SEARCH = {"steps": 2, "learning_rate": 0.05, "views": "none"}
 
 
 @pytest.fixture(scope="module")

@@ -26,10 +26,10 @@ from quam_jax.models.outputs import coding_of, declare_outputs
 from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run
 from tests.small_run import picture, prepare_folders
-from tests.tiny import tiny_fit, tiny_image, tiny_model, tiny_network
+from tests.tiny import NO_VIEWS, tiny_fit, tiny_image, tiny_model, tiny_network
 
 REGIONS = {"core": [2], "whole": [1, 2]}
-MASK = Config(search=SearchConfig(steps=2, learning_rate=0.02))
+MASK = Config(samples=NO_VIEWS, search=SearchConfig(steps=2, learning_rate=0.02))
 HEADS = SearchConfig(space="head", members=2, steps=2, learning_rate=0.2, slack=0.2, fit_points=0)
 ASKED = {
     "mask": MASK,

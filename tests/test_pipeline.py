@@ -24,9 +24,9 @@ from quam_jax.runs.quantifier import find_quantifier
 from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run
 from tests.small_run import disc, picture, prepare_folders, write_cases, write_nifti
-from tests.tiny import picture_model, tiny_network
+from tests.tiny import NO_VIEWS, picture_model, tiny_network
 
-CONFIG = Config(search=SearchConfig(steps=2, learning_rate=1e-2))
+CONFIG = Config(samples=NO_VIEWS, search=SearchConfig(steps=2, learning_rate=1e-2))
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ from quam_jax.models.predict import fit_data
 from quam_jax.runs.stages import run_stages
 from tests.planned import SMALL, model_of, quantify_file, scan, write
 from tests.small_run import disc, little_model, picture
+from tests.tiny import NO_VIEWS
 
 
 class Heard(list[Event]):
@@ -151,7 +152,9 @@ def heard_of(config: Config, image: np.ndarray = IMAGE) -> tuple[Heard, Quantifi
 
 
 def test_a_search_tells_its_steps_in_order_and_no_number_changes() -> None:
-    config = Config(search=SearchConfig(steps=3), execution=ExecutionConfig(member_plan="loop", step_plan="loop", chunk=1))
+    config = Config(
+        samples=NO_VIEWS, search=SearchConfig(steps=3), execution=ExecutionConfig(member_plan="loop", step_plan="loop", chunk=1)
+    )
     heard, found = heard_of(config)
     assert heard.of("chunk") == [(1, 2), (2, 2)]
     assert heard.of("step") == [(1, 3), (2, 3), (3, 3)] * 2
@@ -167,7 +170,7 @@ def test_a_search_tells_its_steps_in_order_and_no_number_changes() -> None:
 
 def test_the_slices_of_a_volume_and_chunks_of_heads_are_counted() -> None:
     volume = np.stack([IMAGE, IMAGE, IMAGE], 2)
-    heard, _ = heard_of(Config(search=SearchConfig(steps=1)), volume)
+    heard, _ = heard_of(Config(samples=NO_VIEWS, search=SearchConfig(steps=1)), volume)
     assert heard.of("slice") == [(1, 3), (2, 3), (3, 3)]
     targets = TargetConfig(target="pixel", pixels="uncertain", pixel_count=20)
     heard, _ = heard_of(
@@ -177,7 +180,7 @@ def test_the_slices_of_a_volume_and_chunks_of_heads_are_counted() -> None:
     shared = whole_image_model(MODEL, FIT, SearchConfig(steps=1))
     heard = Heard()
     with listening(heard):
-        quantify_images(shared, [IMAGE, IMAGE], config=Config(search=SearchConfig(steps=1)))
+        quantify_images(shared, [IMAGE, IMAGE], config=Config(samples=NO_VIEWS, search=SearchConfig(steps=1)))
     assert heard.of("slice") == []  # images are cases
 
 

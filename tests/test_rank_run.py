@@ -26,7 +26,9 @@ from tests.small_run import prepare_folders, write_nifti
 def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over two pictures with every file that a run writes."""
     root = tmp_path_factory.mktemp("rank")
-    request = RunRequest(**prepare_folders(root), out=root / "out", config=change(Config(), {"learning_rate": 0.05, "steps": 3}))
+    request = RunRequest(
+        **prepare_folders(root), out=root / "out", config=change(Config(), {"learning_rate": 0.05, "steps": 3, "views": "none"})
+    )
     run_pipeline(request)
     return root / "out"
 

@@ -45,7 +45,7 @@ def test_every_architecture_is_tried() -> None:
     assert names == set(NETWORKS)
 
 
-QUICK = ("nnunet_residual_3d", "prob_unet", "graph", "segnet")  # of each kind of block one; all of them take minutes to compile
+QUICK = ("nnunet_residual_3d", "prob_unet", "graph")  # of each kind of block one; all of them take minutes to compile
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in EXAMPLES])
@@ -93,6 +93,7 @@ def temporary(recomputed: bool, network: Network, side: int) -> int:
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the figures are those of XLA on CPU")
+@pytest.mark.long
 def test_memory_of_a_gradient() -> None:
     network, side = Network.create("att_unet", in_channels=1, n_classes=2, channels=16), 320
     one = side * side * 16 * 4  # bytes of a map at full resolution

@@ -13,6 +13,7 @@ from benchmarks import fuzz_files, fuzz_records, mutants
 from quam_jax.config import load_config
 from quam_jax.data.datasets import Case, check_cases, find_cases
 from quam_jax.data.volumes import read_image
+from tests.tiny import NO_VIEWS
 
 PICTURE = np.zeros((4, 4), np.uint8)
 
@@ -152,7 +153,9 @@ def test_a_run_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
         (images / f"{name}.png").symlink_to(source)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     request = RunRequest(
-        **{**folders, "images": images, "masks": None}, out=tmp_path / "out" / "run", config=Config(search=SearchConfig(steps=1))
+        **{**folders, "images": images, "masks": None},
+        out=tmp_path / "out" / "run",
+        config=Config(samples=NO_VIEWS, search=SearchConfig(steps=1)),
     )
     with tiny_network():
         result = run(request)

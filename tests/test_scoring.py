@@ -16,9 +16,9 @@ from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run
 from tests.command_line import call
 from tests.small_run import disc, picture, prepare_folders
-from tests.tiny import picture_model, tiny_network
+from tests.tiny import NO_VIEWS, picture_model, tiny_network
 
-CONFIG = Config(search=SearchConfig(steps=2, learning_rate=1e-2))
+CONFIG = Config(samples=NO_VIEWS, search=SearchConfig(steps=2, learning_rate=1e-2))
 NAMES = [f"p{k}-{k % 7}" for k in range(6)]
 
 
@@ -213,7 +213,7 @@ def test_known_cases_and_other_runs_are_refused(
     assert call(monkeypatch, capsys, *options)[0] == 0
     calibration = read_calibration(tmp_path / "g.json")
     with pytest.raises(ValueError, match=r"another setting: search.slack 1.0 there, 0.5 in this run"):
-        other = Config(search=SearchConfig(steps=2, learning_rate=1e-2, slack=0.5))
+        other = Config(samples=NO_VIEWS, search=SearchConfig(steps=2, learning_rate=1e-2, slack=0.5))
         run(RunRequest(**folders, out=tmp_path / "o", config=other, calibration=calibration))
     for key, said in (("model", "another model"), ("preprocessing", "another preparation"), ("fit", "other fit data")):
         record = json.loads((tmp_path / "g.json").read_text())

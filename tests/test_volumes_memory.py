@@ -20,7 +20,7 @@ from quam_jax.data.volumes import read_image
 from quam_jax.evaluation.reference_maps import contour_band, contour_distance
 from quam_jax.targets.wanted.dilate import dilate_mm
 from quam_jax.targets.wanted.erode import erode_mm
-from tests.planned import AFFINES, REGIONS, SMALL, folders_of, model_of, quantify_file, ready, write
+from tests.planned import AFFINES, REGIONS, VIEWED, folders_of, model_of, quantify_file, ready, write
 from tests.test_volumes_points import setting
 
 
@@ -34,7 +34,7 @@ def blobs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("config", "record", "models"),
     [
-        (SMALL, {}, 1),
+        (VIEWED, {}, 1),
         (setting(pixels="band", band_width=1), {}, 2),
         (setting(target="region", regions="pyramid", region_size=4, pyramid_levels=2), {}, 1),
         (setting(pixels="uncertain", pixel_count=40), REGIONS, 1),

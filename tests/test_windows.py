@@ -19,11 +19,13 @@ from quam_jax.models.coding import Coding
 from quam_jax.models.model import Network, SegmentationModel
 from quam_jax.models.predict import fit_data
 from tests.planned import plan_of, record
-from tests.tiny import tiny_fit, tiny_model, tiny_network
+from tests.tiny import NO_VIEWS, tiny_fit, tiny_model, tiny_network
 from tests.volume_by_hand import AS_READ, geometry_of, tiny_fold
 
 MASKS = Config(
-    targets=TargetConfig(shapes=("dilate", "other_class"), element="disk"), search=SearchConfig(steps=2, learning_rate=0.02)
+    samples=NO_VIEWS,
+    targets=TargetConfig(shapes=("dilate", "other_class"), element="disk"),
+    search=SearchConfig(steps=2, learning_rate=0.02),
 )
 HEADS = SearchConfig(space="head", members=2, steps=3, learning_rate=0.2, slack=0.2, fit_points=0)
 ASKED = {

@@ -15,7 +15,7 @@ from quam_jax.config import TargetConfig
 from quam_jax.core.head.problem import is_linear_head
 from quam_jax.models.description import model_digest
 from tests.frameworks import KINDS, as_function, as_linen, as_nnx, conv
-from tests.tiny import SIZE, tiny_image, tiny_model
+from tests.tiny import NO_VIEWS, SIZE, tiny_image, tiny_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
 EXAMPLE = jnp.ones((1, 8, 12, 2))
@@ -62,7 +62,7 @@ def test_the_searches_of_a_wrapped_network_are_those_of_our_own(own: quam_jax.Se
         (SearchConfig(learning_rate=0.02, steps=3), None),
         (SearchConfig(space="head", learning_rate=0.02), PIXELS),
     ):
-        config = Config(search=search, **({} if target is None else {"targets": target}))
+        config = Config(samples=NO_VIEWS, search=search, **({} if target is None else {"targets": target}))
         one, other = (quam_jax.quantify(m, tiny_image(), known(own), config=config) for m in (own, wrapped))
         assert float(one.epistemic.max()) > 1e-4
         np.testing.assert_allclose(one.total, other.total, atol=2e-4)
@@ -72,7 +72,7 @@ def test_the_searches_of_a_wrapped_network_are_those_of_our_own(own: quam_jax.Se
 @pytest.mark.parametrize("space", ["low_rank:1", "input:0.1", "subset:head.*"])
 def test_every_other_space_runs(space: str, own: quam_jax.SegmentationModel) -> None:
     wrapped = as_function(own, last_block="last.*")
-    config = Config(search=SearchConfig(space=space, learning_rate=0.02, steps=2))
+    config = Config(samples=NO_VIEWS, search=SearchConfig(space=space, learning_rate=0.02, steps=2))
     one, other = (quam_jax.quantify(m, tiny_image(), known(own), config=config) for m in (own, wrapped))
     if space != "low_rank:1":  # whose bases belong to names in order
         np.testing.assert_allclose(one.total, other.total, atol=2e-4)
@@ -106,11 +106,11 @@ def test_a_network_with_a_skip_around_the_block_and_halved_sides_is_cut(own: qua
     assert model.network.size_multiple == (2, 2)
     activation = model.network.trunk(model.params, {}, EXAMPLE, cut="last_block")
     assert [leaf.shape for leaf in activation] == [(1, 4, 6, 4), (1, 8, 12, 4)]
-    config = Config(search=SearchConfig(space="last_block", learning_rate=0.02))
+    config = Config(samples=NO_VIEWS, search=SearchConfig(space="last_block", learning_rate=0.02))
     odd = tiny_image(size=(9, 13))
     maps = quam_jax.quantify(model, odd, known(model), config=config)
     assert maps.total.shape == (9, 13) and float(maps.epistemic.max()) > 0
-    frozen = Config(search=SearchConfig(space="subset:(low|out).*", learning_rate=0.02))
+    frozen = Config(samples=NO_VIEWS, search=SearchConfig(space="subset:(low|out).*", learning_rate=0.02))
     np.testing.assert_allclose(quam_jax.quantify(model, odd, known(model), config=frozen).total, maps.total, atol=2e-4)
 
 
@@ -194,9 +194,11 @@ def test_what_a_network_in_memory_cannot_do_is_told(own: quam_jax.SegmentationMo
         quam_jax.save_model(tmp_path / "net", model)
     assert not (tmp_path / "net").exists()
     with pytest.raises(ValueError, match=r"space: TinyLinen: no cut 'last_block', it has head; .*last_block='REGEX'"):
-        quam_jax.quantify(model, tiny_image(), known(own), config=Config(search=SearchConfig(space="last_block")))
+        quam_jax.quantify(
+            model, tiny_image(), known(own), config=Config(samples=NO_VIEWS, search=SearchConfig(space="last_block"))
+        )
     with pytest.raises(ValueError, match="runs in eval mode alone"):
-        quam_jax.quantify(model, tiny_image(), known(own), config=Config(search=SearchConfig(mode="train")))
+        quam_jax.quantify(model, tiny_image(), known(own), config=Config(samples=NO_VIEWS, search=SearchConfig(mode="train")))
 
 
 def test_digest_covers_program_and_numbers(own: quam_jax.SegmentationModel) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from quam_jax.config import ExecutionConfig, SearchConfig
+from quam_jax.config import ExecutionConfig, SampleConfig, SearchConfig
 from quam_jax.config.build import build_layout
 from quam_jax.core.network import EVAL, Mode
 from quam_jax.core.searching import search_prepared
@@ -28,6 +28,7 @@ from quam_jax.networks.norms import BatchNorm
 from quam_jax.targets.masks import mask_targets
 
 SIZE = (8, 12)
+NO_VIEWS = SampleConfig(views="none")  # for tests of something else: views take most of the compiler's time
 
 
 class TinyNet(nnx.Module):
