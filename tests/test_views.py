@@ -89,8 +89,8 @@ VIEWED = SearchConfig(members=3, steps=3, learning_rate=0.3, slack=0.05)
 
 
 @functools.cache
-def searched(execution: ExecutionConfig, *, view_all: bool = False, at_once: int = 0) -> Trajectory:
-    """A search that looks through all views; `at_once` of them in a pass."""
+def searched(execution: ExecutionConfig, *, view_all: bool = False, at_once: int = 0, each: int = 0) -> Trajectory:
+    """A search whose models look through `each` of the views (0: all); `at_once` of them in a pass."""
     model = tiny_model()
     prepared = prepare(model, tiny_fit(model, size=SQUARE), VIEWED)
     (found,) = search_images(
@@ -99,7 +99,7 @@ def searched(execution: ExecutionConfig, *, view_all: bool = False, at_once: int
         [tiny_targets(size=SQUARE)],
         keys=[jax.random.key(0)],
         layout=build_layout(execution),
-        look=Look(named_views("standard", Symmetry.of(SQUARE)), view_all),
+        look=Look(named_views("standard", Symmetry.of(SQUARE)), view_all, each=each),
     )
     return jax.tree.map(np.asarray, found)
 
@@ -130,10 +130,11 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(
-    "execution, view_all", [*((one, False) for one in LAYOUTS[1:]), *((one, True) for one in LAYOUTS[2:5:2])]
+    "execution, view_all, each",
+    [*((one, False, 4) for one in LAYOUTS[1:]), (LAYOUTS[3], False, 0), *((one, True, 0) for one in LAYOUTS[2:5:2])],
 )
-def test_every_layout_sees_the_same(tiny: None, execution: ExecutionConfig, view_all: bool) -> None:
-    found, expected = (searched(one, view_all=view_all) for one in (execution, LAYOUTS[0]))
+def test_every_layout_sees_the_same(tiny: None, execution: ExecutionConfig, view_all: bool, each: int) -> None:
+    found, expected = (searched(one, view_all=view_all, each=each) for one in (execution, LAYOUTS[0]))
     feasible = found.fit_loss <= found.bound
     assert feasible.any() and not feasible.all()
     assert found.viewed is not None
@@ -161,6 +162,29 @@ def test_views_in_parts_are_views_at_once(tiny: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr("quam_jax.core.whole.views_at_once", lambda setup, operations: 2)
     assert_equal(searched(LAYOUTS[0], at_once=2), whole)
     assert_equal(searched(LAYOUTS[3], at_once=2), whole)
+
+
+def test_models_look_through_the_views_in_turn(tiny: None) -> None:
+    """What a record says through its views is what it says in a search that has no others."""
+    views = named_views("geometric", Symmetry.of(SQUARE))
+    prepared = prepare(tiny_model(), tiny_fit(tiny_model(), size=SQUARE), VIEWED)
+
+    def viewed(*numbers: int, each: int = 0) -> np.ndarray:
+        (found,) = search_images(
+            prepared,
+            [tiny_image(size=SQUARE)],
+            [tiny_targets(size=SQUARE)],
+            keys=[jax.random.key(0)],
+            look=Look(tuple(views[n] for n in numbers), True, each=each),
+        )
+        assert found.viewed is not None and found.given is not None
+        return np.concatenate([found.viewed.probs[..., 0], found.viewed.disagreement], -1)
+
+    assert len(views) == 6
+    turns = viewed(*range(6), each=4)
+    for s, numbers in enumerate(((0, 1, 2, 3), (4, 5, 0, 1), (2, 3, 4, 5))):
+        np.testing.assert_allclose(turns[:, :, s], viewed(*numbers)[:, :, s], rtol=1e-5, atol=1e-7)
+    assert np.abs(turns - viewed(*range(6))).max() > 1e-5
 
 
 def test_images_that_are_searched_together_look_at_their_own_views(tiny: None) -> None:

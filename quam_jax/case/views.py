@@ -34,7 +34,7 @@ def choose_look(shared: CaseModel, space: Sequence[int], *, config: Config) -> L
     views = _views(space, plan, config) or ((IDENTITY,) if samples.random_directions else ())
     if samples.views == "auto":
         views = tuple(view for view in views if view.name not in shared.not_understood)
-    return Look(views, broken_too=not samples.feasible_only) if views else PLAIN
+    return Look(views, broken_too=not samples.feasible_only, each=samples.each_of(len(views))) if views else PLAIN
 
 
 def _views(space: Sequence[int], plan: Plan | None, config: Config) -> tuple[View, ...]:
@@ -67,5 +67,5 @@ def look_of(fold: Fold, look: Look) -> Look:
 def view_passes(shared: CaseModel, trajectory: Trajectory, space: Sequence[int], *, config: Config) -> int:
     """Forward passes that views of such sides took beside one search: of the given network, of models that count, of others."""
     found = int(counted(trajectory, feasible_only=config.samples.feasible_only).sum())
-    views = len(choose_look(shared, space, config=config).views)
-    return views * (1 + found + 2 * config.samples.random_directions)
+    look = choose_look(shared, space, config=config)
+    return len(look.views) * (1 + 2 * config.samples.random_directions) + look.each * found

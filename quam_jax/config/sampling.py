@@ -17,6 +17,11 @@ class SampleConfig:
         "turns), standard (these, noise, brightness, blur), or names with commas between them, as identity,flip0,noise:0.3; "
         "auto: standard for masks, none for pixels, regions and the space input; each view is one more forward pass a model",
     )
+    views_each: int = setting(
+        0,
+        "through how many of the views each recorded model looks, the next model through the next ones; 0: half of them, "
+        "rounded up; more is slower, and finds errors hardly better",
+    )
     given: Literal["half", "sample", "none"] = setting(
         "half",
         "what the given network counts beside the models found: half: as much as all of them; sample: as one more of them; none",
@@ -40,11 +45,16 @@ class SampleConfig:
     def __post_init__(self) -> None:
         require(self.temperature > 0, "temperature", "a number > 0", self.temperature)
         require(self.effective_size > 0, "effective_size", "a number > 0", self.effective_size)
+        require(self.views_each >= 0, "views_each", "a whole number >= 0", self.views_each)
         require(self.random_directions >= 0, "random_directions", "a whole number >= 0", self.random_directions)
         if self.views != "auto":
             from ..core.views import Symmetry, named_views  # only where it is asked for: commands start without JAX
 
             named_views(self.views, Symmetry((0, 1, 2), (1, 2)))
+
+    def each_of(self, views: int) -> int:
+        """Through how many of so many views a recorded model looks."""
+        return min(views, self.views_each or -(-views // 2))
 
     @staticmethod
     def published(**changes: Any) -> "SampleConfig":

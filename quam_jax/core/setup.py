@@ -50,8 +50,8 @@ class Setup(NamedTuple):
     once, apart from the image (0: all of them, in one program with the image); with `recompute` the blocks of the network are
     run again in the backward pass instead of being remembered. With `keep` the state carries the weights to be kept.
 
-    Recorded models look at the image through `views`, `views_at_once` of them in one pass; those that break the bound only with
-    `view_all`.
+    Recorded models look at the image through `views`, `views_at_once` of them in one pass: each through the next `views_each` of
+    them in turn (0: through all); those that break the bound only with `view_all`.
     """
 
     network: Any
@@ -68,8 +68,14 @@ class Setup(NamedTuple):
     recompute: bool = False
     keep: bool = False
     views: tuple[View, ...] = ()
+    views_each: int = 0
     views_at_once: int = 1
     view_all: bool = False
+
+    @property
+    def looked(self) -> int:
+        """Through how many views a recorded model looks."""
+        return self.views_each or len(self.views)
 
     @staticmethod
     def of(network: Any, procedure: Procedure, shape: tuple[int, ...]) -> "Setup":

@@ -33,8 +33,13 @@ def no_views(points: int, classes: int) -> ViewSums:
 
 
 def view_starts(setup: Setup) -> range:
-    """Where the views of every pass begin."""
-    return range(0, len(setup.views), setup.views_at_once)
+    """Where the views of every pass begin, counted from a model's first."""
+    return range(0, setup.looked, setup.views_at_once)
+
+
+def first_view(setup: Setup, record: Int[Array, ""] | int) -> Int[Array, ""] | int:
+    """The first view of the model of a record: where that of the record before has stopped, so that all take their turn."""
+    return 0 if setup.looked == len(setup.views) else record * setup.looked % len(setup.views)
 
 
 def add_views(
@@ -46,38 +51,41 @@ def add_views(
     start: Int[Array, ""] | int,
     sums: ViewSums,
 ) -> ViewSums:
-    """The sums with what the model says through `setup.views_at_once` views from `start` on."""
-    viewed = _viewed(frozen, target)
-    some = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, setup.views_at_once), viewed.activations)
+    """The sums with what the model says through `setup.views_at_once` views from `start` on, the first after the last."""
+    viewed, total = _viewed(frozen, target), len(setup.views)
+    numbers = [(start + i) % total for i in range(setup.views_at_once)]
+    some = viewed.activations
+    if not isinstance(start, int) or numbers != [*range(total)]:
+        some = jax.tree.map(lambda x: jnp.stack([jax.lax.dynamic_index_in_dim(x, n, keepdims=False) for n in numbers]), some)
     logits, _ = run_pass(setup, z, stats, frozen, some, EVAL)
     anchor = _anchor(setup, viewed, target)
     inside = tuple(slice(n) for n in setup.shape)
-    for i in range(setup.views_at_once):
-        probs = invert_view(setup.views, start + i, jax.nn.softmax(logits[(i, *inside)]))
+    for i, number in enumerate(numbers):
+        probs = invert_view(setup.views, number, jax.nn.softmax(logits[(i, *inside)]))
         own = at_points(setup, probs[None], target.points)
         sums = ViewSums(sums.probs + own, sums.from_anchor + jnp.sum(divergence_terms(own, anchor), -1))
     return sums
 
 
 def mean_of_views(setup: Setup, frozen: Frozen, target: Target, sums: ViewSums) -> ViewMean:
-    """The mean over all views: mean KL(p_v | mean) = mean KL(p_v | anchor) - KL(mean | anchor)."""
+    """The mean over the views of a model: mean KL(p_v | mean) = mean KL(p_v | anchor) - KL(mean | anchor)."""
     anchor = _anchor(setup, _viewed(frozen, target), target)
-    probs, from_anchor = (value / len(setup.views) for value in sums)
+    probs, from_anchor = (value / setup.looked for value in sums)
     return ViewMean(probs, jnp.maximum(from_anchor - jnp.sum(divergence_terms(probs, anchor), -1), 0.0))
 
 
-def view(setup: Setup, frozen: Frozen, target: Target, state: State) -> ViewMean:
-    """What the model of a state says through all views, as one program."""
+def view(setup: Setup, frozen: Frozen, target: Target, state: State, first: Int[Array, ""] | int = 0) -> ViewMean:
+    """What the model of a state says through its views, from `first` on, as one program."""
     sums = no_views(target.points.shape[0], _viewed(frozen, target).given.shape[-1])
     starts = view_starts(setup)
     if jax.default_backend() == "cpu" or len(starts) == 1:  # convolutions inside a scan are slow there
         for start in starts:
-            sums = add_views(setup, frozen, target, state.z, state.stats, start, sums)
+            sums = add_views(setup, frozen, target, state.z, state.stats, first + start, sums)
     else:
         sums, _ = jax.lax.scan(
             lambda some, start: (add_views(setup, frozen, target, state.z, state.stats, start, some), None),
             sums,
-            jnp.asarray(starts),
+            jnp.asarray(starts) + first,
         )
     return mean_of_views(setup, frozen, target, sums)
 

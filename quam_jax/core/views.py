@@ -53,12 +53,14 @@ IDENTITY = View("identity")
 class Look(NamedTuple):
     """Through which views recorded models look at the image, and whether those that break the bound do too.
 
-    `others` gives further models that look at it, as what a search would move, one after the other.
+    Each looks through `each` of them (0: all), the next model through the next ones. `others` gives further models that look at
+    it through all, as what a search would move, one after the other.
     """
 
     views: tuple[View, ...] = ()
     broken_too: bool = False
     others: Callable[[], Iterable[Any]] | None = None
+    each: int = 0
 
 
 PLAIN = Look()

@@ -49,11 +49,13 @@ def search_networks(
     viewed: list[Any] = [None] * len(images)
     if look.views:
         setup = setup._replace(views=look.views, view_all=look.broken_too)
+        given_setup = setup._replace(views_at_once=views_at_once(setup, operations))
+        setup = setup._replace(views_each=look.each)
         setup = setup._replace(views_at_once=views_at_once(setup, operations))
         for i, image in enumerate(images):
-            own = with_views(setup, frozen._replace(image=activations[i]), image, keys[i])
-            viewed[i], given[i] = own.viewed, at_targets(view_given(setup, own), targets[i].points)
-            further = view_others(setup, own, look)
+            own = with_views(given_setup, frozen._replace(image=activations[i]), image, keys[i])
+            viewed[i], given[i] = own.viewed, at_targets(view_given(given_setup, own), targets[i].points)
+            further = view_others(given_setup, own, look)
             others[i] = None if further is None else at_targets(further, targets[i].points)
         frozen = frozen._replace(viewed=viewed[0])
 

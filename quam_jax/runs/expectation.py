@@ -216,7 +216,9 @@ def count_passes(config: Config, *, batches: int, fit_share: float, views: int =
     # the record of the last step: a pass of its own in every step, or one more evaluation at the end
     search_passes = search.members * (steps * (step + (search.record == "after")) + (0 if search.record == "after" else 1 + fit))
     kept = BROKEN if config.samples.feasible_only and jax.default_backend() == "cpu" else 1
-    search_passes += views * (1 + 2 * config.samples.random_directions + kept * search.members * steps)
+    search_passes += (
+        views * (1 + 2 * config.samples.random_directions) + config.samples.each_of(views) * kept * search.members * steps
+    )
     tail = TAIL.get(search.space)
     return 1 + (search_passes if tail is None else 1 + views + tail * search_passes)
 

@@ -28,7 +28,7 @@ from ..schedule import StepPlan
 from ..setup import Frozen, Record, Setup, State, StepInputs, Target
 from ..solvers import Moving
 from ..step import begin, measure
-from ..viewing import no_views, view, view_starts
+from ..viewing import first_view, no_views, view, view_starts
 from .choose import Layout
 from .programs import (
     States,
@@ -165,35 +165,35 @@ class Chunk:
                 now = (self._with_parts(states[0], now[0], gradient=True),)
             due, before = bool(self.setup.views) and self.measured and s > 0, None
             if due and (not alone or self.setup.view_all or keeps):
-                viewings.append(self._view(chosen, states))
+                viewings.append(self._view(chosen, states, len(viewings)))
             elif due:
                 before = copied((states[0].z, states[0].stats))  # whether they keep the bound is known after the step
             states, record = step_group(self.setup, self.frozen, chosen, states, now, self.advance)
             recorded.append(record)
             if before is not None:
-                viewings.append(None if broken(record[0]) else self._view_one(chosen, *before))
+                viewings.append(None if broken(record[0]) else self._view_one(chosen, *before, len(viewings)))
             if self.setup.views and not self.measured:
-                viewings.append(self._view_unless_broken(chosen, states, record))
+                viewings.append(self._view_unless_broken(chosen, states, record, len(viewings)))
         self._measure_last(g, chosen, states, recorded)
         if self.setup.views and self.measured:
-            viewings.append(self._view_unless_broken(chosen, states, recorded[-1]))
+            viewings.append(self._view_unless_broken(chosen, states, recorded[-1], len(viewings)))
         return states
 
-    def _view_unless_broken(self, chosen: Wanted, states: States, record: Any) -> Any:
+    def _view_unless_broken(self, chosen: Wanted, states: States, record: Any, s: int) -> Any:
         spared = self.layout.members == "loop" and not self.setup.view_all and broken(record[0])
-        return None if spared else self._view(chosen, states)
+        return None if spared else self._view(chosen, states, s)
 
-    def _view(self, chosen: Wanted, states: States) -> Any:
-        """What the models of a group say through views."""
+    def _view(self, chosen: Wanted, states: States, s: int) -> Any:
+        """What the models of a group say through views, in their record s."""
         if self.layout.members != "loop":
-            return view_group(self.setup, self.frozen, chosen, states)
-        return self._view_one(chosen, states[0].z, states[0].stats)
+            return view_group(self.setup, self.frozen, chosen, states, jnp.asarray(s))
+        return self._view_one(chosen, states[0].z, states[0].stats, s)
 
-    def _view_one(self, chosen: Any, z: Moving, stats: Any) -> Any:
+    def _view_one(self, chosen: Any, z: Moving, stats: Any, s: int) -> Any:
         """What one model says, some views a program; no gradient is taken, so that more fit at once than in a step."""
-        target, sums = chosen[0], self._no_views(chosen[0])
+        target, sums, first = chosen[0], self._no_views(chosen[0]), first_view(self.setup, s)
         for start in view_starts(self.setup):
-            sums = add_member_views(self.setup, self.frozen, target, z, stats, jnp.asarray(start), sums)
+            sums = add_member_views(self.setup, self.frozen, target, z, stats, jnp.asarray(first + start), sums)
         return (mean_of_member_views(self.setup, self.frozen, target, sums),)
 
     def _no_views(self, target: Any) -> Any:
@@ -263,7 +263,7 @@ class Chunk:
         if not self.setup.views:
             return 0
         if self.layout.members != "loop":
-            return memory_of(view_group.lower(self.setup, self.frozen, chosen, states))
+            return memory_of(view_group.lower(self.setup, self.frozen, chosen, states, jnp.asarray(0)))
         state, target = states[0], chosen[0]
         sums = self._no_views(target)
         arguments = (self.setup, self.frozen, target, state.z, state.stats, jnp.asarray(0), sums)

@@ -72,7 +72,7 @@ def setups_for(setup: Setup, frozen: Frozen, layout: Layout, *, operations: floa
 
 def views_at_once(setup: Setup, operations: float) -> int:
     """How many views go through the network in one pass: as many as fill some cores."""
-    count = len(setup.views)
+    count = setup.looked
     if not count:
         return 1
     return largest_divisor(count, int(max(1.0, FILLS / operations))) if operations else count

@@ -18,7 +18,7 @@ from ..setup import Frozen, Record, Setup, State, StepInputs, Target
 from ..solvers import Moving
 from ..step import begin, kept_weights, measure, step
 from ..types import ViewMean
-from ..viewing import ViewSums, add_views, mean_of_views, view
+from ..viewing import ViewSums, add_views, first_view, mean_of_views, view
 
 Wanted = Target | tuple[Target, ...]
 States = State | tuple[State, ...]
@@ -136,29 +136,31 @@ def run_steps(
     """All steps of a group as one program, and what the models after every step say through views."""
 
     def one(carry: States, row: Any) -> tuple[States, tuple[Records, Viewings]]:
-        moved, records = advance(step, setup, frozen, targets, carry, row)
-        return moved, (records, _view(setup, frozen, targets, moved) if setup.views else None)
+        now, s = row
+        moved, records = advance(step, setup, frozen, targets, carry, now)
+        return moved, (records, _view(setup, frozen, targets, moved, first_view(setup, s)) if setup.views else None)
 
+    count = jax.tree.leaves(inputs)[0].shape[0]
     if scanned:
-        return jax.lax.scan(one, states, inputs)
+        return jax.lax.scan(one, states, (inputs, jnp.arange(count)))
     found = []
-    for s in range(jax.tree.leaves(inputs)[0].shape[0]):
-        states, both = one(states, jax.tree.map(lambda x, s=s: x[s], inputs))
+    for s in range(count):
+        states, both = one(states, (jax.tree.map(lambda x, s=s: x[s], inputs), s))
         found.append(both)
     return states, stack(found)
 
 
-def _view(setup: Setup, frozen: Frozen, targets: Wanted, states: States) -> Viewings:
-    one: Callable[..., ViewMean] = functools.partial(view, setup, frozen)
+def _view(setup: Setup, frozen: Frozen, targets: Wanted, states: States, first: Array | int) -> Viewings:
+    one: Callable[..., ViewMean] = functools.partial(view, setup, frozen, first=first)
     if isinstance(targets, Target):
         return jax.vmap(one)(targets, states)
     return tuple(one(target, state) for target, state in zip(targets, states, strict=True))
 
 
 @jit(static_argnames="setup")
-def view_group(setup: Setup, frozen: Frozen, targets: Wanted, states: States) -> Viewings:
-    """What the models of a group say through all views."""
-    return _view(setup, frozen, targets, states)
+def view_group(setup: Setup, frozen: Frozen, targets: Wanted, states: States, record: Array) -> Viewings:
+    """What the models of a group say through their views, after the step of this record."""
+    return _view(setup, frozen, targets, states, first_view(setup, record))
 
 
 @jit(static_argnames="setup", donate_argnames="sums")
