@@ -15,7 +15,7 @@ from quam_jax.config import Config, fields_of
 from quam_jax.config.effects import EFFECTS
 from quam_jax.networks import NETWORKS
 
-from . import evidence, evidence_tables, guarantee_tables, run_tables
+from . import evidence, evidence_tables, guarantee_tables, run_tables, view_share
 from .record import RESULTS, put
 from .record import markdown_table as _markdown
 
@@ -236,6 +236,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "step table": ("docs/speed.md", "search_step", step_table),
     "scaling table": ("docs/speed.md", "scaling", scaling_table),
     "real size table": ("docs/speed.md", "real_size", real_size_table),
+    "view share table": ("docs/method.md", "view_share", view_share.table),
     "methods table": ("docs/results.md", "methods_lidc_ct", evidence_tables.short_table),
     "headline table": ("README.md", "methods_lidc_ct", evidence_tables.headline_table),
     **run_tables.TABLES,

@@ -1,7 +1,7 @@
 """Through how many of its views must each model look? Quality and time on validation cases, the same searches otherwise.
 
-`python -m benchmarks.view_share --out FOLDER [--cases 24]` takes networks and cases that `benchmarks.studies lidc_ct` left in FOLDER,
-and writes benchmarks/results/view_share.json. No test case is looked at.
+`python -m benchmarks.view_share --out FOLDER [--cases 24]` takes what `benchmarks.studies lidc_ct` left in FOLDER and
+writes benchmarks/results/view_share.json. No test case is looked at.
 """
 
 import argparse
@@ -94,10 +94,8 @@ def table(result: dict[str, Any]) -> str:
         for r in result["rows"]
     ]  # fmt: skip
     text = markdown_table(["views a model", "processor s", "AUROC of errors", "AURC", "PCC"], rows)
-    return (
-        f"{text}\n\n{result['cases']} validation cases, {result['networks']} networks, without a shift, noise and blur; below the first "
-        f"row differences from it. `{result['command']}`, {result['date']}."
-    )
+    of = f"{result['cases']} validation cases, {result['networks']} networks, without a shift, with noise and with blur"
+    return f"{text}\n\n{of}; below the first row differences from it. `{result['command']}`, {result['date']}."
 
 
 if __name__ == "__main__":
