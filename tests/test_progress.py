@@ -152,9 +152,7 @@ def heard_of(config: Config, image: np.ndarray = IMAGE) -> tuple[Heard, Quantifi
 
 
 def test_a_search_tells_its_steps_in_order_and_no_number_changes() -> None:
-    config = Config(
-        samples=NO_VIEWS, search=SearchConfig(steps=3), execution=ExecutionConfig(member_plan="loop", step_plan="loop", chunk=1)
-    )
+    config = Config(search=SearchConfig(steps=3), execution=ExecutionConfig(member_plan="loop", step_plan="loop", chunk=1))
     heard, found = heard_of(config)
     assert heard.of("chunk") == [(1, 2), (2, 2)]
     assert heard.of("step") == [(1, 3), (2, 3), (3, 3)] * 2

@@ -20,7 +20,7 @@ class SampleConfig:
     views_each: int = setting(
         0,
         "through how many of the views each recorded model looks, the next model through the next ones; 0: half of them, "
-        "rounded up; more is slower, and finds errors hardly better",
+        "rounded up",
     )
     given: Literal["half", "sample", "none"] = setting(
         "half",
