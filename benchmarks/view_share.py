@@ -88,7 +88,7 @@ def table(result: dict[str, Any]) -> str:
         [
             f"{r['each']} of {EACH[0]}",
             f"{r['seconds']:.2f}",
-            *(f"{r[f'{f}_less']:+.5f} [{r[f'{f}_low']:+.5f}, {r[f'{f}_high']:+.5f}]" if r["each"] != EACH[0] else f"{r[f]:.4f}"
+            *(f"{r[f'{f}_less']:+.1e} [{r[f'{f}_low']:+.1e}, {r[f'{f}_high']:+.1e}]" if r["each"] != EACH[0] else f"{r[f]:.3g}"
               for f in FIGURES),
         ]
         for r in result["rows"]
