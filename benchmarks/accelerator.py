@@ -83,6 +83,7 @@ def run_row(name: str, extra: list[str], row: dict[str, Any], results: Results, 
         "PYTHONPATH": str(ROOT),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch needs room beside us
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # what one row compiled, others need not
     }
     flags = [os.environ.get("XLA_FLAGS", "")]
     if "--small" in extra:  # most of its time is the compiler's, and its figures tell nothing of speed

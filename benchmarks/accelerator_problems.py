@@ -42,9 +42,10 @@ def nnunet(features: tuple[int, ...], side: int, *, fit_cases: int = 2, images: 
     return Size("nnunet_plain", ours, twin, (side,) * 3, fit_cases, images)
 
 
+TINY = att_unet(4, 32, images=1)  # one size for all, so that it is compiled once
 SIZES = {  # row -> size on an accelerator, and with --small
-    "masks-full-16": (att_unet(16, 224), att_unet(4, 32, images=2)),
-    "masks-full-64": (att_unet(64, 224), att_unet(8, 32, images=1)),
+    "masks-full-16": (att_unet(16, 224), TINY),
+    "masks-full-64": (att_unet(64, 224), TINY),
     "masks-full-3d": (nnunet((32, 64, 128, 256, 320, 320), 128), nnunet((2, 4), 16)),
 }
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .accelerator_problems import MEMBERS, PRECISIONS, SIZES, STEPS, Problem, problem, step_operations
 from .record import ROOT
-from .timing import matmul_rate, seconds
+from .timing import MATMUL, matmul_rate, seconds
 
 Parts = Iterator[dict[str, Any]]
 GOAL_HEAD = 0.3  # seconds, every pixel of 224 x 224 on an H100
@@ -30,6 +30,11 @@ class Asked(NamedTuple):
     small: bool
     torch: str = ""
     without_torch: str = ""
+
+    @property
+    def side(self) -> int:
+        """Of the matrices whose product is the floor: so large that it fills the device."""
+        return 500 if self.small else 12_000 if _on_accelerator() else MATMUL
 
 
 def equality(asked: Asked) -> Parts:
@@ -124,7 +129,7 @@ def pixels_head(asked: Asked) -> Parts:
         found = search()
         first = time.perf_counter() - start
         each = seconds(search, 3 if asked.small else 5)
-        share = operations(found) / matmul_rate() / each
+        share = operations(found) / matmul_rate(asked.side) / each
         goal = {} if asked.small or name != "iterative" else {"goal_seconds": GOAL_HEAD}
         yield {"part": name, "targets": problem.count, "seconds": each, "first_seconds": first, "floor_fraction": share, **goal}
 
@@ -139,7 +144,7 @@ def pixels_last_block(asked: Asked) -> Parts:
     call()
     first = time.perf_counter() - start
     each = seconds(call, 2 if asked.small else 5)
-    share = block_work(targets) / matmul_rate() / each
+    share = block_work(targets) / matmul_rate(asked.side) / each
     yield {"part": "patches", "targets": targets, "seconds": each, "first_seconds": first, "floor_fraction": share}
 
 
@@ -169,7 +174,7 @@ def masks(asked: Asked, name: str) -> Parts:
             targets = [given.targets] * len(some)
             jax.block_until_ready(search_images(given.prepared[precision], some, targets, keys=keys, layout=layout))
 
-    rate = matmul_rate()
+    rate = matmul_rate(asked.side)
     with tempfile.TemporaryDirectory() as folder:
         path = given.save(Path(folder), size)
         for precision in precisions:
@@ -265,6 +270,12 @@ def bfloat16_maps(asked: Asked) -> Parts:
                 "scale": float(np.mean([a.max() for a, _ in pairs])),
                 "pcc": float(np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])),
             }
+
+
+def _on_accelerator() -> bool:
+    import jax
+
+    return jax.default_backend() != "cpu"
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,303 @@
+"""Ways to run that are chosen by measurement: the fastest that fits, where timing pays, and kept between processes."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quam_jax.config import SearchConfig
+from quam_jax.core.compilation import keep_choices
+from quam_jax.core.layout import measuring, members
+from quam_jax.core.layout.choose import AUTO, Budget, Layout, choose_layout
+from quam_jax.core.layout.measuring import Candidate, Choice, candidates, choose, key_of, like_searches
+from quam_jax.core.network import weight_products
+from quam_jax.core.searching import search_images, search_prepared
+from quam_jax.data.choices import Choices
+from quam_jax.models.prepare import prepare
+from quam_jax.networks.convolution import convolution
+from tests.member_searches import EVAL, assert_equal
+from tests.tiny import tiny_fit, tiny_image, tiny_model, tiny_targets
+
+pytestmark = pytest.mark.usefixtures("tiny")
+RULE = choose_layout(Layout(), members=12, backend="gpu")
+WAYS = candidates(Layout(), RULE, members=12, backend="gpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_known() -> Iterator[None]:
+    """No choice of another test, here or kept."""
+    for known in (members._PLANS, members._CHOICES):
+        known.clear()
+    keep_choices(None)
+    yield
+    keep_choices(None)
+    for known in (members._PLANS, members._CHOICES):
+        known.clear()
+
+
+class Clock:
+    """Made-up times: every candidate has seconds a step and seconds until it is timed."""
+
+    def __init__(self, seconds: list[float], takes: float = 0.0) -> None:
+        self.seconds = dict(zip((way.name for way in WAYS), seconds, strict=False))
+        self.now, self.takes, self.timed = 0.0, takes, [""][:0]
+
+    def __call__(self) -> float:
+        return self.now
+
+    def time_of(self, way: Candidate) -> float:
+        self.timed.append(way.name)
+        self.now += self.takes
+        return self.seconds.get(way.name, 9.0)
+
+    def choose(self, *, work: float = 1e9) -> Choice:
+        return choose(WAYS, self.time_of, key="k", work=work, probe=10, clock=self)
+
+
+# candidates
+
+
+def test_the_rule_comes_first_and_what_was_asked_for_stays() -> None:
+    assert WAYS[0] == Candidate(RULE) and len({way.name for way in WAYS}) == len(WAYS)
+    kinds = {(way.layout.members, way.layout.steps) for way in WAYS}
+    assert kinds == {("vmap", "scan"), ("vmap", "loop"), ("loop", "loop"), ("unroll", "scan")}
+    assert {way.layout.chunk for way in WAYS} == {0, 1, 2, 3, 4}
+    assert {way.products for way in WAYS if way.layout.members == "vmap"} == {False, True}
+    loops = candidates(Layout(members="loop"), choose_layout(Layout(members="loop"), members=12, backend="gpu"), members=12)
+    assert {way.layout.members for way in loops} == {"loop"}
+    by_hand = Layout("vmap", "scan", 5)
+    some = candidates(by_hand, choose_layout(by_hand, members=12, backend="gpu"), members=12, backend="gpu")
+    assert {(way.layout.members, way.layout.steps, way.layout.chunk) for way in some} == {("vmap", "scan", 5)}
+
+
+def test_on_a_cpu_nothing_is_compiled_and_no_more_memory_taken() -> None:
+    for operations, chunks in ((0, [2, 1]), (2**40, [1])):
+        rule = choose_layout(Layout(), members=12, operations=operations, backend="cpu")
+        some = candidates(Layout(), rule, members=12, backend="cpu")
+        assert [way.layout.chunk for way in some] == chunks
+        assert {(way.layout.members, way.layout.steps, way.products) for way in some} == {("loop", "loop", False)}
+    for asked in (Layout(chunk=2), Layout("loop"), Layout("vmap"), Layout("unroll")):
+        rule = choose_layout(asked, members=12, backend="cpu")
+        assert candidates(asked, rule, members=12, backend="cpu") == [Candidate(rule)]
+
+
+# the choice, with made-up times
+
+
+def test_the_fastest_that_fits_is_taken() -> None:
+    for best in range(len(WAYS)):
+        seconds = [1.0] * len(WAYS)
+        seconds[best] = 0.5
+        found = Clock(seconds).choose()
+        assert (found.candidate, found.how) == (WAYS[best], "measured") and len(found.seconds) == len(WAYS)
+    broken = Clock([1.0, math.inf, 0.7, *[math.inf] * len(WAYS)]).choose()
+    assert broken.candidate == WAYS[2] and broken.seconds == {WAYS[0].name: 1.0, WAYS[2].name: 0.7}
+    assert Clock([math.inf, 0.9, *[math.inf] * len(WAYS)]).choose().candidate == WAYS[1]  # the rule does not fit
+    assert Clock([math.inf] * len(WAYS)).choose().candidate == WAYS[0]
+
+
+def test_a_tie_keeps_the_rule() -> None:
+    assert Clock([1.0, 0.96, 1.0]).choose().candidate == WAYS[0]
+    assert Clock([1.0, 0.94, 1.0]).choose().candidate == WAYS[1]
+
+
+def test_only_what_pays_is_timed() -> None:
+    nothing = Clock([1.0, 0.1])
+    assert nothing.choose(work=199) == Choice(WAYS[0], "rule", {}) and not nothing.timed  # 20 times 10 steps
+    with like_searches(2):
+        assert nothing.choose(work=100).how == "measured"
+    slow = Clock([1.0, 0.1, 0.05], takes=100.0)  # a candidate takes 100 s, the searches 1,000: not even a second one pays
+    assert slow.choose(work=1000).candidate == WAYS[0] and len(slow.timed) == 1
+    some = Clock([1.0, 0.1, 0.05], takes=100.0)
+    assert some.choose(work=4000).candidate == WAYS[1] and len(some.timed) == 2
+
+
+def test_a_choice_is_kept_and_taken_without_timing(tmp_path: Path) -> None:
+    keep_choices(Choices(tmp_path / "some" / "choices.json"))
+    first = Clock([1.0, 0.5])
+    assert first.choose().how == "measured"
+    again = Clock([0.1, 9.0])
+    assert again.choose(work=1) == Choice(WAYS[1], "kept", first.choose().seconds) and not again.timed
+    other = choose(WAYS, again.time_of, key="another", work=1, probe=10)
+    assert other.how == "rule"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"format": 1, "choices": []}',
+        '{"format": 1, "choices": {"k": 3}}',
+        '{"format": 1, "choices": {"k": {"name": "members sideways", "seconds": {}}}}',
+        '{"format": 1, "choices": {"k": {"name": 5, "seconds": {}}}}',
+        '{"format": 1, "choices": {"k": {"name": "NAME", "seconds": {"NAME": -1}}}}',
+        '{"format": 2, "choices": {"k": {"name": "NAME", "seconds": {}}}}',
+    ],
+)
+def test_a_damaged_file_only_costs_the_timing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "choices.json"
+    path.write_text(text.replace("NAME", WAYS[2].name))
+    keep_choices(Choices(path))
+    assert Clock([1.0, 0.5]).choose() == Clock([1.0, 0.5]).choose()._replace(how="measured")
+    assert json.loads(path.read_text())["choices"]["k"]["name"] == WAYS[1].name  # and it is whole again
+
+
+def test_a_file_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    keep_choices(Choices(tmp_path / "file" / "choices.json"))
+    assert Clock([1.0, 0.5]).choose().how == "measured"
+
+
+def test_few_choices_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quam_jax.data.choices.MOST", 3)
+    kept = Choices(tmp_path / "choices.json")
+    for number in range(5):
+        kept.keep(str(number), "a", {"a": 1.0})
+    assert [kept.find(str(number)) is not None for number in range(5)] == [False, False, True, True, True]
+
+
+def test_a_key_is_that_of_everything_but_addresses() -> None:
+    assert key_of(1, print) == key_of(1, print) != key_of(2, print)
+
+    def make() -> Callable[[], None]:
+        return lambda: None
+
+    assert key_of(make()) == key_of(make())
+
+
+# searches
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, best: int) -> list[str]:
+    """Every candidate of a search is as fast as another, but for one; the names that were timed."""
+    seen: list[str] = []
+    original = measuring.choose
+
+    def choose(ways: Any, time_of: Any, **settings: Any) -> Choice:
+        def made_up(way: Candidate) -> float:
+            seen.append(way.name)
+            fits = math.isfinite(time_of(way))
+            return (0.5 if ways.index(way) == best else 1.0) if fits else math.inf
+
+        return original(ways, made_up, **{**settings, "work": 1e12})
+
+    monkeypatch.setattr(members, "choose", choose)
+    return seen
+
+
+def found(layout: Layout = AUTO, config: SearchConfig = EVAL) -> Any:
+    model = tiny_model()
+    prepared = prepare(model, tiny_fit(model), config)
+    (trajectory,) = search_images(prepared, [tiny_image()], [tiny_targets()], keys=[jax.random.key(0)], layout=layout)
+    return jax.tree.map(np.asarray, trajectory)
+
+
+def test_on_a_cpu_the_choice_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = found()
+    assert members.plans_made()[-1].choice.how == "rule"  # type: ignore[union-attr]
+    for best, chunk in ((0, 2), (1, 1)):
+        members._PLANS.clear()
+        members._CHOICES.clear()
+        seen = timed(monkeypatch, best)
+        for a, b in zip(jax.tree.leaves(found()), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(a, b)
+        plan = members.plans_made()[-1]
+        assert plan.way.chunk == chunk and len(seen) == 2
+        assert plan.choice is not None and plan.choice.told()["layout_by"] == "measured"
+
+
+def test_what_was_timed_counts_as_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    found()
+    one = members.plans_made()[-1].predicted
+    members._PLANS.clear()
+    members._CHOICES.clear()
+    timed(monkeypatch, 1)
+    found()
+    assert members.plans_made()[-1].predicted == one  # that of two members in flight, though one is
+
+
+def test_what_does_not_fit_the_budget_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an accelerator; the fastest candidate is refused by its plan."""
+    rule = choose_layout(Layout(), members=3, backend="gpu")
+    monkeypatch.setattr(members, "candidates", lambda asked, layout, members: [Candidate(layout), Candidate(rule)])
+    original = members.plan_search
+
+    def refusing(setup: Any, frozen: Any, layout: Layout, **settings: Any) -> Any:
+        if layout.members == "vmap":
+            raise ValueError("memory: too much")
+        return original(setup, frozen, layout, **settings)
+
+    monkeypatch.setattr(members, "plan_search", refusing)
+    timed(monkeypatch, 1)
+    found(Layout(memory=Budget(2**40, 0)))
+    plan = members.plans_made()[-1]
+    assert plan.layout.members == "loop" and plan.choice is not None and list(plan.choice.seconds.values()) == [1.0]
+
+
+def test_a_candidate_of_an_accelerator_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = found()
+    ways = candidates(Layout(), choose_layout(Layout(), members=3, backend="gpu"), members=3, backend="gpu")
+    monkeypatch.setattr(members, "candidates", lambda asked, layout, members: ways)
+    (best,) = (n for n, way in enumerate(ways) if way.layout.chunk == 0 and way.layout.steps == "scan" and way.products)
+    members._PLANS.clear()
+    members._CHOICES.clear()
+    monkeypatch.setattr(members, "choose", lambda some, time_of, **_: Choice(some[best], "measured", {}))
+    assert_equal(found(), expected)
+    plan = members.plans_made()[-1]
+    assert plan.layout == ways[best].layout and plan.way.setup.products
+
+
+def test_a_kept_choice_that_no_longer_fits_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, rule = found(), Candidate(choose_layout(Layout(), members=3, backend="gpu"))
+    members._PLANS.clear()
+    members._CHOICES.clear()
+    monkeypatch.setattr(members, "choose", lambda some, time_of, **_: Choice(rule, "kept", {}))
+    original = members.plan_search
+
+    def refusing(setup: Any, frozen: Any, layout: Layout, **settings: Any) -> Any:
+        if layout.members == "vmap":
+            raise ValueError("memory: too much")
+        return original(setup, frozen, layout, **settings)
+
+    monkeypatch.setattr(members, "plan_search", refusing)
+    assert_equal(found(), expected)
+    assert members.plans_made()[-1].choice == Choice(Candidate(members.plans_made()[-1].layout), "rule", {})
+
+
+@pytest.mark.parametrize("rank, stride", [*itertools.product((2, 3), (1, 2))])
+def test_weight_gradients_as_products_are_those_of_plain_convolutions(
+    monkeypatch: pytest.MonkeyPatch, rank: int, stride: int
+) -> None:
+    """On an accelerator both are there, also under mapped weights."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(2, *(6,) * rank, 3)), rng.normal(size=(4, *(3,) * rank, 3, 5))
+    settings = dict(stride=(stride,) * rank, padding=(1,) * rank, dilation=(1,) * rank)
+
+    def gradient(products: bool) -> Any:
+        def loss(weight: Any) -> Any:
+            with weight_products(products):
+                return jnp.sum(jnp.sin(convolution(jnp.asarray(x, jnp.float32), weight, **settings)))  # type: ignore[arg-type]
+
+        return jax.jit(jax.vmap(jax.grad(loss))), jnp.asarray(w, jnp.float32)
+
+    plain, weights = gradient(False)
+    products, _ = gradient(True)
+    np.testing.assert_allclose(products(weights), plain(weights), rtol=1e-4, atol=1e-4)
+    texts = [function.lower(weights).as_text() for function in (plain, products)]
+    assert ["dot_general" in text for text in texts] == [False, True]
+
+
+def test_search_prepared_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    seen = timed(monkeypatch, 1)
+    search_prepared(prepare(model, tiny_fit(model), EVAL), tiny_image(), tiny_targets(), key=jax.random.key(0))
+    assert len(seen) == 2
