@@ -24,6 +24,7 @@ from .accelerator_row import ROWS
 from .record import RESULTS, ROOT, command_and_date
 
 POLL = 0.2  # seconds between two looks at what a row has measured
+ROW = [sys.executable, "-m", "benchmarks.accelerator_row"]
 RESERVE = 3.0  # seconds that a row needs at least
 PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3", "/opt/conda/bin/python", "/opt/venv/bin/python")
 ASK = "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda, torch.cuda.is_available()]))"
@@ -77,7 +78,7 @@ def run_row(name: str, extra: list[str], row: dict[str, Any], results: Results, 
     file, errors = folder / f"{name}.jsonl", folder / f"{name}.txt"
     file.touch()
     begin, taken = time.monotonic(), 0
-    command = [sys.executable, "-m", "benchmarks.accelerator_row", name, str(file), *extra]
+    command = [*ROW, name, str(file), *extra]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -119,20 +120,21 @@ def _without_paths(text: str) -> str:
     return re.sub(r"(?<![\w.])/[^\s'\":,)]+", "PATH", text)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=8.0, help="that all rows may take together")
+    parser.add_argument("--minutes", type=float, help="that all rows may take together; 8, with --small 3")
     parser.add_argument("--small", action="store_true", help="try it with tiny sizes")
     parser.add_argument("--only", default="", help="names of rows, with commas")
     parser.add_argument("--out", type=Path, help="the file of results")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     names = [name for name in options.only.split(",") if name] or list(ROWS)
     unknown = [name for name in names if name not in ROWS]
     if unknown:
         parser.error(f"--only: expected some of {', '.join(ROWS)}, got {', '.join(unknown)}")
-    if options.minutes <= 0:
-        parser.error(f"--minutes: expected more than 0, got {options.minutes}")
-    deadline = time.monotonic() + 60 * options.minutes
+    minutes = (3.0 if options.small else 8.0) if options.minutes is None else options.minutes
+    if not minutes > 0:
+        parser.error(f"--minutes: expected more than 0, got {minutes}")
+    deadline = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         probe: dict[str, Any] = {"parts": []}
@@ -145,7 +147,7 @@ def main() -> None:
         python, why, torch = find_torch(device)
         kind = re.sub(r"[^a-z0-9]+", "_", device["kind"].lower()).strip("_")
         out = options.out or RESULTS / f"accelerator_{kind}{'_small' if options.small else ''}.json"
-        about = {"small": options.small, "minutes": options.minutes, "device": device, "versions": versions, "torch": torch}
+        about = {"small": options.small, "minutes": minutes, "device": device, "versions": versions, "torch": torch}
         results = Results(out, **about, **command_and_date())
         extra = [*(["--small"] if options.small else []), *(["--torch", python] if python else ["--without-torch", why])]
         for name in names:

@@ -119,7 +119,7 @@ def pixels_head(asked: Asked) -> Parts:
     """Every pixel its own head."""
     from .pixel_problems import head_searches, line_work, work
 
-    side = 32 if asked.small else 224
+    side = 16 if asked.small else 224
     problem = head_searches(side)
     for name, search, operations in (
         ("iterative", problem.search(), functools.partial(work, problem.count)),
@@ -254,7 +254,7 @@ def bfloat16_maps(asked: Asked) -> Parts:
     for name, settings in PRECISIONS.items():
         if asked.small and name == "TF32":
             continue
-        search = quam_jax.SearchConfig(**settings, **({"steps": 2} if asked.small else {}))
+        search = quam_jax.SearchConfig(**settings, **({"steps": 2, "space": "last_block"} if asked.small else {}))
         samples = quam_jax.SampleConfig(**({"views": "none"} if asked.small else {}))
         config = quam_jax.Config(search=search, samples=samples)
         found[name] = [quam_jax.quantify(model, image, fit, config=config) for image in images]

@@ -40,7 +40,7 @@ def default_run(asked: Asked) -> Parts:
         for n in range(2 if asked.small else IMAGES):  # mirrored and shifted, so that no two are the same
             image = np.roll(given[n % len(given)][:: 1 - 2 * (n // 5 % 2)], int(rng.integers(0, 99)), 1)
             Image.fromarray(image[:48, :48] if asked.small else image).save(root / "images" / f"{n:03}.png")
-        config = Config(search=SearchConfig(steps=1), samples=SampleConfig(views="none")) if asked.small else Config()
+        few = Config(search=SearchConfig(steps=1, space="last_block"), samples=SampleConfig(views="none"))
         request = RunRequest(
             model=data / "model" / "att_unet.pth",
             arch="att_unet",
@@ -48,7 +48,7 @@ def default_run(asked: Asked) -> Parts:
             out=root / "out",
             fit_images=data / "fit_images",
             fit_masks=data / "fit_masks",
-            config=config,
+            config=few if asked.small else Config(),
         )
         start, processor = time.perf_counter(), time.process_time()
         with _Watch() as watch:

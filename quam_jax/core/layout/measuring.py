@@ -133,8 +133,10 @@ def choose(
         seconds[way.name] = time_of(way)
         costliest = max(costliest, clock() - start)
     best = min(seconds, key=lambda name: seconds[name])
-    if not seconds[best] < (1 - TIE) * seconds[rule.name]:
-        best = rule.name
+    if best != rule.name and math.isfinite(seconds[rule.name]):  # once more beside each other: other programs may have disturbed
+        pairs = [(seconds[best], seconds[rule.name]), (time_of(known[best]), time_of(rule))]
+        if not all(other < (1 - TIE) * own for other, own in pairs):
+            best = rule.name
     seconds = {name: value for name, value in seconds.items() if math.isfinite(value)}
     if kept is not None:
         kept.keep(key, best, seconds)
