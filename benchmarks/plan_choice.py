@@ -13,10 +13,11 @@ from .record import write_result
 from .timing import alternate, threads
 
 OTHERS = (("unroll", "loop"), ("vmap", "loop"))
+SLOW = 2**13  # pixels from which on mapped members take minutes
 SIZES: dict[str, Size] = {
     "AttUNet-4, 32 x 32": att_unet(4, 32, images=1),
+    "nnU-Net 3-D, 4 and 8 channels, 16 x 16 x 16": nnunet((4, 8), 16),
     "AttUNet-16, 96 x 96": att_unet(16, 96, images=1),
-    "nnU-Net 3-D, 8 channels, 32 x 32 x 32": nnunet((8, 16, 32), 32),
 }
 
 
@@ -41,7 +42,8 @@ def measure(name: str, size: Size, *, rounds: int) -> dict[str, Any]:
     assert choice is not None
     ours = [Layout("loop", "loop", chunk) for chunk in (2, 1)]
     known = {Candidate(layout).name: layout for layout in ours}
-    ways = known | {f"members {m}, steps {s}": Layout(m, s) for m, s in OTHERS}  # type: ignore[arg-type]
+    small = image.size < SLOW
+    ways = known | ({f"members {m}, steps {s}": Layout(m, s) for m, s in OTHERS} if small else {})  # type: ignore[arg-type]
     times = alternate({way: lambda layout=layout: search(layout) for way, layout in ways.items()}, rounds=rounds)
     by_rule = next(iter(choice.seconds), choice.candidate.name)
     return {
@@ -66,8 +68,10 @@ def main() -> None:
     from quam_jax.process import keep_freed_memory
 
     keep_freed_memory()
-    rows = [measure(name, size, rounds=options.rounds) for name, size in SIZES.items()]
-    write_result("plan_choice", rows, setting=vars(options))
+    rows: list[dict[str, Any]] = []
+    for name, size in SIZES.items():
+        rows.append(measure(name, size, rounds=options.rounds))
+        write_result("plan_choice", rows, shown=1, setting=vars(options))
 
 
 if __name__ == "__main__":

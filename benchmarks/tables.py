@@ -154,7 +154,7 @@ def choice_table(result: dict[str, Any]) -> str:
             r["rule"],
             r["chosen"] if r["chosen"] != r["rule"] else "the same",
             f"{r['ratio']:.2f}",
-            *(f"{1 / r['others'][way]:.2f}" for way in others),
+            *(f"{1 / r['others'][way]:.2f}" if way in r["others"] else "not measured" for way in others),
         ]
         for r in result["rows"]
     ]

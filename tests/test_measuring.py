@@ -1,5 +1,6 @@
 """Ways to run that are chosen by measurement: the fastest that fits, where timing pays, and kept between processes."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -19,6 +20,7 @@ from quam_jax.core.layout.choose import AUTO, Budget, Layout, choose_layout
 from quam_jax.core.layout.measuring import Candidate, Choice, candidates, choose, key_of, like_searches
 from quam_jax.core.network import weight_products
 from quam_jax.core.searching import search_images, search_prepared
+from quam_jax.core.types import Targets
 from quam_jax.data.choices import Choices
 from quam_jax.models.prepare import prepare
 from quam_jax.networks.convolution import convolution
@@ -121,9 +123,37 @@ def test_only_what_pays_is_timed() -> None:
     with like_searches(2):
         assert nothing.choose(work=100).how == "measured"
     slow = Clock([1.0, 0.1, 0.05], takes=100.0)  # a candidate takes 100 s, the searches 1,000: not even a second one pays
-    assert slow.choose(work=1000).candidate == WAYS[0] and len(slow.timed) == 1
+    assert slow.choose(work=1000) == Choice(WAYS[0], "rule", {WAYS[0].name: 1.0}) and len(slow.timed) == 1
     some = Clock([1.0, 0.1, 0.05], takes=100.0)
     assert some.choose(work=4000).candidate == WAYS[1] and set(some.timed) == {WAYS[0].name, WAYS[1].name}
+
+
+def test_ways_of_the_same_programs_need_no_compilation() -> None:
+    """Compiling took 1,000 s for the rule: only a way that needs none of its own is timed."""
+    rule = choose_layout(Layout(), members=12, backend="cpu")
+    same = candidates(Layout(), rule, members=12, backend="cpu")
+    times = {same[0]: 1.0, same[1]: 0.5, WAYS[0]: 0.1}
+
+    def choice(ways: list[Candidate], work: float) -> Choice:
+        clock = Clock([])
+
+        def compile_rule() -> None:
+            clock.now += 1000.0
+
+        return choose(ways, times.__getitem__, key="k", work=work, probe=10, compile_rule=compile_rule, clock=clock)
+
+    found = choice([same[0], WAYS[0], same[1]], 1e4)
+    assert found.candidate == same[1] and set(found.seconds) == {same[0].name, same[1].name}
+    assert choice([same[0], WAYS[0]], 1e5).candidate == WAYS[0]
+
+
+def test_the_budget_is_no_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+    monkeypatch.setattr(members, "choose", lambda ways, time_of, *, key, **_: (keys.append(key), Choice(ways[0], "rule", {}))[1])
+    for total in (2**40, 2**41):
+        found(Layout(memory=Budget(total, 0)))
+    found(config=dataclasses.replace(EVAL, members=2), targets=tiny_targets(members=2))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_choice_is_kept_and_taken_without_timing(tmp_path: Path) -> None:
@@ -200,10 +230,10 @@ def timed(monkeypatch: pytest.MonkeyPatch, best: int) -> list[str]:
     return seen
 
 
-def found(layout: Layout = AUTO, config: SearchConfig = EVAL) -> Any:
-    model = tiny_model()
+def found(layout: Layout = AUTO, config: SearchConfig = EVAL, targets: Targets | None = None) -> Any:
+    model, targets = tiny_model(), targets or tiny_targets()
     prepared = prepare(model, tiny_fit(model), config)
-    (trajectory,) = search_images(prepared, [tiny_image()], [tiny_targets()], keys=[jax.random.key(0)], layout=layout)
+    (trajectory,) = search_images(prepared, [tiny_image()], [targets], keys=[jax.random.key(0)], layout=layout)
     return jax.tree.map(np.asarray, trajectory)
 
 

@@ -41,6 +41,12 @@ class Candidate(NamedTuple):
         form = ", weight gradients as products" if self.products else ""
         return f"members {self.layout.members}, steps {self.layout.steps}, {chunk} at a time{form}"
 
+    @property
+    def programs(self) -> tuple[Any, ...]:
+        """What tells its programs from those of others: one by one, every member runs the same."""
+        chunk = 1 if self.layout.members == "loop" else self.layout.chunk
+        return self.layout.members, self.layout.steps, chunk, self.products
+
 
 class Choice(NamedTuple):
     """What was chosen, `how` (rule, measured or kept), and the seconds of a step of a member by all that were timed."""
@@ -109,12 +115,14 @@ def choose(
     key: str,
     work: float,
     probe: float,
+    compile_rule: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Choice:
     """The fastest of the candidates, of which the first is the rule's.
 
     `time_of` gives the seconds of a step of a member, infinite for a way that does not fit; `work` are steps of members of one
-    search, `probe` those that timing the rule takes.
+    search, `probe` those that timing the rule takes. `compile_rule` is called in front of it: what the rule needs has to be
+    compiled anyway, and tells how long another way will take that is a program of its own.
     """
     rule, known = ways[0], {way.name: way for way in ways}
     kept = kept_choices()
@@ -125,13 +133,21 @@ def choose(
     if len(ways) == 1 or work < PAYS * probe:
         return Choice(rule, "rule", {})
     seconds: dict[str, float] = {}
-    begun, costliest = clock(), 0.0
+    start = clock()
+    compile_rule()
+    begun = clock()
+    again, anew = 0.0, begun - start  # what timing takes of the same programs, and of others
     for way in ways:
-        start = clock()
-        if seconds and PAYS * (start - begun + costliest) > work * seconds[rule.name]:
-            break  # what is to come would be over before the rest were timed
+        start, same = clock(), way.programs == rule.programs
+        if seconds and PAYS * (start - begun + (again if same else anew)) > work * seconds[rule.name]:
+            continue  # what is to come would be over before it was timed
         seconds[way.name] = time_of(way)
-        costliest = max(costliest, clock() - start)
+        took = clock() - start
+        if way == rule:
+            again, anew = took, anew + took
+        anew = max(anew, took)
+    if len(seconds) == 1:
+        return Choice(rule, "rule", seconds)  # not kept: another time there may be more to come
     best = min(seconds, key=lambda name: seconds[name])
     if best != rule.name and math.isfinite(seconds[rule.name]):  # once more beside each other: other programs may have disturbed
         pairs = [(seconds[best], seconds[rule.name]), (time_of(known[best]), time_of(rule))]

@@ -1,5 +1,6 @@
 """Many members of a case, a chunk at a time, in the fastest way that the memory takes."""
 
+import contextlib
 import math
 import threading
 import time
@@ -88,6 +89,10 @@ def run_members(
             return math.inf
         return (time.perf_counter() - start) / (len(part) * len(few.batch))
 
+    def ready() -> None:
+        with contextlib.suppress(ValueError):  # the rule's way may not fit, and another one may
+            plan_by(Candidate(layout))
+
     shapes = shapes_of((frozen, targets_of(jobs[:1])))
     kind = (setup, shapes, layout, asked, len(jobs), len(steps.batch))
     plan = _PLANS.get(kind)
@@ -97,9 +102,10 @@ def run_members(
             if choice is None:
                 ways = [Candidate(layout)] if asked is None else candidates(asked, layout, members=len(jobs))
                 probe = 2 * min(FEW, len(steps.batch)) * (layout.chunk or len(jobs))
-                key = key_of(setup, shapes, layout, len(jobs), len(steps.batch), jax.config.jax_default_matmul_precision)
+                precision, rule = jax.config.jax_default_matmul_precision, replace(layout, memory=None)
+                key = key_of(setup, shapes, rule, len(jobs), len(steps.batch), precision)
                 with listening(lambda event: None):
-                    choice = choose(ways, time_of, key=key, work=len(jobs) * len(steps.batch), probe=probe)
+                    choice = choose(ways, time_of, key=key, work=len(jobs) * len(steps.batch), probe=probe, compile_rule=ready)
                 _CHOICES[kind] = choice
         try:
             plan = plan_by(choice.candidate)
