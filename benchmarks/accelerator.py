@@ -3,9 +3,9 @@
 `python -m benchmarks.accelerator --minutes 8` sets up nothing by hand. Every row runs in a process of its own; the file of
 results (benchmarks/results/accelerator_KIND.json) is replaced as a whole as soon as a part of a row is known, so that whoever is
 cut off loses nothing. A row that will not fit the time left is skipped and named; one that crashes, runs out of memory or out of
-time is recorded with what it had measured by then, and the next goes on. The PyTorch side runs in the first Python found whose
-PyTorch runs on this device and was built for the same CUDA; without one its parts are left out, by name. `--small` tries all of
-it with tiny sizes, on any machine; its figures tell nothing of speed.
+time is recorded with what it had measured by then, and the next goes on; `--resume` measures what a file lacks. The PyTorch side
+runs in the first Python found whose PyTorch runs on this device and was built for the same CUDA; without one its parts are left
+out, by name. `--small` tries all of it with tiny sizes, on any machine; its figures tell nothing of speed.
 """
 
 import argparse
@@ -124,6 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, help="that all rows may take together; 8, with --small 3")
     parser.add_argument("--small", action="store_true", help="try it with tiny sizes")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the file has, and measure the others")
     parser.add_argument("--only", default="", help="names of rows, with commas")
     parser.add_argument("--out", type=Path, help="the file of results")
     options = parser.parse_args(arguments)
@@ -148,7 +149,11 @@ def main(arguments: list[str] | None = None) -> None:
         kind = re.sub(r"[^a-z0-9]+", "_", device["kind"].lower()).strip("_")
         out = options.out or RESULTS / f"accelerator_{kind}{'_small' if options.small else ''}.json"
         about = {"small": options.small, "minutes": minutes, "device": device, "versions": versions, "torch": torch}
+        done = _done(out, options.small) if options.resume else []
         results = Results(out, **about, **command_and_date())
+        for row in done:
+            results.add(**row)
+        names = [name for name in names if name not in [row["name"] for row in done]]
         extra = [*(["--small"] if options.small else []), *(["--torch", python] if python else ["--without-torch", why])]
         for name in names:
             expected, left = ROWS[name].small if options.small else ROWS[name].expected, deadline - time.monotonic()
@@ -163,6 +168,14 @@ def main(arguments: list[str] | None = None) -> None:
             sys.stdout.flush()
         results.content["finished"] = True
         results.write()
+
+
+def _done(path: Path, small: bool) -> list[dict[str, Any]]:
+    """The rows of a file that were measured to their end at these sizes."""
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    if stored.get("small") != small:
+        return []
+    return [row for row in stored["rows"] if "took" in row and not {"failed", "cut_off"} & row.keys()]
 
 
 def _told(row: dict[str, Any]) -> str:

@@ -87,6 +87,12 @@ def test_what_ends_a_row_ends_nothing_else(child: list[str], tmp_path: Path) -> 
     content = json.loads(out.read_text())
     assert content["finished"] and content["device"]["processor"] == "Some CPU" and content["versions"] == {"jax": "1"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    before = out.read_text()
+    accelerator.main(["--minutes", "1", "--out", str(out), "--only", "equality-cpu,masks-full-64", "--resume"])
+    assert list(rows(out)) == ["equality-cpu", "masks-full-64"] and rows(out)["equality-cpu"] == found["equality-cpu"]
+    out.write_text(before)
+    accelerator.main(["--minutes", "1", "--out", str(out), "--only", "masks-full-64", "--resume", "--small"])
+    assert list(rows(out)) == ["masks-full-64"]  # those of other sizes are no part of it
 
 
 def test_being_cut_off_loses_nothing(child: list[str], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ class Choices:
 
     def find(self, key: str) -> dict[str, Any] | None:
         """What was kept under a key, `name` and `seconds`; None where nothing was, or nothing that can be read."""
-        row = self._read().get(key)
+        row: Any = self._read().get(key)
         return {"name": row["name"], "seconds": row["seconds"]} if _is_good(row) else None
 
     def keep(self, key: str, name: str, seconds: dict[str, float]) -> None:

@@ -102,7 +102,8 @@ def run_members(
             if choice is None:
                 ways = [Candidate(layout)] if asked is None else candidates(asked, layout, members=len(jobs))
                 probe = 2 * min(FEW, len(steps.batch)) * (layout.chunk or len(jobs))
-                precision, rule = jax.config.jax_default_matmul_precision, replace(layout, memory=None)
+                precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+                rule = replace(layout, memory=None)
                 key = key_of(setup, shapes, rule, len(jobs), len(steps.batch), precision)
                 with listening(lambda event: None):
                     choice = choose(ways, time_of, key=key, work=len(jobs) * len(steps.batch), probe=probe, compile_rule=ready)
