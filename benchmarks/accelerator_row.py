@@ -38,14 +38,14 @@ ROWS: dict[str, Row] = {  # in order of worth
     "equality-cpu": Row("one search, this device and the CPU", accelerator_rows.equality_cpu, 40, 10),
     "pixels-head": Row("every pixel of 224 x 224 its own head", accelerator_rows.pixels_head, 25, 6),
     "masks-full-16": Row("AttUNet-16 at 224 x 224, beside PyTorch", _masks("masks-full-16"), 90, 20),
-    "plans-16": Row("AttUNet-16 by every plan", functools.partial(accelerator_runs.plans, name="masks-full-16"), 80, 25),
+    "plans-16": Row("AttUNet-16 by every plan", functools.partial(accelerator_runs.plans, name="masks-full-16"), 120, 25),
     "masks-full-64": Row("AttUNet-64 at 224 x 224, beside PyTorch", _masks("masks-full-64"), 100, 15),
     "masks-full-3d": Row("a patch of 128 x 128 x 128 of nnU-Net, beside PyTorch", _masks("masks-full-3d"), 120, 15),
     "pixels-last-block": Row("4,096 pixels in the last block", accelerator_rows.pixels_last_block, 25, 8),
     "default-run": Row("100 images by the default, end to end", accelerator_runs.default_run, 60, 25),
     "equality-devices": Row("members on all devices and on one", accelerator_rows.equality_devices, 25, 8),
     "bfloat16-maps": Row("what bfloat16 does to the maps", accelerator_rows.bfloat16_maps, 60, 15),
-    "plans-64": Row("AttUNet-64 by every plan", functools.partial(accelerator_runs.plans, name="masks-full-64"), 100, 25),
+    "plans-64": Row("AttUNet-64 by every plan", functools.partial(accelerator_runs.plans, name="masks-full-64"), 150, 25),
 }
 
 

@@ -100,10 +100,12 @@ class _Watch:
 
 
 def plans(asked: Asked, name: str) -> Parts:
-    """One search by every plan that a device may take: seconds, the first call, and the bytes that were planned."""
+    """One search by the plans that a device may take: seconds, the first call, and the bytes that were planned; then what `auto`
+    times of its candidates, and which of them it chooses."""
     import jax
 
     from quam_jax.core.layout.choose import Layout
+    from quam_jax.core.layout.measuring import like_searches
     from quam_jax.core.layout.members import plans_made
     from quam_jax.core.searching import search_images
 
@@ -133,3 +135,10 @@ def plans(asked: Asked, name: str) -> Parts:
             except jax.errors.JaxRuntimeError as error:
                 row["failed"] = str(error).splitlines()[0][:300]
             yield row
+    with like_searches(10**9):  # so many that every candidate is timed
+        jax.block_until_ready(search_images(given.prepared[precision], images, targets, keys=keys, layout=Layout()))
+    choice = plans_made()[-1].choice
+    assert choice is not None
+    for candidate, each in choice.seconds.items():
+        yield {"part": f"a step of a member, {candidate}", "seconds": each}
+    yield {"part": "chosen", "name": choice.candidate.name, "how": choice.how}

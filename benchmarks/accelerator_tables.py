@@ -76,6 +76,8 @@ def _part(part: dict[str, Any]) -> str:
         return f"{name}: left out ({part['left_out']})"
     if isinstance(part.get("failed"), str):
         return f"{name}: failed ({part['failed']})"
+    if name == "chosen":
+        return f"chosen: {part['name']}"
     kinds: list[tuple[str, Callable[[Any], str]]] = [
         ("ratio_best", lambda value: f"{value:.2f} x (goal {part['goal_ratio']:.0f} x)"),
         ("equal", lambda value: f"{value} of {part['cases']} equal"),
