@@ -221,12 +221,12 @@ LAYOUTS = room(
         "layout/members.py",
         "max(tried.predicted for tried in made.values())",
         "plan.predicted",
-        "measuring.py::test_what_was_timed_counts_as_memory",
+        "measured_searches.py::test_what_was_timed_counts_as_memory",
     ),
     (
         "layout/members.py",
         "rule = replace(layout, memory=None)",
         "rule = layout",
-        "measuring.py::test_the_budget_is_no_part_of_a_key",
+        "measured_searches.py::test_the_budget_is_no_part_of_a_key",
     ),
 )
