@@ -13,10 +13,21 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from .pixel_problems import (
+    BLOCK_STEPS,
+    CROP,
+    FEATURES,
+    FIT_PATCHES,
+    FIT_POINTS,
+    STEPS,
+    block_search,
+    block_work,
+    head_searches,
+    line_work,
+    work,
+)
 from .record import write_result
 from .timing import alternate, matmul_rate, temporary_bytes, threads
-
-FEATURES, FIT_POINTS, STEPS, FIT_PATCHES, CROP = 64, 2048, 20, 4, 4
 
 
 def main() -> None:
@@ -40,69 +51,25 @@ def main() -> None:
 
 def head_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The iterative search and the line search of all pixels in the head."""
-    import jax
-    import jax.numpy as jnp
     import numpy as np
 
-    from quam_jax.config import SearchConfig
-    from quam_jax.config.build import build_procedure
     from quam_jax.core.layout import heads
-    from quam_jax.core.layout.choose import AUTO
-    from quam_jax.core.types import FitData
-    from quam_jax.models.model import Network
-    from quam_jax.targets.pixels import all_pixels, pixel_targets
 
-    size = options.size
-    rng = np.random.default_rng(0)
-    network = Network.create("att_unet", in_channels=1, n_classes=2, channels=FEATURES, is_batchnorm=False)
-    head = {"Conv.weight": rng.normal(size=(1, 1, FEATURES, 2)) * 0.5, "Conv.bias": np.zeros(2)}
-    params = {n: jnp.asarray(head.get(n, np.zeros(s)), jnp.float32) for n, s in network.shapes()[0].items()}
-    features = jnp.asarray(np.maximum(rng.normal(size=(1, size, size, FEATURES)), 0), jnp.float32)
-    fit_features = jnp.asarray(np.maximum(rng.normal(size=(1, 4, size, size, FEATURES)), 0), jnp.float32)
-    weight = params["Conv.weight"][0, 0]
-    probs = np.asarray(jax.nn.softmax(features[0] @ weight))
-    fit_probs = np.asarray(jax.nn.softmax(fit_features @ weight))
-    fit_labels = (rng.random(fit_probs.shape[:-1]) < fit_probs[..., 1]).astype(np.int32)
-    fit = FitData(fit_features, jnp.asarray(fit_labels))
-    targets = pixel_targets(all_pixels((size, size)), probs, members=1)
-    count = targets.points.shape[0]
-
-    def search(**changes: Any) -> Callable[[], object]:
-        config = SearchConfig(space="head", members=1, steps=STEPS, fit_points=FIT_POINTS, learning_rate=1e-2, **changes)
-        procedure = build_procedure(config, network)
-
-        def call() -> object:
-            return heads.search_head_targets(
-                network,
-                params,
-                features,
-                fit,
-                targets,
-                shape=(size, size),
-                procedure=procedure,
-                steps=procedure.schedule.plan(1),
-                key=jax.random.key(0),
-                layout=AUTO,
-            )
-
-        return call
-
+    given = head_searches(options.size)
+    count = given.count
     torch_loop, torch_mapped, mapped_count = torch_heads(
-        np.asarray(features).reshape(-1, FEATURES),
-        np.asarray(targets.labels)[:, 0, 0],
-        np.asarray(fit_features).reshape(-1, FEATURES),
-        fit_labels.reshape(-1),
-        np.asarray(weight),
+        np.asarray(given.features).reshape(-1, FEATURES),
+        np.asarray(given.targets.labels)[:, 0, 0],
+        np.asarray(given.fit.images).reshape(-1, FEATURES),
+        np.asarray(given.fit.labels).reshape(-1),
+        np.asarray(given.params["Conv.weight"][0, 0]),
         count=options.loop_targets,
     )
-    sides = {"iterative": search(), "line": search(solver="line_search")}
+    sides = {"iterative": given.search(), "line": given.search(solver="line_search")}
     times = alternate({**sides, "loop": torch_loop, "vmap": torch_mapped}, rounds=options.rounds)
     loop = times["loop"] / options.loop_targets * count
     mapped = times["vmap"] / mapped_count * count
     rate = matmul_rate()
-    product = 2 * count * FIT_POINTS * (FEATURES + 1)  # of fit points by features, for one column a target: the margin form
-    operations = product * (STEPS + 1 + STEPS * pulled(sides["iterative"]()))
-    line_operations = product + 2 * count * (FEATURES + 1) ** 2
     common = {
         "threads": threads(),
         "precision": "float32 on all sides",
@@ -111,30 +78,19 @@ def head_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         "seconds_torch_loop": loop,
         "seconds_torch_vmap": mapped,
     }
+    done = (("pixels-head", "iterative", work(count, sides["iterative"]())), ("pixels-head-linesearch", "line", line_work(count)))
     return [
         {
             "name": name,
             "seconds": times[key],
             "ratio_published": loop / times[key],
             "ratio_best": mapped / times[key],
-            "floor_fraction": work / rate / times[key],
+            "floor_fraction": operations / rate / times[key],
             "peak_bytes": temporary_bytes(heads, "_search_chunk", sides[key], static_argnums=(7, 8)),
             **common,
         }
-        for name, key, work in (("pixels-head", "iterative", operations), ("pixels-head-linesearch", "line", line_operations))
+        for name, key, operations in done
     ]
-
-
-def pulled(found: Any) -> float:
-    """The part of the steps of a chunk in which some head breaks the bound, so that the gradient of the fit loss is needed."""
-    import jax
-    import numpy as np
-
-    from quam_jax.core.layout import heads
-
-    chunk = min(heads.LARGEST, heads.NUMBERS["cpu" if jax.default_backend() == "cpu" else "other"] // FIT_POINTS)
-    rows = (found.fit_loss > found.bound).reshape(len(found.fit_loss), -1)
-    return float(np.mean([rows[start : start + chunk].any(0).mean() for start in range(0, len(rows), chunk)]))
 
 
 def torch_heads(
@@ -193,38 +149,15 @@ def torch_heads(
 
 def last_block_row(options: argparse.Namespace) -> dict[str, Any]:
     """Pixels in the last block of AttUNet-16, on the patches that they see."""
-    import jax
     import numpy as np
     import torch
 
     from converters.mapping import to_torch
-    from quam_jax.config import SearchConfig
     from quam_jax.core.layout import members
-    from quam_jax.core.searching import search_prepared
-    from quam_jax.models.model import Network, SegmentationModel
-    from quam_jax.models.predict import fit_data, predict
-    from quam_jax.models.prepare import prepare
-    from quam_jax.targets.pixels import pixel_targets
 
-    size, steps, radius = 96, 6, 3
-    rng = np.random.default_rng(0)
-    arguments = dict(in_channels=1, n_classes=2, channels=16, is_batchnorm=False, drop=0.0, decoder_drop=0.0)
-    network = Network.create("att_unet", **arguments)
-    model = SegmentationModel(network, *network.initialise(jax.random.key(0, impl="rbg")))
-    images = rng.normal(size=(1, 4, size, size, 1)).astype(np.float32)
-    config = SearchConfig(space="last_block", members=1, steps=steps, fit_patches=FIT_PATCHES)
-    prepared = prepare(model, fit_data(model, images, (images[..., 0] > 0.5).astype(np.int32)), config)
-    inner = (np.arange(size * size).reshape(size, size)[8:-8, 8:-8]).ravel()
-    targets = pixel_targets(
-        inner[:: max(1, len(inner) // options.block_targets)][: options.block_targets],
-        np.asarray(predict(model, images[0, 0])),
-        members=1,
-    )
-    count = targets.points.shape[0]
-
-    def ours() -> None:
-        jax.block_until_ready(search_prepared(prepared, images[0, 0], targets, key=jax.random.key(0)))
-
+    steps, radius = BLOCK_STEPS, 3
+    model, ours, count = block_search(options.block_targets)
+    network = model.network
     device = "cuda" if torch.cuda.is_available() else "cpu"
     named = to_torch(network, model.params, model.stats)
     tail = [
@@ -261,21 +194,12 @@ def last_block_row(options: argparse.Namespace) -> dict[str, Any]:
     times = alternate({"ours": ours, "loop": looped}, rounds=options.rounds)
     loop = times["loop"] / options.loop_targets * count
     rate = matmul_rate()
-    # a layer takes three products a step, the first one two, because its input has no gradient
-    operations = (
-        count
-        * steps
-        * sum(
-            2 * ((CROP + 2 * ring) ** 2 * FIT_PATCHES + (1 + 2 * ring) ** 2) * 9 * i * 16 * products
-            for ring, i, products in ((2, 32, 2), (1, 16, 3), (0, 16, 3))
-        )
-    )
     return {
         "name": "pixels-last-block",
         "seconds": times["ours"],
         "ratio_published": loop / times["ours"],
         "ratio_best": loop / times["ours"],
-        "floor_fraction": operations / rate / times["ours"],
+        "floor_fraction": block_work(count) / rate / times["ours"],
         "peak_bytes": temporary_bytes(members, "_step", ours, static_argnums=(0, 5), donate_argnums=3),
         "threads": threads(),
         "precision": "float32 on both sides",

@@ -15,7 +15,7 @@ from quam_jax.config import Config, fields_of
 from quam_jax.config.effects import EFFECTS
 from quam_jax.networks import NETWORKS
 
-from . import evidence, evidence_tables, guarantee_tables, run_tables, view_share
+from . import accelerator_tables, evidence, evidence_tables, guarantee_tables, run_tables, view_share
 from .record import RESULTS, put
 from .record import markdown_table as _markdown
 
@@ -145,6 +145,23 @@ def step_table(result: dict[str, Any]) -> str:
     return _markdown(header, rows) + f"\n\n`{result['command']}`, {result['date']}."
 
 
+def choice_table(result: dict[str, Any]) -> str:
+    """The way that was chosen by measurement beside the rule's, and ways that are not timed on a CPU."""
+    others = list(result["rows"][0]["others"])
+    rows = [
+        [
+            r["name"],
+            r["rule"],
+            r["chosen"] if r["chosen"] != r["rule"] else "the same",
+            f"{r['ratio']:.2f}",
+            *(f"{1 / r['others'][way]:.2f}" if way in r["others"] else "not measured" for way in others),
+        ]
+        for r in result["rows"]
+    ]
+    header = ["search", "by the rule", "by measurement", "x as fast as the rule", *(f"x by {way}" for way in others)]
+    return _markdown(header, rows) + f"\n\n`{result['command']}`, {result['device']['processor']}, {result['date']}."
+
+
 def scaling_table(result: dict[str, Any]) -> str:
     """Seconds a target over the number of targets."""
     rows = [
@@ -234,6 +251,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "pixels table": ("docs/speed.md", "search_pixels", search_table),
     "masks table": ("docs/speed.md", "search_masks", search_table),
     "step table": ("docs/speed.md", "search_step", step_table),
+    "choice table": ("docs/speed.md", "plan_choice", choice_table),
     "scaling table": ("docs/speed.md", "scaling", scaling_table),
     "real size table": ("docs/speed.md", "real_size", real_size_table),
     "view share table": ("docs/method.md", "view_share", view_share.table),
@@ -251,6 +269,9 @@ def main() -> None:
             body = table(json.loads((RESULTS / f"{result}.json").read_text()))
             if body:
                 put(file, name, body)
+    found = accelerator_tables.results(RESULTS)
+    if found:
+        put("docs/speed.md", "accelerator table", accelerator_tables.figures_table(found))
     put("docs/reference/settings.md", "settings", settings_table())
     sections = re.split(r"(?m)^(?=## )", evidence.studies(RESULTS))
     short = [section for section in sections if section.startswith(ON_THE_PAGE)]

@@ -38,15 +38,15 @@ def alternate(sides: dict[str, Callable[[], object]], *, rounds: int = 5) -> dic
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def matmul_rate() -> float:
+def matmul_rate(side: int = MATMUL) -> float:
     """Floating-point operations a second of a large float32 matrix product on this device, now."""
     import jax
     import jax.numpy as jnp
 
     with jax.default_matmul_precision("highest"):
         product = jax.jit(lambda a: a @ a)
-        matrix = jnp.ones((MATMUL, MATMUL), jnp.float32)
-        return 2 * MATMUL**3 / seconds(lambda: jax.block_until_ready(product(matrix)))
+        matrix = jnp.ones((side, side), jnp.float32)
+        return 2 * side**3 / seconds(lambda: jax.block_until_ready(product(matrix)))
 
 
 def temporary_bytes(module: Any, name: str, call: Callable[[], object], **static: Any) -> int:

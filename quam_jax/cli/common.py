@@ -35,11 +35,20 @@ def figures_file() -> Path:
     return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or _own_cache()) / "figures.json"
 
 
+def choices_file() -> Path:
+    """Where it is kept which way to run is the fastest on this machine; JAX_COMPILATION_CACHE_DIR wins."""
+    return figures_file().with_name("choices.json")
+
+
 def start_jax() -> None:
-    """Import JAX with a persistent compilation cache, in a process that keeps its memory."""
+    """Import JAX with a persistent compilation cache, in a process that keeps its memory and remembers how it runs fastest."""
     keep_freed_memory()
     import jax
 
+    from ..core.compilation import keep_choices
+    from ..data.choices import Choices
+
+    keep_choices(Choices(choices_file()))
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

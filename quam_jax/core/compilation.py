@@ -9,6 +9,8 @@ reductions stay with it. `benchmarks/convolution.py` and `benchmarks/forward.py`
 XLA takes out optimisation barriers before it fuses, and finds then that what a backward pass computes again was known before: it
 merges the two, and `jax.checkpoint` saves nothing. With that pass switched off the barriers stay until the schedule is made.
 
+What a compiled way to run takes may be kept between processes, like the compiled programs (`keep_choices`).
+
 Independent calls run two at a time (`side_by_side`): on a few cores one of them leaves gaps that another one fills.
 """
 
@@ -17,7 +19,7 @@ import functools
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -104,3 +106,27 @@ def side_by_side(function: Callable[[Any], Any], items: Iterable[Any], *, compil
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """Where it is kept between processes which way to run was the fastest; neither method raises."""
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """What was kept under a key: `name` and `seconds`."""
+
+    def keep(self, key: str, name: str, seconds: dict[str, float]) -> None:
+        """Keep a choice."""
+
+
+_KEPT: list[Kept] = []
+
+
+def keep_choices(where: Kept | None) -> None:
+    """From now on choices of this process are kept there, and those of others found there (None: nowhere)."""
+    _KEPT[:] = [] if where is None else [where]
+
+
+def kept_choices() -> Kept | None:
+    """Where choices are kept."""
+    return _KEPT[0] if _KEPT else None

@@ -213,3 +213,25 @@ def recomputed_blocks(recomputed: bool = True) -> Iterator[None]:
 def are_blocks_recomputed() -> bool:
     """Whether a pass that is being traced runs its blocks again in the backward pass."""
     return _RECOMPUTED.get()
+
+
+_PRODUCTS: ContextVar[bool] = ContextVar("weight_products", default=False)
+
+
+@contextlib.contextmanager
+def weight_products(products: bool = True) -> Iterator[None]:
+    """Inside, networks may take the weight gradients of convolutions as matrix products.
+
+    Networks ask `are_weight_products` while they are traced; as with `recomputed_blocks`, the context belongs inside the traced
+    function.
+    """
+    token = _PRODUCTS.set(products)
+    try:
+        yield
+    finally:
+        _PRODUCTS.reset(token)
+
+
+def are_weight_products() -> bool:
+    """Whether a pass that is being traced takes weight gradients as products."""
+    return _PRODUCTS.get()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .network import EVAL, DrawnNoise, GivenNoise, Mode, Parameters, recomputed_blocks
+from .network import EVAL, DrawnNoise, GivenNoise, Mode, Parameters, recomputed_blocks, weight_products
 from .setup import Frozen, Setup, State, StepInputs
 from .solvers import Moving
 from .space import Activation
@@ -36,7 +36,7 @@ def run_pass(
     setup: Setup, z: Moving, stats: Parameters, frozen: Frozen, activation: Activation, mode: Mode
 ) -> tuple[Array, Parameters]:
     """One pass under `z`; in bfloat16, where asked, between float32 weights and float32 logits."""
-    with recomputed_blocks(setup.recompute):
+    with recomputed_blocks(setup.recompute), weight_products(setup.products):
         if not setup.half:
             return setup.space.logits(setup.network, z, frozen.params, stats, activation, mode)
         half = partial(jax.tree.map, lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x)

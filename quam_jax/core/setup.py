@@ -48,7 +48,8 @@ class Setup(NamedTuple):
 
     What follows trades memory against time and changes numbers by rounding alone. `micro` fit cases go through the network at
     once, apart from the image (0: all of them, in one program with the image); with `recompute` the blocks of the network are
-    run again in the backward pass instead of being remembered. With `keep` the state carries the weights to be kept.
+    run again in the backward pass instead of being remembered; with `products` weight gradients of convolutions are products of
+    shifted copies on every device, as they are on a CPU. With `keep` the state carries the weights to be kept.
 
     Recorded models look at the image through `views`, `views_at_once` of them in one pass: each through the next `views_each` of
     them in turn (0: through all); those that break the bound only with `view_all`.
@@ -71,6 +72,7 @@ class Setup(NamedTuple):
     views_each: int = 0
     views_at_once: int = 1
     view_all: bool = False
+    products: bool = False
 
     @property
     def looked(self) -> int:

@@ -88,6 +88,7 @@ def search_networks(
         layout=chosen,
         draw=draw,
         operations=operations,
+        asked=layout,
         on_kept=kept,
     )
     each = count * members

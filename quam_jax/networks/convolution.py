@@ -4,7 +4,8 @@ On a CPU two things are slow and are avoided here (measured, float32): the weigh
 computes as a convolution with a kernel as large as the map (see `weight_gradient`), and any convolution over three axes, so the
 first axis goes to the batch and its taps to the channels (4 times faster, with stride 2 even 30 times in all gradients). The
 backward pass needs the input and the weight as they came, and nothing else is kept for it: padding and shifted copies are made
-anew there. On other backends a convolution is one XLA operation.
+anew there. On other backends a convolution is one XLA operation, unless a search asks for weight gradients as products
+(`core.network.weight_products`): with weights mapped over members XLA's own are grouped convolutions.
 """
 
 import itertools
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ..core.network import are_on_patches
+from ..core.network import are_on_patches, are_weight_products
 from .bilinear import bilinear
 from .weight_gradient import weight_gradient, window
 
@@ -41,7 +42,7 @@ def convolution(
         return _pointwise(x, weight) if jax.default_backend() == "cpu" else _product(x, weight)
     if are_on_patches():
         return _on_patches(x, weight, *settings, groups)
-    if jax.default_backend() != "cpu" or groups > 1:
+    if groups > 1 or (jax.default_backend() != "cpu" and not are_weight_products()):
         return _plain(x, weight, *settings, groups)
     return _convolve(x, weight, stride=settings[0], padding=settings[1], dilation=settings[2])
 

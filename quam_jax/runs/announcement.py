@@ -106,7 +106,9 @@ def describe_memory(config: Config) -> dict[str, Any]:
     total, base, asked = budget(bytes_in(config.execution.memory))[:3]
     made = plans_made()[:PLANS]
     total = max(total, *(plan.budget.total for plan in made if plan.budget is not None), 0)  # a share grows with what is held
-    plans = [{"chosen": str(plan), "predicted": plan.predicted} for plan in made]
+    plans = [
+        {"chosen": str(plan), "predicted": plan.predicted, **({} if plan.choice is None else plan.choice.told())} for plan in made
+    ]
     return {"budget": total, "asked": asked, "before": base, "plans": plans, "peak": peak_memory()}
 
 

@@ -12,6 +12,7 @@ from ..case.audit import models_broken_on_whole, models_held, models_moved, unin
 from ..case.quantified import Quantified, audit_rows
 from ..case.structures import structure_pixels
 from ..config import to_dict
+from ..core.layout.measuring import like_searches
 from ..core.progress import tell
 from ..data.cases import read_raters
 from ..data.channels import require_channels
@@ -86,7 +87,7 @@ def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_diges
 def search_cases(loaded: Sequence[Loaded], quantifier: Quantifier) -> list[Searched]:
     """The maps of some cases."""
     start = time.perf_counter()
-    with compiling() as compiled:
+    with compiling() as compiled, like_searches(len(quantifier.cases) // len(loaded)):
         found = quantifier.quantify([case.image for case in loaded], [case.prepared for case in loaded])
     seconds = max(0.0, time.perf_counter() - start - compiled.seconds) / len(loaded)
     return [Searched(case, quantified, seconds) for case, quantified in zip(loaded, found, strict=True)]

@@ -54,7 +54,7 @@ from .programs import (
     unroll_members,
     view_group,
 )
-from .records import join_records
+from .records import apart, join_records
 
 Job = tuple[int, ...]  # what tells a member apart: image, target and member
 _COMPILED: set[Hashable] = set()  # kinds of groups that have run in this process
@@ -100,6 +100,16 @@ class Chunk:
         noise = [self.draw(self.jobs[i], last) for i in group]
         return shared._replace(noise=stack(noise)) if self.mapped else tuple(shared._replace(noise=masks) for masks in noise)
 
+    def _sequence(self, group: list[int]) -> Any:
+        """The inputs of all steps, with a leading axis: put on the device at once, since every transfer keeps it waiting."""
+        total = len(self.steps.batch)
+        coefficient, rate = jnp.asarray(self.steps.coefficient, jnp.float32), jnp.asarray(np.full(total, self.rate, np.float32))
+        shared = StepInputs(jnp.asarray(self.steps.batch), coefficient, rate, None)
+        noise = [stack([self.draw(self.jobs[i], s) for s in range(total)]) for i in group]
+        if self.mapped:
+            return shared._replace(noise=jax.tree.map(lambda *masks: jnp.stack(masks, 1), *noise))
+        return tuple(shared._replace(noise=masks) for masks in noise)
+
     def _shared_inputs(self, s: int) -> StepInputs:
         """What all members have in common."""
         total, steps = len(self.steps.batch), self.steps
@@ -131,13 +141,11 @@ class Chunk:
         else:
             total = len(self.steps.batch)
             for g, group in enumerate(self.groups):
-                sequence = stack([self.inputs(group, s) for s in range(total)])
+                sequence = self._sequence(group)
                 states[g], (records, viewed) = run_steps(
                     self.setup, self.frozen, chosen[g], states[g], sequence, self.advance, self.layout.steps == "scan"
                 )
-                recorded[g] = [jax.tree.map(lambda x, s=s: x[s], records) for s in range(total)]
-                if self.setup.views:
-                    viewings[g] = [jax.tree.map(lambda x, s=s: x[s], viewed) for s in range(total)]
+                recorded[g], viewings[g] = apart((records, viewed), total)
                 self._measure_last(g, chosen[g], states[g], recorded[g])
         first = 1 if self.measured else 0
         parts = [
@@ -246,9 +254,8 @@ class Chunk:
         states, chosen = begin_group(self.setup, self.frozen, len(group), self.mapped), self.targets_of(group)
         held = 2 * size_of(states)  # before and after a step
         if self.layout.steps != "loop":
-            sequence = stack([self.inputs(group, s) for s in range(len(self.steps.batch))])
-            arguments = (self.setup, self.frozen, chosen, states, sequence, self.advance, self.layout.steps == "scan")
-            return held + memory_of(run_steps.lower(*arguments))
+            arguments = (self.setup, self.frozen, chosen, states, self._sequence(group), self.advance)
+            return held + memory_of(run_steps.lower(*arguments, self.layout.steps == "scan"))
         now, part = self.inputs(group, 0), 0
         if self._in_parts:
             sums = no_parts(states[0].z, gradient=True)

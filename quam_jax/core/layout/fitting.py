@@ -16,6 +16,7 @@ from ..fit import largest_divisor
 from ..passes import may_split_fit
 from ..setup import Frozen, Setup
 from .choose import FILLS, Budget, Layout, budget_of
+from .measuring import Choice
 
 LATER = 3 * 2**26  # bytes of what is compiled later, small programs, and of what operations take beside their program's arrays
 PROBE = 8  # mapped members that are compiled to see how much memory one takes
@@ -41,7 +42,8 @@ class Way:
 
 @dataclass(frozen=True)
 class Plan:
-    """The way that was chosen, the bytes that it is expected to take in all, and the budget that it keeps to."""
+    """The way that was chosen, the bytes that it is expected to take in all, and the budget that it keeps to; `choice` says how
+    its layout was found."""
 
     way: Way
     members: int
@@ -49,6 +51,8 @@ class Plan:
     fit_cases: int
     predicted: int
     budget: Budget | None
+    layout: Layout
+    choice: Choice | None = None
 
     def __str__(self) -> str:
         """One line for people."""
@@ -127,11 +131,11 @@ def plan_search(
                 now = _now(budget)
                 budget, base, room = now, records + now.base, now.total - now.base - records
             if taken <= room:
-                return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], base + taken, budget)
+                return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], base + taken, budget, layout)
         forget()
     needed = base + taken
     if budget is None:
-        return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], needed, budget)
+        return Plan(Way(tried, chunk), members, mapped, frozen.fit_labels.shape[1], needed, budget, layout)
     size = " x ".join(map(str, setup.shape))
     raise ValueError(
         f"memory: a search of an image of {size} takes about {in_words(needed)}, one member at a time with blocks recomputed; "

@@ -1,7 +1,11 @@
-"""Pixels and regions in the space `head`: every target and member its own head, a chunk of them as matrix products."""
+"""Pixels and regions in the space `head`: every target and member its own head, a chunk of them as matrix products.
 
+Where there are several devices a chunk is dealt out to them; no head knows of another, so that the devices never speak.
+"""
+
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -69,7 +73,8 @@ def search_head_targets(
 ) -> Trajectory:
     """Search every (target, member); `fit.images` are the features of the fit batches.
 
-    Memory grows with the chunk; only the records grow with the number of targets, and they are kept as NumPy arrays.
+    Memory grows with the chunk; only the records grow with the number of targets, and they are kept as NumPy arrays. A chunk of
+    `layout` is that of all devices together.
     """
     solver = procedure.solver
     closed = isinstance(solver, LineSearch)
@@ -83,15 +88,20 @@ def search_head_targets(
     total = count * members
     points = max(problem.features.shape[1] * problem.theta.shape[1], length * problem.features.shape[2])
     budget = NUMBERS["cpu" if jax.default_backend() == "cpu" else "other"]
-    chunk = min(layout.chunk or max(16, min(LARGEST, budget // points)), total)
+    devices = min(layout.devices or jax.local_device_count(), total)
+    chunk = min(layout.chunk or devices * max(16, min(LARGEST, budget // points)), total)
+    chunk = -(-chunk // devices) * devices
     features = head_features(activation[(0, *(slice(n) for n in shape))].reshape(-1, activation.shape[-1]), problem.head)
     owner = np.repeat(np.arange(count), members)
     labels, places, weights = (np.asarray(leaf) for leaf in (targets.labels.reshape(-1, length), targets.points, targets.weights))
     records: list[HeadRecord] = []
+    if devices > 1:  # what all heads share is on every device once, not once a chunk
+        everywhere = jax.sharding.NamedSharding(_mesh(devices), jax.sharding.PartitionSpec())
+        problem, factor, features, numbers = jax.device_put((problem, factor, features, numbers), everywhere)
     for start in range(0, total, chunk):
         tell(SEARCHING, "chunk", start // chunk + 1, -(-total // chunk))
         rows = np.minimum(np.arange(start, start + chunk), total - 1)  # the last chunk is filled up: one compilation
-        record = _search_chunk(
+        record = (_search_chunk if devices == 1 else _search_shared_out(devices))(
             problem,
             factor,
             features,
@@ -110,6 +120,29 @@ def search_head_targets(
         np.broadcast_to(np.asarray(values)[-objective.shape[2] :], objective.shape) for values in (bound, problem.reference_loss)
     )
     return Trajectory(probs, objective, fit_loss, bounds, penalty, references)  # type: ignore[arg-type]  # NumPy arrays
+
+
+def _mesh(devices: int) -> jax.sharding.Mesh:
+    return jax.sharding.Mesh(np.array(jax.local_devices()[:devices]), ("heads",))
+
+
+@functools.cache
+def _search_shared_out(devices: int) -> Callable[..., HeadRecord]:
+    """`_search_chunk` on several devices, each with its part of the heads."""
+    all_of_it, part = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("heads")
+
+    def search(
+        problem: Any, factor: Any, features: Any, points: Any, labels: Any, weights: Any, numbers: Any, solver: Any, stop: Any
+    ) -> HeadRecord:
+        return jax.shard_map(
+            lambda *arrays: _search_chunk(*arrays, solver, stop),
+            mesh=_mesh(devices),
+            in_specs=(all_of_it, all_of_it, all_of_it, part, part, part, all_of_it),
+            out_specs=jax.sharding.PartitionSpec(None, "heads"),
+            check_vma=False,
+        )(problem, factor, features, points, labels, weights, numbers)
+
+    return jit(search, static_argnums=(7, 8))
 
 
 @jit(static_argnames=("solver", "stop"))

@@ -1,5 +1,6 @@
 """The records of a group as arrays `[members s ...]`, whichever way its members and steps ran."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,17 @@ import jax.numpy as jnp
 from ..setup import Record
 from ..viewing import blank_view
 from .programs import stack
+
+
+def apart(found: tuple[Any, Any], steps: int) -> tuple[list[Any], list[Any]]:
+    """Records and viewings of a program of all steps, step by step; no viewings where there are none."""
+    each = _apart(found, steps)
+    return [records for records, _ in each], [] if found[1] is None else [viewed for _, viewed in each]
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def _apart(found: Any, steps: int) -> list[Any]:
+    return [jax.tree.map(lambda x, s=s: x[s], found) for s in range(steps)]
 
 
 def join_records(records: Sequence[Any], viewings: Sequence[Any], *, members: int, mapped: bool, view_all: bool) -> Record:

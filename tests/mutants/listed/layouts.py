@@ -186,4 +186,47 @@ LAYOUTS = room(
         "head.py::test_fit_points_are_labelled_and_repeat_with_the_key",
     ),
     ("head/problem.py", "reshape(-1) >= 0)", "reshape(-1) > 0)", "head.py::test_fit_points_are_labelled_and_repeat_with_the_key"),
+    # choices by measurement
+    (
+        "layout/measuring.py",
+        "work < PAYS * probe",
+        "work < 0",
+        "measuring.py::test_only_what_pays_is_timed",
+    ),
+    (
+        "layout/measuring.py",
+        "other < (1 - TIE) * own for",
+        "other < own for",
+        "measuring.py::test_a_tie_keeps_the_rule",
+    ),
+    (
+        "layout/measuring.py",
+        "(time_of(known[best]), time_of(rule))]",
+        "(seconds[best], seconds[rule.name])]",
+        "measuring.py::test_who_wins_once_by_chance_is_not_taken",
+    ),
+    (
+        "layout/measuring.py",
+        "(again if same else anew)",
+        "again",
+        "measuring.py::test_ways_of_the_same_programs_need_no_compilation",
+    ),
+    (
+        "layout/measuring.py",
+        'stored["name"] in known',
+        "True",
+        "measuring.py::test_a_damaged_file_only_costs_the_timing",
+    ),
+    (
+        "layout/members.py",
+        "max(tried.predicted for tried in made.values())",
+        "plan.predicted",
+        "measured_searches.py::test_what_was_timed_counts_as_memory",
+    ),
+    (
+        "layout/members.py",
+        "rule = replace(layout, memory=None)",
+        "rule = layout",
+        "measured_searches.py::test_the_budget_is_no_part_of_a_key",
+    ),
 )
