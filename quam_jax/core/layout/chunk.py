@@ -179,7 +179,7 @@ class Chunk:
             states, record = step_group(self.setup, self.frozen, chosen, states, now, self.advance)
             recorded.append(record)
             if before is not None:
-                viewings.append(None if broken(record[0]) else self._view_one(chosen, *before, len(viewings)))
+                viewings.append(None if broken(record[0]) else self._view_one(chosen, before[0], before[1], len(viewings)))
             if self.setup.views and not self.measured:
                 viewings.append(self._view_unless_broken(chosen, states, record, len(viewings)))
         self._measure_last(g, chosen, states, recorded)
