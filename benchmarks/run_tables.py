@@ -106,8 +106,8 @@ def device_table(result: dict[str, Any]) -> str:
 
 
 def bookkeeping_table(result: dict[str, Any]) -> str:
-    """Seconds of claims, digests, checks and audit, and their share of the run."""
-    kinds = ("digest", "verify", "publish", "claim", "audit")
+    """Seconds of digests, checks, ledger and audit, and their share of the run."""
+    kinds = ("digest", "verify", "publish", "ledger", "audit")
     rows = [
         [
             row["what"].replace("bookkeeping of ", "").replace("bookkeeping ", ""),

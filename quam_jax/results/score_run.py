@@ -8,9 +8,9 @@ from ..data.notes import gathered
 from ..data.records import write_json
 from ..evaluation.statistics import summarise
 from ..runs import folder as run_folder
+from ..runs.lock import hold
 from ..runs.merge import REPORTED, read_rows, write_pages, write_scores
 from ..runs.scoring import NOBODY, Drawn, is_scored, score
-from ..runs.workers import others_at_work
 from .evaluate_files import EvaluateResult
 from .run_cases import RunCases, read_run_cases
 
@@ -25,9 +25,12 @@ def score_run(
     A case whose masks cannot be read is recorded with its reason, and has no scores then. ValueError where no case has a mask,
     for a folder that is no run, and while others are at work in it.
     """
-    if others_at_work(run, patience=60.0):
-        raise ValueError(f"{run}: a run is at work there; score it when it has ended")
     found = read_run_cases(run, masks, settings)
+    with hold(run):
+        return _score_all(found, run, masks, progress=progress)
+
+
+def _score_all(found: RunCases, run: Path, masks: Path | None, *, progress: Callable[[str, int, int], None]) -> EvaluateResult:
     if not any(case.raters for case in found.cases.values()):
         raise ValueError(f"{masks or run}: expected masks of the run's cases, got none")
     failed: dict[str, str] = {}

@@ -35,7 +35,8 @@ from .expectation import Forecast
 from .merge import REPORTED
 from .quantifier import find_quantifier
 from .request import RunRequest
-from .run import TURNS, run
+from .run import run
+from .work import TURNS
 
 FEW_STEPS = (2, 4)  # of the short passes, where a search has more than the second of them
 
