@@ -8,7 +8,7 @@ alone, and only a task whose workers died with nothing else in their hands is gi
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from .station import Answer, Told
 
@@ -30,6 +30,7 @@ class Refused(Exception):
     """A worker that cannot take part, and why."""
 
 
+@runtime_checkable
 class Crew(Protocol):
     """The workers that there are, and those that are yet to come."""
 

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from pkgutil import resolve_name
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 WAIT = 2.0  # seconds after which a step answers, whatever has happened
 _END = object()
@@ -29,6 +29,7 @@ class Answer(NamedTuple):
     idle: bool
 
 
+@runtime_checkable
 class Job(Protocol):
     """What is made of the arguments once, and then works."""
 
