@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": set(),
     "process": set(),
     "core": set(),
-    "cluster": set(),
+    "cluster": {"version"},
     "memory": {"core", "process"},
     "evaluation": set(),
     "data": set(),

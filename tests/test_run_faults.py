@@ -21,11 +21,11 @@ from PIL import Image
 
 from benchmarks.processes import build, contents, difference, finish, start
 from benchmarks.throughput import many
+from quam_jax.cluster.lock import hold
 from quam_jax.config import Config, ExecutionConfig, SearchConfig
 from quam_jax.runs import folder as run_folder
 from quam_jax.runs import quantifier as quantifier_room
 from quam_jax.runs.ending import join
-from quam_jax.runs.lock import hold
 from quam_jax.runs.part import Part
 from quam_jax.runs.request import RunRequest, RunResult
 from quam_jax.runs.run import run

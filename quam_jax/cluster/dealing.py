@@ -17,6 +17,7 @@ AHEAD = 1.0  # seconds of quick tasks in a worker's queue
 MOST = 500  # tasks in it
 ALONE = 2  # deaths from which a task is dealt alone
 DEATHS = 3  # that a task meets alone before it is given up
+LAST = 10.0  # seconds that workers get for their last words
 STARTS = 3  # workers that die one after the other before any of them has begun
 
 
@@ -100,15 +101,20 @@ class Dealer:
         """Deal everything; raises what a station raised, and ValueError where workers die while they load."""
         self._grow()
         while self.left:
-            if self._gathered():
-                for name, seat in self.seats.items():
-                    if seat.state == "at work" and not seat.asked:
-                        self._feed(name, seat)
-            answers = self.crew.answers(1.0)
-            for name, answer in answers:
-                self._take(name, answer)
-            self.waits(sum(seat.state == "at work" for seat in self.seats.values()))
+            self._turn()
             self._grow()
+        until = time.monotonic() + LAST
+        while any(not seat.idle for seat in self.seats.values()) and time.monotonic() < until:
+            self._turn()  # for what workers say of the whole
+
+    def _turn(self) -> None:
+        if self._gathered():
+            for name, seat in self.seats.items():
+                if seat.state == "at work" and not seat.asked:
+                    self._feed(name, seat)
+        for name, answer in self.crew.answers(1.0):
+            self._take(name, answer)
+        self.waits(sum(seat.state == "at work" for seat in self.seats.values()))
 
     def _grow(self) -> None:
         for name in self.crew.grow():

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ..cluster.lock import hold
 from ..data.mask_settings import MaskSettings
 from ..data.notes import gathered
 from ..data.records import write_json
 from ..evaluation.statistics import summarise
 from ..runs import folder as run_folder
-from ..runs.lock import hold
 from ..runs.merge import REPORTED, read_rows, write_pages, write_scores
 from ..runs.scoring import NOBODY, Drawn, is_scored, score
 from .evaluate_files import EvaluateResult

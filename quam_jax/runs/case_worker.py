@@ -1,23 +1,16 @@
 """A worker of a run on another machine: it loads and compiles once, and then does the cases that it is dealt."""
 
-import contextlib
-import hashlib
-import importlib.metadata
-import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..cluster.lock import read_token
+from ..cluster.places import find_folder, go_to
+from ..cluster.versions import versions
 from ..process import start_jax
-from ..version import __version__
 from . import folder as run_folder
-from .lock import read_token
 from .request import RunRequest
-
-SEEN = 15.0  # seconds in which a shared folder shows what was written elsewhere
-NUMBERS = ("jax", "jaxlib", "numpy", "scipy")  # packages that numbers come from
 
 
 class Order(NamedTuple):
@@ -46,12 +39,7 @@ class CaseWorker:
     def __init__(self, order: Order) -> None:
         self.request, self.workers = order.request, order.workers
         self.host = socket.gethostname()
-        try:
-            os.chdir(order.where)
-        except OSError:
-            relative = [path for path in paths_of(order.request) if not path.is_absolute()]
-            if relative:
-                raise ValueError(f"{self.host}: {order.where}: no such folder, from which {relative[0]} starts") from None
+        go_to(order.where, paths_of(order.request))
         start_jax()
         from .preparing import prepare
         from .work import Work
@@ -72,14 +60,7 @@ class CaseWorker:
 
     def enter(self, word: Any) -> None:
         """Look for the run folder, by what its driver has written there; ValueError where it is not seen."""
-        out, began = self.request.out, time.monotonic()
-        while read_token(out) != word:
-            if time.monotonic() - began > SEEN:
-                found = "another folder" if out.is_dir() else "nothing"
-                raise ValueError(f"{self.host}: {out}: expected the folder that this run has made, got {found} by that name")
-            time.sleep(0.1)
-            with contextlib.suppress(OSError):
-                os.listdir(out)  # has a network share look again
+        find_folder(self.request.out, str(word))
         self.token = str(word)
 
     def work(self, tasks: Iterator[str], tell: Callable[[str | None, Any], None]) -> None:
@@ -106,14 +87,3 @@ def paths_of(request: RunRequest) -> list[Path]:
     """The files and folders that a request names."""
     named = (request.model, request.images, request.out, request.fit_images, request.fit_masks, request.masks)
     return [path for path in named if isinstance(path, Path)]
-
-
-def versions() -> dict[str, str]:
-    """What a process runs, as far as numbers depend on it: the package with a digest of its files, and what it stands on."""
-    root = Path(__file__).parent.parent
-    total = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        total.update(f"{path.relative_to(root)} {path.stat().st_size}".encode())
-        total.update(path.read_bytes())
-    found = {"quam_jax": f"{__version__} ({total.hexdigest()[:12]})"}
-    return found | {name: importlib.metadata.version(name) for name in NUMBERS}

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..cluster.lock import PARTS, hold
 from ..data.colour_tables import write_colour_tables
 from ..data.records import read_json
 from . import folder as run_folder
 from .codings import run_coding
 from .ledger import Ledger
-from .lock import PARTS, hold
 from .merge import merge, read_result, read_rows
 from .request import RunResult
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..cluster.lock import LOCK, PARTS, hold
 from ..data.files import is_part, remove_parts
 from ..data.records import digest, mapping, plain, read_json, write_json
-from .lock import LOCK, PARTS, hold
 
 FORMAT = 1
 STAGING = ".staging"

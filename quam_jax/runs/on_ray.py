@@ -14,10 +14,11 @@ from typing import Any
 from ..cluster.crew import Wanted, open_crew
 from ..cluster.dealing import Dealer, Refused
 from ..cluster.station import Told
+from ..cluster.versions import require_same
 from ..core.progress import ENDED, IDLE, SAID, about_case, tell
 from . import folder as run_folder
 from .announcement import announce
-from .case_worker import Greeting, Order, versions
+from .case_worker import Greeting, Order
 from .ending import finish
 from .ledger import ENDED as ENDINGS
 from .ledger import Ledger
@@ -66,12 +67,7 @@ class _Driver:
 
     def welcome(self, worker: str, greeting: Greeting) -> str:
         """Compare a worker with this process and with the first one; the token of the folder, by which it is to be found."""
-        if greeting.versions != (own := versions()):
-            name = next(name for name in own if greeting.versions.get(name) != own[name])
-            raise Refused(
-                f"{greeting.host}: expected {name} {own[name]} as where this command runs, got {greeting.versions.get(name)}; "
-                "install the same on all machines"
-            )
+        require_same(greeting.versions, greeting.host)
         if self.first is None:
             self._begin(greeting)
         elif greeting.digest != self.first.digest or greeting.parts != self.first.parts:

@@ -9,6 +9,7 @@ written. One process is at work in a folder, or one a part of the cases (runs/pa
 import time
 from collections.abc import Callable
 
+from ..cluster.lock import PARTS
 from ..core.progress import ENDED, EXPECTED, IDLE, SAID, is_heard, tell
 from ..data.figures import Figures
 from . import folder as run_folder
@@ -17,7 +18,6 @@ from .ending import finish, part_result
 from .expectation import Forecast
 from .ledger import ENDED as ENDINGS
 from .ledger import Event, Ledger
-from .lock import PARTS
 from .preparing import Prepared, prepare
 from .request import RunRequest, RunResult
 from .work import Work
