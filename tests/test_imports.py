@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "case": {"config", "core", "data", "evaluation", "models", "published", "report", "targets"},
     "baselines": {"case", "config", "core", "evaluation", "models", "registry"},
     "training": {"baselines", "config", "core", "data", "evaluation", "models"},
-    "studies": {"baselines", "case", "config", "data", "evaluation", "models", "published", "version"},
+    "studies": {"baselines", "case", "cluster", "config", "data", "evaluation", "models", "process", "published", "version"},
     "runs": {
         "case",
         "cluster",
@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "version",
     },
     "integrations": {"case", "config", "core", "models"},
-    "results": {"data", "evaluation", "guarantees", "report", "runs", "version"},
+    "results": {"cluster", "data", "evaluation", "guarantees", "report", "runs", "version"},
     "cli": {
         "cluster",
         "config",

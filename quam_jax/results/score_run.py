@@ -37,14 +37,14 @@ def _score_all(found: RunCases, run: Path, masks: Path | None, *, progress: Call
     progress("", 0, len(found.records))
     for done, name in enumerate(found.records, 1):
         try:
-            _score(found, name, found.drawn(name))
+            score_case(found, name, found.drawn(name))
         except (ValueError, OSError) as error:
             failed[name] = " ".join(str(error).split())
         progress(name, done, len(found.records))
     if len(failed) == len(found.records):
         raise ValueError(next(iter(failed.values())))
     for name in failed:
-        _score(found, name, NOBODY)  # older scores would contradict the table
+        score_case(found, name, NOBODY)  # older scores would contradict the table
     names = [str(name) for name in found.info.get("cases") or found.records]
     before = found.info.get("failed")
     missing = {
@@ -71,7 +71,8 @@ def _score_all(found: RunCases, run: Path, masks: Path | None, *, progress: Call
     return EvaluateResult(scored, failed, columns, notes)
 
 
-def _score(found: RunCases, name: str, drawn: Drawn) -> None:
+def score_case(found: RunCases, name: str, drawn: Drawn) -> None:
+    """Write the scores of a case that has others; nothing else of it changes. ValueError as `RunCases.drawn`."""
     record = found.records[name]
     if is_scored(found.folder, record, drawn):
         return
