@@ -183,7 +183,7 @@ def test_a_model_that_cannot_be_read_and_a_missing_cluster_are_one_line(options:
     out = tmp_path / "run"
     wrong = ["--model", str(tmp_path / "none"), *options[2:]]
     code, error = finish(start(wrong, out, "--engine", "ray", "--workers", "1"))
-    assert code == 2 and "no such file" in error and len(error.splitlines()) == 1
+    assert code == 2 and "expected a model folder or a weight file" in error and len(error.splitlines()) == 1
     code, error = finish(start(options, out, "--engine", "ray", "--address", "localhost:1"))
     assert code == 2 and "--address localhost:1: no Ray cluster could be joined there" in error and len(error.splitlines()) == 1
     assert not out.exists()

@@ -45,6 +45,7 @@ def open_crew(wanted: Wanted, make: str, arguments: Any) -> Iterator["RayCrew"]:
         import ray
     except ImportError:
         raise ValueError(f"--engine ray: expected the package ray, which is not installed; pip install '{EXTRA}'") from None
+    dashboard = ""
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
     try:
@@ -55,12 +56,14 @@ def open_crew(wanted: Wanted, make: str, arguments: Any) -> Iterator["RayCrew"]:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             cpus = max(cores, (wanted.workers or 1) * (wanted.cpus or 1))
             own = {"include_dashboard": wanted.dashboard, "object_store_memory": STORE, "num_cpus": cpus}
-            ray.init("local", **own, **quiet)
+            context = ray.init("local", **own, **quiet)
+            dashboard = str(context.dashboard_url or "")
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         where = f"--address {wanted.address}: no Ray cluster could be joined there" if wanted.address else "Ray did not start"
         raise ValueError(f"{where} ({reason})") from error
     crew = RayCrew(ray, wanted, make, arguments)
+    crew.dashboard = dashboard
     try:
         yield crew
     finally:
@@ -119,6 +122,7 @@ class RayCrew:
         self.actors: dict[str, Any] = {}
         self.refs: dict[str, Any] = {}
         self.count = self.dismissed = 0
+        self.dashboard = ""  # where it is, if this process started one
         self.looked = float("-inf")
         self.nodes: list[Mapping[str, float]] = []
         self._look()

@@ -36,6 +36,8 @@ def run_on_ray(request: RunRequest, wanted: Wanted, *, progress: Callable[[str, 
     tell("starting workers")
     order = Order(request, Path.cwd(), wanted.workers or 1)
     with open_crew(wanted, WORKER, order) as crew, ExitStack() as stack:
+        if crew.dashboard:
+            tell(SAID, note=f"dashboard: http://{crew.dashboard}")
         driver = _Driver(request, stack, progress)
         dealer = Dealer(
             crew,
