@@ -25,7 +25,7 @@ from typing import Any
 
 from .parts import Parts
 from .processes import build, contents, difference, finish, start
-from .ray_nodes import cluster, workers_at
+from .ray_nodes import ENVIRONMENT, cluster, workers_at
 from .throughput import demo, many
 
 CASES = 24
@@ -54,7 +54,7 @@ def ray_kills(options: list[str], root: Path, expected: dict[str, bytes], *, num
         more = ("--engine", "ray", "--address", nodes.address)
         for number in numbers:
             what, out, rng = ("worker", "node", "driver")[number % 3], root / f"ray{number}", random.Random(number)
-            process = start(options, out, *more)
+            process = start(options, out, *more, environment=ENVIRONMENT)
             files = _wait(process, out, rng, expected)
             hit = process.poll() is None
             if hit and what == "driver":
@@ -93,7 +93,7 @@ def _wait(process: subprocess.Popen[str], out: Path, rng: random.Random, expecte
 def _rerun(options: list[str], out: Path, expected: dict[str, bytes], *more: str) -> dict[str, Any]:
     """The same command again: what was there, and what differs then."""
     before = len(list(out.glob("case*.json")))
-    code, error = finish(start(options, out, *more))
+    code, error = finish(start(options, out, *more, environment=ENVIRONMENT if more else None))
     with (out / "timing.csv").open(newline="") as file:
         cases = [row["case"] for row in csv.DictReader(file)]
     return {

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PATIENCE = 90.0  # seconds in which a node has to be there
+# of every process of such a cluster: Ray makes a token of its own for this user, which only this mode reads
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 COMMAND = "from ray.scripts.scripts import main; main()"
 
 
@@ -37,7 +39,7 @@ class Nodes:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, **ENVIRONMENT},
         )
         began = time.monotonic()
         while not self._is_there():

@@ -58,7 +58,7 @@ def open_crew(wanted: Wanted, make: str, arguments: Any) -> Iterator["RayCrew"]:
             own = {"include_dashboard": wanted.dashboard, "object_store_memory": STORE, "num_cpus": cpus}
             context = ray.init("local", **own, **quiet)
             dashboard = str(context.dashboard_url or "")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())[:200]
         where = f"--address {wanted.address}: no Ray cluster could be joined there" if wanted.address else "Ray did not start"
         raise ValueError(f"{where} ({reason})") from error
