@@ -55,7 +55,7 @@ def open_crew(wanted: Wanted, make: str, arguments: Any) -> Iterator["RayCrew"]:
         else:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             cpus = max(cores, (wanted.workers or 1) * (wanted.cpus or 1))
-            own = {"include_dashboard": wanted.dashboard, "object_store_memory": STORE, "num_cpus": cpus}
+            own: dict[str, Any] = {"include_dashboard": wanted.dashboard, "object_store_memory": STORE, "num_cpus": cpus}
             context = ray.init("local", **own, **quiet)
             dashboard = str(context.dashboard_url or "")
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 class Part(NamedTuple):
-    """Part `number` (from 1) of `count`."""
+    """Part `number` (from 1) of `total`."""
 
     number: int
-    count: int
+    total: int
 
     @staticmethod
     def of(text: str) -> "Part":
@@ -19,11 +19,11 @@ class Part(NamedTuple):
 
         Examples:
             >>> Part.of("3/16")
-            Part(number=3, count=16)
+            Part(number=3, total=16)
         """
         found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
         part = Part(*map(int, found.groups())) if found else Part(0, 0)
-        if not 1 <= part.number <= part.count:
+        if not 1 <= part.number <= part.total:
             raise ValueError(f"--part: expected K/N with K from 1 to N, such as 3/16, got {text!r}")
         return part
 
@@ -34,12 +34,12 @@ class Part(NamedTuple):
             >>> Part(2, 3).deal("abcdefg")
             ['b', 'e']
         """
-        return list(names[self.number - 1 :: self.count])
+        return list(names[self.number - 1 :: self.total])
 
     @property
     def file(self) -> str:
         """As its files are called."""
-        return f"{self.number}-of-{self.count}"
+        return f"{self.number}-of-{self.total}"
 
     def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
+        return f"{self.number}/{self.total}"
