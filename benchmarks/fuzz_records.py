@@ -67,11 +67,12 @@ def manifests(folder: Path, count: int) -> dict[str, Any]:
 
 def records(folder: Path, count: int) -> dict[str, Any]:
     """CASE.json, run.json, timing.csv and what a part left of a run folder, each read by all that read it."""
-
+    from quam_jax.cluster.lock import PARTS, hold
     from quam_jax.data.records import digest
     from quam_jax.report.folder import load_arrays, read_run
     from quam_jax.runs import folder as run_folder
-    from quam_jax.runs.merge import read_result
+    from quam_jax.runs.ledger import Ledger
+    from quam_jax.runs.merge import peak_of, read_result, throughput
     from tests.changed_bytes import mutate
 
     case = {
@@ -108,7 +109,10 @@ def records(folder: Path, count: int) -> dict[str, Any]:
         found = read_run(folder)
         for one in found.cases:
             load_arrays(one)
-        Ledger().add(parts / "1-of-1.json")
+        told = Ledger()
+        told.add(parts / "1-of-1.json")
+        throughput(told, [{"case": "a", "members": 2}], members=2, seconds=1.0)
+        peak_of(told)
         read_result(folder, ["a"])
 
     for index in range(count):

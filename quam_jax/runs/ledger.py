@@ -15,6 +15,7 @@ from ..data.records import mapping, read_json, write_json
 
 TIMING = ("case", "seconds", "read", "search", "write", "worker", "finished")
 ENDED = ("done", "kept", "failed")
+FIGURES = ("worked", "starved", "blocked")  # seconds of a worker that are added up
 Event = Mapping[str, Any]
 
 
@@ -62,11 +63,9 @@ class Ledger:
         self.timing |= {
             n: t for n, t in mapping(stored, "timing").items() if isinstance(t, dict) and _is_number(t.get("seconds"))
         }
-        for worker, told in mapping(stored, "workers").items():
-            if isinstance(told, dict) and all(isinstance(told.get(kind), int) for kind in ENDED):
-                self.workers[worker] = told
+        self.workers |= {worker: told for worker, told in mapping(stored, "workers").items() if _is_worker(told)}
         if _is_number(stored.get("began")) and _is_number(stored.get("ended")):
-            self.began, self.ended = min(self.began, stored["began"]), max(self.ended, stored["ended"])
+            self.began, self.ended = min(self.began, float(stored["began"])), max(self.ended, float(stored["ended"]))
 
     def add_known(self, path: Path) -> None:
         """Take up the times that another ledger knows of cases which this one only found done."""
@@ -83,6 +82,14 @@ def read_timing(path: Path) -> dict[str, dict[str, Any]]:
             return {name: row for name, row in rows.items() if _is_number(row.get("seconds"))}
     except (OSError, ValueError, KeyError, csv.Error):
         return {}
+
+
+def _is_worker(told: Any) -> bool:
+    """Whether this tells of a worker what is counted of all."""
+    if not isinstance(told, dict) or not all(isinstance(told.get(kind), int) for kind in ENDED):
+        return False
+    figures = all(isinstance(told.get(name, 0.0), int | float) for name in FIGURES)
+    return figures and ("memory" not in told or isinstance(mapping(told, "memory").get("peak"), int | float))
 
 
 def _is_number(text: Any) -> bool:

@@ -16,7 +16,7 @@ from ..evaluation.statistics import summarise
 from ..report.first_look import short_rows
 from ..report.html import review, write_report
 from . import folder as run_folder
-from .ledger import TIMING, Ledger, read_timing
+from .ledger import FIGURES, TIMING, Ledger, read_timing
 from .request import RunResult
 
 REVIEW = "review.csv"  # the short form of results.csv, in review order
@@ -42,7 +42,7 @@ def merge(out: Path, names: Sequence[str], ledger: Ledger, info: dict[str, Any])
         "notes": notes,
         "seconds": seconds,
         "workers": ledger.workers,
-        "memory": max((told["memory"] for told in ledger.workers.values() if "memory" in told), key=_peak, default={}),
+        "memory": peak_of(ledger),
         "throughput": throughput(ledger, done, members=info["config"]["search"]["members"], seconds=seconds),
     }
     if len(names) > REPORTED:
@@ -73,9 +73,10 @@ def write_scores(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[s
     return done
 
 
-def _peak(memory: Mapping[str, Any]) -> int:
-    """Of the process that took the most."""
-    return int(memory["peak"])
+def peak_of(ledger: Ledger) -> dict[str, Any]:
+    """What the worker that took the most tells of its memory."""
+    told = [worker["memory"] for worker in ledger.workers.values() if "memory" in worker]
+    return max(told, key=lambda memory: memory["peak"], default={})
 
 
 def throughput(ledger: Ledger, rows: Sequence[Mapping[str, Any]], *, members: int, seconds: float) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def throughput(ledger: Ledger, rows: Sequence[Mapping[str, Any]], *, members: in
     workers, seconds = list(ledger.workers.values()), max(seconds, 1e-9)
     cases = {name for name, line in ledger.timing.items() if line.get("worker") in ledger.workers}
     models = sum(int(row["members"]) for row in rows if row["case"] in cases)
-    parts = {name: sum(worker.get(name, 0.0) for worker in workers) for name in ("worked", "starved", "blocked")}
+    parts = {name: sum(worker.get(name, 0.0) for worker in workers) for name in FIGURES}
     total = sum(parts.values()) or math.nan
     fresh = sum(worker["done"] for worker in workers)
     return {

@@ -13,7 +13,7 @@ from ..data.datasets import Case
 from .announcement import describe_memory
 from .cases import Loaded, Searched, read_case, search_cases
 from .expectation import Forecast
-from .ledger import Event
+from .ledger import FIGURES, Event
 from .quantifier import Quantifier
 from .request import RunRequest
 from .settling import Settled, Settling, name_of
@@ -91,7 +91,7 @@ class Work:
             run_stages(dealt, read=read, lanes=searches, write=write, size=size, stall=self.request.stall, times=self.times)
         finally:
             forecast.keep()
-        figures = {name: getattr(self.times, name) for name in ("worked", "starved", "blocked", "first", "wall")}
+        figures = {name: getattr(self.times, name) for name in (*FIGURES, "first", "wall")}
         heard({"event": "figures", "lanes": len(self.lanes), **figures, "memory": describe_memory(self.request.config)})
 
 
