@@ -64,7 +64,7 @@ def test_the_million_cases_of_the_document_follow_the_formula() -> None:
         return [[float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", cell)] for cell in cells]
 
     for column in (0, 1):
-        devices, processes = (int(n) for n in numbers("devices, processes")[column])
+        devices, processes = (int(n) for n in numbers("devices, workers")[column])
         once = numbers("S + C k")[column][0]
         measured = Probe(
             Clock(once, 0),
