@@ -187,3 +187,35 @@ def test_a_model_that_cannot_be_read_and_a_missing_cluster_are_one_line(options:
     code, error = finish(start(options, out, "--engine", "ray", "--address", "localhost:1"))
     assert code == 2 and "--address localhost:1: no Ray cluster could be joined there" in error and len(error.splitlines()) == 1
     assert not out.exists()
+
+
+@pytest.mark.long
+def test_an_evaluation_and_a_tuning_by_workers_have_the_same_tables(
+    options: list[str],
+    calm: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ray: Any,
+) -> None:
+    run = tmp_path / "run"
+    for name, content in calm.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(content)
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    evaluate = ("-q", "evaluate", run, "--masks", given["--masks"], "--out")
+    root = Path(given["--images"]).parent
+    fit = Path(given["--fit-images"]).parent
+    tune = ("-q", "tune", "--model", given["--model"], "--validation", f"folders:{root}", "--fit", f"folders:{fit}")
+    tune = (*tune, "--methods", "quam_tuned", "--slack", "0.2,1", "--steps", 2, "--limit-validation", 1, "--out")
+    for name, more in (("alone", ()), ("shared", ("--engine", "ray", "--workers", 2))):
+        assert call(monkeypatch, capsys, *evaluate, tmp_path / f"rows {name}", *more)[0] == 0
+        assert call(monkeypatch, capsys, *tune, tmp_path / f"settings {name}", *more)[0] == 0
+
+    def table(path: Path) -> list[dict[str, str]]:
+        with path.open(newline="") as file:
+            return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+    for what, file in (("rows", "evaluation.csv"), ("settings", "tuning.csv")):
+        alone, shared = (table(tmp_path / f"{what} {name}" / file) for name in ("alone", "shared"))
+        assert alone == shared and len(alone) > 1
