@@ -9,14 +9,16 @@ Rows = list[dict[str, Any]]
 
 
 def _table(result: dict[str, Any], parts: list[str], header: list[str], rows: list[list[str]]) -> str:
-    """The table with command, machine and dates; nothing where the parts were not measured."""
+    """The table with command, machines and dates; nothing where the parts were not measured."""
     if not rows:
         return ""
-    device = result["device"]
-    dates = sorted({result["parts"][part]["date"] for part in parts if part in result["parts"]})
     module = next(iter(result["parts"].values()))["command"].split()[2]
-    machine = f"{device['processor']}, {device['cores']} cores"
-    return _markdown(header, rows) + f"\n\n`python -m {module}`, {machine}, {', '.join(dates)}."
+    machines: dict[str, list[str]] = {}
+    for about in [result["parts"][part] for part in parts if part in result["parts"]]:
+        device = about.get("device") or result["device"]
+        machines.setdefault(f"{device['processor']}, {device['cores']} cores", []).append(about["date"])
+    told = "; ".join(f"{machine}, {', '.join(sorted(set(dates)))}" for machine, dates in machines.items())
+    return _markdown(header, rows) + f"\n\n`python -m {module}`, {told}."
 
 
 def _of(result: dict[str, Any], part: str) -> Rows:
