@@ -204,10 +204,22 @@ def test_an_evaluation_and_a_tuning_by_workers_have_the_same_tables(
         (run / name).write_bytes(content)
     given = dict(zip(options[::2], options[1::2], strict=True))
     evaluate = ("-q", "evaluate", run, "--masks", given["--masks"], "--out")
-    root = Path(given["--images"]).parent
+    for kind in ("images", "masks"):
+        (tmp_path / "validation" / kind).mkdir(parents=True)
+        for path in Path(given[f"--{kind}"]).glob("case6*"):  # none of the fit images
+            shutil.copy(path, tmp_path / "validation" / kind)
     fit = Path(given["--fit-images"]).parent
-    tune = ("-q", "tune", "--model", given["--model"], "--validation", f"folders:{root}", "--fit", f"folders:{fit}")
-    tune = (*tune, "--methods", "quam_tuned", "--slack", "0.2,1", "--steps", 2, "--limit-validation", 1, "--out")
+    tune = (
+        "-q",
+        "tune",
+        "--model",
+        given["--model"],
+        "--validation",
+        f"folders:{tmp_path / 'validation'}",
+        "--fit",
+        f"folders:{fit}",
+    )
+    tune = (*tune, "--methods", "quam_tuned", "--slack", "0.2,1", "--steps", 2, "--out")
     for name, more in (("alone", ()), ("shared", ("--engine", "ray", "--workers", 2))):
         assert call(monkeypatch, capsys, *evaluate, tmp_path / f"rows {name}", *more)[0] == 0
         assert call(monkeypatch, capsys, *tune, tmp_path / f"settings {name}", *more)[0] == 0
