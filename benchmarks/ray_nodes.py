@@ -69,6 +69,7 @@ class Nodes:
 def cluster(*names: str) -> Iterator[Nodes]:
     """A cluster of nodes with one CPU each, which ends with the block."""
     nodes = Nodes()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nodes have sessions of their own, and would stay
     try:
         for name in names:
             nodes.start(name)
@@ -76,6 +77,7 @@ def cluster(*names: str) -> Iterator[Nodes]:
     finally:
         for name in reversed(list(nodes.started)):
             nodes.kill(name)
+        signal.signal(signal.SIGTERM, before)
 
 
 def own_address() -> str:
