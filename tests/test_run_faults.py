@@ -33,8 +33,6 @@ from tests.small_run import picture
 
 CASES = [f"case{n}" for n in range(8)]
 CONFIG = Config(search=SearchConfig(steps=2, learning_rate=0.01))  # as in benchmarks.processes
-
-
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
