@@ -1,14 +1,18 @@
 """A run is killed, starved and damaged: afterwards its output is byte for byte that of a run that nothing happened to.
 
-Claims: after `kill -9` at 30 random moments, of a process and of one of two, and a rerun, every file but those that tell times
-(run.json, timing.csv, report.html) equals that of an undisturbed run. A full disk and a damaged file cost nothing but the
-rerun. Over the demo data the device waits for files at most 5 % of the time; over 10,000 small cases memory stays flat; claims,
-digests, audit, and the check of finished cases cost less than 3 % of a run (throughput.py). `python -m benchmarks.faults`
-(about an hour; --only takes parts, --resume goes on where it was interrupted) writes benchmarks/results/faults.json.
+Claims: after `kill -9` at 30 random moments, of the only process, and of a worker, a node and the driver of a run by Ray, and a
+rerun, every file but those that tell times (run.json, timing.csv, report.html) equals that of an undisturbed run. A full disk
+and a damaged file cost nothing but the rerun. Over the demo data the device waits for files at most 5 % of the time; over 10,000
+small cases memory stays flat; digests, audit, and the check of finished cases cost less than 3 % of a run (throughput.py).
+`python -m benchmarks.faults` (about an hour; --only takes parts, --resume goes on where it was interrupted) writes
+benchmarks/results/faults.json.
 """
 
 import argparse
+import csv
+import itertools
 import json
+import os
 import random
 import resource
 import signal
@@ -21,40 +25,84 @@ from typing import Any
 
 from .parts import Parts
 from .processes import build, contents, difference, finish, start
+from .ray_nodes import ENVIRONMENT, cluster, workers_at
 from .throughput import demo, many
 
 CASES = 24
-PARTS = ("kills", "disk", "damage", "demo", "many")
+KILLED = ("kills", "ray kills")
+PARTS = ("kills", "ray kills", "disk", "damage", "demo", "many")
 
 
 def kills(options: list[str], root: Path, expected: dict[str, bytes], *, numbers: list[int]) -> Iterator[dict[str, Any]]:
-    """Kill a run at random moments between its first file and its last, each time in a new folder; every second time one of two
-    processes. The moment is a number of files and some milliseconds, so that a busy machine does not move it past the end."""
+    """Kill a run at random moments between its first file and its last, each time in a new folder. The moment is a number of
+    files and some milliseconds, so that a busy machine does not move it past the end."""
     for number in numbers:
-        pair, out, rng = number % 2 == 1, root / f"killed{number}", random.Random(number)
-        processes = [start(options, out) for _ in range(2 if pair else 1)]
-        files = rng.randrange(sum("/" not in name for name in expected))
-        while processes[0].poll() is None and sum(1 for _ in out.glob("*")) < files:
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.05))
-        if processes[0].poll() is None:
-            processes[0].send_signal(signal.SIGKILL)
-        hit = finish(processes[0])[0] == -signal.SIGKILL
-        before = len(list(out.glob("case*.json")))
-        codes = [finish(process)[0] for process in processes[1:]]
-        survivor = difference(out, expected) if pair and hit else []
-        code, error = finish(start(options, out))
-        yield {
-            "what": "kill -9 of one of two processes" if pair else "kill -9",
-            "number": number,
-            "files": files,
-            "hit": hit,
-            "cases_before": before,
-            "exit_codes": [*codes, code],
-            "message": error.strip(),
-            "survivor_differs": len(survivor),
-            "files_that_differ": len(difference(out, expected)),
-        }
+        out, rng = root / f"killed{number}", random.Random(number)
+        process = start(options, out)
+        files = _wait(process, out, rng, expected)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        hit = finish(process)[0] == -signal.SIGKILL
+        yield {"what": "kill -9", "number": number, "files": files, "hit": hit, **_rerun(options, out, expected)}
+
+
+def ray_kills(options: list[str], root: Path, expected: dict[str, bytes], *, numbers: list[int]) -> Iterator[dict[str, Any]]:
+    """The same with a run by two workers on two Ray nodes; in turn a worker, a node and the driver is killed. Where the driver
+    lives it ends the run by itself; the rerun on the same cluster finds everything there, or what is missing."""
+    names = itertools.count(1)
+    with cluster("head", "0") as nodes:
+        more = ("--engine", "ray", "--address", nodes.address)
+        for number in numbers:
+            what, out, rng = ("worker", "node", "driver")[number % 3], root / f"ray{number}", random.Random(number)
+            process = start(options, out, *more, environment=ENVIRONMENT)
+            files = _wait(process, out, rng, expected)
+            hit = process.poll() is None
+            if hit and what == "driver":
+                process.send_signal(signal.SIGKILL)
+            elif hit and what == "node":
+                nodes.kill(next(name for name in nodes.started if name != "head"))
+                nodes.start(str(next(names)))  # another joins
+            elif hit:
+                hit = bool(pids := workers_at(out))
+                for pid in pids[:1]:
+                    os.kill(pid, signal.SIGKILL)
+            code, error = finish(process)
+            survivor = difference(out, expected) if what != "driver" else []
+            row = _rerun(options, out, expected, *more)
+            yield {
+                "what": f"kill -9 of a {what}",
+                "number": number,
+                "files": files,
+                "hit": hit,
+                "survivor_exit_code": code,
+                "survivor_message": "" if code == 0 else error.strip()[-300:],
+                "survivor_differs": len(survivor),
+                **row,
+            }
+
+
+def _wait(process: subprocess.Popen[str], out: Path, rng: random.Random, expected: dict[str, bytes]) -> int:
+    """Wait for a random moment of a run; how many files it is named by."""
+    files = 1 + rng.randrange(sum("/" not in name for name in expected) - 1)
+    while process.poll() is None and sum(1 for _ in out.glob("*")) < files:
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.05))
+    return files
+
+
+def _rerun(options: list[str], out: Path, expected: dict[str, bytes], *more: str) -> dict[str, Any]:
+    """The same command again: what was there, and what differs then."""
+    before = len(list(out.glob("case*.json")))
+    code, error = finish(start(options, out, *more, environment=ENVIRONMENT if more else None))
+    with (out / "timing.csv").open(newline="") as file:
+        cases = [row["case"] for row in csv.DictReader(file)]
+    return {
+        "cases_before": before,
+        "exit_codes": [code],
+        "message": error.strip()[-300:],
+        "twice_in_the_record": len(cases) - len(set(cases)),
+        "files_that_differ": len(difference(out, expected)),
+    }
 
 
 def full_disk(options: list[str], root: Path, expected: dict[str, bytes]) -> Iterator[dict[str, Any]]:
@@ -129,6 +177,21 @@ def damage(options: list[str], out: Path, expected: dict[str, bytes]) -> Iterato
         path.write_bytes(expected[name])
 
 
+def _undisturbed(root: Path, *, known: bool) -> tuple[list[str], dict[str, bytes]]:
+    """The options of a run, and the files that it has when nothing happens to it."""
+    options = build(root / "data", cases=CASES, known=known)
+    finish(start(options, root / "warm"))  # fills the compilation cache
+    code, error = finish(start(options, root / "calm"))
+    if code:
+        raise RuntimeError(f"the undisturbed run ended with {code}: {error}")
+    return options, contents(root / "calm")
+
+
+def _open(known: list[dict[str, Any]], count: int) -> list[int]:
+    """The numbers that are not measured yet."""
+    return [number for number in range(count) if number not in {row["number"] for row in known}]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=30)
@@ -138,20 +201,16 @@ def main() -> None:
     chosen = parser.parse_args()
     results = Parts("faults", resume=chosen.resume)
     known = {part: results.begin(part) for part in chosen.only}
-    left = [part for part in chosen.only if part == "kills" or not known[part]]
+    left = [part for part in chosen.only if part in KILLED or not known[part]]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
+        if "ray kills" in left:  # by a network that workers know
+            options, expected = _undisturbed(root / "known", known=True)
+            results.add("ray kills", ray_kills(options, root, expected, numbers=_open(known["ray kills"], chosen.kills)))
         if {*left} & {"kills", "disk", "damage"}:
-            options = build(root / "data", cases=CASES)
-            finish(start(options, root / "warm"))  # fills the compilation cache
-            code, error = finish(start(options, root / "calm"))
-            if code:
-                raise RuntimeError(f"the undisturbed run ended with {code}: {error}")
-            expected = contents(root / "calm")
+            options, expected = _undisturbed(root, known=False)
             if "kills" in left:
-                done = {row["number"] for row in known["kills"]}
-                numbers = [number for number in range(chosen.kills) if number not in done]
-                results.add("kills", kills(options, root, expected, numbers=numbers))
+                results.add("kills", kills(options, root, expected, numbers=_open(known["kills"], chosen.kills)))
             if "disk" in left:
                 results.add("disk", full_disk(options, root, expected))
             if "damage" in left:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +66,13 @@ def manifests(folder: Path, count: int) -> dict[str, Any]:
 
 
 def records(folder: Path, count: int) -> dict[str, Any]:
-    """CASE.json, run.json, timing.csv and a worker's journal of a run folder, each read by all that read it."""
+    """CASE.json, run.json, timing.csv and what a part left of a run folder, each read by all that read it."""
+    from quam_jax.cluster.lock import PARTS, hold
     from quam_jax.data.records import digest
     from quam_jax.report.folder import load_arrays, read_run
     from quam_jax.runs import folder as run_folder
-    from quam_jax.runs.merge import read_ending, read_result
-    from quam_jax.runs.workers import Worker, others_at_work
+    from quam_jax.runs.ledger import Ledger
+    from quam_jax.runs.merge import peak_of, read_result, throughput
     from tests.changed_bytes import mutate
 
     case = {
@@ -85,35 +85,34 @@ def records(folder: Path, count: int) -> dict[str, Any]:
         "row": {"case": "a", "status": "ok", "members": 2, "held": 1, "total/mean": 0.5},
     }
     run = {"digest": "d", "status": "finished", "cases": ["a"], "failed": {}, "notes": [], "config": {"search": {"members": 2}}}
-    journal = [
-        {"event": "start", "time": 1.0, "machine": "m", "pid": 1, "born": "2"},
-        {"event": "done", "case": "a", "seconds": 1.0},
-        {"event": "left", "why": ""},
-    ]
+    ledger = Ledger()
+    ledger.hear("w", {"event": "done", "case": "a", "seconds": 1.0})
+    ledger.hear("w", {"event": "figures", "lanes": 1, "worked": 1.0, "memory": {"peak": 1}})
+    parts = folder / PARTS
+    parts.mkdir()
+    ledger.write(parts / "1-of-1.json")
     sound = {
         "a.json": json.dumps(case | {"sha256": digest(case)}),
         "run.json": json.dumps(run),
         "summary.json": json.dumps({"columns": {}, "cases": 1, "failed": 0}),
         "results.csv": "case,status,total/mean\na,ok,0.5\n",
         "timing.csv": "case,seconds,worker\na,1.0,w\n",
-        ".workers/w.jsonl": "\n".join(map(json.dumps, journal)) + "\n",
+        f"{PARTS}/1-of-1.json": (parts / "1-of-1.json").read_text(),
     }
     tally = Tally("run folder, records")
-    (folder / ".workers").mkdir()
     (folder / "a_seg.npz").write_bytes(b"map")
 
     def read_all() -> None:
-        others_at_work(folder, patience=60)
+        with hold(folder):
+            pass
         run_folder.verify(folder, "a", "d")
         found = read_run(folder)
         for one in found.cases:
             load_arrays(one)
-        with Worker(folder, patience=60) as worker:
-            journals = worker.journals()
-            worker.claim("a")
-            read_ending(journals, {}, folder, present=[worker.name])
-        worker.journal.unlink()
-        shutil.rmtree(worker.claims)
+        told = Ledger()
+        told.add(parts / "1-of-1.json")
+        throughput(told, [{"case": "a", "members": 2}], members=2, seconds=1.0)
+        peak_of(told)
         read_result(folder, ["a"])
 
     for index in range(count):

@@ -1,5 +1,7 @@
 """Results that are measured part by part: a part that is measured anew replaces its rows, those of all others stay.
 
+Every part keeps the machine that it was measured on.
+
 The file is written after every row, so that an interrupted measurement loses little; `resume` keeps the rows that the parts have
 already.
 """
@@ -8,11 +10,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from .record import RESULTS, command_and_date, write_result
+from .record import RESULTS, command_and_date, hardware, write_result
 
 
 class Parts:
-    """The rows of results/NAME.json with the part that each belongs to, and command and date of every part.
+    """The rows of results/NAME.json with the part that each belongs to, and command, date and machine of every part.
 
     Several processes may measure different parts at a time.
     """
@@ -20,7 +22,7 @@ class Parts:
     def __init__(self, name: str, *, resume: bool = False) -> None:
         self.name, self.resume = name, resume
         self.own: dict[str, list[dict[str, Any]]] = {}
-        self.parts: dict[str, dict[str, str]] = {}
+        self.parts: dict[str, dict[str, Any]] = {}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -38,7 +40,7 @@ class Parts:
         self.own[part] = self.own.pop(part)  # what is written last is shown
         for row in rows:
             self.own[part].append({"part": part, **row})
-            self.parts[part] = command_and_date()
+            self.parts[part] = {**command_and_date(), "device": hardware()}
             self.write(shown=1)
 
     def write(self, *, shown: int = 0, **extra: Any) -> None:
@@ -49,7 +51,8 @@ class Parts:
             for name, value in stored.items()
             if name not in ("rows", "parts", "device", "versions", "command", "date")
         }
-        write_result(self.name, self.rows, shown=shown, parts={**stored.get("parts", {}), **self.parts}, **{**known, **extra})
+        before = {name: {"device": stored.get("device"), **about} for name, about in stored.get("parts", {}).items()}
+        write_result(self.name, self.rows, shown=shown, parts={**before, **self.parts}, **{**known, **extra})
 
     def _stored(self) -> dict[str, Any]:
         path = RESULTS / f"{self.name}.json"

@@ -6,21 +6,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+CHECKOUT = Path(__file__).parent.parent
 SETTINGS = ("--steps", "2", "--learning-rate", "0.01")
 TIMES = ("run.json", "timing.csv", "report.html")  # what may differ between two runs of the same
 MAIN = "from tests.tiny import tiny_network; from quam_jax.cli import main\nwith tiny_network(): main()"
 
 
-def build(root: Path, *, cases: int, size: tuple[int, int] = (21, 26), masks: bool = True) -> list[str]:
-    """Data for a run of `cases` small pictures below `root`; returns the options that name it."""
+def build(root: Path, *, cases: int, size: tuple[int, int] = (21, 26), masks: bool = True, known: bool = False) -> list[str]:
+    """Data for a run of `cases` small pictures below `root`; returns the options that name it.
+
+    The network is the tiny one of the tests, or one that every process knows.
+    """
     from PIL import Image
 
-    from tests.small_run import picture, prepare_folders, write_cases
+    from tests.small_run import little_model, picture, prepare_folders, write_cases
     from tests.tiny import picture_model, tiny_network
 
     names = [f"case{number}" for number in range(cases)]
     with tiny_network():
-        prepare_folders(root, model=picture_model())
+        prepare_folders(root, model=little_model() if known else picture_model())
     test = root / "many"
     if masks:
         write_cases(test, names)
@@ -44,8 +48,9 @@ def start(
     *more: str,
     environment: dict[str, str] | None = None,
     prepare: Callable[[], None] | None = None,
+    checkout: Path = CHECKOUT,
 ) -> subprocess.Popen[str]:
-    """Begin `quam-jax run` in a process of its own."""
+    """Begin `quam-jax run` in a process of its own, of this checkout or another one."""
     command = [sys.executable, "-c", MAIN, "-q", "run", *options, "--out", str(out), *SETTINGS, *more]
     return subprocess.Popen(
         command,
@@ -53,8 +58,8 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=prepare,
-        env={**os.environ, **(environment or {})},
-        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONPATH": str(checkout), **(environment or {})},
+        cwd=checkout,
     )
 
 

@@ -9,14 +9,16 @@ Rows = list[dict[str, Any]]
 
 
 def _table(result: dict[str, Any], parts: list[str], header: list[str], rows: list[list[str]]) -> str:
-    """The table with command, machine and dates; nothing where the parts were not measured."""
+    """The table with command, machines and dates; nothing where the parts were not measured."""
     if not rows:
         return ""
-    device = result["device"]
-    dates = sorted({result["parts"][part]["date"] for part in parts if part in result["parts"]})
     module = next(iter(result["parts"].values()))["command"].split()[2]
-    machine = f"{device['processor']}, {device['cores']} cores"
-    return _markdown(header, rows) + f"\n\n`python -m {module}`, {machine}, {', '.join(dates)}."
+    machines: dict[str, list[str]] = {}
+    for about in [result["parts"][part] for part in parts if part in result["parts"]]:
+        device = about.get("device") or result["device"]
+        machines.setdefault(f"{device['processor']}, {device['cores']} cores", []).append(about["date"])
+    told = "; ".join(f"{machine}, {', '.join(sorted(set(dates)))}" for machine, dates in machines.items())
+    return _markdown(header, rows) + f"\n\n`python -m {module}`, {told}."
 
 
 def _of(result: dict[str, Any], part: str) -> Rows:
@@ -26,29 +28,33 @@ def _of(result: dict[str, Any], part: str) -> Rows:
 def kills_table(result: dict[str, Any]) -> str:
     """What was killed, how often while it ran, and what differed after the rerun."""
     rows = []
-    for what in dict.fromkeys(row["what"] for row in _of(result, "kills")):
-        group = [row for row in _of(result, "kills") if row["what"] == what]
+    killed = _of(result, "kills") + _of(result, "ray kills")
+    for what in dict.fromkeys(row["what"] for row in killed):
+        group = [row for row in killed if row["what"] == what]
         hit = [row for row in group if row["hit"]]
         before = [row["cases_before"] for row in hit]
+        lives = "survivor_differs" in group[0] and "driver" not in what
         rows.append(
             [
-                f"`kill -9` of {'one of two processes' if 'two' in what else 'the only process'}",
+                f"`kill -9` of {what.partition(' of ')[2] + ', Ray' if ' of ' in what else 'the only process'}",
                 str(len(group)),
                 str(len(hit)),
                 f"{min(before)} to {max(before)}" if before else "–",
-                str(sum(row["survivor_differs"] for row in hit)) if "two" in what else "–",
+                str(sum(row["survivor_differs"] for row in hit)) if lives else "–",
                 str(sum(row["files_that_differ"] for row in group)),
+                str(sum(row["twice_in_the_record"] for row in group)),
             ]
         )
     header = [
         "what",
         "times",
         "while it ran",
-        "cases finished by then",
-        "files that differ after the other one's end",
+        "cases finished in front of the rerun",
+        "files that differ after the others' end",
         "files that differ after the rerun",
+        "cases twice in the record",
     ]
-    return _table(result, ["kills"], header, rows)
+    return _table(result, [part for part in ("kills", "ray kills") if _of(result, part)], header, rows)
 
 
 def faults_table(result: dict[str, Any]) -> str:
@@ -106,8 +112,8 @@ def device_table(result: dict[str, Any]) -> str:
 
 
 def bookkeeping_table(result: dict[str, Any]) -> str:
-    """Seconds of claims, digests, checks and audit, and their share of the run."""
-    kinds = ("digest", "verify", "publish", "claim", "audit")
+    """Seconds of digests, checks, ledger and audit, and their share of the run."""
+    kinds = ("digest", "verify", "publish", "ledger", "audit")
     rows = [
         [
             row["what"].replace("bookkeeping of ", "").replace("bookkeeping ", ""),
@@ -122,20 +128,32 @@ def bookkeeping_table(result: dict[str, Any]) -> str:
 
 
 def scaling_table(result: dict[str, Any]) -> str:
-    """Weak scaling over processes and simulated devices."""
+    """Weak scaling over workers and simulated devices, and how busy their devices were."""
     rows = [
         [
             row["kind"],
             str(row["count"]),
-            f"{row['cases']:,}",
+            f"{sum(row['done']):,}",
             f"{row['seconds']:.1f}",
+            f"{row['whole']:.1f}",
             f"{row['efficiency']:.2f}",
             f"{min(1.0, result['device']['cores'] / row['count']):.2f}",
-            f"{row['processor_efficiency']:.2f}",
+            f"{100 * row['device_busy']:.1f} %",
+            f"{100 * row['device_waits_for_input']:.2f} %",
         ]
         for row in result["rows"]
     ]
-    header = ["what", "count", "cases", "seconds", "efficiency", "cores / count", "efficiency in processor time"]
+    header = [
+        "what",
+        "count",
+        "cases",
+        "seconds",
+        "whole command",
+        "efficiency",
+        "cores / count",
+        "searching",
+        "waiting for cases",
+    ]
     return _table(result, list(result["parts"]), header, rows)
 
 

@@ -1,6 +1,6 @@
 """What runs cost beside their searches: waiting devices, bookkeeping, memory over very many cases. Parts of `benchmarks.faults`.
 
-Bookkeeping is timed where it happens: the functions that hash, claim, journal, publish, verify and audit are replaced by ones
+Bookkeeping is timed where it happens: the functions that hash, keep the ledger, publish, verify and audit are replaced by ones
 that look at the clock before and after, in whichever thread they are called; calls inside calls count once.
 """
 
@@ -18,12 +18,10 @@ from unittest.mock import patch
 from .processes import build
 
 BOOKKEEPING = {
-    "digest": ("quam_jax.runs.run.models_digest", "quam_jax.data.records.digest", "quam_jax.data.records.digest_arrays"),
+    "digest": ("quam_jax.runs.preparing.models_digest", "quam_jax.data.records.digest", "quam_jax.data.records.digest_arrays"),
     "verify": ("quam_jax.runs.folder.verify",),
     "publish": ("quam_jax.runs.folder.publish",),
-    "claim": tuple(
-        f"quam_jax.runs.workers.Worker.{name}" for name in ("claim", "owns", "refresh", "write", "outcome", "journals")
-    ),
+    "ledger": ("quam_jax.runs.ledger.Ledger.hear",),
     "audit": ("quam_jax.case.patches.audit_members", "quam_jax.runs.cases.models_held", "quam_jax.runs.cases.audit_rows"),
 }
 

@@ -1,9 +1,14 @@
-"""What a process does with freed memory, for programs that start here (the command line); a library changes nothing."""
+"""What a process does with freed memory and with compiled functions, for programs that start here; a library changes nothing.
+
+These are the command line, and workers on other machines.
+"""
 
 import contextlib
 import ctypes
 import functools
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 # parameters of mallopt in glibc's malloc.h
@@ -11,6 +16,36 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX tells it behind a compilation
 SLOW = 0.05  # seconds of a compilation that leaves much behind
 _KEEPS: list[bool] = []  # not empty while this process keeps what it frees
+
+
+def own_cache() -> Path:
+    """Where files are kept that only save time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quam_jax"
+
+
+def cache_folder() -> Path:
+    """Where compiled functions are kept between runs; JAX_COMPILATION_CACHE_DIR wins."""
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or own_cache() / "compiled")
+
+
+def kept_file(name: str) -> Path:
+    """A file that is kept between runs beside them; JAX_COMPILATION_CACHE_DIR wins."""
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or own_cache()) / name
+
+
+def start_jax() -> None:
+    """Import JAX with a persistent compilation cache, in a process that keeps its memory."""
+    keep_freed_memory()
+    import jax
+
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home only costs time
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def keep_freed_memory() -> bool:

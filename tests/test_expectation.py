@@ -28,11 +28,11 @@ from quam_jax.models.coding import Coding
 from quam_jax.models.loading import load_models
 from quam_jax.runs import expectation
 from quam_jax.runs.expectation import BACKWARD, BROKEN, TAIL, Expectation, Forecast, count_passes, probe_forward
+from quam_jax.runs.part import Part
 from quam_jax.runs.planning import plan_run
 from quam_jax.runs.quantifier import Quantifier, find_quantifier
-from quam_jax.runs.request import RunRequest, Sharing
+from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run
-from quam_jax.runs.workers import Worker
 from tests.command_line import call
 from tests.planned import VIEWED, model_of, scan, write
 from tests.small_run import little_model, picture, prepare_folders
@@ -127,7 +127,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     yield calls
 
 
-def test_without_figures_a_probe_tells_and_lanes_and_processes_share(
+def test_without_figures_a_probe_tells_and_lanes_and_parts_share(
     request_of: RunRequest, tmp_path: Path, probed: list[float]
 ) -> None:
     forecast = meet(request_of, Figures(tmp_path / "figures.json"))
@@ -139,8 +139,8 @@ def test_without_figures_a_probe_tells_and_lanes_and_processes_share(
     assert (found.cases, found.done, found.size, found.source) == (5, 0, (26, 21), "from one forward pass")
     assert (found.each, found.whole) == (pytest.approx(2 * passes), pytest.approx(10 * passes)) and len(probed) == 1
     assert forecast.expect(lanes=2).whole == pytest.approx(3 * 2 * passes)  # three rounds
-    shared = dataclasses.replace(request_of, sharing=Sharing(hosts=2))
-    assert meet(shared, Figures(tmp_path / "none")).expect(lanes=2).whole == pytest.approx(2 * 2 * passes)
+    part = meet(dataclasses.replace(request_of, part=Part(2, 2)), Figures(tmp_path / "none")).expect(lanes=1)
+    assert part.cases == 2 and part.whole == pytest.approx(2 * 2 * passes)
     head = count_passes(config(members=1, steps=2, space="head"), batches=1, fit_share=share, views=8)
     assert head is not None and found.whole is not None and found.whole > expectation.LONG
     whole = WholeFit((list,) * 7, (2 * 21 * 26,) * 7, (1.0,) * 7, Slack())
@@ -284,28 +284,6 @@ def test_a_plan_counts_over_its_passes_and_leaves_a_figure(request_of: RunReques
     assert ended == [(n, 4 * count) for n in range(1, 4 * count + 1)]
     (figure,) = figures.read()
     assert figure.cases == count and figure.work == meet(request, figures).work
-
-
-def test_what_other_processes_end_counts_too(request_of: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quam_jax.runs.run.LOOK", -1.0)
-    heard: list[Event] = []
-    with Worker(request_of.out, patience=60) as other:
-
-        def hear(event: Event) -> None:
-            heard.append(event)
-            if (event.phase, event.case) == ("reading", "b"):
-                assert other.claim("e")
-                other.write("failed", case="e", reason="by another")
-
-        assert other.claim("a")
-        other.write("failed", case="a", reason="by another")
-        with listening(hear):
-            result = run(dataclasses.replace(request_of, sharing=Sharing(hosts=2)))
-    assert result.failed == {"a": "by another", "e": "by another"}
-    ended = [(event.case, event.number, event.total) for event in heard if event.phase == ENDED]
-    assert [(case, total) for case, _, total in ended] == [(case, 5) for case in "bcd"]
-    numbers = [number for _, number, _ in ended]
-    assert numbers == sorted(numbers) and numbers[0] in (2, 3) and numbers[-1] == 5
 
 
 def test_the_command_says_it_on_stderr_alone_and_quiet_says_nothing(

@@ -39,7 +39,7 @@ def test_the_formula_by_hand() -> None:
     assert one.seconds == pytest.approx(80.5)
     assert one.processor_seconds == pytest.approx(10 + 24 + 10 * 6.5 + 4.5)
     assert (one.memory, one.disk, one.price) == (3 * 2**30, 1000 + 50 + 70, None)
-    four = predict_run(PROBE, Sizes(100), SIX, cases=10, devices=4, hosts=2, price=3.0)
+    four = predict_run(PROBE, Sizes(100), SIX, cases=10, devices=4, workers=2, price=3.0)
     assert four.seconds == pytest.approx(36 + 3 * 4 + 4.5)  # three rounds of four cases
     assert four.device_hours == pytest.approx(4 * 52.5 / 3600) and four.price == pytest.approx(3 * 4 * 52.5 / 3600)
     # of 64 devices in one process the writer is the bottleneck: half a second a case
@@ -49,9 +49,9 @@ def test_the_formula_by_hand() -> None:
     assert predict_run(PROBE, Sizes(100, page=50, page_case=7), SIX, cases=2001).disk == 200_100  # so many get no report
 
 
-@pytest.mark.parametrize("wrong", [dict(cases=0), dict(cases=1, devices=1, hosts=2), dict(cases=1, devices=0, hosts=0)])
+@pytest.mark.parametrize("wrong", [dict(cases=0), dict(cases=1, devices=1, workers=2), dict(cases=1, devices=0, workers=0)])
 def test_numbers_that_make_no_run(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="expected cases >= 1 and devices >= hosts >= 1"):
+    with pytest.raises(ValueError, match="expected cases >= 1 and devices >= workers >= 1"):
         predict_run(PROBE, Sizes(1), SIX, **wrong)
 
 
@@ -64,7 +64,7 @@ def test_the_million_cases_of_the_document_follow_the_formula() -> None:
         return [[float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", cell)] for cell in cells]
 
     for column in (0, 1):
-        devices, processes = (int(n) for n in numbers("devices, processes")[column])
+        devices, processes = (int(n) for n in numbers("devices, workers")[column])
         once = numbers("S + C k")[column][0]
         measured = Probe(
             Clock(once, 0),
@@ -81,7 +81,7 @@ def test_the_million_cases_of_the_document_follow_the_formula() -> None:
             1,
             Layout("vmap", "scan", 2),
         )
-        found = predict_run(measured, Sizes(300_000), SIX, cases=10**6, devices=devices, hosts=processes)
+        found = predict_run(measured, Sizes(300_000), SIX, cases=10**6, devices=devices, workers=processes)
         assert numbers("seconds")[column][3] == found.seconds
         assert numbers("searching")[column][-1] == found.seconds - once - 200
         assert numbers("reading and writing")[column][0] == 10**6 * measured.thread / processes

@@ -1,4 +1,4 @@
-"""Runs that survive: several processes, kills, damage, full disks, silent shares; each time the output is that of a calm run.
+"""Runs that survive: parts, kills, damage, full disks, silent shares; each time the output is that of a calm run.
 
 Processes are real ones. The long version of the kills, with 30 of them, is `python -m benchmarks.faults`.
 """
@@ -9,7 +9,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import threading
 import time
 from collections import Counter
@@ -22,17 +21,18 @@ from PIL import Image
 
 from benchmarks.processes import build, contents, difference, finish, start
 from benchmarks.throughput import many
+from quam_jax.cluster.lock import hold
 from quam_jax.config import Config, ExecutionConfig, SearchConfig
 from quam_jax.runs import folder as run_folder
 from quam_jax.runs import quantifier as quantifier_room
-from quam_jax.runs.request import RunRequest, RunResult, Sharing
+from quam_jax.runs.ending import join
+from quam_jax.runs.part import Part
+from quam_jax.runs.request import RunRequest, RunResult
 from quam_jax.runs.run import run
 from tests.small_run import picture
 
 CASES = [f"case{n}" for n in range(8)]
 CONFIG = Config(search=SearchConfig(steps=2, learning_rate=0.01))  # as in benchmarks.processes
-
-
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
@@ -66,37 +66,58 @@ def done(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> Path:
     return out
 
 
-def workers_of(out: Path) -> dict[str, Any]:
-    return json.loads((out / "run.json").read_text())["workers"]
+# parts
 
 
-# several processes
-
-
-def require_shared_out(out: Path, calm: dict[str, bytes], *, hosts: int) -> None:
-    """No case is lost or done twice, and the files are those of one process."""
-    assert difference(out, calm) == []
-    assert sum(worker["done"] for worker in workers_of(out).values()) == len(CASES)
-    assert Counter(row["case"] for row in csv.DictReader((out / "timing.csv").open())) == Counter(CASES)
-    assert json.loads((out / "run.json").read_text())["hosts"] == hosts
-
-
-def test_four_processes_share_the_cases(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
+def test_parts_make_the_whole(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
+    """Three parts, two of them at once, one of them again; the whole is that of one process."""
     out = tmp_path / "run"
-    processes = [start(options, out, "--hosts", "4", "--host-index", str(index)) for index in range(4)]
-    assert [finish(process) for process in processes] == [(0, "")] * 4
-    require_shared_out(out, calm, hosts=4)
-
-
-def test_two_processes_joined_by_jax_distributed(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
-    out = tmp_path / "run"
-    joined = ("--hosts", "2", "--coordinator", coordinator)
-    processes = [start(options, out, *joined, "--host-index", str(index)) for index in (0, 1)]
+    processes = [start(options, out, "--part", f"{number}/3") for number in (1, 3)]
     assert [finish(process)[0] for process in processes] == [0, 0]
-    require_shared_out(out, calm, hosts=2)
+    missing = "case1, case4, case7"
+    with pytest.raises(ValueError, match=rf"3 of 8 cases are missing: {missing}; parts that have ended: 1/3, 3/3"):
+        join(out)
+    assert not (out / "results.csv").exists()
+    for number in (2, 1):
+        result = run(request_of(options, out, part=Part(number, 3)))
+        assert [row["case"] for row in result.rows] == Part(number, 3).deal(CASES)
+    assert not join(out).failed
+    assert difference(out, calm) == []
+    assert Counter(row["case"] for row in csv.DictReader((out / "timing.csv").open())) == Counter(CASES)
+
+
+def test_a_part_tells_what_failed_in_it(options: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    images = shutil.copytree(request_of(options, out).images, tmp_path / "images")
+    (images / "case3.png").write_bytes(b"no picture")
+    parts = [run(request_of(options, out, images=images, part=Part(number, 2))) for number in (1, 2)]
+    assert [list(result.failed) for result in parts] == [[], ["case3"]]
+    assert [row["case"] for row in parts[1].rows if row["status"] == "failed"] == ["case3"]
+    joined = join(out)
+    assert list(joined.failed) == ["case3"] and len(joined.rows) == len(CASES)
+    assert not (out / ".parts").exists() and not (out / ".lock").exists()
+
+
+def test_two_processes_by_mistake_leave_the_run_as_it_is(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def again(text: str, finished: int, total: int) -> None:
+        for wrong in ({}, {"part": Part(1, 2)}, {"overwrite": True, "config": Config(seed=1)}):
+            with pytest.raises(ValueError, match="at work in it; to share the cases of a run: --part K/N, or --engine ray"):
+                run(request_of(options, out, **wrong))
+
+    run(request_of(options, out), progress=lambda *told: again(*told) if told[1] == 4 else None)
+    assert difference(out, calm) == []
+
+
+def test_one_process_does_a_part(options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with hold(tmp_path / "run", part="1-of-2"):
+        run(request_of(options, tmp_path / "run", part=Part(2, 2)))
+        with pytest.raises(ValueError, match="another process is at work on part 1/2 of it"):
+            run(request_of(options, tmp_path / "run", part=Part(1, 2)))
+        with pytest.raises(ValueError, match="another process is at work in it"):
+            join(tmp_path / "run")
 
 
 def test_cases_are_dealt_out_to_eight_devices(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
@@ -118,20 +139,15 @@ def test_cases_are_dealt_out_to_eight_devices(options: list[str], calm: dict[str
 # kills
 
 
-@pytest.mark.parametrize("share, pair", [(0.5, False), pytest.param(0.9, False, marks=pytest.mark.long), (0.7, True)])
-def test_after_a_kill_nothing_is_missing(
-    options: list[str], calm: dict[str, bytes], tmp_path: Path, share: float, pair: bool
-) -> None:
-    """A process is killed once a share of the cases is there: alone and started again, or of two, the other going on."""
+@pytest.mark.parametrize("share", [0.5, pytest.param(0.9, marks=pytest.mark.long)])
+def test_after_a_kill_nothing_is_missing(options: list[str], calm: dict[str, bytes], tmp_path: Path, share: float) -> None:
+    """A process is killed once a share of the cases is there, and started again: its lock is nobody's."""
     out = tmp_path / "run"
-    processes = [start(options, out) for _ in range(2 if pair else 1)]
-    while len(list(out.glob("case*.json"))) < share * len(CASES) - 1 and processes[0].poll() is None:
+    process = start(options, out)
+    while len(list(out.glob("case*.json"))) < share * len(CASES) - 1 and process.poll() is None:
         time.sleep(0.02)
-    processes[0].kill()
-    processes[0].communicate()
-    if pair:
-        assert finish(processes[1])[0] == 0
-        assert difference(out, calm) == []
+    process.kill()
+    process.communicate()
     code, error = finish(start(options, out))
     assert code == 0, error
     assert difference(out, calm) == []
@@ -248,18 +264,18 @@ def test_a_share_that_does_not_answer_fails_one_case(options: list[str], tmp_pat
         "read_channels",
         lambda files, **how: (hung.wait(60) if "case1." in files[0].name else None) or real(files, **how),
     )
-    result = run(request_of(options, tmp_path / "run", sharing=Sharing(stall=0.5)))
+    result = run(request_of(options, tmp_path / "run", stall=0.5))
     hung.set()
     assert set(result.failed) == {"case1"} and "no answer for 0.5 seconds" in result.failed["case1"]
     assert [row["status"] for row in result.rows] == ["ok", "failed", *["ok"] * (len(CASES) - 2)]
 
 
-@pytest.mark.parametrize("name", ["report_data", ".staging", ".workers"])
+@pytest.mark.parametrize("name", ["report_data", ".staging", ".parts"])
 def test_a_link_does_not_lead_out_of_the_folder(options: list[str], tmp_path: Path, name: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="got a link"):
+    with pytest.raises(ValueError, match="expected no link"):
         run(request_of(options, tmp_path / "run"))
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -283,7 +299,9 @@ def test_the_numbers_depend_on_neither_chunk_nor_order(options: list[str], calm:
     def go(name: str, **changes: Any) -> RunResult:
         return run(request_of(options, tmp_path / name, **changes))
 
-    go("order", sharing=Sharing(hosts=2, index=1))
+    for number in (2, 1):
+        go("order", part=Part(number, 2))
+    join(tmp_path / "order")
     assert difference(tmp_path / "order", calm) == []
     for member_plan, chunk in (("loop", 1), ("vmap", 2)):
         execution = ExecutionConfig(member_plan, chunk=chunk)  # type: ignore[arg-type]

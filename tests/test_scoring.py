@@ -41,7 +41,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
 def bytes_of(folder: Path, *, but: tuple[str, ...] = ()) -> dict[str, bytes]:
     """Every file of a run but those that know the time or the command."""
     names = ("run.json", "timing.csv", "report.html", *but)
-    files = [p for p in folder.rglob("*") if p.is_file() and p.name not in names and ".workers" not in p.parts]
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name not in names]
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 

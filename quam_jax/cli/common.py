@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 import sys
 import threading
 import typing
@@ -16,47 +15,25 @@ import click
 
 from ..config import PRESETS, Config, change, fields_of, load_config
 from ..config.effects import EFFECTS
-from ..process import keep_freed_memory
+from ..process import cache_folder as cache_folder
+from ..process import kept_file
+from ..process import start_jax as start_process
 
 PATH = click.Path(path_type=Path)
 
 
-def _own_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quam_jax"
-
-
-def cache_folder() -> Path:
-    """Where compiled functions are kept between runs; JAX_COMPILATION_CACHE_DIR wins."""
-    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or _own_cache() / "compiled")
-
-
 def figures_file() -> Path:
     """Where it is kept how long cases took on this machine; JAX_COMPILATION_CACHE_DIR wins."""
-    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or _own_cache()) / "figures.json"
-
-
-def choices_file() -> Path:
-    """Where it is kept which way to run is the fastest on this machine; JAX_COMPILATION_CACHE_DIR wins."""
-    return figures_file().with_name("choices.json")
+    return kept_file("figures.json")
 
 
 def start_jax() -> None:
     """Import JAX with a persistent compilation cache, in a process that keeps its memory and remembers how it runs fastest."""
-    keep_freed_memory()
-    import jax
-
+    start_process()
     from ..core.compilation import keep_choices
     from ..data.choices import Choices
 
-    keep_choices(Choices(choices_file()))
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a read-only home only costs time
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    keep_choices(Choices(kept_file("choices.json")))
 
 
 def option_of(field: dataclasses.Field, *, show: str = "") -> Callable[[Any], Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from .common import PATH, progress_bar, say
+from .engine import engine_options, find_engine
 from .mask_options import mask_options
 
 _SHOWN = ("pcc", "r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "auroc_image", "aurc_image")
@@ -28,6 +29,7 @@ _SHOWN = ("pcc", "r2_pearson", "sdice_product_minmax", "partial_pcc_distance", "
 @click.option("--band", default=3.0, show_default=True, help="Width of the boundary band, in mm where images have a spacing.")
 @click.option("--tolerance", default=1.0, show_default=True, help="Tolerance of the surface Dice, in the same unit.")
 @click.option("--out", type=PATH, help="Folder for evaluation.html, .csv and .json; of a run: instead of its own tables.")
+@engine_options
 @mask_options
 @click.pass_context
 def evaluate(context: click.Context, **options: Any) -> int:
@@ -36,7 +38,9 @@ def evaluate(context: click.Context, **options: Any) -> int:
     A run folder without --out is scored where it is: its tables, its report and the JSON of its cases are written again, as
     run --masks writes them. No map is touched.
     """
+    engine = find_engine(options)
     from ..results.evaluate_files import EvaluateRequest, evaluate_files
+    from ..results.on_ray import evaluate_on_ray, score_on_ray
     from ..results.score_run import score_run
 
     request = EvaluateRequest(**options)
@@ -45,9 +49,13 @@ def evaluate(context: click.Context, **options: Any) -> int:
             plain = EvaluateRequest()
             if (request.band, request.tolerance) != (plain.band, plain.tolerance):
                 raise ValueError("--band and --tolerance: expected --out beside them; the tables of a run have those of a run")
-            rows, failed, summary, notes = score_run(request.run, request.masks, request.mask_settings, progress=update)
+            scores = (request.run, request.masks, request.mask_settings)
+            found = score_run(*scores, progress=update) if engine is None else score_on_ray(*scores, engine, progress=update)
+        elif engine is None:
+            found = evaluate_files(request, progress=update)
         else:
-            rows, failed, summary, notes = evaluate_files(request, progress=update)
+            found = evaluate_on_ray(request, engine, progress=update)
+    rows, failed, summary, notes = found
     click.echo(_table(summary))
     for note in notes:
         say(context, f"note: {note}")

@@ -19,7 +19,7 @@ GROUPS = {
 _OF_SECTION = {"targets": QUESTION, "search": SEARCH, "samples": SEARCH, "fit": DATA, "patches": DATA, "execution": MACHINE}
 _OF_OPTION = {
     **{name: DATA for name in ("ignore_label", "mask_values", "mask_threshold", "arch", "fit_cases", "strict")},
-    **{name: MACHINE for name in ("hosts", "host_index", "coordinator", "patience")},
+    **{name: MACHINE for name in ("part", "engine", "address", "workers", "worker_cpus", "dashboard")},
     **{name: EVERYDAY for name in ("memory", "learning_rate", "slack")},
 }
 # what people write, and what it is called here

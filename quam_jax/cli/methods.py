@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import PATH, names_of, progress_bars, say, start_jax
+from .engine import engine_options, find_engine
 from .mask_options import mask_options
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 @click.option("--shift-methods", help="Methods that also run under the shifts, a list; default: all.")
 @click.option("--limit", default=0, show_default=True, help="Test cases used, evenly spread; 0: all.")
 @click.option("--baseline", default="softmax", show_default=True, help="What every method is compared with, case by case.")
+@engine_options
 @click.option("--out", required=True, type=PATH, help="Folder of the study; an interrupted study goes on there.")
 @click.pass_context
 def methods(
@@ -107,8 +109,10 @@ def methods(
 
     Settings are chosen on the validation cases alone, for every method that has any; test cases are only measured.
     """
+    engine = find_engine(options)
     start_jax()
     from ..studies.benchmark import benchmark_methods
+    from ..studies.on_ray import benchmark_on_ray
     from ..studies.request import BenchmarkRequest
 
     request = BenchmarkRequest(
@@ -124,7 +128,10 @@ def methods(
     )
     words = {"tuning": "settings on cases to score", "cases": "methods on cases to measure"}
     with progress_bars(quiet=context.obj["quiet"], words=words) as update:
-        result = benchmark_methods(request, progress=update)
+        if engine is None:
+            result = benchmark_methods(request, progress=update)
+        else:
+            result = benchmark_on_ray(request, engine, progress=update)
     click.echo(result.text)
     for note in result.notes:
         say(context, f"note: {note}")

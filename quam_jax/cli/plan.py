@@ -16,7 +16,7 @@ from .mask_options import mask_options
 @click.command(
     cls=Grouped,
     epilog="Example: quam-jax plan --model net.pth --images scans/ --fit-images train/images --fit-masks train/masks "
-    "--cases 1000000 --devices 64 --hosts 8 --price 2.50",
+    "--cases 1000000 --devices 64 --workers 8 --price 2.50",
 )
 @click.option("--model", required=True, type=PATH, help="Model folder, or a checkpoint.")
 @click.option("--arch", help="Architecture of a checkpoint, where its names do not tell.")
@@ -26,7 +26,7 @@ from .mask_options import mask_options
 @click.option("--fit-masks", required=True, type=PATH, help="Their masks.")
 @click.option("--cases", type=click.IntRange(1), required=True, help="Cases of the whole run.")
 @click.option("--devices", type=click.IntRange(1), default=1, show_default=True, help="Devices of all processes, as here.")
-@click.option("--hosts", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Workers of an engine; 1: one process.")
 @click.option("--price", type=float, help="Price of a device hour, in any currency.")
 @click.option("--probe-cases", type=click.IntRange(1), default=4, show_default=True, help="Cases that are measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -38,7 +38,7 @@ def plan(
     config: Config,
     cases: int,
     devices: int,
-    hosts: int,
+    workers: int,
     price: float | None,
     probe_cases: int,
     as_json: bool,
@@ -57,7 +57,7 @@ def plan(
             request,
             cases=cases,
             devices=devices,
-            hosts=hosts,
+            workers=workers,
             price=price,
             probe_cases=probe_cases,
             imports=imports,
@@ -75,7 +75,7 @@ def plan(
     )
     click.echo(f"layout: {layout}")
     click.echo(
-        f"{cases:,} cases on {devices} devices in {hosts} processes: {_span(estimate.seconds)}, "
+        f"{cases:,} cases on {devices} devices with {workers} workers: {_span(estimate.seconds)}, "
         f"{estimate.device_hours:,.1f} device hours, {estimate.memory / 2**30:.2f} GiB of memory a process, "
         f"{estimate.disk / 2**30:,.1f} GiB on disk" + ("" if estimate.price is None else f", price {estimate.price:,.2f}")
     )

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from ..cluster.crew import Wanted
 from ..config import Config
 from .common import PATH, config_options, figures_file, names_of, progress_bar, say, start_jax
+from .engine import engine_options, find_engine
 from .grouped import Grouped
 from .mask_options import mask_options
 from .nnunet_folders import find_nnunet_folders
@@ -61,19 +63,8 @@ Without data of your own: quam-jax demo. The options: quam-jax run --help"""
     help='JSON such as {"normalise": "fixed", "scale": 255, "mean": [0.5], '
     '"std": [0.5]}; default: what the model was converted with.',
 )
-@click.option("--hosts", type=click.IntRange(1), help="How many processes share --out, to spread their starts.")
-@click.option("--host-index", type=click.IntRange(0), help="Which of them this is, from 0.")
-@click.option(
-    "--coordinator",
-    help="HOST:PORT of process 0, or auto (Slurm, TPU pod, MPI): join them by jax.distributed, as TPU pods need it.",
-)
-@click.option(
-    "--patience",
-    type=float,
-    default=60.0,
-    show_default=True,
-    help="Seconds without a sign of life after which another process's case is taken over.",
-)
+@click.option("--part", metavar="K/N", help="Do every N-th case from the K-th on; when all parts are there: quam-jax report OUT.")
+@engine_options
 @mask_options
 @config_options
 @click.pass_context
@@ -81,10 +72,7 @@ def run(
     context: click.Context,
     config: Config,
     preprocessing: str | None,
-    hosts: int | None,
-    host_index: int | None,
-    coordinator: str | None,
-    patience: float,
+    part: str | None,
     model: Path | None,
     dataset: str | None,
     configuration: str,
@@ -97,7 +85,7 @@ def run(
 ) -> int:
     """Uncertainty maps of your own images with your own network.
 
-    Start the same command as often as you like, on as many machines as see the folder: the processes share the cases.
+    One process does it all; with --engine ray several workers share the cases, with --part each process has its own.
     """
     paths["model"] = model
     if dataset is not None:
@@ -112,25 +100,24 @@ def run(
         raise ValueError(f"expected {', '.join(missing)}{alone}, got none; the three lines to start with: quam-jax run")
     if least_dice is not None and calibration is None:
         raise ValueError("--least-dice: expected --calibration beside it, whose guarantee says how low a Dice may be")
+    engine = find_engine(paths)
+    if engine is not None and part is not None:
+        raise ValueError("--part: expected no --engine beside it; an engine deals the cases out itself")
     start_jax()
     from ..runs.guaranteeing import read_calibration
-    from ..runs.hosts import find_sharing, leave
+    from ..runs.part import Part
 
     given = None if calibration is None else read_calibration(calibration, least_dice=least_dice)
-
-    sharing = find_sharing(hosts=hosts, index=host_index, coordinator=coordinator, patience=patience)
-    try:
-        return _run(
-            context,
-            config=config,
-            preprocessing=preprocessing,
-            sharing=sharing,
-            folds=names_of(folds),
-            calibration=given,
-            **paths,
-        )
-    finally:
-        leave(patience=patience)
+    return _run(
+        context,
+        engine=engine,
+        config=config,
+        preprocessing=preprocessing,
+        folds=names_of(folds),
+        calibration=given,
+        part=None if part is None else Part.of(part),
+        **paths,
+    )
 
 
 @click.command(cls=Grouped, epilog="Example: quam-jax demo --out demo_run")
@@ -165,11 +152,12 @@ def demo(context: click.Context, out: Path, config: Config, overwrite: bool) -> 
     )
 
 
-def _run(context: click.Context, *, config: Config, preprocessing: str | None, **paths: Any) -> int:
+def _run(context: click.Context, *, config: Config, preprocessing: str | None, engine: Wanted | None = None, **paths: Any) -> int:
     start_jax()
     from ..data.figures import Figures
     from ..data.preprocess import Preprocessing
     from ..report.tables import format_table, method_table, overview
+    from ..runs.on_ray import run_on_ray
     from ..runs.request import RunRequest
     from ..runs.run import run as run_cases
 
@@ -178,13 +166,18 @@ def _run(context: click.Context, *, config: Config, preprocessing: str | None, *
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"--preprocessing: expected a JSON mapping, got {preprocessing!r} ({error})") from None
     request = RunRequest(config=config, preprocessing=chosen, command=shlex.join(["quam-jax", *sys.argv[1:]]), **paths)
-    with progress_bar("cases", quiet=context.obj["quiet"]):
-        result = run_cases(request, figures=Figures(figures_file()))
+    with progress_bar("cases", quiet=context.obj["quiet"]) as update:
+        if engine is None:
+            result = run_cases(request, figures=Figures(figures_file()))
+        else:
+            result = run_on_ray(request, engine, progress=update)
     for name, reason in result.failed.items():
         click.echo(f"failed: {name}: {' '.join(reason.split())}", err=True)
     for note in result.notes:
         say(context, f"note: {note}")
-    if any("dice" in row for row in result.rows):
+    if request.part is not None:
+        click.echo(f"part {request.part} is done; when all parts are: quam-jax report {shlex.quote(str(request.out))}")
+    elif any("dice" in row for row in result.rows):
         click.echo(format_table(*overview(result.rows, result.summary)))
         header, table = method_table(result.summary)
         about = (

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .common import PATH, progress_bar, say, start_jax
+from .engine import engine_options, find_engine
 from .methods import study_options, study_request
 
 KINDS: dict[str, Callable[[str], Any]] = {"radius": int, "learning_rate": float, "slack": float, "steps": int, "weighting": str}
@@ -23,6 +24,7 @@ KINDS: dict[str, Callable[[str], Any]] = {"radius": int, "learning_rate": float,
 @click.option("--slack", help="Slacks to try, as fractions of the reference loss.")
 @click.option("--steps", help="Numbers of steps to try.")
 @click.option("--weighting", help="Weightings to try: all, last, best, softmax, mis.")
+@engine_options
 @click.option("--out", required=True, type=PATH, help="Folder for tuned.yaml, tuning.csv, tuning.json and tuning.png.")
 @click.pass_context
 def tune(context: click.Context, out: Path, **options: Any) -> None:
@@ -30,14 +32,17 @@ def tune(context: click.Context, out: Path, **options: Any) -> None:
 
     With several networks a setting's score is the mean over them. `quam-jax run --config OUT/tuned.yaml` uses the result.
     """
+    engine = find_engine(options)
     start_jax()
+    from ..studies.on_ray import tune_on_ray
     from ..studies.request import TuneRequest
     from ..studies.tuning import tune_study
 
     given = {name: options.pop(name) for name in KINDS}
     grid = {name: parse_values(name, text) for name, text in given.items() if text}
     with progress_bar("tuning", quiet=context.obj["quiet"], words="settings on cases to score") as update:
-        result = tune_study(TuneRequest(study_request(**options), out, grid), progress=update)
+        request = TuneRequest(study_request(**options), out, grid)
+        result = tune_study(request, progress=update) if engine is None else tune_on_ray(request, engine, progress=update)
     for note in result.notes:
         say(context, f"note: {note}")
     for name, row in result.chosen.items():

@@ -3,7 +3,7 @@
 The figures are those of `evaluation.evaluate`; beside the maps stands `boundary`, the control that knows the contour alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,30 +58,68 @@ class EvaluateResult(NamedTuple):
     notes: list[str]
 
 
-def evaluate_files(request: EvaluateRequest, *, progress: Callable[[str, int, int], None] = lambda *_: None) -> EvaluateResult:
-    """Evaluate every case; with `out` its rows go to evaluation.csv, their summary to evaluation.json, both to evaluation.html.
+class Evaluated(NamedTuple):
+    """What came of a case: its row, or why there is none; notes on it, and on what its masks were taken to mean."""
 
-    `progress(name, done, total)` is called first with nothing done and after each case. A case that cannot be evaluated is
-    recorded with its reason; ValueError where none can, and for folders without maps or masks.
+    row: dict[str, Any] | None
+    why: str
+    notes: list[str]
+    meant: list[str]
+
+
+class Evaluation:
+    """The cases of a request, and how each is evaluated; ValueError for folders without maps or masks."""
+
+    def __init__(self, request: EvaluateRequest) -> None:
+        if (request.run is None) == (not request.maps):
+            raise ValueError("evaluate: expected either a run folder or --map NAME=FOLDER")
+        if request.run is not None:
+            self.items, self.notes = run_items(request.run, request.masks)
+        else:
+            self.items, self.notes = file_items(request.maps, request.segmentation, request.masks)
+        self.request = request
+        self.codings = _Codings(self.items, request, _settings_of(request))
+        self.table = None if request.run is None else coding_in(read_json(request.run / "run.json"))
+
+    def evaluate(self, item: Item) -> Evaluated:
+        """A case; what its masks mean is told by all of them."""
+        notes: list[str] = []
+        try:
+            row = {"case": item.name, **_row(item, self.request, self.codings, notes, self.table)}
+        except (ValueError, OSError) as error:
+            return Evaluated(None, " ".join(str(error).split()), notes, self.codings.notes)
+        return Evaluated(row, "", notes, self.codings.notes)
+
+
+def evaluate_files(
+    request: EvaluateRequest,
+    *,
+    known: Mapping[str, Evaluated] | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> EvaluateResult:
+    """Evaluate every case; with `out` its rows go to evaluation.csv, their summary to evaluation.json, both to
+    evaluation.html.
+
+    `known` are cases that were evaluated elsewhere. `progress(name, done, total)` is called first with nothing done and after
+    each case. A case that cannot be evaluated is recorded with its reason; ValueError where none can, and for folders without
+    maps or masks.
     """
-    if (request.run is None) == (not request.maps):
-        raise ValueError("evaluate: expected either a run folder or --map NAME=FOLDER")
-    if request.run is not None:
-        items, notes = run_items(request.run, request.masks)
-    else:
-        items, notes = file_items(request.maps, request.segmentation, request.masks)
-    codings = _Codings(items, request, _settings_of(request))
-    table = None if request.run is None else coding_in(read_json(request.run / "run.json"))
+    evaluation = Evaluation(request)
+    items = evaluation.items
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
+    notes, meant = list(evaluation.notes), list[str]()
     progress("", 0, len(items))
     for done, item in enumerate(items, 1):
-        try:
-            rows.append({"case": item.name, **_row(item, request, codings, notes, table)})
-        except (ValueError, OSError) as error:
-            failed[item.name] = " ".join(str(error).split())
+        found = (known or {}).get(item.name) or evaluation.evaluate(item)
+        if found.row is not None:
+            rows.append(found.row)
+        else:
+            failed[item.name] = found.why
+        notes += found.notes
+        meant += [note for note in found.meant if note not in meant]
         progress(item.name, done, len(items))
-    notes = [*codings.notes, *gathered(notes, [item.name for item in items])]
+    notes = [*meant, *gathered(notes, [item.name for item in items])]
     if not rows:
         raise ValueError(next(iter(failed.values())))
     summary = summarise(rows)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ..cluster.lock import hold
 from ..data.mask_settings import MaskSettings
 from ..data.notes import gathered
 from ..data.records import write_json
@@ -10,7 +11,6 @@ from ..evaluation.statistics import summarise
 from ..runs import folder as run_folder
 from ..runs.merge import REPORTED, read_rows, write_pages, write_scores
 from ..runs.scoring import NOBODY, Drawn, is_scored, score
-from ..runs.workers import others_at_work
 from .evaluate_files import EvaluateResult
 from .run_cases import RunCases, read_run_cases
 
@@ -25,23 +25,26 @@ def score_run(
     A case whose masks cannot be read is recorded with its reason, and has no scores then. ValueError where no case has a mask,
     for a folder that is no run, and while others are at work in it.
     """
-    if others_at_work(run, patience=60.0):
-        raise ValueError(f"{run}: a run is at work there; score it when it has ended")
     found = read_run_cases(run, masks, settings)
+    with hold(run):
+        return _score_all(found, run, masks, progress=progress)
+
+
+def _score_all(found: RunCases, run: Path, masks: Path | None, *, progress: Callable[[str, int, int], None]) -> EvaluateResult:
     if not any(case.raters for case in found.cases.values()):
         raise ValueError(f"{masks or run}: expected masks of the run's cases, got none")
     failed: dict[str, str] = {}
     progress("", 0, len(found.records))
     for done, name in enumerate(found.records, 1):
         try:
-            _score(found, name, found.drawn(name))
+            score_case(found, name, found.drawn(name))
         except (ValueError, OSError) as error:
             failed[name] = " ".join(str(error).split())
         progress(name, done, len(found.records))
     if len(failed) == len(found.records):
         raise ValueError(next(iter(failed.values())))
     for name in failed:
-        _score(found, name, NOBODY)  # older scores would contradict the table
+        score_case(found, name, NOBODY)  # older scores would contradict the table
     names = [str(name) for name in found.info.get("cases") or found.records]
     before = found.info.get("failed")
     missing = {
@@ -68,7 +71,8 @@ def score_run(
     return EvaluateResult(scored, failed, columns, notes)
 
 
-def _score(found: RunCases, name: str, drawn: Drawn) -> None:
+def score_case(found: RunCases, name: str, drawn: Drawn) -> None:
+    """Write the scores of a case that has others; nothing else of it changes. ValueError as `RunCases.drawn`."""
     record = found.records[name]
     if is_scored(found.folder, record, drawn):
         return

@@ -1,4 +1,4 @@
-"""What run.json says while a run is on: written by the first process, kept by those that join it."""
+"""What run.json says while a run is on: written by the first process, kept by those that do other parts of it."""
 
 import datetime
 import importlib.metadata
@@ -42,7 +42,6 @@ def describe(
         "device": backend_name(),
         "devices": jax.local_device_count(),
         "lanes": lanes,
-        "hosts": request.sharing.hosts,
         "units": "nats",
         "method": "adversarial-model search (QUAM-SM)",
         "setting": request.config.setting,
@@ -112,14 +111,10 @@ def describe_memory(config: Config) -> dict[str, Any]:
     return {"budget": total, "asked": asked, "before": base, "plans": plans, "peak": peak_memory()}
 
 
-def announce(out: Path, info: dict[str, Any], *, alone: bool) -> None:
-    """Write run.json, unless another process of this run has done so."""
+def announce(out: Path, info: dict[str, Any], *, alone: bool) -> dict[str, Any]:
+    """Write run.json, unless a process that does another part of this run has done so; returns what stands there."""
     stored = read_json(out / "run.json")
     if alone or any(stored.get(key) != info[key] for key in ("status", "digest", "cases")):
         write_json(out / "run.json", info)
-
-
-def first_announced(out: Path) -> dict[str, Any]:
-    """What the process that began the run said of its beginning."""
-    stored = read_json(out / "run.json")
-    return {key: stored[key] for key in ("started", "command") if key in stored}
+        return info
+    return {**info, **{key: stored[key] for key in ("started", "command") if key in stored}}

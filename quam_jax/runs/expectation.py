@@ -85,8 +85,9 @@ class Forecast:
         self._lock = threading.Lock()
 
     def expect(self, *, lanes: int) -> Expectation:
-        """What to expect, with `lanes` cases at a time in each process; cases that cannot be read leave it unknown."""
-        cases = self.quantifier.cases
+        """What to expect, with `lanes` cases at a time; cases that cannot be read leave it unknown."""
+        cases, part = self.quantifier.cases, self.request.part
+        cases = cases if part is None else part.deal(cases)
         names = [case.name for case in cases]
         there = {name for name in names if (self.request.out / f"{name}.json").is_file()}
         first = next((case for case in cases if case.name not in there), None)
@@ -103,7 +104,7 @@ class Forecast:
             return known
         if each is None:
             return known
-        whole = each * math.ceil((len(names) - len(there)) / (lanes * self.request.sharing.hosts))
+        whole = each * math.ceil((len(names) - len(there)) / lanes)
         head = self._head(prepared.shape[:-1], each) if whole > LONG else None
         return known._replace(each=each, whole=whole, head=head, source=source)
 

@@ -6,65 +6,90 @@ case is finished exactly when its JSON with the right digest is there. The JSON 
 itself, so that later damage is found.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..cluster.lock import LOCK, PARTS, hold
 from ..data.files import is_part, remove_parts
 from ..data.records import digest, mapping, plain, read_json, write_json
 
 FORMAT = 1
 STAGING = ".staging"
-WORKERS = ".workers"
 REPORT_DATA = "report_data"
 RATERS = f"{REPORT_DATA}/raters"
 STAGES = ("files", "score_files", "guarantee_files")  # of the search, of scoring, of a guarantee: each can be written again
-_OWN_FOLDERS = (STAGING, WORKERS, REPORT_DATA)
+_OWN = (STAGING, PARTS, REPORT_DATA, LOCK)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def claim(out: Path, run_digest: str, *, overwrite: bool, busy: bool = False) -> None:
-    """Take an output folder for a run; ValueError if it holds something else.
+class Claim(NamedTuple):
+    """A run folder that is this process's: whether it made it, and the token that says so to workers elsewhere."""
 
-    A folder of the same run is continued. `overwrite` empties a folder of another run, and nothing but such a folder; not
-    while others are at work in it (`busy`).
+    fresh: bool
+    token: str
+
+
+@contextlib.contextmanager
+def claimed(out: Path, run_digest: str, *, overwrite: bool, part: str = "") -> Iterator[Claim]:
+    """Take an output folder for a run; ValueError if it holds something else, or another process is at work in it.
+
+    A folder of the same run is continued. `overwrite` empties a folder of another run, and nothing but such a folder. What
+    interrupted processes have left is removed; a `part` leaves that to who does the whole.
     """
+    fresh = not out.exists()
     try:
-        if not out.exists():
+        if fresh:
             out.mkdir(parents=True, exist_ok=True)  # another process may make it at the same moment
         elif not out.is_dir():
             raise ValueError(f"{out}: expected a folder to write to, got a file")
-        elif any(item.name not in _OWN_FOLDERS for item in out.iterdir()):
-            _require_own(out, run_digest, overwrite=overwrite, busy=busy)
+        _is_other(out, run_digest, overwrite=overwrite)
+        outside = [name for name in _OWN if (out / name).is_symlink()]
+        if outside:
+            raise ValueError(f"{out / outside[0]}: expected no link; nothing is written outside the folder of the run")
+        if not os.access(out, os.W_OK):
+            raise ValueError(f"{out}: expected a folder that can be written to")
+        held = hold(out, part=part)
+        token = held.__enter__()
     except OSError as error:
         raise output_error(out, error) from error
-    outside = [name for name in _OWN_FOLDERS if (out / name).is_symlink()]
-    if outside:
-        raise ValueError(f"{out / outside[0]}: expected a folder, got a link; nothing is written outside the folder of the run")
-    if not os.access(out, os.W_OK):
-        raise ValueError(f"{out}: expected a folder that can be written to")
+    with contextlib.ExitStack() as stack:
+        stack.push(held)
+        try:
+            if _is_other(out, run_digest, overwrite=overwrite):  # it may have become one before the lock was ours
+                if part:
+                    raise ValueError(f"{out}: holds another run; expected --overwrite without --part, or a new folder")
+                _empty(out)
+            elif not part:
+                clean(out)
+        except OSError as error:
+            raise output_error(out, error) from error
+        yield Claim(fresh, token)
 
 
-def _require_own(out: Path, run_digest: str, *, overwrite: bool, busy: bool) -> None:
+def _is_other(out: Path, run_digest: str, *, overwrite: bool) -> bool:
+    """Whether a folder holds another run, which may be overwritten; ValueError for anything else that is no part of this run."""
+    if all(item.name in _OWN or is_part(item) for item in out.iterdir()):
+        return False  # a process has begun, or was interrupted, before the first run.json
     found = read_json(out / "run.json")
     if "digest" not in found:
-        if all(item.name in _OWN_FOLDERS or is_part(item) for item in out.iterdir()):
-            return  # another process has begun, or was interrupted, before the first run.json
         raise ValueError(f"{out}: expected a new or empty folder, got one with other files in it")
-    if found["digest"] == run_digest:
-        return
-    if not overwrite:
+    if found["digest"] != run_digest and not overwrite:
         raise ValueError(
             f"{out}: holds another run (other model, data or settings); expected a new folder, or --overwrite to replace it"
         )
-    if busy:
-        raise ValueError(f"{out}: another run is at work there; expected --overwrite after it has ended")
+    return found["digest"] != run_digest
+
+
+def _empty(out: Path) -> None:
     for item in out.iterdir():
-        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+        if item.name != LOCK:
+            shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
 
 
 def output_error(out: Path, error: OSError) -> OSError:
@@ -184,10 +209,11 @@ def clean(out: Path) -> None:
 
 
 def remove_run(out: Path) -> None:
-    """Remove what a run without a single finished case has written, its workers apart; whatever else is there stays."""
+    """Remove what a run without a single finished case has written; whatever else is there stays."""
     for name in ("run.json", "results.csv", "review.csv", "summary.json", "timing.csv", "report.html"):
         (out / name).unlink(missing_ok=True)
     clean(out)
+    shutil.rmtree(out / PARTS, ignore_errors=True)
     shutil.rmtree(out / REPORT_DATA, ignore_errors=True)
 
 

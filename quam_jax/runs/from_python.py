@@ -35,7 +35,7 @@ def run(
         model: A model in memory (`wrap`, `from_torch`, `load_model`), or the path of one.
         images: Folder, file or glob of images.
         out: Folder of the run: maps, tables and `report.html`. An interrupted run goes on there when the same call is made
-            again, with the same network; several processes may make it at once and share the cases.
+            again, with the same network.
         fit_images: Known images that an adversarial model must still explain.
         fit_masks: Their masks.
         masks: Masks of one or several raters, only needed to score the maps.

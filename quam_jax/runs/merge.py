@@ -1,15 +1,13 @@
-"""The end of a run: from the cases' own files and the workers' journals to results.csv, summary.json, timing.csv and the report.
+"""The end of a run: from the cases' own files and the ledger to results.csv, summary.json, timing.csv and the report.
 
-Whoever comes last does it, and doing it again gives the same files: results.csv and summary.json hold nothing that depends on
+Doing it again gives the same files: results.csv and summary.json hold nothing that depends on
 when, where or by how many the cases were done. What does stands in timing.csv and run.json.
 """
 
-import csv
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..core.progress import tell
 from ..data.notes import gathered
@@ -18,79 +16,34 @@ from ..evaluation.statistics import summarise
 from ..report.first_look import short_rows
 from ..report.html import review, write_report
 from . import folder as run_folder
+from .ledger import FIGURES, TIMING, Ledger, read_timing
 from .request import RunResult
 
 REVIEW = "review.csv"  # the short form of results.csv, in review order
 REPORTED = 2000  # cases of a page that a browser still opens; a larger run gets none unasked
-TIMING = ("case", "seconds", "read", "search", "write", "worker", "finished")
 
 
-class Ending(NamedTuple):
-    """What the journals tell of a run: failed cases with reasons, cases done again with reasons, and figures of the workers.
-
-    `present` are the workers that were there at the end, since `began` (seconds of the clock).
-    """
-
-    failed: dict[str, str]
-    redone: dict[str, str]
-    timing: dict[str, dict[str, Any]]
-    workers: dict[str, dict[str, Any]]
-    present: tuple[str, ...]
-    began: float
-
-
-def read_ending(
-    journals: Mapping[str, Sequence[Mapping[str, Any]]],
-    ended: Mapping[str, Mapping[str, Any]],
-    out: Path,
-    *,
-    present: Sequence[str],
-) -> Ending:
-    """Put journals together; `ended` is the line that ended each case, `present` are the workers that are there now."""
-    failed = {name: str(line["reason"]) for name, line in ended.items() if line["event"] == "failed"}
-    timing = _read_timing(out / "timing.csv")
-    redone: dict[str, str] = {}
-    workers: dict[str, dict[str, Any]] = {}
-    began = time.time()
-    for worker, lines in journals.items():
-        counts = dict.fromkeys(("done", "kept", "failed"), 0)
-        told: dict[str, Any] = {}
-        for line in lines:
-            event = line["event"]
-            if event in counts:
-                counts[event] += 1
-            if event == "done":
-                timing[line["case"]] = {**{k: line.get(k, "") for k in TIMING}, "worker": worker}
-            elif event == "redo":
-                redone[line["case"]] = str(line["why"])
-            elif event == "start" and worker in present:
-                began = min(began, float(line["time"]))
-            elif event == "figures":
-                told = {k: v for k, v in line.items() if k != "event"}
-        workers[worker] = {**counts, **told}
-    return Ending(failed, redone, timing, workers, tuple(present), began)
-
-
-def merge(out: Path, names: Sequence[str], ending: Ending, info: dict[str, Any]) -> None:
+def merge(out: Path, names: Sequence[str], ledger: Ledger, info: dict[str, Any]) -> None:
     """Write everything that is about the whole run. OSError where that is not possible; then it can be done again."""
     tell("merging")
-    rows, notes = read_rows(out, names, ending.failed)
+    rows, notes = read_rows(out, names, ledger.failed)
     done = write_scores(out, rows)
-    known = [ending.timing[name] for name in names if name in ending.timing]
+    timing = {**read_timing(out / "timing.csv"), **ledger.timing}
+    known = [timing[name] for name in names if name in timing]
     write_table(out / "timing.csv", [{column: line.get(column, "") for column in TIMING} for line in known])
     info = info | {"run_notes": info.get("notes", [])}
     notes = [*info["run_notes"], *gathered(notes, names)]
-    notes += [f"{name}: done again, because {why}" for name, why in ending.redone.items() if name not in ending.failed]
-    seconds = time.time() - ending.began
+    notes += [f"{name}: done again, because {why}" for name, why in ledger.redone.items() if name not in ledger.failed]
+    seconds = ledger.ended - ledger.began
     info = info | {
         "status": "finished",
-        "failed": ending.failed,
-        "redone": ending.redone,
+        "failed": ledger.failed,
+        "redone": ledger.redone,
         "notes": notes,
         "seconds": seconds,
-        "workers": ending.workers,
-        "memory": max((told["memory"] for told in ending.workers.values() if "memory" in told), key=_peak, default={}),
-        "throughput": throughput(ending, done, members=info["config"]["search"]["members"], seconds=seconds),
+        "workers": ledger.workers,
+        "memory": peak_of(ledger),
+        "throughput": throughput(ledger, done, members=info["config"]["search"]["members"], seconds=seconds),
     }
     if len(names) > REPORTED:
         asked = "`quam-jax report` makes the one, `quam-jax rank` an order, all the same"
@@ -120,22 +73,23 @@ def write_scores(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[s
     return done
 
 
-def _peak(memory: Mapping[str, Any]) -> int:
-    """Of the process that took the most."""
-    return int(memory["peak"])
+def peak_of(ledger: Ledger) -> dict[str, Any]:
+    """What the worker that took the most tells of its memory."""
+    told = [worker["memory"] for worker in ledger.workers.values() if "memory" in worker]
+    return max(told, key=lambda memory: memory["peak"], default={})
 
 
-def throughput(ending: Ending, rows: Sequence[Mapping[str, Any]], *, members: int, seconds: float) -> dict[str, Any]:
+def throughput(ledger: Ledger, rows: Sequence[Mapping[str, Any]], *, members: int, seconds: float) -> dict[str, Any]:
     """Cases, targets and adversarial models a second of wall time, start and compilation included, and how the devices fared.
 
-    Only what the workers that are present at the end did counts. A target has `members` models; patches and folds have
+    Only what the workers of the ledger did counts. A target has `members` models; patches and folds have
     targets of their own. The shares are those of the lanes' time (one lane a device) from a process's first case on: at work in a
     search, waiting for the files of the next case, waiting until results are written.
     """
-    workers = [ending.workers[name] for name in ending.present]
-    cases = {name for name, line in ending.timing.items() if line.get("worker") in ending.present}
+    workers, seconds = list(ledger.workers.values()), max(seconds, 1e-9)
+    cases = {name for name, line in ledger.timing.items() if line.get("worker") in ledger.workers}
     models = sum(int(row["members"]) for row in rows if row["case"] in cases)
-    parts = {name: sum(worker.get(name, 0.0) for worker in workers) for name in ("worked", "starved", "blocked")}
+    parts = {name: sum(worker.get(name, 0.0) for worker in workers) for name in FIGURES}
     total = sum(parts.values()) or math.nan
     fresh = sum(worker["done"] for worker in workers)
     return {
@@ -169,24 +123,8 @@ def read_result(out: Path, names: Sequence[str]) -> RunResult:
     failed = {name: str(told[name]) for name in names if name in told} if isinstance(told, dict) else {}
     rows, _ = read_rows(out, names, failed)
     unused = [str(file) for file in info.get("unused") or ()]
-    timing = _read_timing(out / "timing.csv")
+    timing = read_timing(out / "timing.csv")
     rows = [row | ({"seconds": float(timing[row["case"]]["seconds"])} if row["case"] in timing else {}) for row in rows]
     return RunResult(
         rows, failed, notes if isinstance(notes, list) else [], read_json(out / "summary.json"), out / "report.html", unused
     )
-
-
-def _read_timing(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = {str(row["case"]): dict(row) for row in csv.DictReader(file)}
-            return {name: row for name, row in rows.items() if _is_number(row.get("seconds"))}
-    except (OSError, ValueError, KeyError, csv.Error):
-        return {}  # times are for information
-
-
-def _is_number(text: Any) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except (TypeError, ValueError):
-        return False

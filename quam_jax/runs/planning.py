@@ -35,7 +35,8 @@ from .expectation import Forecast
 from .merge import REPORTED
 from .quantifier import find_quantifier
 from .request import RunRequest
-from .run import TURNS, run
+from .run import run
+from .work import TURNS
 
 FEW_STEPS = (2, 4)  # of the short passes, where a search has more than the second of them
 
@@ -139,7 +140,7 @@ def plan_run(
     *,
     cases: int,
     devices: int = 1,
-    hosts: int = 1,
+    workers: int = 1,
     price: float | None = None,
     probe_cases: int = 4,
     imports: float = 0.0,
@@ -150,7 +151,7 @@ def plan_run(
     What a case took is kept in `figures`, for the run to come.
     """
     measured, sizes = probe(request, cases=probe_cases, imports=imports, figures=figures)
-    estimate = predict_run(measured, sizes, request.config, cases=cases, devices=devices, hosts=hosts, price=price)
+    estimate = predict_run(measured, sizes, request.config, cases=cases, devices=devices, workers=workers, price=price)
     return Planned(measured, estimate, describe_plan(measured))
 
 
@@ -214,25 +215,27 @@ def probe(request: RunRequest, *, cases: int = 4, imports: float = 0.0, figures:
 
 
 def predict_run(
-    measured: Probe, sizes: Sizes, config: Config, *, cases: int, devices: int = 1, hosts: int = 1, price: float | None = None
+    measured: Probe, sizes: Sizes, config: Config, *, cases: int, devices: int = 1, workers: int = 1, price: float | None = None
 ) -> Estimate:
-    """What `cases` cases take on `devices` devices like the probe's, in `hosts` processes; `price` is that of a device hour.
+    """What `cases` cases take on `devices` devices like the probe's, with `workers` workers; `price` is that of a device hour.
 
     `devices` counts those of all processes together. Images come in `measured.sizes` sizes.
     """
-    if not 1 <= hosts <= devices or cases < 1:
-        raise ValueError(f"expected cases >= 1 and devices >= hosts >= 1, got {cases} cases, {devices} devices, {hosts} hosts")
+    if not 1 <= workers <= devices or cases < 1:
+        raise ValueError(
+            f"expected cases >= 1 and devices >= workers >= 1, got {cases} cases, {devices} devices, {workers} workers"
+        )
     each = time_a_case(measured, config)
     lane = each.wall * measured.lanes  # seconds that one device spends on a case
-    rate = max(lane / devices, measured.thread / hosts)
+    rate = max(lane / devices, measured.thread / workers)
     compiling = measured.compile.scaled(measured.sizes)
     # whoever is last merges, and waits for the slowest
     rounds = -(-cases // devices) * devices
-    searching = rate * (rounds if lane / devices >= measured.thread / hosts else cases)
+    searching = rate * (rounds if lane / devices >= measured.thread / workers else cases)
     once = measured.start.plus(compiling)
     merging = measured.merge_once.plus(measured.merge.scaled(cases))
     seconds = once.wall + searching + merging.wall
-    processor = hosts * once.processor + each.processor * cases + merging.processor
+    processor = workers * once.processor + each.processor * cases + merging.processor
     hours = seconds * devices / 3600
     disk = sizes.case * cases + (sizes.page + sizes.page_case * cases if cases <= REPORTED else 0)
     return Estimate(seconds, processor, measured.memory, disk, hours, None if price is None else hours * price)

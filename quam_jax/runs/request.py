@@ -10,27 +10,7 @@ from ..data.preprocess import Preprocessing
 from ..models.loading import load_models
 from ..models.model import SegmentationModel
 from .guaranteeing import Calibration
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """How a process shares a run folder with others; without any, it simply finds nobody else there.
-
-    `hosts` and `index` only say where in the list a process begins, so that they seldom meet. A process whose sign of life is
-    older than `patience` seconds counts as dead, and its case is taken over. `stall` is how long the files of a case may
-    keep a process waiting before the case counts as failed.
-    """
-
-    hosts: int = 1
-    index: int = 0
-    patience: float = 60.0
-    stall: float = 600.0
-
-    def __post_init__(self) -> None:
-        if self.hosts < 1 or not 0 <= self.index < self.hosts:
-            raise ValueError(f"hosts: expected an index from 0 to hosts - 1, got {self.index} of {self.hosts}")
-        if not (self.patience > 0 and self.stall > 0):
-            raise ValueError(f"patience and stall: expected seconds > 0, got {self.patience} and {self.stall}")
+from .part import Part
 
 
 @dataclass(frozen=True)
@@ -39,7 +19,9 @@ class RunRequest:
 
     `only` names the cases to take, of those that are found; all where it is empty. A `strict` run is refused where the network
     does not explain its own fit data. `mask_settings` say what masks hold. With a `calibration` every case gets what its
-    guarantee says of it. A `model` is a path, or in memory; of an nnU-Net folder `folds` are used, or all.
+    guarantee says of it. A `model` is a path, or in memory; of an nnU-Net folder `folds` are used, or all. Of the cases those of
+    a `part` are done, where there is one. `stall` is how long the files of a case may keep a process waiting before the case
+    counts as failed, in seconds.
     """
 
     model: Path | SegmentationModel
@@ -53,7 +35,8 @@ class RunRequest:
     preprocessing: Preprocessing | None = None
     overwrite: bool = False
     command: str = ""
-    sharing: Sharing = Sharing()
+    part: Part | None = None
+    stall: float = 600.0
     only: tuple[str, ...] = ()
     strict: bool = False
     mask_settings: MaskSettings = MaskSettings()

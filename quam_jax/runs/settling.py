@@ -1,73 +1,98 @@
-"""What came of a case is published or given up, and written into the journal of its worker."""
+"""What came of a case is published or given up, and told in events; errors of the case itself too."""
 
 import datetime
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import NamedTuple
 
 from ..core.progress import GIVEN
 from ..report.durations import about
 from . import folder as run_folder
 from .cases import Loaded, Searched, settle_again, settle_case
+from .ledger import Event
 from .quantifier import Quantifier
 from .request import RunRequest
 from .stages import Failed, Passed
-from .workers import Worker
+
+FAULTS = (ValueError, RuntimeError, MemoryError)  # of a case, such as numbers that the format of its maps cannot hold
 
 
-def settle(
-    worker: Worker, found: Searched | Passed | Failed, quantifier: Quantifier, request: RunRequest, run_digest: str
-) -> str:
-    """Publish what came of a case, and write it into the journal, errors of the case itself too; returns it in words."""
-    out, name = request.out, name_of(found)
-    if isinstance(found, Passed):
-        return _settle_finished(worker, found.value, quantifier, request)
-    if isinstance(found, Failed):
-        return _give_up(worker, out, name, found.reason)
-    loaded = found.loaded
-    start = time.perf_counter()
-    try:
-        folder = run_folder.staging_folder(out, name, worker=worker.name)
-        record = settle_case(found, quantifier, request, run_digest, folder)
-    except (ValueError, RuntimeError, MemoryError) as error:  # also numbers that the format of the image's maps cannot hold
-        return _give_up(worker, out, name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
-    if not worker.owns(name):  # this process stood still, and another has taken the case over
-        run_folder.discard(out, name, worker=worker.name)
-        return "taken over by another process"
-    if loaded.why:
-        worker.write("redo", case=name, why=loaded.why)
-    run_folder.publish(out, name, record, worker=worker.name)
-    write = time.perf_counter() - start
-    seconds = loaded.seconds + found.seconds + write
-    worker.write(
-        "done",
-        case=name,
-        seconds=round(seconds, 3),
-        read=round(loaded.seconds, 3),
-        search=round(found.seconds, 3),
-        write=round(write, 3),
-        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-    return about(seconds)
+class Replaced(OSError):
+    """The run folder is no longer that of this run: somebody has begun anew."""
 
 
-def _settle_finished(worker: Worker, loaded: Loaded, quantifier: Quantifier, request: RunRequest) -> str:
-    """Score a case again whose masks, or whose guarantee, are others than those of its files; its maps stay."""
-    out, name = request.out, loaded.case.name
-    try:
-        folder = run_folder.staging_folder(out, name, worker=worker.name)
-        record, stages = settle_again(loaded, quantifier, request, folder)
-    except (ValueError, RuntimeError, MemoryError) as error:
-        run_folder.discard(out, name, worker=worker.name)
-        worker.write("failed", case=name, reason=str(error))
-        return f"failed: {error}"
-    if stages and worker.owns(name):
-        run_folder.amend(out, name, record, stages, worker=worker.name)
-    run_folder.discard(out, name, worker=worker.name)
-    if loaded.fault:
-        worker.write("failed", case=name, reason=loaded.fault)
-        return f"failed: {loaded.fault}"
-    worker.write("kept", case=name)
-    return "scored again" if "score_files" in stages else "guarantee applied" if stages else GIVEN
+class Settled(NamedTuple):
+    """The events that a case ended with, and what came of it in words."""
+
+    note: str
+    events: tuple[Event, ...]
+
+
+class Settling:
+    """How one worker ends cases; `still` says whether the folder is still this run's."""
+
+    def __init__(
+        self, quantifier: Quantifier, request: RunRequest, run_digest: str, worker: str, still: Callable[[], bool]
+    ) -> None:
+        self.quantifier, self.request, self.digest, self.worker, self.still = quantifier, request, run_digest, worker, still
+
+    def settle(self, found: Searched | Passed | Failed) -> Settled:
+        """Publish what came of a case; OSError where the folder cannot be written to."""
+        out, name = self.request.out, name_of(found)
+        if isinstance(found, Passed):
+            return self._settle_finished(found.value)
+        if isinstance(found, Failed):
+            return self._give_up(name, found.reason)
+        loaded = found.loaded
+        start = time.perf_counter()
+        try:
+            folder = run_folder.staging_folder(out, name, worker=self.worker)
+            record = settle_case(found, self.quantifier, self.request, self.digest, folder)
+        except FAULTS as error:
+            return self._give_up(name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+        self._require_ours()
+        run_folder.publish(out, name, record, worker=self.worker)
+        write = time.perf_counter() - start
+        seconds = loaded.seconds + found.seconds + write
+        done = {
+            "event": "done",
+            "case": name,
+            "seconds": round(seconds, 3),
+            "read": round(loaded.seconds, 3),
+            "search": round(found.seconds, 3),
+            "write": round(write, 3),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        again = [{"event": "redo", "case": name, "why": loaded.why}] if loaded.why else []
+        return Settled(about(seconds), (*again, done))
+
+    def _settle_finished(self, loaded: Loaded) -> Settled:
+        """Score a case again whose masks, or whose guarantee, are others than those of its files; its maps stay."""
+        out, name = self.request.out, loaded.case.name
+        try:
+            folder = run_folder.staging_folder(out, name, worker=self.worker)
+            record, stages = settle_again(loaded, self.quantifier, self.request, folder)
+        except FAULTS as error:
+            run_folder.discard(out, name, worker=self.worker)
+            return _failed(name, str(error))
+        self._require_ours()
+        if stages:
+            run_folder.amend(out, name, record, stages, worker=self.worker)
+        run_folder.discard(out, name, worker=self.worker)
+        if loaded.fault:
+            return _failed(name, loaded.fault)
+        note = "scored again" if "score_files" in stages else "guarantee applied" if stages else GIVEN
+        return Settled(note, ({"event": "kept", "case": name},))
+
+    def _give_up(self, name: str, reason: str) -> Settled:
+        run_folder.discard(self.request.out, name, worker=self.worker)
+        self._require_ours()
+        run_folder.remove_case(self.request.out, name)  # an older result would contradict the table
+        return _failed(name, reason)
+
+    def _require_ours(self) -> None:
+        if not self.still():
+            raise Replaced(f"{self.request.out}: another process has taken this run over; nothing more is written here")
 
 
 def name_of(found: Searched | Passed | Failed) -> str:
@@ -78,9 +103,5 @@ def name_of(found: Searched | Passed | Failed) -> str:
     return item.case.name if isinstance(item, Loaded) else item.name
 
 
-def _give_up(worker: Worker, out: Path, name: str, reason: str) -> str:
-    run_folder.discard(out, name, worker=worker.name)
-    if worker.owns(name):
-        run_folder.remove_case(out, name)  # an older result would contradict the table
-        worker.write("failed", case=name, reason=reason)
-    return f"failed: {reason}"
+def _failed(name: str, reason: str) -> Settled:
+    return Settled(f"failed: {reason}", ({"event": "failed", "case": name, "reason": reason},))

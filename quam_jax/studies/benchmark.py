@@ -5,7 +5,7 @@ Settings are chosen on the validation cases alone, for every method that has any
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from .cases import StudyCase
 from .preparation import StudyParts, prepare_study
 from .request import BenchmarkRequest
 from .shifts import parse_shift
-from .study import Cell, run_study
+from .study import Cell, Planned, plan_cells, run_study
 from .tuning import best, joined_progress, tune
 
 STRIP = {
@@ -42,7 +42,7 @@ class BenchmarkResult(NamedTuple):
     notes: list[str]
 
 
-class _Chosen(NamedTuple):
+class Chosen(NamedTuple):
     """The settings of every (network, method), and the scores of those that were tuned, by `network method`."""
 
     settings: dict[tuple[str, str], Settings]
@@ -55,23 +55,11 @@ def benchmark_methods(request: BenchmarkRequest, *, progress: Progress = lambda 
     `progress(stage, name, done, total)` tells how far tuning and cases are, both first with nothing done. ValueError for a
     request that does not fit (`prepare_study`), and where every cell failed.
     """
-    for shift in request.shifts:
-        parse_shift(shift)
-    parts = prepare_study(request.study, dataset=request.dataset, limit=request.limit, configs=request.configs)
-    shifted = _check_names(request, parts)
-    out, conditions = request.out, ("none", *request.shifts)
+    plan = plan_benchmark(request)
+    parts, out, conditions = plan.parts, request.out, plan.conditions
     out.mkdir(parents=True, exist_ok=True)
-    chosen = _choose_settings(request, parts, progress)
-    cells, failed = run_study(
-        parts.networks,
-        parts.methods,
-        chosen.settings,
-        parts.test,
-        conditions=conditions,
-        shifted_methods=shifted,
-        out=out,
-        progress=functools.partial(progress, "cases"),
-    )
+    chosen = plan.choose(progress)
+    cells, failed = run_study(plan.cells(chosen), total=plan.total, progress=functools.partial(progress, "cases"))
     cells = tables.with_review_shares(cells)
     if not cells:
         raise ValueError(next(iter(failed.values())))
@@ -92,6 +80,63 @@ def benchmark_methods(request: BenchmarkRequest, *, progress: Progress = lambda 
     return BenchmarkResult(text, failed, parts.notes)
 
 
+class BenchmarkPlan(NamedTuple):
+    """A benchmark before its first figure: the parts of the study, and the methods that run under shifts."""
+
+    request: BenchmarkRequest
+    parts: StudyParts
+    shifted: list[str]
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """None, and the shifts."""
+        return "none", *self.request.shifts
+
+    @property
+    def total(self) -> int:
+        """How many cells there are, with those that are left out."""
+        return len(self.parts.networks) * len(self.parts.methods) * len(self.conditions) * len(self.parts.test)
+
+    def choose(self, progress: Progress = lambda *_: None) -> Chosen:
+        """The settings of every network and method, tuned where there are several, or read back."""
+        chosen, parts = Chosen({}, {}), self.parts
+        score = self.request.study.score
+        searched = [method for method in parts.methods.values() if len(method.grid) > 1]
+        sizes = [len(method.grid) * len(parts.validation) for _ in parts.networks for method in searched]
+        told = iter(joined_progress(sizes, functools.partial(progress, "tuning")) if sizes else ())
+        for network in parts.networks:
+            for name, method in parts.methods.items():
+                chosen.settings[network.name, name] = dict(method.grid[0])
+                if len(method.grid) > 1:
+                    rows = tune(network, method, parts.validation, score=score, out=self.request.out, progress=next(told))
+                    chosen.settings[network.name, name] = best(rows, score=score)["settings"]
+                    chosen.tuned[f"{network.name} {name}"] = rows
+            for name, method in parts.methods.items():
+                if method.parts:
+                    chosen.settings[network.name, name] = {part: chosen.settings[network.name, part] for part in method.parts}
+        return chosen
+
+    def cells(self, chosen: Chosen) -> Iterator[Planned]:
+        """Every method on every case under every condition."""
+        return plan_cells(
+            self.parts.networks,
+            self.parts.methods,
+            chosen.settings,
+            self.parts.test,
+            conditions=self.conditions,
+            shifted_methods=self.shifted,
+            out=self.request.out,
+        )
+
+
+def plan_benchmark(request: BenchmarkRequest) -> BenchmarkPlan:
+    """Load and check what a benchmark needs; ValueError for a request that does not fit."""
+    for shift in request.shifts:
+        parse_shift(shift)
+    parts = prepare_study(request.study, dataset=request.dataset, limit=request.limit, configs=request.configs)
+    return BenchmarkPlan(request, parts, _check_names(request, parts))
+
+
 def _check_names(request: BenchmarkRequest, parts: StudyParts) -> list[str]:
     """The methods that run under shifts; ValueError for names that the study does not have."""
     known = ", ".join(parts.methods)
@@ -103,25 +148,6 @@ def _check_names(request: BenchmarkRequest, parts: StudyParts) -> list[str]:
             f"--shift-methods: expected some of {known}, {request.baseline} among them, got {','.join(request.shift_methods)!r}"
         )
     return shifted
-
-
-def _choose_settings(request: BenchmarkRequest, parts: StudyParts, progress: Progress) -> _Chosen:
-    chosen = _Chosen({}, {})
-    score = request.study.score
-    searched = [method for method in parts.methods.values() if len(method.grid) > 1]
-    sizes = [len(method.grid) * len(parts.validation) for _ in parts.networks for method in searched]
-    told = iter(joined_progress(sizes, functools.partial(progress, "tuning")) if sizes else ())
-    for network in parts.networks:
-        for name, method in parts.methods.items():
-            chosen.settings[network.name, name] = dict(method.grid[0])
-            if len(method.grid) > 1:
-                rows = tune(network, method, parts.validation, score=score, out=request.out, progress=next(told))
-                chosen.settings[network.name, name] = best(rows, score=score)["settings"]
-                chosen.tuned[f"{network.name} {name}"] = rows
-        for name, method in parts.methods.items():
-            if method.parts:
-                chosen.settings[network.name, name] = {part: chosen.settings[network.name, part] for part in method.parts}
-    return chosen
 
 
 def _summarise(cells: Sequence[Cell], conditions: Sequence[str], *, baseline: str) -> dict[str, dict[str, Any]]:
@@ -136,7 +162,7 @@ def _summarise(cells: Sequence[Cell], conditions: Sequence[str], *, baseline: st
     return summaries
 
 
-def _describe(request: BenchmarkRequest, parts: StudyParts, chosen: _Chosen, failed: Mapping[str, str]) -> dict[str, Any]:
+def _describe(request: BenchmarkRequest, parts: StudyParts, chosen: Chosen, failed: Mapping[str, str]) -> dict[str, Any]:
     """What methods.json says beside the figures."""
     start = Config()
     return {

@@ -9,7 +9,7 @@ import functools
 import itertools
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,7 +155,15 @@ def _number(*parts: str) -> int:
     return zlib.crc32(" ".join(parts).encode())
 
 
-def run_study(
+class Planned(NamedTuple):
+    """A cell to come: its network, where it stands, and what computes it or reads it back; None where it is left out."""
+
+    network: StudyNetwork
+    where: Cell
+    call: Callable[[], Cell] | None
+
+
+def plan_cells(
     networks: Sequence[StudyNetwork],
     methods: Mapping[str, Method],
     settings: Mapping[tuple[str, str], Settings],
@@ -165,19 +173,13 @@ def run_study(
     out: Path,
     keep_maps: int = 4,
     shifted_methods: Sequence[str] | None = None,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> tuple[list[Cell], dict[str, str]]:
-    """All cells, computed or read back, and the reason of every one that failed, by `network/method/condition/case`.
+) -> Iterator[Planned]:
+    """Every cell of a study, in order: `settings` holds what tuning chose by (network, method).
 
-    `settings` holds what tuning chose by (network, method). The maps of the first network's first `keep_maps` cases are kept
-    under `out/maps` for the pictures. `progress(name, done, total)` is called first with nothing done and after each cell.
-    Conditions other than `none` run for `shifted_methods` only, where these are given.
+    The maps of the first network's first `keep_maps` cases are kept under `out/maps` for the pictures. Conditions other than
+    `none` run for `shifted_methods` only, where these are given.
     """
     remember = {part for method in methods.values() for part in method.parts}
-    cells: list[Cell] = []
-    failed: dict[str, str] = {}
-    total, done = len(networks) * len(methods) * len(conditions) * len(cases), 0
-    progress("", done, total)
     for network in networks:
         fit_digest = digest([case.digest for case in network.subject.fit_cases])
         together = digest([model_digest(model) for model in network.subject.ensemble])
@@ -195,29 +197,46 @@ def run_study(
             )
             start = functools.cache(lambda method=method, network=network, chosen=chosen: method.start(network.subject, chosen))
             for condition, (place, case) in itertools.product(conditions, enumerate(cases)):
-                done += 1
-                if condition != "none" and shifted_methods is not None and method.name not in shifted_methods:
-                    continue
-                keep = network is networks[0] and condition == conditions[0] and place < keep_maps
                 where = Cell(network.name, method.name, condition, case.identity.name, {}, {})
-                try:
-                    cells.append(
-                        _cell(
-                            where,
-                            network,
-                            start,
-                            case,
-                            identity=digest(*depends, case.digest, condition),
-                            out=out,
-                            keep=keep,
-                            memo=(method.name, chosen) if method.name in remember else None,
-                        )
-                    )
-                except (ValueError, RuntimeError) as error:
-                    failed["/".join(where[:4])] = " ".join(str(error).split())
-                progress(f"{network.name} {method.name} {case.identity.name}", done, total)
-        if network.subject.memo is not None:
-            network.subject.memo.clear()  # its maps serve this network alone
+                call = functools.partial(
+                    _cell,
+                    where,
+                    network,
+                    start,
+                    case,
+                    identity=digest(*depends, case.digest, condition),
+                    out=out,
+                    keep=network is networks[0] and condition == conditions[0] and place < keep_maps,
+                    memo=(method.name, chosen) if method.name in remember else None,
+                )
+                left_out = condition != "none" and shifted_methods is not None and method.name not in shifted_methods
+                yield Planned(network, where, None if left_out else call)
+
+
+def run_study(
+    planned: Iterable[Planned], *, total: int, progress: Callable[[str, int, int], None] = lambda *_: None
+) -> tuple[list[Cell], dict[str, str]]:
+    """All cells, computed or read back, and the reason of every one that failed, by `network/method/condition/case`.
+
+    `progress(name, done, total)` is called first with nothing done and after each cell.
+    """
+    cells: list[Cell] = []
+    failed: dict[str, str] = {}
+    progress("", 0, total)
+    before: StudyNetwork | None = None
+    for done, (network, where, call) in enumerate(planned, 1):
+        if before is not None and network is not before and before.subject.memo is not None:
+            before.subject.memo.clear()  # its maps serve this network alone
+        before = network
+        if call is None:
+            continue
+        try:
+            cells.append(call())
+        except (ValueError, RuntimeError) as error:
+            failed["/".join(where[:4])] = " ".join(str(error).split())
+        progress(f"{network.name} {where.method} {where.case}", done, total)
+    if before is not None and before.subject.memo is not None:
+        before.subject.memo.clear()
     return cells, failed
 
 

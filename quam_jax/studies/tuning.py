@@ -19,7 +19,7 @@ from ..config import Config, change, dump_config
 from ..data.records import digest, read_json, write_json, write_table
 from .cases import StudyCase
 from .figures import draw_tuning
-from .preparation import prepare_study
+from .preparation import StudyParts, prepare_study
 from .request import TuneRequest
 from .study import StudyNetwork, run_case
 
@@ -52,7 +52,71 @@ def tune(
     """
     if not cases:
         raise ValueError(f"tune: {method.name}: expected validation cases, got none")
-    identity = digest(
+    identity = _identity(network, method, cases, score)
+    path = None if out is None else out / "tuning" / f"{method.name}-{identity[:16]}.json"
+    stored = read_json(path) if path else {}
+    total = len(method.grid) * len(cases)
+    if stored.get("digest") == identity:
+        progress(f"{network.name} {method.name}", total, total)
+        return [_numbers(row) for row in stored["rows"]]
+    rows = []
+    for place in range(len(method.grid)):
+
+        def told(name: str, done: int, before: int = place * len(cases)) -> None:
+            progress(f"{network.name} {method.name} {name}", before + done, total)
+
+        rows.append(score_setting(network, method, place, cases, score=score, out=out, progress=told))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"digest": identity, "network": network.name, "method": method.name, "score": score, "rows": rows})
+    return rows
+
+
+def score_setting(
+    network: StudyNetwork,
+    method: Method,
+    place: int,
+    cases: Sequence[StudyCase],
+    *,
+    score: str,
+    out: Path | None,
+    progress: Callable[[str, int], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """One setting of a method's grid with its mean score; read back where it was computed before.
+
+    `progress(name, done)` is called after each case.
+    """
+    identity = digest(_identity(network, method, cases, score), place)
+    path = None if out is None else out / "tuning" / method.name / f"{identity[:32]}.json"
+    stored = read_json(path) if path else {}
+    if stored.get("digest") == identity:
+        progress("", len(cases))
+        return _numbers(stored["row"])
+    settings, started = method.grid[place], time.perf_counter()
+    run = method.start(network.subject, settings)
+    scores = []
+    for case in cases:
+        figures, _, _ = run_case(network, run, case, condition="none")
+        scores.append(figures.get(score, float("nan")))
+        progress(case.identity.name, len(scores))
+    known = np.array(scores)[~np.isnan(scores)]
+    row = {
+        "settings": dict(settings),
+        "score": float(known.mean()) if known.size else float("nan"),
+        "standard_error": float(known.std(ddof=1) / np.sqrt(known.size)) if known.size > 1 else float("nan"),
+        "cases": int(known.size),
+        "missing": len(scores) - int(known.size),
+        "seconds": time.perf_counter() - started,
+    }
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"digest": identity, "row": row})
+    return row
+
+
+def _identity(network: StudyNetwork, method: Method, cases: Sequence[StudyCase], score: str) -> str:
+    """What the scores of a method's grid depend on."""
+    return digest(
         network.digest,
         method.name,
         method.about,
@@ -62,36 +126,11 @@ def tune(
         score,
         network.subject.seed,
     )
-    path = None if out is None else out / "tuning" / f"{method.name}-{identity[:16]}.json"
-    stored = read_json(path) if path else {}
-    total = len(method.grid) * len(cases)
-    if stored.get("digest") == identity:
-        progress(f"{network.name} {method.name}", total, total)
-        return [{name: float("nan") if value is None else value for name, value in row.items()} for row in stored["rows"]]
-    rows = []
-    for place, settings in enumerate(method.grid):
-        started = time.perf_counter()
-        run = method.start(network.subject, settings)
-        scores = []
-        for case in cases:
-            figures, _, _ = run_case(network, run, case, condition="none")
-            scores.append(figures.get(score, float("nan")))
-            progress(f"{network.name} {method.name} {case.identity.name}", place * len(cases) + len(scores), total)
-        known = np.array(scores)[~np.isnan(scores)]
-        rows.append(
-            {
-                "settings": dict(settings),
-                "score": float(known.mean()) if known.size else float("nan"),
-                "standard_error": float(known.std(ddof=1) / np.sqrt(known.size)) if known.size > 1 else float("nan"),
-                "cases": int(known.size),
-                "missing": len(scores) - int(known.size),
-                "seconds": time.perf_counter() - started,
-            }
-        )
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"digest": identity, "network": network.name, "method": method.name, "score": score, "rows": rows})
-    return rows
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as it was before it was written."""
+    return {name: float("nan") if value is None else value for name, value in row.items()}
 
 
 def best(rows: Sequence[dict[str, Any]], *, score: str = SCORE) -> dict[str, Any]:
@@ -108,13 +147,8 @@ def tune_study(request: TuneRequest, *, progress: Callable[[str, int, int], None
     over all networks and methods; it is called first with nothing done. ValueError where no method has anything to choose, no
     validation case has the figure, and as for `prepare_study`.
     """
-    parts, score, out = prepare_study(request.study), request.study.score, request.out
-    methods = dict(parts.methods)
-    if request.grid and "quam_tuned" in methods:
-        methods["quam_tuned"] = dataclasses.replace(methods["quam_tuned"], grid=combine(request.grid))
-    tunable = {name: method for name, method in methods.items() if len(method.grid) > 1}
-    if not tunable:
-        raise ValueError(f"--methods: expected one with something to choose, got {', '.join(methods)}")
+    parts, tunable = plan_tuning(request)
+    score, out = request.study.score, request.out
     out.mkdir(parents=True, exist_ok=True)
     curves: dict[str, list[dict[str, Any]]] = {}
     steps = [(method, network) for method in tunable.values() for network in parts.networks]
@@ -144,6 +178,18 @@ def tune_study(request: TuneRequest, *, progress: Callable[[str, int, int], None
     write_json(out / "tuning.json", {**about, "curves": curves})
     draw_tuning(curves, out / "tuning.png", score=score)
     return TuneResult(chosen, curves, parts.notes)
+
+
+def plan_tuning(request: TuneRequest) -> tuple[StudyParts, dict[str, Method]]:
+    """The study and those of its methods that have something to choose; ValueError where none has."""
+    parts = prepare_study(request.study)
+    methods = dict(parts.methods)
+    if request.grid and "quam_tuned" in methods:
+        methods["quam_tuned"] = dataclasses.replace(methods["quam_tuned"], grid=combine(request.grid))
+    tunable = {name: method for name, method in methods.items() if len(method.grid) > 1}
+    if not tunable:
+        raise ValueError(f"--methods: expected one with something to choose, got {', '.join(methods)}")
+    return parts, tunable
 
 
 def joined_progress(sizes: Sequence[int], progress: Callable[[str, int, int], None]) -> list[Callable[[str, int, int], None]]:
