@@ -191,6 +191,7 @@ print("equal")
 """
 
 
+@pytest.mark.long
 def test_members_on_several_devices_give_the_same_numbers() -> None:
     root = Path(__file__).parent.parent
     environment = os.environ | {

@@ -120,6 +120,7 @@ def test_one_process_does_a_part(options: list[str], tmp_path: Path) -> None:
             join(tmp_path / "run")
 
 
+@pytest.mark.long
 def test_cases_are_dealt_out_to_eight_devices(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "run"
     # every device compiles for itself
@@ -310,6 +311,7 @@ def test_the_numbers_depend_on_neither_chunk_nor_order(options: list[str], calm:
             np.testing.assert_allclose(values, np.load(tmp_path / "order" / name)["data"], atol=1e-6, rtol=0, err_msg=name)
 
 
+@pytest.mark.long
 def test_memory_stays_flat_and_throughput_is_told(tmp_path: Path) -> None:
     row = many(tmp_path, cases=300, size=(16, 16))
     assert row["cases"] == 300 and row["cases_a_second"] > 0 and row["targets_a_second"] == pytest.approx(row["cases_a_second"])
