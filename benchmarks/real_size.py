@@ -3,7 +3,7 @@
 Claims, on 2 cores:
 - `cells`: ten BU-BIL images of 1024 x 811 with 8 fit cases, default search: at most 4 GB and 40 s an image; with `--memory 2GB`
   it ends too, and the maps are equal within 1e-5 nats; beside it without views;
-- `torch`: the same search of one image in PyTorch, both without views (benchmarks.torch_search: same crops, same micro-batches), is
+- `torch`: the same search of one image in PyTorch, both without views (benchmarks.torch_search: same crops and micro-batches), is
   not faster than ours and takes no less memory; both sides in turn;
 - `published`: AttUNet-64 at 224 x 224, default search, against the same in PyTorch;
 - `vessels`: 2048 x 2048 RGB with a W-Net: at most 4 GB.
