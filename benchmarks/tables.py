@@ -173,7 +173,7 @@ def scaling_table(result: dict[str, Any]) -> str:
 
 
 PARTS = {
-    "cells": "ten cell images of 1024 x 811, 8 fit cases",
+    "cells": "cell images of 1024 x 811, 8 fit cases",
     "torch": "one of them, beside PyTorch",
     "published": "AttUNet-64, 224 x 224, beside PyTorch",
     "vessels": "2048 x 2048 RGB, W-Net, in patches",
@@ -188,7 +188,7 @@ def real_size_table(result: dict[str, Any]) -> str:
             ratio = "/" in r["run"]
             rows.append(
                 [
-                    title,
+                    f"{r['images']} {title}" if part == "cells" else title,
                     r["run"],
                     f"{r['seconds_each']:.2f} x" if ratio else f"{r['seconds_each']:.1f}",
                     f"{r['peak_bytes']:.2f} x" if ratio else f"{r['peak_bytes'] / 1e9:.2f}",
