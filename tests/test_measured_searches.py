@@ -87,10 +87,8 @@ def test_what_was_timed_counts_as_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     assert members.plans_made()[-1].predicted == one  # that of two members in flight, though one is
 
 
-def test_what_does_not_fit_the_budget_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on an accelerator; the fastest candidate is refused by its plan."""
-    rule = choose_layout(Layout(), members=3, backend="gpu")
-    monkeypatch.setattr(members, "candidates", lambda asked, layout, members: [Candidate(layout), Candidate(rule)])
+def refuse_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No plan of mapped members fits."""
     original = members.plan_search
 
     def refusing(setup: Any, frozen: Any, layout: Layout, **settings: Any) -> Any:
@@ -99,6 +97,13 @@ def test_what_does_not_fit_the_budget_is_not_taken(monkeypatch: pytest.MonkeyPat
         return original(setup, frozen, layout, **settings)
 
     monkeypatch.setattr(members, "plan_search", refusing)
+
+
+def test_what_does_not_fit_the_budget_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an accelerator; the fastest candidate is refused by its plan."""
+    rule = choose_layout(Layout(), members=3, backend="gpu")
+    monkeypatch.setattr(members, "candidates", lambda asked, layout, members: [Candidate(layout), Candidate(rule)])
+    refuse_mapped(monkeypatch)
     timed(monkeypatch, 1)
     found(Layout(memory=Budget(2**40, 0)))
     plan = members.plans_made()[-1]
@@ -123,14 +128,7 @@ def test_a_kept_choice_that_no_longer_fits_is_dropped(monkeypatch: pytest.Monkey
     members._PLANS.clear()
     members._CHOICES.clear()
     monkeypatch.setattr(members, "choose", lambda some, time_of, **_: Choice(rule, "kept", {}))
-    original = members.plan_search
-
-    def refusing(setup: Any, frozen: Any, layout: Layout, **settings: Any) -> Any:
-        if layout.members == "vmap":
-            raise ValueError("memory: too much")
-        return original(setup, frozen, layout, **settings)
-
-    monkeypatch.setattr(members, "plan_search", refusing)
+    refuse_mapped(monkeypatch)
     assert_equal(found(), expected)
     assert members.plans_made()[-1].choice == Choice(Candidate(members.plans_made()[-1].layout), "rule", {})
 

@@ -15,6 +15,13 @@ from .versions import require_same, versions
 Progress = Callable[[str, int, int], None]
 
 
+class Order(NamedTuple):
+    """What a worker of tasks is made of: the request, and the folder that its paths start from."""
+
+    request: Any
+    where: Path
+
+
 class Greeting(NamedTuple):
     """What a worker says of itself: its machine, what it runs, what its tasks depend on by name, and the names of all tasks."""
 

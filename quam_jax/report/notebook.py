@@ -46,10 +46,7 @@ def maps_html(
     panels = [_panel("Outlines", None, labels.shape, block, outlined, note=_key(names[: len(models)]))]
     for name, values in maps.items():
         shown = np.asarray(_plane(values, place), np.float64)
-        colours = "magma" if name == "epistemic" else "viridis"
-        largest = float(np.nanmax(maps[name], initial=0.0))
-        high = math.log(classes)
-        scale = figures.Scale(figures.round_up(largest) or high if name == "epistemic" else high, colours)
+        scale = map_scale(name, values, classes=classes)
         top = f"{scale.high:.3g}" if name == "epistemic" else f"ln {classes} = {scale.high:.3f}"
         panels.append(
             _panel(
@@ -67,6 +64,14 @@ def maps_html(
         f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(panels)}</div>'
         f"<p>White: outline of the prediction.{where} {html.escape(facts)}</p></div>"
     )
+
+
+def map_scale(name: str, values: Float[np.ndarray, "*space"], *, classes: int) -> figures.Scale:
+    """The scale of a map by itself: of the epistemic one 0 to its largest value, rounded up, of entropies 0 to ln C."""
+    high = math.log(classes)
+    if name != "epistemic":
+        return figures.Scale(high, "viridis")
+    return figures.Scale(figures.round_up(float(np.nanmax(values, initial=0.0))) or high, "magma")
 
 
 def _figures(values: np.ndarray) -> str:

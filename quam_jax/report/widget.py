@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Integer, Num
 
 from . import figures
+from .notebook import map_scale
 from .plots import member_class
 from .viewer import FADE, OTHER_OUTLINE, OUTLINES, STEPS, nifti_bytes
 
@@ -64,13 +65,11 @@ def volume_widget(
         plain = np.nan_to_num(image[cut]).astype(np.float32)
         layers.append(layer("image", plain, colormap="gray", cal_min=low, cal_max=high))
     for name, values in maps.items():
-        largest = float(np.nanmax(values, initial=0.0))
-        own = name == "epistemic"
-        scale = figures.Scale(figures.round_up(largest) or math.log(classes) if own else math.log(classes), "magma")
+        scale = map_scale(name, values, classes=classes)
         share = np.nan_to_num(figures.map_share(values[cut].astype(np.float32), scale))
-        shown = {"colormap": "magma" if own else "viridis", "cal_min": FADE * 0.1 * scale.high, "cal_max": scale.high}
+        shown = {"colormap": scale.colours, "cal_min": FADE * 0.1 * scale.high, "cal_max": scale.high}
         levels = np.rint(STEPS * share).astype(np.uint8)
-        layers.append(layer(name, levels, high=scale.high, **shown, opacity=0.7 if own else 0.0))
+        layers.append(layer(name, levels, high=scale.high, **shown, opacity=0.7 if name == "epistemic" else 0.0))
     layers.append(layer("prediction", _labels(segmentation[cut]), colormap_label=_table([LABELS]), opacity=0.4))
     models = () if adversarial is None else adversarial
     for number, (labels, name) in enumerate(zip(models, names, strict=False)):

@@ -3,11 +3,11 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..cluster.crew import Wanted
 from ..cluster.places import go_to
-from ..cluster.tasks import TaskJob, share
+from ..cluster.tasks import Order, TaskJob, share
 from ..data.mask_settings import MaskSettings
 from ..data.records import digest
 from .evaluate_files import EvaluateRequest, EvaluateResult, Evaluation, evaluate_files
@@ -16,13 +16,6 @@ from .score_run import score_case, score_run
 
 HERE = "quam_jax.results.on_ray"
 Progress = Callable[[str, int, int], None]
-
-
-class Order(NamedTuple):
-    """What a worker is made of: the request, and the folder that its paths start from."""
-
-    request: Any
-    where: Path
 
 
 class Scores(NamedTuple):

@@ -6,11 +6,11 @@ So the tables are those of one process, whoever computed what, and a task that f
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..cluster.crew import Wanted
 from ..cluster.places import go_to
-from ..cluster.tasks import TaskJob, share
+from ..cluster.tasks import Order, TaskJob, share
 from ..data.records import digest
 from ..process import start_jax
 from .benchmark import BenchmarkResult, benchmark_methods, plan_benchmark
@@ -19,13 +19,6 @@ from .request import BenchmarkRequest, TuneRequest
 from .tuning import TuneResult, plan_tuning, score_setting, tune_study
 
 HERE = "quam_jax.studies.on_ray"
-
-
-class Order(NamedTuple):
-    """What a worker is made of: the request, and the folder that its paths start from."""
-
-    request: Any
-    where: Path
 
 
 def tune_on_ray(request: TuneRequest, wanted: Wanted, *, progress: Callable[[str, int, int], None]) -> TuneResult:
