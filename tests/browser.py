@@ -1,7 +1,9 @@
 """A headless browser for the tests, driven over WebDriver with nothing but the standard library."""
 
 import base64
+import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -10,6 +12,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+from benchmarks.ray_nodes import offspring
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -23,7 +27,8 @@ FLAGS = [
 class Browser:
     """One browser session; `script` runs JavaScript in the page and returns its value."""
 
-    def __init__(self, port: int, profile: Path, flags: list[str]) -> None:
+    def __init__(self, driver: int, port: int, profile: Path, flags: list[str]) -> None:
+        self.driver = driver  # its process
         self.base = f"http://127.0.0.1:{port}/session"
         options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={profile}", *flags]}
         capabilities = {
@@ -78,6 +83,15 @@ class Browser:
 
     def log(self, kind: str) -> list[dict[str, Any]]:
         return self.call("POST", "/se/log", {"type": kind})
+
+    def busy(self) -> float:
+        """Processor seconds of the browser so far, all of its processes together, which other programs do not change."""
+        ticks = 0
+        for pid in offspring(self.driver):
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += sum(map(int, fields[11:15]))  # of those too that have ended
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def requests(self) -> list[str]:
         """Addresses asked for since the last call, the page's own data URIs left out."""

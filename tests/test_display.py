@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from typing import Any
 
 import pytest
@@ -212,28 +213,38 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
+    def text(self) -> str:
+        """What it was sent, without control sequences."""
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.getvalue())
+
+    def until(self, words: str) -> None:
+        """Wait for the display, which looks and draws in its own time; what it never shows is told by the test."""
+        end = time.monotonic() + 30
+        while words not in self.text() and time.monotonic() < end:
+            time.sleep(0.01)
+
 
 def drawn(monkeypatch: pytest.MonkeyPatch, act: Any, *, quiet: bool = False) -> str:
-    """What a terminal of 120 columns was sent, without its control sequences."""
+    """What a terminal of 120 columns was sent while `act(terminal, update)` ran."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     for name, value in (("COLUMNS", "120"), ("TERM", "xterm"), ("TTY_COMPATIBLE", "1")):
         monkeypatch.setenv(name, value)
     with progress_bars(quiet=quiet) as update:
-        act(update)
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+        act(terminal, update)
+    return terminal.text()
 
 
 def test_a_bar_knows_its_total_from_the_start_and_names_the_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quam_jax.cli.display.TICK", 0.01)
 
-    def run(update: Any) -> None:
+    def run(terminal: Terminal, update: Any) -> None:
         tell("loading the model")
-        pause()
+        terminal.until("loading the model")
         tell(EXPECTED, total=4, note="4 cases of [4x4]")
         with about_case("[b]7"), phases():
             tell(SEARCHING, "step", 4, 6)
-            pause()
+            terminal.until("searching: step 4 of 6")
         with about_case("[b]7"):
             tell(ENDED, number=1, total=4, note="3 s")
 
@@ -244,14 +255,8 @@ def test_a_bar_knows_its_total_from_the_start_and_names_the_phase(monkeypatch: p
     assert "?" not in shown  # never without a total
     assert "0/4" in bars[0] and any("[b]7: searching: step 4 of 6" in line for line in bars)
     assert "1/4" in bars[-1] and "[1/4] [b]7: 3 s" in bars[-1]
+    monkeypatch.setattr(Terminal, "until", lambda *_: time.sleep(0.1))
     assert drawn(monkeypatch, run, quiet=True) == ""
-
-
-def pause() -> None:
-    """Longer than the display looks and draws."""
-    import time
-
-    time.sleep(0.3)
 
 
 def test_a_bar_moves_within_a_case() -> None:

@@ -19,7 +19,7 @@ from quam_jax.networks.graph.program import bind_sizes, parse
 from quam_jax.networks.graph.run import Blank, abstract_sizes
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 120  # for all of a kind together; any of them alone would take longer if it were computed
+SECONDS = 300  # for all of a kind together; any of them alone would take longer if it were computed
 
 # refused when the file is read, whatever the image
 NEVER = {
@@ -86,10 +86,10 @@ def refused(call: Any, *arguments: Any) -> str:
 def refuse_all() -> None:
     """All of the above, in a process that can be ended: Python's own arithmetic cannot be interrupted."""
     for name, condition in NEVER.items():
-        began = time.monotonic()
+        began = time.process_time()
         assert "line 2 cannot be read" in refused(parse, program(f"check({condition})")), name
         refused(evaluate_size, condition, {"b": 1, "h": 4, "w": 4})
-        assert time.monotonic() - began < 5, name
+        assert time.process_time() - began < 5, name
     for name, condition in HERE.items():
         read = parse(program(f"check({condition})"))
         assert "cannot be used" in refused(bind_sizes, read, (1, 1, 4, 4)), name
@@ -134,7 +134,7 @@ def fuzz(seed: int, count: int) -> None:
         if index % 5 == 0:  # and texts that are torn
             place = draw.randrange(len(text))
             text = text[:place] + draw.choice(("", "(", "\\", "\0", "**", "\n", ";", "#", '"')) + text[place + 1 :]
-        began = time.monotonic()
+        began = time.process_time()
         try:
             read = parse(program(f"check({text})"))
             for sides in ((1, 4), (7, 5), (512, 512)):
@@ -143,7 +143,7 @@ def fuzz(seed: int, count: int) -> None:
         except ValueError as error:
             assert "\n" not in str(error) and len(str(error)) < 600, text
             used += "as the network was exported" in str(error)
-        assert time.monotonic() - began < 2, text
+        assert time.process_time() - began < 2, text
     assert used > count / 50  # some were arithmetic
 
 

@@ -5,6 +5,7 @@ they may be late.
 """
 
 import ast
+import functools
 import importlib
 import importlib.util
 import subprocess
@@ -160,11 +161,14 @@ def _for_checkers(node: ast.AST) -> bool:
     return any(isinstance(above, ast.If) and "TYPE_CHECKING" in ast.unparse(above.test) for above in _ancestors(node))
 
 
-ALL = [found for file in FILES for found in imports(file)]
+@functools.cache
+def every() -> tuple[Import, ...]:
+    """The imports of all files."""
+    return tuple(found for file in FILES for found in imports(file))
 
 
 def test_the_reader_finds_imports() -> None:
-    assert len(FILES) > 30 and len(ALL) > 200
+    assert len(FILES) > 30 and len(every()) > 200
     assert any(i.own and i.module == "core.setup" for i in imports(PACKAGE / "core" / "searching.py"))
     assert any(i.own and i.top == "networks" for i in imports(PACKAGE / "models" / "model.py"))
     assert any(i.top == "converters" and i.late for i in imports(PACKAGE / "models" / "loading.py"))
@@ -179,14 +183,14 @@ def test_the_table_is_of_all_rooms_and_has_no_circle() -> None:
 
 
 def test_every_arrow_of_the_table_is_there() -> None:
-    drawn = {(room(i.file), i.top) for i in ALL if i.own}
+    drawn = {(room(i.file), i.top) for i in every() if i.own}
     unused = [f"{name} -> {other}" for name, may in MAY_IMPORT.items() for other in sorted(may) if (name, other) not in drawn]
     assert not unused, "; ".join(unused)
 
 
 def test_the_core_stands_alone() -> None:
     standard = sys.stdlib_module_names
-    found = {i.top for i in ALL if room(i.file) == "core" and not i.own} - standard
+    found = {i.top for i in every() if room(i.file) == "core" and not i.own} - standard
     assert found <= CORE_STANDS_ON, sorted(found - CORE_STANDS_ON)
     code = (
         "import sys, quam_jax.core; "
@@ -198,41 +202,43 @@ def test_the_core_stands_alone() -> None:
 
 
 def test_nothing_imports_the_root_from_within() -> None:
-    wrong = [i.where for i in ALL if i.own and i.module in ("", "__version__", "quam_jax") and room(i.file) != "__init__"]
+    wrong = [i.where for i in every() if i.own and i.module in ("", "__version__", "quam_jax") and room(i.file) != "__init__"]
     assert not wrong, "; ".join(wrong)
 
 
 @pytest.mark.parametrize("name", sorted(MAY_IMPORT))
 def test_rooms_import_only_what_they_may(name: str) -> None:
     wrong = [
-        f"{i.where} imports {i.module}" for i in ALL if room(i.file) == name and i.own and i.top not in MAY_IMPORT[name] | {name}
+        f"{i.where} imports {i.module}"
+        for i in every()
+        if room(i.file) == name and i.own and i.top not in MAY_IMPORT[name] | {name}
     ]
     assert not wrong, f"{name} may import {sorted(MAY_IMPORT[name]) or 'nothing of ours'}: {'; '.join(wrong)}"
 
 
 def test_computations_know_neither_files_nor_figures() -> None:
-    wrong = [f"{i.where} imports {i.module}" for i in ALL if room(i.file) in PURE and not i.own and i.top in NO_FILES]
+    wrong = [f"{i.where} imports {i.module}" for i in every() if room(i.file) in PURE and not i.own and i.top in NO_FILES]
     assert not wrong, "; ".join(wrong)
 
 
 def test_nothing_imports_another_framework_or_what_is_beside_the_package() -> None:
-    wrong = [f"{i.where} imports {i.module}" for i in ALL if not i.own and i.top in NEVER]
+    wrong = [f"{i.where} imports {i.module}" for i in every() if not i.own and i.top in NEVER]
     assert not wrong, "; ".join(wrong)
 
 
 def test_converters_are_reached_late_and_from_one_room() -> None:
-    found = [i for i in ALL if not i.own and i.top == "converters"]
+    found = [i for i in every() if not i.own and i.top == "converters"]
     wrong = [f"{i.where} imports {i.module}" for i in found if room(i.file) not in MAY_CONVERT or not i.late]
     assert found and not wrong, "; ".join(wrong)
 
 
 def test_few_rooms_know_how_a_search_is_laid_out() -> None:
-    wrong = [i.where for i in ALL if i.own and i.module.startswith("core.layout") and room(i.file) not in MAY_LAY_OUT]
+    wrong = [i.where for i in every() if i.own and i.module.startswith("core.layout") and room(i.file) not in MAY_LAY_OUT]
     assert not wrong, "; ".join(wrong)
 
 
 def test_figures_are_imported_late() -> None:
-    wrong = [f"{i.where} imports {i.module}" for i in ALL if not i.own and i.top == "matplotlib" and not i.late]
+    wrong = [f"{i.where} imports {i.module}" for i in every() if not i.own and i.top == "matplotlib" and not i.late]
     assert not wrong, "; ".join(wrong)
 
 

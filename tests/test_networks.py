@@ -14,6 +14,7 @@ from quam_jax.networks import guess_architecture, infer_arguments
 from tests.small_networks import TINY, create, example
 
 DEAR = ("swin_unet_wrapper", "unetpp", "unetppp")  # to compile
+NORMED = ("att_unet", "segnet", "unet_dropout", "unetpp", "unetppp", "wnet")  # by running statistics
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name in DEAR else name for name in TINY])
@@ -49,7 +50,11 @@ def test_the_head_reads_every_weight_of_its_cut(name):
     assert gradient and all(float(jnp.abs(v).max()) > 0 for v in gradient.values())
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if create(name).shapes()[1]])
+def test_which_networks_have_running_statistics():
+    assert [name for name in TINY if example(name)[2]] == list(NORMED)
+
+
+@pytest.mark.parametrize("name", NORMED)
 def test_batch_statistics_update_every_running_value(name):
     network, params, stats, images = example(name)
     logits, after = jax.jit(lambda p, s, x: network.apply(p, s, x, Mode(batch_statistics=True)))(params, stats, images)

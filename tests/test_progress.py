@@ -207,10 +207,10 @@ def test_the_patches_and_folds_of_a_volume_are_counted(tmp_path: Path) -> None:
 
 
 def test_telling_costs_little_where_nobody_listens() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     for s in range(20_000):
         tell(SEARCHING, "step", s + 1, 20_000)
-    assert time.perf_counter() - started < 1.0  # 50 microseconds each, on the slowest of machines under checked signatures
+    assert time.thread_time() - started < 1.0  # 50 microseconds each, on the slowest of machines under checked signatures
 
 
 def test_fit_data_are_told_of(tmp_path: Path) -> None:

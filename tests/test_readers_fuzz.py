@@ -100,7 +100,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("kind", BOMBS)
 def test_bombs_do_not_go_off(read: Callable[..., Weights], kind: str) -> None:
     content = BOMBS[kind]()
-    began = time.perf_counter()
+    began = time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises(ValueError):
@@ -109,7 +109,7 @@ def test_bombs_do_not_go_off(read: Callable[..., Weights], kind: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < BOUND + 60 * len(content), f"{peak:,} bytes"
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
 
 
 DUDS: dict[str, tuple[bytes, Any]] = {
@@ -191,7 +191,7 @@ def read_mutants(folder: Path, sound: Mapping[str, bytes], count: int, *, bound:
         path.write_bytes(mutate(sound[kind], random.Random(index)))
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             found = read_weights(path)
             assert all(isinstance(values, np.ndarray) for values in found.tensors.values())
@@ -201,7 +201,7 @@ def read_mutants(folder: Path, sound: Mapping[str, bytes], count: int, *, bound:
             result = "refused"
         peak = tracemalloc.get_traced_memory()[1] - before
         assert peak < bound, f"mutant {index} ({kind}) took {peak:,} bytes"
-        assert time.perf_counter() - began < 60, f"mutant {index} ({kind})"
+        assert time.process_time() - began < 60, f"mutant {index} ({kind})"
         outcome[f"{kind} {result}"] = outcome.get(f"{kind} {result}", 0) + 1
     return outcome
 

@@ -1,8 +1,6 @@
 """The report in a real headless browser: sorting, comparing, outlines, slices, printing, and speed with many cases."""
 
 import base64
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +21,9 @@ pytestmark = pytest.mark.skipif(
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     process, port = start_driver()
     try:
-        made = Browser(port, tmp_path_factory.mktemp("profile"), ["--enable-unsafe-swiftshader"])  # WebGL2 by software
+        made = Browser(
+            process.pid, port, tmp_path_factory.mktemp("profile"), ["--enable-unsafe-swiftshader"]
+        )  # WebGL2 by software
         made.open("about:blank")
         made.log("performance")  # the browser's own start page
         yield made
@@ -379,18 +379,16 @@ def test_two_hundred_cases_open_in_two_seconds(browser: Browser, tmp_path: Path)
     assert written.stat().st_size < 6e6
     browser.size(1366, 900)
     seconds = []
-    for _ in range(3):  # the best of three: the machine may be busy with other things
+    for _ in range(3):
         browser.open("about:blank")
-        start = time.monotonic()
+        start = browser.busy()
         browser.open(address)
         browser.wait(f"{SHEET} && document.querySelector('.card-case img').naturalWidth")
-        seconds.append(time.monotonic() - start)
+        seconds.append(browser.busy() - start)
     decoded = browser.script("return [...document.images].filter(i => i.src).length")
     assert decoded < 40, "pictures of cases that nobody has opened were decoded"
     assert len(rows(browser)) == 200
-    # two seconds, where each running program has a core to itself
-    waiting = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert min(seconds) < 2 * waiting, seconds
+    assert min(seconds) < 2, seconds  # of the processor: the machine may be busy with other things
 
 
 ENTER, PAGE_UP, UP, RIGHT = "\ue007", "\ue00e", "\ue013", "\ue014"

@@ -82,7 +82,7 @@ def test_the_program_is_started_with_the_script(case: Path, tmp_path: Path) -> N
                        f"import os\nos.rename({str(told)!r} + '.part', {str(told)!r})\n")  # fmt: skip
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     open_case(case, str(program))
-    for _ in range(500):
+    for _ in range(6000):
         if told.is_file():
             break
         time.sleep(0.02)

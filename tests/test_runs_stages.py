@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from quam_jax.runs.stages import Failed, Passed, run_stages
+from quam_jax.runs.stages import Failed, Passed, Times, run_stages
 
 
 def each(function: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
@@ -20,6 +20,14 @@ def collect(count: int, **steps: Any) -> list[Any]:
     arguments = {"read": lambda n: n, "lanes": [each(lambda n: 10 * n)], "write": found.append, **steps}
     run_stages(iter(range(count)), **arguments)
     return found
+
+
+def ended_threads(before: int) -> bool:
+    """Whether no more threads are left than there were, once they have had time to end."""
+    until = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    return threading.active_count() <= before
 
 
 def test_every_item_goes_through_all_steps_in_order() -> None:
@@ -98,8 +106,7 @@ def test_other_errors_stop_everything_and_are_raised(place: str) -> None:
     before = threading.active_count()
     with pytest.raises((OSError, TypeError), match="disk gone|a mistake"):
         run_stages(items(), **steps)
-    time.sleep(0.5)
-    assert threading.active_count() <= before
+    assert ended_threads(before)
 
 
 def test_an_interrupt_in_a_lane_ends_the_other_threads() -> None:
@@ -109,8 +116,7 @@ def test_an_interrupt_in_a_lane_ends_the_other_threads() -> None:
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         run_stages(iter(range(100)), read=lambda n: n, lanes=[each(lane)], write=lambda n: None)
-    time.sleep(0.5)
-    assert threading.active_count() <= before
+    assert ended_threads(before)
 
 
 def test_several_lanes_share_the_items() -> None:
@@ -168,18 +174,29 @@ def test_files_that_do_not_answer_fail_and_the_rest_goes_on() -> None:
 
     def read(n: int) -> int:
         if n == 1:
-            hung.wait(30)
+            hung.wait(300)
         return n
 
-    found = collect(4, read=read, stall=0.3)
+    found = collect(4, read=read, stall=1.0)
     hung.set()
     assert [f for f in found if not isinstance(f, Failed)] == [0, 20, 30]
     late = next(f for f in found if isinstance(f, Failed))
-    assert late.item == 1 and "no answer for 0.3 seconds" in late.reason
+    assert late.item == 1 and "no answer for 1 seconds" in late.reason
 
 
 def test_times_tell_waiting_from_working() -> None:
-    times = run_stages(iter(range(5)), read=lambda n: time.sleep(0.05) or n, lanes=[each(lambda n: n)], write=lambda n: None)
-    assert times.starved > 0.1 and times.busy < 0.5 and times.items == 5
-    times = run_stages(iter(range(5)), read=lambda n: n, lanes=[each(lambda n: time.sleep(0.05))], write=lambda n: None)
-    assert times.worked >= 0.25 and times.busy > 0.5
+    def slow(n: int) -> int:
+        time.sleep(0.05)
+        return n
+
+    def times_of(**steps: Any) -> Times:
+        arguments = {"read": lambda n: n, "lanes": [each(lambda n: n)], "write": lambda n: None, **steps}
+        return run_stages(iter(range(5)), **arguments)
+
+    def tells(times: Times, *, waiting: bool) -> bool:
+        assert times.items == 5
+        return times.starved > 0.1 and times.busy < 0.5 if waiting else times.worked >= 0.25 and times.busy > 0.5
+
+    # one of some attempts, because a machine with other things to do may stop any of the threads for a while
+    assert any(tells(times_of(read=slow), waiting=True) for _ in range(5))
+    assert any(tells(times_of(lanes=[each(slow)]), waiting=False) for _ in range(5))
