@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import tempfile
@@ -126,10 +125,7 @@ def full_disk(options: list[str], root: Path, expected: dict[str, bytes]) -> Ite
             subprocess.run(["umount", str(small)], check=True)
     out = root / "limited"
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-
-    code, error = finish(start(options, out, prepare=limit, environment={"JAX_ENABLE_COMPILATION_CACHE": "false"}))
+    code, error = finish(start(options, out, limit=("RLIMIT_FSIZE", 4000), environment={"JAX_ENABLE_COMPILATION_CACHE": "false"}))
     again, _ = finish(start(options, out))
     yield {
         "what": "files limited to 4000 bytes",

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
@@ -47,17 +46,18 @@ def start(
     out: Path,
     *more: str,
     environment: dict[str, str] | None = None,
-    prepare: Callable[[], None] | None = None,
+    limit: tuple[str, int] | None = None,
     checkout: Path = CHECKOUT,
 ) -> subprocess.Popen[str]:
-    """Begin `quam-jax run` in a process of its own, of this checkout or another one."""
-    command = [sys.executable, "-c", MAIN, "-q", "run", *options, "--out", str(out), *SETTINGS, *more]
+    """Begin `quam-jax run` in a process of its own, of this checkout or another one, under a limit (its name, and bytes)."""
+    # set by the process itself: code between fork and exec may hang where threads hold locks, as JAX's do
+    first = "" if limit is None else f"import resource; resource.setrlimit(resource.{limit[0]}, ({limit[1]}, {limit[1]}))\n"
+    command = [sys.executable, "-c", first + MAIN, "-q", "run", *options, "--out", str(out), *SETTINGS, *more]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=prepare,
         env={**os.environ, "PYTHONPATH": str(checkout), **(environment or {})},
         cwd=checkout,
     )

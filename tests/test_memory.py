@@ -103,14 +103,10 @@ def test_a_run_keeps_to_what_a_limit_leaves_and_its_numbers_are_the_same(tmp_pat
     folders = {"model": "model", "images": "large", "fit-images": "fit/images", "fit-masks": "fit/masks"}
     options = [part for name, place in folders.items() for part in (f"--{name}", str(tmp_path / place))]
     options += ["--views", views, "--steps", "2"]
-    limit = 3_200_000_000
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
+    limit = ("RLIMIT_DATA", 3_200_000_000)
     runs = {
         "free": start(options, tmp_path / "free", "--chunk", "2", "--memory", "8GB"),  # whatever the machine has
-        "tight": start(options, tmp_path / "tight", "--chunk", "2", "--memory", f"{megabytes}MB", prepare=limited),
+        "tight": start(options, tmp_path / "tight", "--chunk", "2", "--memory", f"{megabytes}MB", limit=limit),
         "none": start(options, tmp_path / "none", "--memory", "700MB"),
     }
     codes = {name: finish(process) for name, process in runs.items()}
