@@ -24,6 +24,11 @@ FLAGS = [
 ]  # fmt: skip
 
 
+ENTER, PAGE_UP, UP, RIGHT = "\ue007", "\ue00e", "\ue013", "\ue014"
+SHEET = "document.querySelectorAll('.card-case').length && document.getElementById('count').textContent"
+OPENED = "document.querySelector('details.case[open] .stage .base')?.complete"
+
+
 class Browser:
     """One browser session; `script` runs JavaScript in the page and returns its value."""
 
@@ -120,3 +125,14 @@ def start_driver() -> tuple[subprocess.Popen[bytes], int]:
             time.sleep(0.05)
     process.kill()
     raise AssertionError("chromedriver did not answer within 10 s")
+
+
+def choose(browser: Browser, selector: str, value: str) -> None:
+    """Set a field as a user would: the value, then the events."""
+    browser.script(
+        "const field = document.querySelector(arguments[0]); field.value = arguments[1];"
+        "field.dispatchEvent(new Event('input', {bubbles: true}));"
+        "field.dispatchEvent(new Event('change', {bubbles: true}))",
+        selector,
+        value,
+    )

@@ -84,6 +84,44 @@ def tiny() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless browser that draws WebGL2 by software, or a skip where none is installed."""
+    from tests.browser import CHROMIUM, DRIVER, Browser, start_driver
+
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("needs chromium and chromedriver on the path")
+    process, port = start_driver()
+    try:
+        made = Browser(process.pid, port, tmp_path_factory.mktemp("profile"), ["--enable-unsafe-swiftshader"])
+        made.open("about:blank")
+        made.log("performance")  # the browser's own start page
+        yield made
+        made.close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def picture_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of the report of four pictures and a failed case with a hostile name."""
+    from quam_jax.report import write_report
+    from tests.report_pages import NASTY, make_run
+
+    names = ["alpha", "beta", "gamma 10", "gamma 9"]
+    return write_report(make_run(tmp_path_factory.mktemp("pictures") / "out", names, failed={NASTY: "no " + NASTY})).as_uri()
+
+
+@pytest.fixture(scope="module")
+def volume_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of the report of one small volume."""
+    from quam_jax.report import write_report
+    from tests.report_pages import make_run
+
+    return write_report(make_run(tmp_path_factory.mktemp("volumes") / "out", 1, space=(20, 24, 9))).as_uri()
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Signatures unchecked: for what is said of arguments that an annotation rules out."""

@@ -136,8 +136,26 @@ def test_the_viewer_has_the_values_of_the_maps(tmp_path: Path) -> None:
     )
     np.testing.assert_array_equal(found["segmentation"].get_fdata(), layers.arrays["segmentation"])
     np.testing.assert_array_equal(found["adversarial1"].get_fdata(), layers.arrays["adversarial"][1])
+    shown = {key: (float(image.header["cal_min"]), float(image.header["cal_max"])) for key, image in found.items()}
     low, high = np.percentile(layers.arrays["image"], [0.1, 99.9])
+    assert shown["image"] == pytest.approx((low, high)) and shown["epistemic"] == pytest.approx((0, scales.epistemic.high))
     np.testing.assert_allclose(found["image"].get_fdata(), layers.arrays["image"].clip(low, high), atol=(high - low) / 4095)
+
+
+def test_a_label_outside_the_middle_of_a_volume_has_a_colour(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "out", 1, space=(12, 18, 8))
+    path = folder / "report_data" / "case000.npz"
+    arrays = dict(np.load(path))
+    for name in ("segmentation", "raters"):
+        arrays[name][..., 0, 0, 0] = 3
+    np.savez(path, **arrays)
+    run = read_run(folder)
+    volume = pack_volume(run, run.cases[0], read_layers(run.cases[0]), survey(run), regions=8, threshold=0.01)
+    assert volume is not None
+    most = {layer["key"]: layer["most"] for layer in volume.layers if layer["kind"] == "labels"}
+    assert most == {"segmentation": 3, "adversarial0": 1, "adversarial1": 1} | {f"rater{i}": 3 for i in range(3)} | {
+        "regions": 255
+    }
 
 
 def test_a_large_volume_is_cropped_and_reduced_and_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,19 +68,20 @@ def pack_volume(run: Run, case: Case, layers: Layers, scales: Scales, *, regions
     share = max(PAGE_CHARACTERS / max(scales.pictured, 1), LEAST_CHARACTERS)
     affine, millimetres = affine_of(run.folder, case, layers)
     limits = _limits(arrays["image"])
+    parts = None
+    if "epistemic" in arrays and threshold > 0:
+        parts = find_regions(arrays, threshold=threshold, limit=regions).labels
     data: dict[str, str] = {}
     for grid in _grids(layers, affine):
         if _expected(grid, layers) > share:
             continue
-        data = {
-            "image": _encode(_grey(arrays["image"], grid, limits), grid, scaled=((limits[1] - limits[0]) / grid.steps, limits[0]))
-        }
+        scaled = ((limits[1] - limits[0]) / grid.steps, limits[0])
+        data = {"image": _encode(_grey(arrays["image"], grid, limits), grid, scaled=scaled, shown=limits)}
         if len(data["image"]) > share:
             continue
         data |= _maps(layers, scales, grid) | _labels(layers, grid)
-        if "epistemic" in arrays and threshold > 0:
-            found = find_regions(arrays, threshold=threshold, limit=regions).labels
-            data["regions"] = _encode(_middle(found, grid).astype(np.uint8), grid, labels=True)
+        if parts is not None:
+            data["regions"] = _encode(_middle(parts, grid).astype(np.uint8), grid, labels=True)
         if sum(map(len, data.values())) <= share:
             break
     else:
@@ -187,7 +188,7 @@ def _maps(layers: Layers, scales: Scales, grid: Grid) -> dict[str, str]:
         scale = scales.of(name)
         share = figures.map_share(_mean(layers.arrays[name], grid, scale=scale), scale)
         levels = np.rint(STEPS * np.nan_to_num(share)).astype(np.uint8)
-        found[name] = _encode(levels, grid, scaled=(scale.high / STEPS, 0.0))
+        found[name] = _encode(levels, grid, scaled=(scale.high / STEPS, 0.0), shown=(0.0, scale.high))
     return found
 
 
@@ -224,10 +225,15 @@ def _middle(labels: Shaped[np.ndarray, "x y z"], grid: Grid) -> Shaped[np.ndarra
 
 
 def _encode(
-    values: Integer[np.ndarray, "i j k"], grid: Grid, *, scaled: tuple[float, float] | None = None, labels: bool = False
+    values: Integer[np.ndarray, "i j k"],
+    grid: Grid,
+    *,
+    scaled: tuple[float, float] | None = None,
+    shown: tuple[float, float] | None = None,
+    labels: bool = False,
 ) -> str:
     """A gzipped NIfTI file as base64."""
-    plain = nifti_bytes(values, grid.affine, scaled=scaled, labels=labels)
+    plain = nifti_bytes(values, grid.affine, scaled=scaled, shown=shown, labels=labels)
     return base64.b64encode(gzip.compress(plain, 6, mtime=0)).decode("ascii")
 
 
@@ -236,15 +242,21 @@ def nifti_bytes(
     affine: Float[np.ndarray, "4 4"],
     *,
     scaled: tuple[float, float] | None = None,
+    shown: tuple[float, float] | None = None,
     labels: bool = False,
 ) -> bytes:
-    """A NIfTI file in millimetres; number n stands for slope * n + intercept, where these two are given."""
+    """A NIfTI file in millimetres; number n stands for slope * n + intercept, where these two are given.
+
+    A viewer that is told the range `shown` need not look for one in a histogram.
+    """
     import nibabel  # here: importing it takes long
 
     image = nibabel.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
     if labels:
         image.header.set_intent("label")
+    if shown is not None:
+        image.header["cal_min"], image.header["cal_max"] = shown
     plain = bytearray(image.to_bytes())
     if scaled is not None:  # in the header itself, as nibabel would scale the numbers
         struct.pack_into("<2f", plain, SLOPE_AT, *scaled)
@@ -254,7 +266,7 @@ def nifti_bytes(
 def _listed(
     case: Case, layers: Layers, scales: Scales, data: Mapping[str, str], limits: tuple[float, float]
 ) -> list[dict[str, Any]]:
-    """What the viewer can show, the lowest layer first."""
+    """What the viewer can show, the lowest layer first; `most` is the largest label of a layer."""
     names = case.record.get("labels")
     labels = [str(n) for n in names] if isinstance(names, list) else []
     low, high = figures.display_range(layers.arrays["image"], colour=False)
@@ -270,24 +282,28 @@ def _listed(
                 "falling": scale.falling, "on": name == first,
             }
         )  # fmt: skip
-    most = int(layers.arrays["segmentation"].max(initial=1))
+    most = _most(layers.arrays["segmentation"])
     known = [labels[k] if k < len(labels) else f"class {k}" for k in range(1, most + 1)]
     single = [(255, 255, 255)] if most == 1 else [COLOURS[(k - 1) % len(COLOURS)] for k in range(1, most + 1)]
-    listed.append({"key": "segmentation", "title": "Prediction", "kind": "labels", "names": known, "rgb": single, "on": True})
+    shown = {"key": "segmentation", "title": "Prediction", "kind": "labels", "names": known, "rgb": single, "most": most}
+    listed.append({**shown, "on": True})
     for i, name in enumerate(layers.adversarial):
         rgb = OUTLINES.get(member_class(name, i), OTHER_OUTLINE)
-        listed.append(
-            {"key": f"adversarial{i}", "title": f"Adversarial: {name}", "kind": "labels", "names": [name], "rgb": [rgb]}
-        )
+        listed.append(_outlined(f"adversarial{i}", f"Adversarial: {name}", name, rgb, _most(layers.arrays["adversarial"][i])))
     for i, name in enumerate(layers.raters):
-        listed.append(
-            {"key": f"rater{i}", "title": f"Rater: {name}", "kind": "labels", "names": [name], "rgb": [(242, 154, 200)]}
-        )
+        listed.append(_outlined(f"rater{i}", f"Rater: {name}", name, (242, 154, 200), _most(layers.arrays["raters"][i])))
     if "regions" in data:
-        listed.append(
-            {"key": "regions", "title": "Regions to look at", "kind": "labels", "names": ["region"], "rgb": [(255, 255, 0)]}
-        )
+        listed.append(_outlined("regions", "Regions to look at", "region", (255, 255, 0), 255))
     return listed
+
+
+def _outlined(key: str, title: str, name: str, rgb: tuple[int, int, int], most: int) -> dict[str, Any]:
+    return {"key": key, "title": title, "kind": "labels", "names": [name], "rgb": [rgb], "most": most}
+
+
+def _most(labels: Integer[np.ndarray, "x y z"]) -> int:
+    """The largest label that a byte holds, at least 1."""
+    return min(255, max(1, int(labels.max(initial=1))))
 
 
 def _colour_map(name: str) -> dict[str, list[int]]:
