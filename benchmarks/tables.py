@@ -213,6 +213,21 @@ SECTIONS = {
 }
 
 
+def pages_table(result: dict[str, Any]) -> str:
+    """Size of report pages, and seconds until they show and answer."""
+    rows = []
+    for row in result["rows"]:
+        times = [(row.get(f"{key}_s"), row.get(f"{key}_worst_s")) for key in ("sheet", "viewer", "by_address")]
+        cells = ["–" if middle is None else f"{middle:.1f} ({worst:.1f})" for middle, worst in times]
+        rows.append([row["page"], f"{row['megabytes']:.1f} MB", *cells])
+    device = result["device"]
+    header = ["page", "size", "first screen, s", "viewer after a click, s", "viewer by its address, s"]
+    return (
+        _markdown(header, rows) + f"\n\nMedian of {result['repeats']} (worst); `{result['command']}`, {device['processor']}, "
+        f"{device['cores']} cores, load {result['load']:.1f}, {result['date']}."
+    )
+
+
 def settings_table() -> str:
     """Every setting by its section: default, values, meaning, and what a higher number does."""
     lines = []
@@ -254,6 +269,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "choice table": ("docs/speed.md", "plan_choice", choice_table),
     "scaling table": ("docs/speed.md", "scaling", scaling_table),
     "real size table": ("docs/speed.md", "real_size", real_size_table),
+    "pages table": ("docs/speed.md", "report_pages", pages_table),
     "view share table": ("docs/method.md", "view_share", view_share.table),
     "methods table": ("docs/results.md", "methods_lidc_ct", evidence_tables.short_table),
     "headline table": ("README.md", "methods_lidc_ct", evidence_tables.headline_table),

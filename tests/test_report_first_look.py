@@ -41,7 +41,7 @@ def test_the_order_is_that_of_rank(tmp_path: Path) -> None:
     assert [round(look.score, 6) for look in seen.looks[:-1]] == [row["score"] for row in ranked.cases]
     assert sum(look.suggested for look in seen.looks) == 2  # the first fifth of seven, rounded up
     first, second = (look.name for look in seen.looks[:2])
-    assert seen.sentence == f"2 of 8 cases deserve a look: {first} and {second}." and seen.more == ("Failed: late.",)
+    assert seen.sentence == f"2 of 8 cases deserve a look: {first} and {second}." and seen.more[-1] == "Failed: late."
     rows = short_rows(seen)
     assert rows[0]["look"] == "yes" and rows[-1] | {"flags": "", "regions": 0} == dict.fromkeys(rows[-1], "") | {
         "case": "late", "look": "no", "regions": 0,
@@ -72,7 +72,7 @@ def test_what_is_off_is_told(tmp_path: Path) -> None:
         "case004": (),
     }
     assert not [look.name for look in seen.looks if look.suggested and look.name in ("case000", "case002")]
-    assert set(seen.more) == {"No model: case002.", "Nothing moved: case000.", "Leak: case001."}
+    assert set(seen.more[1:]) == {"No model: case002.", "Nothing moved: case000.", "Leak: case001."}
     page = write_report(folder, seen=seen).read_text()
     assert all(f'title="{BADGES[key]}"' in page for keys in badges.values() for key in keys)
 
@@ -86,6 +86,56 @@ def test_a_run_without_any_region_names_nobody(tmp_path: Path) -> None:
         path.unlink()
     seen = review(folder)
     assert seen.by == () and [look.rank for look in seen.looks] == [None, None]
+
+
+def contest(folder: Path, shares: list[float], *, guarantee: list[bool] | None = None) -> None:
+    """Cases whose adversarial models have this Dice with the prediction, and what a guarantee says of them."""
+    for number, dice in enumerate(shares):
+        path = folder / "report_data" / f"case{number:03d}.npz"
+        arrays = dict(np.load(path))
+        mask = np.zeros((40, 56), np.int32)
+        mask[:20, :50] = 1
+        model = mask.copy()
+        model[: round(20 * 2 * (1 - dice) / (2 - dice))] = 0  # a mask of 20 rows that loses so many has that Dice
+        epistemic = np.where(mask > 0, 0.2 - 0.01 * number, 0).astype(np.float32)
+        np.savez(path, **(arrays | {"segmentation": mask, "adversarial": np.stack([model] * 2), "epistemic": epistemic}))
+        if guarantee is not None:
+            change_record(folder, f"case{number:03d}", guarantee={"expected_dice": 0.9, "look": guarantee[number]})
+    if guarantee is not None:
+        run = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(run | {"calibration": {"alpha": 0.1, "least_dice": 0.8}}))
+
+
+@pytest.mark.parametrize(
+    ("shares", "guarantee", "named", "sentence"),
+    [
+        ([1.0] * 6, None, 0, "No case stands out."),  # all fine: no model labels anything otherwise
+        ([0.95] * 6, None, 2, "2 of 6 cases deserve a look: "),
+        ([0.3] * 6, None, 6, "6 of 6 cases deserve a look: "),  # all in doubt
+        ([0.9, 0.9, 0.9, 0.9, 0.9, 0.4], None, 3, "3 of 6 cases deserve a look: "),
+        ([1.0], None, 0, "No case stands out."),
+        ([0.95], None, 1, "case000: 1 region deserves a look, "),
+        ([0.3] * 6, [False] * 6, 0, "No case deserves a look."),
+        ([1.0] * 6, [True] * 6, 6, "6 of 6 cases deserve a look: "),
+        ([0.95] * 6, [False] * 5 + [True], 1, "1 of 6 cases deserves a look: case005."),
+        ([0.95], [False], 0, "No case deserves a look."),
+    ],
+)  # fmt: skip
+def test_how_many_deserve_a_look(
+    tmp_path: Path, shares: list[float], guarantee: list[bool] | None, named: int, sentence: str
+) -> None:
+    folder = make_run(tmp_path / "out", len(shares))
+    contest(folder, shares, guarantee=guarantee)
+    seen = review(folder)
+    assert sum(look.suggested for look in seen.looks) == named and seen.sentence.startswith(sentence), seen.sentence
+    assert [look.shared for look in sorted(seen.looks, key=lambda look: look.number)] == pytest.approx(shares, abs=0.04)
+    text = words(write_report(folder, seen=seen).read_text())
+    assert seen.rule in text and ("the guarantee does not rule out a Dice below 0.8" in seen.rule) is (guarantee is not None)
+    if len(shares) > 1:
+        assert f"median case {np.median([look.shared for look in seen.looks]):.2f}" in " ".join(seen.more)
+    if guarantee is not None:
+        told = "their Dice may be below 0.8" if named else "every Dice that it speaks of is at least 0.8"
+        assert f"By the guarantee {told}." in seen.more
 
 
 def pixel_run(folder: Path) -> Path:

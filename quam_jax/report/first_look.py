@@ -2,6 +2,11 @@
 
 The order is that of `quam-jax rank`: rank shares of the criteria of `evaluation/review.py`, by default of the total uncertainty
 and of what the adversarial models label otherwise. It ranks cases of one run; it is no probability of an error.
+
+Which cases deserve a look is a guarantee's to say where the run has one with a least Dice, and then there may be none or all.
+Without one nobody knows how good a segmentation is, and the first fifth of the order is where to start: those of them in which an
+adversarial model labels part of an uncertain region otherwise. Wherever the models and the prediction have less in common than
+apart, the case is named too, so that a fifth does not hide a run in which most cases are in doubt.
 """
 
 import math
@@ -14,12 +19,13 @@ from ..evaluation.regions import Region, enlarged, find_regions
 from ..evaluation.review import CASE_CRITERIA, case_criteria, order_by
 from . import case_numbers, case_pictures, figures, tables
 from .folder import Case, Run, number, other_settings
-from .guarantee import told_of
+from .guarantee import least_dice, told_of
 from .layers import Layers, Scales, read_layers
 from .sizes import Size, measured_sizes, place_in_words
 
 ORDER = ("total", "changed")  # the criteria of `quam-jax rank` without --by
 TOP = 0.2  # share of the cases that is named
+APART = 0.5  # mean Dice of the adversarial models with the prediction, below which a case is named whatever its place
 REGION_SHARE = 0.25  # of the epistemic scale: from there on pixels make a region
 UNEXPLAINED = "does not explain its own fit data"
 MOST_NAMES = 4  # of cases in the sentence
@@ -42,7 +48,9 @@ SAY_NOTHING = ("failed", "fit check", "no model", "nothing moved")
 class Look(NamedTuple):
     """One case on the first screen, the `number`-th of its run from 0.
 
-    `rank` counts from 1 and is None without maps; `share` is the epistemic one of the total.
+    `rank` counts from 1 and is None without maps; `share` is the epistemic one of the total. `contested` says whether a region
+    has a pixel that an adversarial model labels otherwise (true where none is stored), `shared` is the mean Dice of these models
+    with the prediction, NaN where there is none or each label flipped by itself.
     """
 
     number: int
@@ -58,6 +66,8 @@ class Look(NamedTuple):
     regions: int
     badges: tuple[str, ...]
     thumb: str | None
+    contested: bool = False
+    shared: float = math.nan
 
     @property
     def kind(self) -> str:
@@ -73,12 +83,13 @@ class Look(NamedTuple):
 
 
 class FirstLook(NamedTuple):
-    """The cases in review order, what the order is by, and the sentence about them."""
+    """The cases in review order, what the order is by, the sentence about them, and what makes a case deserve a look."""
 
     looks: tuple[Look, ...]
     by: tuple[str, ...]
     sentence: str
     more: tuple[str, ...]
+    rule: str
 
 
 def look_at(run: Run, scales: Scales, *, by: Sequence[str] = ORDER, top: float = TOP) -> FirstLook:
@@ -94,11 +105,14 @@ def look_at(run: Run, scales: Scales, *, by: Sequence[str] = ORDER, top: float =
         order, scores = order_by([look.criteria for look in ranked], by)
         first = math.ceil(top * len(ranked))
         ranked = [
-            ranked[i]._replace(rank=rank, score=float(scores[i]), suggested=rank <= first and _says_something(ranked[i]))
+            ranked[i]._replace(rank=rank, score=float(scores[i]), suggested=_stands_out(ranked[i], early=rank <= first))
             for rank, i in enumerate(order.tolist(), start=1)
         ]
     looks = (*ranked, *rest)
-    return FirstLook(looks, by, *_words(looks, by, unexplained=bool(unexplained(run.info))))
+    least = least_dice(run) if any("look" in told_of(case) for case in run.cases) else math.nan
+    if not math.isnan(least):
+        looks = tuple(look._replace(suggested="low Dice" in look.badges) for look in looks)
+    return FirstLook(looks, by, *_words(looks, least=least, unexplained=bool(unexplained(run.info))), _rule(least, top=top))
 
 
 def unexplained(info: Mapping[str, Any]) -> list[str]:
@@ -196,10 +210,12 @@ def _look(run: Run, index: int, case: Case, scales: Scales, *, stranger: bool) -
         badges = (*badges, "incomplete")
     arrays, threshold = layers.arrays, REGION_SHARE * scales.epistemic.high
     voxel = float(np.prod(layers.spacing)) if layers.unit == "mm" else float(layers.factor**2)
-    regions = find_regions(arrays, threshold=threshold, limit=1) if "epistemic" in arrays and threshold > 0 else None
+    searched = "epistemic" in arrays and threshold > 0
+    regions = find_regions(arrays, threshold=threshold, limit=1) if searched else None
     worst = enlarged(regions.listed[0], layers.factor) if regions is not None and regions.listed else None
+    criteria = case_criteria(arrays, voxel=voxel)
     return bare._replace(
-        criteria=case_criteria(arrays, voxel=voxel),
+        criteria=criteria,
         sizes=measured_sizes(case, layers),
         share=case_numbers.epistemic_share(layers),
         worst=worst,
@@ -207,11 +223,24 @@ def _look(run: Run, index: int, case: Case, scales: Scales, *, stranger: bool) -
         regions=regions.number if regions is not None else 0,
         badges=badges,
         thumb=_thumbnail(case, layers, scales),
+        contested=searched and _contested(layers, threshold),
+        shared=math.nan if layers.flipped_one_by_one else 1 - criteria["relative"],
     )
 
 
-def _says_something(look: Look) -> bool:
-    return look.regions > 0 and not set(look.badges) & set(SAY_NOTHING)
+def _contested(layers: Layers, threshold: float) -> bool:
+    """Whether an adversarial model labels part of a region otherwise."""
+    arrays = layers.arrays
+    uncertain = arrays["epistemic"] >= threshold
+    if "segmentation" in arrays and len(arrays.get("adversarial", ())):
+        labels = arrays["segmentation"][uncertain]
+        return any(bool((model[uncertain] != labels).any()) for model in arrays["adversarial"])
+    return bool(uncertain.any())
+
+
+def _stands_out(look: Look, *, early: bool) -> bool:
+    """Whether a case deserves a look without a guarantee; `early` is one of the first of the order."""
+    return not set(look.badges) & set(SAY_NOTHING) and ((early and look.contested) or look.shared < APART)
 
 
 def _thumbnail(case: Case, layers: Layers, scales: Scales) -> str:
@@ -221,7 +250,18 @@ def _thumbnail(case: Case, layers: Layers, scales: Scales) -> str:
     return case_pictures.draw_thumbnail(plane, layers, scales, limits=limits)
 
 
-def _words(looks: Sequence[Look], by: Sequence[str], *, unexplained: bool) -> tuple[str, tuple[str, ...]]:
+def _rule(least: float, *, top: float) -> str:
+    """What makes a case deserve a look, in a sentence."""
+    if not math.isnan(least):
+        return f"A case deserves a look where the guarantee does not rule out a Dice below {least:g}."
+    share = "fifth" if top == TOP else f"{100 * top:g} %"
+    return (
+        f"A case deserves a look if it is in the first {share} of the order and an adversarial model labels part of an uncertain "
+        f"region otherwise, or, wherever it stands, if the mean Dice of these models with the prediction is below {APART:g}."
+    )
+
+
+def _words(looks: Sequence[Look], *, least: float, unexplained: bool) -> tuple[str, tuple[str, ...]]:
     """The sentence, and the sentences behind it."""
     named = [look for look in looks if look.suggested]
     done = sum("not computed" not in look.badges for look in looks)
@@ -230,16 +270,23 @@ def _words(looks: Sequence[Look], by: Sequence[str], *, unexplained: bool) -> tu
         first = f"The network {UNEXPLAINED}, so these maps decide nothing."
     elif not looks:
         first = "The run has no cases yet."
-    elif len(looks) == 1 and named:
+    elif len(looks) == 1 and named and named[0].regions:
         count = named[0].regions
         deserve = "region deserves" if count == 1 else "regions deserve"
         first = f"{looks[0].name}: {count} {deserve} a look, the first {named[0].place}."
     elif named:
         first = f"{len(named)} of {len(looks)} cases deserve{'s' if len(named) == 1 else ''} a look: {_names(named)}."
     elif done:
-        first = "No case stands out."
+        first = "No case stands out." if math.isnan(least) else "No case deserves a look."
     else:
         first = "No case has been computed yet."
+    if done and not math.isnan(least):
+        told = "their Dice may be below" if named else "every Dice that it speaks of is at least"
+        more.append(f"By the guarantee {told} {least:g}.")
+    shared = [look.shared for look in looks if not math.isnan(look.shared)]
+    if len(shared) > 1 and not unexplained:
+        middle, lowest = float(np.median(shared)), min(shared)
+        more.append(f"Dice of the adversarial models with the prediction: median case {middle:.2f}, lowest {lowest:.2f}.")
     for badge in ("failed", "no model", "nothing moved", "leak", "not computed"):
         having = [look for look in looks if badge in look.badges]
         if having:

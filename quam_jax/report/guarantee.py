@@ -61,6 +61,12 @@ def told_of(case: Case) -> Mapping[str, Any]:
     return told if isinstance(told, Mapping) else {}
 
 
+def least_dice(run: Run) -> float:
+    """The Dice below which cases are to be looked at; NaN of a run without such a guarantee."""
+    record = run.info.get("calibration")
+    return number(record.get("least_dice")) if isinstance(record, Mapping) else math.nan
+
+
 def guarantee_facts(case: Case) -> list[tuple[str, str]]:
     """What a guarantee says of a case, in words and figures."""
     told = told_of(case)

@@ -29,6 +29,7 @@ def build_overview(run: Run, scales: Scales, seen: FirstLook) -> dict[str, Any]:
         "sentence": seen.sentence,
         "more": seen.more,
         "order": order_words(seen),
+        "rule": seen.rule,
         "cards": [_card(run.cases[look.number], look) for look in seen.looks],
         "costs": any(not math.isnan(look.criteria["flip_cost"]) for look in seen.looks),
         "count": len(run.cases),
