@@ -12,6 +12,7 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from quam_jax.data.preprocess import Preprocessing
@@ -20,13 +21,13 @@ from quam_jax.models.model import SegmentationModel
 from .convert import sha256
 from .exported import from_torch
 from .exported.capture import import_torch, one_line
+from .readers import read_weights
 
 CONFIGS = ("inference", "evaluate", "train")  # the first one there is read
 NETS = "monai.networks.nets"
 BY_HAND = "; build the network in Python (monai.bundle.ConfigParser) and give it to quam_jax.from_torch"
 SIDE = 64  # of the example along sides that the bundle leaves open
 PLAIN = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "CastToType", "SelectItems")
-WRAPPED = ("state_dict", "model", "network", "net", "model_state_dict")  # keys under which files keep the weights
 
 
 def read_bundle(path: Path) -> SegmentationModel:
@@ -92,9 +93,11 @@ def prepare_of(transforms: list[dict[str, Any]], *, channels: int) -> tuple[Prep
 def _intensities(name: str, given: Mapping[str, Any], channels: int) -> dict[str, Any] | None:
     """The settings of Preprocessing that do the same as a transform, None where none do."""
     if name == "ScaleIntensityRange":
-        low, high = float(given["a_min"]), float(given["a_max"])
-        below, above = given.get("b_min"), given.get("b_max")
-        if below is None or above is None or not high > low or not above > below:
+        ends = [given.get(key) for key in ("a_min", "a_max", "b_min", "b_max")]
+        if not _numbers(*ends):
+            return None
+        low, high, below, above = map(float, ends)  # type: ignore[arg-type]
+        if not high > low or not above > below:
             return None
         width = (high - low) / (above - below)
         window = {"window": [low, high]} if given.get("clip") else {}
@@ -103,14 +106,21 @@ def _intensities(name: str, given: Mapping[str, Any], channels: int) -> dict[str
         shift, width = given.get("subtrahend"), given.get("divisor")
         if shift is None and width is None:
             return {"normalise": "zscore"} if given.get("channel_wise") or channels == 1 else None
-        if isinstance(shift, int | float) and isinstance(width, int | float):
+        if _numbers(shift, width):
             return {"normalise": "fixed", "mean": [shift] * channels, "std": [width] * channels}
-        if isinstance(shift, list) and isinstance(width, list) and given.get("channel_wise"):
+        lists = isinstance(shift, list) and isinstance(width, list) and _numbers(*shift, *width)
+        if lists and given.get("channel_wise"):
             return {"normalise": "fixed", "mean": shift, "std": width}
     if name == "ScaleIntensity" and (given.get("channel_wise") or channels == 1):
-        unit = isclose(given.get("minv", 0.0) or 0.0, 0.0) and isclose(given.get("maxv", 1.0) or 0.0, 1.0)
+        least, most = given.get("minv", 0.0) or 0.0, given.get("maxv", 1.0) or 0.0
+        unit = _numbers(least, most) and isclose(least, 0.0) and isclose(most, 1.0)
         return {"normalise": "minmax"} if unit and given.get("factor") is None else None
     return None
+
+
+def _numbers(*values: Any) -> bool:
+    """Whether all are plain numbers, and none a text that a bundle would compute."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def _read(path: Path) -> Any:
@@ -175,15 +185,13 @@ def _network(described: Any, where: Path) -> Any:
 def _load(torch: Any, network: Any, path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"{path}: expected the weights of the bundle, got nothing there")
+    found = read_weights(path)
+    arrays = found.tensors | {dropped: found.tensors[kept] for dropped, kept in found.aliases.items()}
+    bare = {name: torch.tensor(array.astype(np.float32) if array.dtype.kind == "V" else array) for name, array in arrays.items()}
+    whole = {found.prefix + name: tensor for name, tensor in bare.items()}  # names of MONAI's UNet begin with model. themselves
+    wanted = network.state_dict().keys()
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickles of other kinds, cut files, links that were not resolved
-        raise ValueError(f"{path}: expected weights alone, got what PyTorch does not read: {_line(error)}") from error
-    for key in WRAPPED:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    try:
-        network.load_state_dict(state)
+        network.load_state_dict(max(whole, bare, key=lambda state: len(state.keys() & wanted)))
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: its weights are not those of network_def: {_line(error)}") from error
 
@@ -215,7 +223,7 @@ def _or_text(value: Any, config: Mapping[str, Any], where: Path) -> Any:
 def _short(transform: Mapping[str, Any]) -> str:
     """The name of a transform without its package and the d of dictionaries."""
     name = str(transform["_target_"]).rpartition(".")[2]
-    return re.sub(r"(?<=[a-z])(d|D|Dict)$", "", name) if name not in ("Pad", "Crop") else name
+    return re.sub(r"(?<=[a-z])(?<!Pa)(d|D|Dict)$", "", name)  # Pad, BorderPad and SpatialPad end in a d of their own
 
 
 def _in_words(name: str, transform: Mapping[str, Any]) -> str:

@@ -59,6 +59,29 @@ def test_what_is_not_repeated_is_told() -> None:
 
 
 @pytest.mark.parametrize(
+    "name, key",
+    [
+        ("ScaleIntensityRanged", "a_min"), ("ScaleIntensityRanged", "b_max"), ("NormalizeIntensityd", "divisor"),
+        ("NormalizeIntensityd", "subtrahend"), ("ScaleIntensityd", "maxv"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["$-1 * 57", ["$1"], True])
+def test_intensities_that_are_computed_are_told_by_their_key(name: str, key: str, value: Any) -> None:
+    plain = {
+        "ScaleIntensityRanged": dict(a_min=0, a_max=9, b_min=0, b_max=1),
+        "NormalizeIntensityd": dict(divisor=2, subtrahend=1),
+    }
+    settings, (note,) = prepare_of([transform(name, **plain.get(name, {}) | {key: value})], channels=1)
+    assert settings.normalise == "none" and f"{key}={value}" in note and "give --preprocessing" in note
+
+
+@pytest.mark.parametrize("name", ["BorderPad", "BorderPadd", "BorderPadD", "BorderPadDict", "monai.transforms.BorderPadd"])
+def test_names_lose_the_d_of_dictionaries_alone(name: str) -> None:
+    _, notes = prepare_of([WINDOW, transform(name, spatial_border=2)], channels=1)
+    assert "also applies BorderPad(spatial_border=2)" in notes[0]
+
+
+@pytest.mark.parametrize(
     "config, says",
     [
         ({}, "expected the network under network_def, got none"),

@@ -132,7 +132,7 @@ def test_how_many_deserve_a_look(
     text = words(write_report(folder, seen=seen).read_text())
     assert seen.rule in text and ("the guarantee does not rule out a Dice below 0.8" in seen.rule) is (guarantee is not None)
     if len(shares) > 1:
-        assert f"median case {np.median([look.shared for look in seen.looks]):.2f}" in " ".join(seen.more)
+        assert f"Dice of {np.median([look.shared for look in seen.looks]):.2f} in the median case" in " ".join(seen.more)
     if guarantee is not None:
         told = "their Dice may be below 0.8" if named else "every Dice that it speaks of is at least 0.8"
         assert f"By the guarantee {told}." in seen.more

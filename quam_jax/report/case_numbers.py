@@ -49,7 +49,7 @@ def _whole(case: Case, layers: Layers, what: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def metric_table(case: Case) -> dict[str, Any]:
+def metric_table(case: Case, layers: Layers) -> dict[str, Any]:
     """Every metric of the case by map, and those of the prediction, from CASE.json or else from its row."""
     flat = metrics_of(case)
     maps = tables.map_order(flat)
@@ -63,7 +63,7 @@ def metric_table(case: Case) -> dict[str, Any]:
     return {
         "maps": maps,
         "rows": rows,
-        "own": [(tables.metric_label(k), _short(number(flat[k]))) for k in own],
+        "own": [(tables.metric_label(k) + _unit(k, layers), _short(number(flat[k]))) for k in own],
         "note": plain(note) if note else None,
     }
 
@@ -128,6 +128,16 @@ def plain(value: object) -> str:
 def href(name: str) -> str:
     """A relative link; the leading ./ keeps a name with a colon from being read as a scheme."""
     return "./" + quote(str(PurePosixPath(name)))
+
+
+def _unit(metric: str, layers: Layers) -> str:
+    """In what a distance or a volume is; nothing for other figures."""
+    if metric.startswith("hd"):
+        return f", {layers.unit}"
+    if not metric.startswith("volume_error"):
+        return ""
+    sizes = {"pixels": ("pixels", "voxels"), "mm": ("mm²", "mm³")}[layers.unit]
+    return f", {sizes[len(layers.space) == 3]}"
 
 
 def _short(value: float) -> str:

@@ -50,7 +50,7 @@ def build_case(run: Run, look: Look, scales: Scales) -> dict[str, Any]:
         if isinstance(audit, list)
         else [],
         "notes": case_numbers.case_notes(case),
-        "metrics": case_numbers.metric_table(case),
+        "metrics": case_numbers.metric_table(case, layers),
         "figures": [],
         "planes": [],
         "numbers": [],

@@ -286,7 +286,8 @@ def _words(looks: Sequence[Look], *, least: float, unexplained: bool) -> tuple[s
     shared = [look.shared for look in looks if not math.isnan(look.shared)]
     if len(shared) > 1 and not unexplained:
         middle, lowest = float(np.median(shared)), min(shared)
-        more.append(f"Dice of the adversarial models with the prediction: median case {middle:.2f}, lowest {lowest:.2f}.")
+        told = f"{middle:.2f} in the median case, {lowest:.2f} in the lowest"
+        more.append(f"Adversarial models agree with the prediction at a Dice of {told}.")
     for badge in ("failed", "no model", "nothing moved", "leak", "not computed"):
         having = [look for look in looks if badge in look.badges]
         if having:

@@ -57,11 +57,13 @@ _NAMES = {
     "qubiq": "QUBIQ",
     "r2_cod": "R² (determination)",
     "r2_pearson": "R² (Pearson)",
+    "relative_volume_error": "relative volume error",
     "sdice_product": "soft Dice, product",
     "sdice_product_minmax": "soft Dice",
     "sdice_squared": "soft Dice, squares",
     "sdice_threshold": "soft Dice, thresholds",
     "spearman": "Spearman",
+    "volume_error": "volume error",
 }
 
 

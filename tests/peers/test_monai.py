@@ -87,7 +87,9 @@ def test_a_bundle_is_its_network_with_what_it_says_of_images(tmp_path: Path, end
         (tmp_path / folder).mkdir()
     (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata))
     (tmp_path / "configs" / f"inference.{ending}").write_text(json.dumps(config) if ending == "json" else yaml.safe_dump(config))
-    torch.save({"model": network.state_dict()}, tmp_path / "models" / "model.pt")
+    weights = network.state_dict()
+    parallel = {"epoch": 3, "network": {f"module.{name}": tensor for name, tensor in weights.items()}}
+    torch.save({"model": weights} if ending == "json" else parallel, tmp_path / "models" / "model.pt")
 
     model = quam_jax.load_model(tmp_path)
     images = np.random.default_rng(0).standard_normal((2, 24, 16, 16, 1)).astype(np.float32)
