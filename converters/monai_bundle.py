@@ -99,9 +99,9 @@ def _intensities(name: str, given: Mapping[str, Any], channels: int) -> dict[str
         low, high, below, above = map(float, ends)  # type: ignore[arg-type]
         if not high > low or not above > below:
             return None
-        width = (high - low) / (above - below)
+        step = (high - low) / (above - below)
         window = {"window": [low, high]} if given.get("clip") else {}
-        return {"normalise": "fixed", "mean": [low - below * width] * channels, "std": [width] * channels, **window}
+        return {"normalise": "fixed", "mean": [low - below * step] * channels, "std": [step] * channels, **window}
     if name == "NormalizeIntensity" and not given.get("nonzero"):
         shift, width = given.get("subtrahend"), given.get("divisor")
         if shift is None and width is None:
@@ -188,10 +188,13 @@ def _load(torch: Any, network: Any, path: Path) -> None:
     found = read_weights(path)
     arrays = found.tensors | {dropped: found.tensors[kept] for dropped, kept in found.aliases.items()}
     bare = {name: torch.tensor(array.astype(np.float32) if array.dtype.kind == "V" else array) for name, array in arrays.items()}
-    whole = {found.prefix + name: tensor for name, tensor in bare.items()}  # names of MONAI's UNet begin with model. themselves
     wanted = network.state_dict().keys()
+    cut = [
+        f"{part}." for part in found.prefix.split(".") if part
+    ]  # some of it may be the network's: names of a UNet begin with model.
+    states = [{"".join(cut[i:]) + name: tensor for name, tensor in bare.items()} for i in range(len(cut) + 1)]
     try:
-        network.load_state_dict(max(whole, bare, key=lambda state: len(state.keys() & wanted)))
+        network.load_state_dict(max(states, key=lambda state: len(state.keys() & wanted)))
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: its weights are not those of network_def: {_line(error)}") from error
 
