@@ -85,23 +85,23 @@ def volume_run(folder: Path, space: tuple[int, int, int] = CT) -> Path:
 
 
 def measure(browser: Any, address: str, *, volume: bool) -> dict[str, float]:
-    """Seconds until the sheet of cases stands and, of a volume, until its viewer answers after a click and by its address."""
+    """Seconds, and those of the processor, until the sheet stands and, of a volume, its viewer answers: clicked, by address."""
 
-    def until(action: Any, condition: str, *, moved: bool) -> float:
-        start = time.monotonic()
+    def until(name: str, action: Any, condition: str) -> dict[str, float]:
+        start, busy = time.monotonic(), browser.busy()
         action()
         browser.wait(condition, 60)
-        if moved:
+        if condition == READY:
             browser.script(MOVE)
-        return time.monotonic() - start
+        return {f"{name}_s": time.monotonic() - start, f"{name}_processor_s": browser.busy() - busy}
 
     browser.open("about:blank")
-    seconds = {"sheet_s": until(lambda: browser.open(address), SHEET, moved=False)}
+    seconds = until("sheet", lambda: browser.open(address), SHEET)
     if volume:
         click = "document.querySelector('.card-case a').click()"
-        seconds["viewer_s"] = until(lambda: browser.script(click), READY, moved=True)
+        seconds |= until("viewer", lambda: browser.script(click), READY)
         browser.open("about:blank")
-        seconds["by_address_s"] = until(lambda: browser.open(address + "#case-0"), READY, moved=True)
+        seconds |= until("by_address", lambda: browser.open(address + "#case-0"), READY)
     return seconds
 
 
@@ -134,7 +134,8 @@ def main() -> None:
                 }
                 found = []
                 for repeat in range(REPEATS):
-                    browser = Browser(port, Path(temporary) / f"profile{number}{repeat}", ["--enable-unsafe-swiftshader"])
+                    profile = Path(temporary) / f"profile{number}{repeat}"
+                    browser = Browser(process.pid, port, profile, ["--enable-unsafe-swiftshader"])
                     browser.size(1366, 900)
                     found.append(measure(browser, page.as_uri(), volume=number == 1))
                     browser.close()

@@ -41,7 +41,7 @@ def test_the_order_is_that_of_rank(tmp_path: Path) -> None:
     assert [round(look.score, 6) for look in seen.looks[:-1]] == [row["score"] for row in ranked.cases]
     assert sum(look.suggested for look in seen.looks) == 2  # the first fifth of seven, rounded up
     first, second = (look.name for look in seen.looks[:2])
-    assert seen.sentence == f"2 of 8 cases deserve a look: {first} and {second}." and seen.more[-1] == "Failed: late."
+    assert seen.sentence == f"2 of 8 cases deserve a look: {first} and {second}." and seen.more == ("Failed: late.",)
     rows = short_rows(seen)
     assert rows[0]["look"] == "yes" and rows[-1] | {"flags": "", "regions": 0} == dict.fromkeys(rows[-1], "") | {
         "case": "late", "look": "no", "regions": 0,
@@ -72,7 +72,7 @@ def test_what_is_off_is_told(tmp_path: Path) -> None:
         "case004": (),
     }
     assert not [look.name for look in seen.looks if look.suggested and look.name in ("case000", "case002")]
-    assert set(seen.more[1:]) == {"No model: case002.", "Nothing moved: case000.", "Leak: case001."}
+    assert set(seen.more) == {"No model: case002.", "Nothing moved: case000.", "Leak: case001."}
     page = write_report(folder, seen=seen).read_text()
     assert all(f'title="{BADGES[key]}"' in page for keys in badges.values() for key in keys)
 
@@ -131,8 +131,8 @@ def test_how_many_deserve_a_look(
     assert [look.shared for look in sorted(seen.looks, key=lambda look: look.number)] == pytest.approx(shares, abs=0.04)
     text = words(write_report(folder, seen=seen).read_text())
     assert seen.rule in text and ("the guarantee does not rule out a Dice below 0.8" in seen.rule) is (guarantee is not None)
-    if len(shares) > 1:
-        assert f"Dice of {np.median([look.shared for look in seen.looks]):.2f} in the median case" in " ".join(seen.more)
+    told = f"That Dice is {np.median([look.shared for look in seen.looks]):.2f} in the median case"
+    assert (told in seen.rule) is (len(shares) > 1 and guarantee is None)
     if guarantee is not None:
         told = "their Dice may be below 0.8" if named else "every Dice that it speaks of is at least 0.8"
         assert f"By the guarantee {told}." in seen.more

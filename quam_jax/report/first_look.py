@@ -112,7 +112,9 @@ def look_at(run: Run, scales: Scales, *, by: Sequence[str] = ORDER, top: float =
     least = least_dice(run) if any("look" in told_of(case) for case in run.cases) else math.nan
     if not math.isnan(least):
         looks = tuple(look._replace(suggested="low Dice" in look.badges) for look in looks)
-    return FirstLook(looks, by, *_words(looks, least=least, unexplained=bool(unexplained(run.info))), _rule(least, top=top))
+    return FirstLook(
+        looks, by, *_words(looks, least=least, unexplained=bool(unexplained(run.info))), _rule(looks, least, top=top)
+    )
 
 
 def unexplained(info: Mapping[str, Any]) -> list[str]:
@@ -250,15 +252,19 @@ def _thumbnail(case: Case, layers: Layers, scales: Scales) -> str:
     return case_pictures.draw_thumbnail(plane, layers, scales, limits=limits)
 
 
-def _rule(least: float, *, top: float) -> str:
-    """What makes a case deserve a look, in a sentence."""
+def _rule(looks: Sequence[Look], least: float, *, top: float) -> str:
+    """What makes a case deserve a look, and how far the segmentations of the run are contested."""
     if not math.isnan(least):
         return f"A case deserves a look where the guarantee does not rule out a Dice below {least:g}."
     share = "fifth" if top == TOP else f"{100 * top:g} %"
-    return (
+    rule = (
         f"A case deserves a look if it is in the first {share} of the order and an adversarial model labels part of an uncertain "
         f"region otherwise, or, wherever it stands, if the mean Dice of these models with the prediction is below {APART:g}."
     )
+    shared = [look.shared for look in looks if not math.isnan(look.shared)]
+    if len(shared) > 1:
+        rule += f" That Dice is {float(np.median(shared)):.2f} in the median case, {min(shared):.2f} in the lowest."
+    return rule
 
 
 def _words(looks: Sequence[Look], *, least: float, unexplained: bool) -> tuple[str, tuple[str, ...]]:
@@ -283,11 +289,6 @@ def _words(looks: Sequence[Look], *, least: float, unexplained: bool) -> tuple[s
     if done and not math.isnan(least):
         told = "their Dice may be below" if named else "every Dice that it speaks of is at least"
         more.append(f"By the guarantee {told} {least:g}.")
-    shared = [look.shared for look in looks if not math.isnan(look.shared)]
-    if len(shared) > 1 and not unexplained:
-        middle, lowest = float(np.median(shared)), min(shared)
-        told = f"{middle:.2f} in the median case, {lowest:.2f} in the lowest"
-        more.append(f"Adversarial models agree with the prediction at a Dice of {told}.")
     for badge in ("failed", "no model", "nothing moved", "leak", "not computed"):
         having = [look for look in looks if badge in look.badges]
         if having:
