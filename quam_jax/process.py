@@ -6,6 +6,7 @@ These are the command line, and workers on other machines.
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX tells it behind a compilation
 SLOW = 0.05  # seconds of a compilation that leaves much behind
 _KEEPS: list[bool] = []  # not empty while this process keeps what it frees
+_RETURNS: list[bool] = []  # not empty from when on such a process gives it back
 
 
 def own_cache() -> Path:
@@ -68,9 +70,20 @@ def return_large_arrays() -> None:
     """
     if _KEEPS:
         _KEEPS.clear()
+        _RETURNS.append(True)
         _set({_M_MMAP_MAX: 2**16, _M_MMAP_THRESHOLD: 2**22, _M_TRIM_THRESHOLD: 2**26, _M_TOP_PAD: 2**20})
         _trim_after_compilations()
     trim()
+
+
+def forget_programs() -> None:
+    """Let go of all that was compiled, in a process that gives memory back: what was looked at once is some hundred MB of it."""
+    if _RETURNS:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
+        trim()
 
 
 def trim() -> None:

@@ -216,9 +216,9 @@ def test_the_fastest_way_that_fits(room: int, recompute: bool, chunk: int) -> No
 
 def test_records_that_are_decomposed_need_room_too() -> None:
     layout = Layout("loop", "loop", 2, memory=Budget(5000 + 400, 5000))
-    assert plan_search(*problem(side=256), layout, members=6, records=100, measure=taken).predicted == 5400
+    assert plan_search(*problem(side=256), layout, members=6, records=200, measure=taken).predicted == 5400
     with pytest.raises(ValueError, match="takes about 5.4 kB"):
-        plan_search(*problem(side=256), replace(layout, memory=Budget(5399, 5000)), members=6, records=100, measure=taken)
+        plan_search(*problem(side=256), replace(layout, memory=Budget(5399, 5000)), members=6, records=200, measure=taken)
 
 
 def test_what_cannot_fit_is_refused_with_what_to_do() -> None:

@@ -13,6 +13,7 @@ patches one breaks the constraint for nearly every sample, so that only the give
 measured on the same fit data would add up as if there were a hundred times as much of it.
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from ..config import SampleConfig
 from ..core.decomposition import decompose
@@ -28,8 +29,10 @@ from ..core.streaming import add_samples, close_sums, decompose_sums, mix, no_sa
 from ..core.types import Samples, Trajectory, Uncertainty, ViewMean
 from ..core.weighting import given_share, log_weights, others_share, to_samples, trajectory_weights
 from ..published.combination import published_uncertainty
+from .audit import LOSSES
 
 BLOCK = 2**22  # probabilities that are decomposed at a time
+POINTS = {"probs": 3, "viewed": 3, "given": 1, "others": 2}  # the axis of the points in parts of a trajectory
 
 
 class Moved(NamedTuple):
@@ -59,39 +62,75 @@ def decompose_published(trajectories: Sequence[Trajectory]) -> Uncertainty:
 def decompose_samples(
     trajectories: Sequence[Trajectory], references: Sequence[Float[Array | np.ndarray, "t p c"]], *, samples: SampleConfig
 ) -> Uncertainty:
-    """Uncertainty `[t p]` of every point of every target, a block of targets at a time; the same targets in every network."""
-    targets = trajectories[0].objective.shape[0]
-    block = min(targets, max(1, BLOCK // max(1, trajectories[0].probs[0].size)))
-    if block == targets:
-        return _decompose_mixture(tuple(trajectories), tuple(references), samples)
-    parts = []
-    for start in range(0, targets, block):
-        rows = np.minimum(np.arange(start, start + block), targets - 1)  # the last block is filled up: one compilation
-        some = tuple(jax.tree.map(lambda leaf, rows=rows: leaf[rows], trajectory) for trajectory in trajectories)
-        parts.append(_decompose_mixture(some, tuple(r[rows] for r in references), samples))
-    return Uncertainty(*(np.concatenate(leaves)[:targets] for leaves in zip(*parts, strict=True)))  # type: ignore[arg-type]
+    """Uncertainty `[t p]` of every point of every target; the same targets in every network.
+
+    Many targets, and many points of one, go a block at a time, so that little is held beside the samples.
+    """
+    t, _, _, p, _ = trajectories[0].probs.shape
+    each = trajectories[0].probs.size // (t * p)  # probabilities of one point
+    size = min(t, max(1, BLOCK // (each * p))), min(p, max(1, BLOCK // each))
+    weights = tuple(_weights_of(trajectory, samples) for trajectory in trajectories)
+    arguments = tuple(trajectories), weights, tuple(references)
+    if size == (t, p):
+        return _decompose_block(*arguments, 0, 0, size, samples)
+    maps = np.empty((3, t, p), np.float32)
+    for row, column in itertools.product(_starts(t, size[0]), _starts(p, size[1])):
+        maps[:, row : row + size[0], column : column + size[1]] = _decompose_block(*arguments, row, column, size, samples)
+    return Uncertainty(*maps)  # type: ignore[arg-type]  # arrays of NumPy
+
+
+def _starts(count: int, block: int) -> list[int]:
+    """Where blocks of one size begin; the last one overlaps that before it, so that all are compiled once."""
+    return [min(start, count - block) for start in range(0, count, block)]
 
 
 @partial(jax.jit, static_argnames="samples")
-def _decompose_mixture(
-    trajectories: tuple[Trajectory, ...], references: tuple[Float[Array, "t p c"], ...], samples: SampleConfig
+def _weights_of(trajectory: Trajectory, samples: SampleConfig) -> Float[Array, "t m s"]:
+    return trajectory_weights(trajectory, **_rule(samples))
+
+
+@partial(jax.jit, static_argnames=("size", "samples"))
+def _decompose_block(
+    trajectories: tuple[Trajectory, ...],
+    weights: tuple[Float[Array, "t m s"], ...],
+    references: tuple[Float[Array, "t p c"], ...],
+    row: Int[ArrayLike, ""],
+    column: Int[ArrayLike, ""],
+    size: tuple[int, int],
+    samples: SampleConfig,
 ) -> Uncertainty:
-    mixed = mix_samples(trajectories, references, samples=samples)
-    return decompose(mixed, sum(references[1:], references[0]) / len(references), setting=samples.decomposition)
+    """The uncertainty of `size` targets and points of each, from `row` and `column` on."""
+
+    def cut(tree: Any, points: int | None = None) -> Any:
+        """Leaves with the targets, and the points where they have such an axis, of this block."""
+        tree = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, row, size[0], 0), tree)
+        return tree if points is None else jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, column, size[1], points), tree)
+
+    parts = []
+    for found, weight, reference in zip(trajectories, weights, references, strict=True):
+        said = found._replace(
+            **{name: cut(getattr(found, name)) for name in (*LOSSES, "reference_loss")},
+            **{name: cut(getattr(found, name), axis) for name, axis in POINTS.items()},
+        )
+        parts.append(to_samples(said, cut(weight), reference=cut(reference, 1), given=samples.given))
+    own = [cut(reference, 1) for reference in references]
+    return decompose(_mix(parts), sum(own[1:], own[0]) / len(own), setting=samples.decomposition)
 
 
 def mix_samples(
     trajectories: Sequence[Trajectory], references: Sequence[Float[Array, "t p c"]], *, samples: SampleConfig
 ) -> Samples:
     """The samples of every network weighed by themselves, and the networks in equal shares."""
-    parts = [_weighted_samples(*pair, samples) for pair in zip(trajectories, references, strict=True)]
+    parts = [
+        to_samples(trajectory, _weights_of(trajectory, samples), reference=reference, given=samples.given)
+        for trajectory, reference in zip(trajectories, references, strict=True)
+    ]
+    return _mix(parts)
+
+
+def _mix(parts: Sequence[Samples]) -> Samples:
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *parts)
     return joined._replace(weights=joined.weights / len(parts))
-
-
-def _weighted_samples(trajectory: Trajectory, reference: Float[Array, "t p c"], samples: SampleConfig) -> Samples:
-    weights = trajectory_weights(trajectory, **_rule(samples))
-    return to_samples(trajectory, weights, reference=reference, given=samples.given)
 
 
 def decompose_sums_of(
@@ -105,7 +144,7 @@ def decompose_sums_of(
 
     `given` is what the given networks, and models of another origin, say through views where no search told.
 
-    Beside the samples themselves this holds a few maps, where `decompose_samples` holds as much again as the samples.
+    Beside the samples themselves this holds a few maps.
     """
     anchor = sum(references[1:], references[0]) / len(references)
     closed = []

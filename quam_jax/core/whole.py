@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from .compilation import jit
 from .given import at_targets, view_given, view_others, with_views
 from .layout.choose import Layout, choose_layout
 from .layout.chunk import Job
@@ -92,12 +93,19 @@ def search_networks(
         on_kept=kept,
     )
     each = count * members
-    records = [jax.tree.map(lambda leaf, i=i: leaf[i * each : (i + 1) * each], record) for i in range(len(activations))]
+    records = [record]
+    if not alone:
+        records = [jax.tree.map(lambda leaf, i=i: leaf[i * each : (i + 1) * each], record) for i in range(len(activations))]
     return [as_trajectory(*one) for one in zip(records, targets, given, others, strict=True)]
 
 
 def as_trajectory(record: Record, asked: Targets, given: ViewMean | None = None, others: ViewMean | None = None) -> Trajectory:
     """The records of one image `[members s ...]` by target and member."""
-    leading = asked.labels.shape[:2]
-    joined = jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), record)
+    joined = _by_target(record, asked.labels.shape[0])
     return Trajectory(**joined._asdict(), given=given, others=others)
+
+
+@jit(static_argnames="targets", donate_argnames="record")
+def _by_target(record: Record, targets: int) -> Record:
+    """The records with a leading axis for the targets, in place."""
+    return jax.tree.map(lambda leaf: leaf.reshape(targets, -1, *leaf.shape[1:]), record)

@@ -37,7 +37,7 @@ from ..models.description import model_digest, preprocessing_of
 from ..models.model import SegmentationModel
 from ..models.outputs import coding_of
 from ..models.predict import fit_data
-from ..process import return_large_arrays
+from ..process import forget_programs, return_large_arrays
 from .known import read_known
 from .request import RunRequest
 
@@ -177,6 +177,7 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
             some = read_some_fit_cases(fit_cases, request.fit_masks, count=TRIED, coding=coding, settings=config.fit)
         own = compare_preparations(shared.folds[0].searched, own, some, coding=coding, preprocessing=preprocessing)
     looks = None if preprocessing is None or known.whole else looks_of(known.images, known.labels)
+    forget_programs()  # the searches have others
     return Quantifier(_asked(cases, request), shared, known, config, preprocessing, own, found=found, looks=looks)
 
 

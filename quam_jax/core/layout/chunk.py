@@ -25,7 +25,7 @@ from ..compilation import side_by_side
 from ..passes import may_skip_fit, no_parts, part_starts
 from ..progress import SEARCHING, tell
 from ..schedule import StepPlan
-from ..setup import Frozen, Record, Setup, State, StepInputs, Target
+from ..setup import Frozen, Setup, State, StepInputs, Target
 from ..solvers import Moving
 from ..step import begin, measure
 from ..viewing import first_view, no_views, view, view_starts
@@ -54,7 +54,7 @@ from .programs import (
     unroll_members,
     view_group,
 )
-from .records import apart, join_records
+from .records import Gathered
 
 Job = tuple[int, ...]  # what tells a member apart: image, target and member
 _COMPILED: set[Hashable] = set()  # kinds of groups that have run in this process
@@ -123,69 +123,73 @@ class Chunk:
             return shared_out(self.targets, self.layout.devices)
         return tuple(jax.tree.map(lambda x, i=i: x[i], self.targets) for i in group)
 
-    def run(self) -> tuple[Record, list[Moving]]:
-        """The records `[members s ...]`, and the weights that are kept of every member where the setup keeps them."""
+    def run(self, into: Gathered, row: int = 0) -> list[Moving]:
+        """Write the records from `row` on; the weights that are kept of every member, where the setup keeps them."""
         states: list[States] = [begin_group(self.setup, self.frozen, len(group), self.mapped) for group in self.groups]
         chosen = [self.targets_of(group) for group in self.groups]
-        recorded: list[list[Any]] = [[] for _ in self.groups]
-        viewings: list[list[Any]] = [[] for _ in self.groups]  # of the models after every step
+        ends: list[Any] = [None for _ in self.groups]  # the records of the last weights
         if self.layout.steps == "loop":
             lazy = self._lazy
 
             def run_group(g: int) -> None:
-                states[g] = self._loop(g, chosen[g], states[g], recorded[g], viewings[g], lazy=lazy)
+                states[g], ends[g] = self._loop(g, chosen[g], states[g], into, row + self.groups[g][0], lazy=lazy)
 
             kind = (self.setup, len(self.groups[0]), self.layout, shapes_of((self.frozen, self.targets)))
             for _ in side_by_side(run_group, range(len(self.groups)), compiled=kind in _COMPILED):
                 _COMPILED.add(kind)
         else:
-            total = len(self.steps.batch)
             for g, group in enumerate(self.groups):
-                sequence = self._sequence(group)
-                states[g], (records, viewed) = run_steps(
-                    self.setup, self.frozen, chosen[g], states[g], sequence, self.advance, self.layout.steps == "scan"
+                states[g], (records, viewings) = run_steps(
+                    self.setup,
+                    self.frozen,
+                    chosen[g],
+                    states[g],
+                    self._sequence(group),
+                    self.advance,
+                    self.layout.steps == "scan",
                 )
-                recorded[g], viewings[g] = apart((records, viewed), total)
-                self._measure_last(g, chosen[g], states[g], recorded[g])
-        first = 1 if self.measured else 0
-        parts = [
-            join_records(some[first:], seen, members=len(group), mapped=self.mapped, view_all=self.setup.view_all)
-            for group, some, seen in zip(self.groups, recorded, viewings, strict=True)
-        ]
-        kept = [z for state, some in zip(states, recorded, strict=True) for z in self._kept(state, some[-1])]
-        return (parts[0] if len(parts) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)), kept
+                ends[g] = self._measure_last(g, chosen[g], states[g]) if self.measured else None
+                into.put_all(row + group[0], records, viewings, ends[g])
+        return [z for state, end in zip(states, ends, strict=True) for z in self._kept(state, end)]
 
-    def _loop(self, g: int, chosen: Wanted, states: States, recorded: list[Any], viewings: list[Any], *, lazy: bool) -> States:
-        """The steps of a group from Python, and the evaluation after them."""
+    def _loop(self, g: int, chosen: Wanted, states: States, into: Gathered, row: int, *, lazy: bool) -> tuple[States, Any]:
+        """The steps of a group from Python, and the evaluation after them; the states and, of that, the records."""
         bounds, references = np.asarray(self.frozen.bound), np.asarray(self.frozen.reference_loss)
         alone = self.layout.members == "loop"  # a member by itself may be spared its views
+        first = 1 if self.measured else 0  # the record of that step is the first that is kept
+        record: Any = None
         for s in range(len(self.steps.batch)):
             tell(SEARCHING, "step", s + 1, len(self.steps.batch))
             now, batch, known = self.inputs(self.groups[g], s), self.steps.batch[s], None
             if lazy and s == 0:
                 known = references[batch]  # the first step starts at the given weights
-            elif lazy and not broken(recorded[-1][0]):
+            elif lazy and not broken(record[0]):
                 known = self._fit_loss(states[0], now[0])
             keeps = known is not None and float(known) <= bounds[batch]
             if keeps:
-                now = (now[0]._replace(fit_loss=known),)
+                # in parts the gradient that is 0 is handed in: one step is compiled in place of two
+                nothing = no_parts(states[0].z, gradient=self._in_parts)[1]
+                now = (now[0]._replace(fit_loss=known, fit_gradient=nothing),)
             elif self._in_parts:
                 now = (self._with_parts(states[0], now[0], gradient=True),)
-            due, before = bool(self.setup.views) and self.measured and s > 0, None
+            due, before, viewings = bool(self.setup.views) and self.measured and s > 0, None, None
             if due and (not alone or self.setup.view_all or keeps):
-                viewings.append(self._view(chosen, states, len(viewings)))
+                viewings = self._view(chosen, states, s - first)
             elif due:
                 before = copied((states[0].z, states[0].stats))  # whether they keep the bound is known after the step
             states, record = step_group(self.setup, self.frozen, chosen, states, now, self.advance)
-            recorded.append(record)
-            if before is not None:
-                viewings.append(None if broken(record[0]) else self._view_one(chosen, before[0], before[1], len(viewings)))
+            if before is not None and not broken(record[0]):
+                viewings = self._view_one(chosen, before[0], before[1], s - first)
             if self.setup.views and not self.measured:
-                viewings.append(self._view_unless_broken(chosen, states, record, len(viewings)))
-        self._measure_last(g, chosen, states, recorded)
-        if self.setup.views and self.measured:
-            viewings.append(self._view_unless_broken(chosen, states, recorded[-1], len(viewings)))
-        return states
+                viewings = self._view_unless_broken(chosen, states, record, s)
+            if s >= first:
+                into.put(row, s - first, record, viewings)
+        if not self.measured:
+            return states, None
+        end = self._measure_last(g, chosen, states)
+        last = len(self.steps.batch) - 1
+        into.put(row, last, end, self._view_unless_broken(chosen, states, end, last) if self.setup.views else None)
+        return states, end
 
     def _view_unless_broken(self, chosen: Wanted, states: States, record: Any, s: int) -> Any:
         spared = self.layout.members == "loop" and not self.setup.view_all and broken(record[0])
@@ -230,19 +234,17 @@ class Chunk:
             sums = add_fit_part(self.setup, self.frozen, state, inputs.batch, jnp.asarray(start), sums)
         return inputs._replace(fit_loss=sums[0], fit_gradient=sums[1])
 
-    def _measure_last(self, g: int, chosen: Wanted, states: States, recorded: list[Any]) -> None:
-        if not self.measured:
-            return
+    def _measure_last(self, g: int, chosen: Wanted, states: States) -> Any:
+        """The records of the weights after the last step."""
         now = self.inputs(self.groups[g], len(self.steps.batch))
         if self._in_parts:
             now = (self._with_parts(states[0], now[0], gradient=False),)  # type: ignore[arg-type]  # one member
-        recorded.append(measure_group(self.setup, self.frozen, chosen, states, now, self.advance))
+        return measure_group(self.setup, self.frozen, chosen, states, now, self.advance)
 
-    def _kept(self, states: States, last: Any) -> list[Moving]:
-        """The weights that are kept of the members of a group."""
+    def _kept(self, states: States, record: Any) -> list[Moving]:
+        """The weights that are kept of the members of a group, whose last record is measured or None."""
         if not self.setup.keep:
             return []
-        record = last if self.measured else None
         if self.mapped:
             kept = keep_mapped(states, record)
             return [jax.tree.map(lambda x, i=i: x[i], kept) for i in range(len(self.jobs))]
@@ -276,7 +278,7 @@ class Chunk:
         arguments = (self.setup, self.frozen, target, state.z, state.stats, jnp.asarray(0), sums)
         return memory_of(add_member_views.lower(*arguments)) + 2 * size_of(sums) + size_of((state.z, state.stats))
 
-    def complete(self) -> int:
+    def complete(self, into: Gathered) -> int:
         """Compile what else these members run; the bytes that they take while that runs, beside the records."""
         group = self.groups[0]
         states, chosen = begin_group(self.setup, self.frozen, len(group), self.mapped), self.targets_of(group)
@@ -288,7 +290,7 @@ class Chunk:
                 programs.append(add_fit_part.lower(self.setup, self.frozen, state, first.batch, jnp.asarray(0), sums))
             elif self._lazy:
                 programs.append(fit_loss_of_member.lower(self.setup, self.frozen, state, first))
-            if self._lazy:
+            if self._lazy and not self._in_parts:
                 spared = (first._replace(fit_loss=known),)
                 programs.append(step_group.lower(self.setup, self.frozen, chosen, states, spared, self.advance))
         if self.measured:
@@ -300,14 +302,20 @@ class Chunk:
             state = states[0]
             programs.append(mean_of_member_views.lower(self.setup, self.frozen, chosen[0], self._no_views(chosen[0])))
             programs.append(copied.lower((state.z, state.stats)))
+        if self.layout.steps == "loop":
+            programs += into.programs(*self._record_shapes(), mapped=len(group) if self.mapped else 0)
         taken = max(map(memory_of, programs), default=0)
         return len(self.groups) * (2 * size_of(states) + taken)
 
     def recorded(self) -> int:
         """Bytes of the records of one member."""
+        return size_of(self._record_shapes()) * len(self.steps.batch)
+
+    def _record_shapes(self) -> tuple[Any, Any]:
+        """The shapes of one record, and of what its model says through views."""
         states = jax.eval_shape(functools.partial(begin, self.setup), self.frozen)
         target = jax.tree.map(lambda x: x[0], self.targets)
         inputs = self._shared_inputs(0)._replace(noise=self.draw(self.jobs[0], 0))
         record = jax.eval_shape(functools.partial(measure, self.setup), self.frozen, target, states, inputs)
         viewed = jax.eval_shape(functools.partial(view, self.setup), self.frozen, target, states) if self.setup.views else None
-        return size_of((record, viewed)) * len(self.steps.batch)
+        return record, viewed

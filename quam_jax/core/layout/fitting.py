@@ -22,7 +22,7 @@ LATER = 3 * 2**26  # bytes of what is compiled later, small programs, and of wha
 PROBE = 8  # mapped members that are compiled to see how much memory one takes
 JOINT = 2 * FILLS  # operations of a pass over fit batch and image up to which they go through in one program
 CPU_ROOM = 2**30  # bytes of the members in flight on a CPU for which there is no budget
-COPIES = 4  # of the recorded predictions, while they are gathered and decomposed
+COPIES = 2  # of the recorded predictions, while they are handed out by image and decomposed
 
 
 @dataclass(frozen=True)

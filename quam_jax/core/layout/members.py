@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ..progress import CHOSEN, SEARCHING, listening, tell
 from ..schedule import StepPlan
@@ -20,6 +19,7 @@ from .chunk import Chunk, Job
 from .fitting import Plan, plan_search, setups_for, thriftier
 from .measuring import FEW, Candidate, Choice, candidates, choose, key_of
 from .programs import forget_programs, shapes_of
+from .records import Gathered
 
 _PLANS: dict[Hashable, Plan] = {}  # by kind of search: what was chosen in this process
 _CHOICES: dict[Hashable, Choice] = {}  # by kind of search: which way to run is the fastest
@@ -58,7 +58,11 @@ def run_members(
     def chunk_of(tried: Setup, part: list[Job], layout: Layout, steps: StepPlan = steps) -> Chunk:
         return Chunk(tried, frozen, targets_of(part), part, steps, rate, layout, draw)
 
+    def room_for(members: int, steps: StepPlan) -> Gathered:
+        return Gathered(members, len(steps.batch), views=bool(setup.views), view_all=setup.view_all)
+
     made: dict[Candidate, Plan] = {}
+    into = room_for(len(jobs), steps)
 
     def plan_by(way: Candidate) -> Plan:
         if way in made:
@@ -72,7 +76,7 @@ def run_members(
             members=len(jobs),
             records=len(jobs) * chunk_of(own, jobs[:1], layout).recorded(),
             measure=lambda tried, count: chunk_of(tried, jobs[:count], layout).memory(),
-            complete=lambda tried, count: chunk_of(tried, jobs[:count], layout).complete(),
+            complete=lambda tried, count: chunk_of(tried, jobs[:count], layout).complete(into),
             forget=forget_programs,
         )
         return made[way]
@@ -83,8 +87,9 @@ def run_members(
             part, few = jobs[: plan.way.chunk], StepPlan(*(values[:FEW] for values in steps))
             start = 0.0
             for _ in range(2):  # the first one compiles what is left
-                start = time.perf_counter()
-                jax.block_until_ready(chunk_of(plan.way.setup, part, way.layout, few).run()[0])
+                start, tried = time.perf_counter(), room_for(len(part), few)
+                chunk_of(plan.way.setup, part, way.layout, few).run(tried)
+                jax.block_until_ready(tried.close())
         except (ValueError, jax.errors.JaxRuntimeError):  # it does not fit, or this device cannot run it
             return math.inf
         return (time.perf_counter() - start) / (len(part) * len(few.batch))
@@ -120,7 +125,6 @@ def run_members(
         tell(CHOSEN, note=str(plan))
     layout = plan.layout
     mapped = plan.mapped
-    parts: list[Record] = []
     start = 0
     while start < len(jobs):
         tell(SEARCHING, "chunk", start // plan.way.chunk + 1, -(-len(jobs) // plan.way.chunk))
@@ -129,8 +133,7 @@ def run_members(
         if mapped:
             part = part + part[-1:] * (plan.way.chunk - count)
         try:
-            record, kept = chunk_of(plan.way.setup, part, layout).run()
-            parts.append(jax.tree.map(lambda leaf, n=count: leaf[:n], record))
+            kept = chunk_of(plan.way.setup, part, layout).run(into, start)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -143,4 +146,4 @@ def run_members(
             for job, z in zip(part[:count], kept, strict=False):
                 on_kept(job, z)
         start += count
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    return into.close()
