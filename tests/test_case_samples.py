@@ -9,7 +9,7 @@ from quam_jax.case.quantified import SampledVolumes
 from quam_jax.case.samples import Moved, decompose_samples, decompose_sums_of, sum_weights
 from quam_jax.case.structures import structure_volumes
 from quam_jax.config import SampleConfig
-from quam_jax.core.types import Trajectory
+from quam_jax.core.types import Trajectory, ViewMean
 from quam_jax.core.weighting import to_samples, trajectory_weights
 
 RULES = [
@@ -64,10 +64,25 @@ def test_importance_weights_use_the_temperature_and_the_effective_size() -> None
     np.testing.assert_allclose(found, [*expected / expected.sum(), 0.0], rtol=1e-6)
 
 
-def test_targets_that_are_decomposed_in_blocks_are_those_of_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("targets, points", [(2, 7), (1, 3), (1, 5)])
+@pytest.mark.parametrize("looks", [False, True])
+def test_what_is_decomposed_in_blocks_is_what_it_is_as_one(
+    monkeypatch: pytest.MonkeyPatch, targets: int, points: int, looks: bool
+) -> None:
+    """Some targets at a time, and some points of one, where a point that is not finite may lie in another block."""
     trajectory, reference = searched(targets=5), np.random.default_rng(9).dirichlet(np.ones(3), (5, 7)).astype(np.float32)
+    t, m, s, p, c = trajectory.probs.shape
+    if looks:
+        rng = np.random.default_rng(4)
+
+        def seen(*leading: int) -> ViewMean:
+            return ViewMean(
+                rng.dirichlet(np.ones(c), (*leading, p)).astype(np.float32), rng.random((*leading, p), np.float32) / 9
+            )
+
+        trajectory = trajectory._replace(viewed=seen(t, m, s), given=seen(t), others=seen(t, 3))
     whole = decompose_samples([trajectory], [reference], samples=RULES[0])
-    monkeypatch.setattr(case_samples, "BLOCK", 2 * trajectory.probs[0].size)
+    monkeypatch.setattr(case_samples, "BLOCK", targets * points * m * s * c)
     for one, other in zip(decompose_samples([trajectory], [reference], samples=RULES[0]), whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 

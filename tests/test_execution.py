@@ -178,11 +178,11 @@ def test_when_memory_runs_out_the_chunk_halves(monkeypatch: pytest.MonkeyPatch) 
     config, whole = dataclasses.replace(EVAL, members=4), chunk.Chunk.run
     tried = []
 
-    def small(some: chunk.Chunk) -> Any:
+    def small(some: chunk.Chunk, *room: Any) -> Any:
         tried.append(len(some.jobs))
         if len(some.jobs) > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.")
-        return whole(some)
+        return whole(some, *room)
 
     model = tiny_model(drop=0.3)
     targets = tiny_targets(members=4)
@@ -199,7 +199,7 @@ def test_when_memory_runs_out_the_chunk_halves(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.filterwarnings("ignore:memory ran out")
 @pytest.mark.parametrize("size, message", [(1, "RESOURCE_EXHAUSTED: Out of memory"), (3, "INTERNAL: something else")])
 def test_other_failures_are_not_hidden(monkeypatch: pytest.MonkeyPatch, size: int, message: str) -> None:
-    def failing(some: chunk.Chunk) -> Any:
+    def failing(some: chunk.Chunk, *room: Any) -> Any:
         raise jax.errors.JaxRuntimeError(message)
 
     monkeypatch.setattr(chunk.Chunk, "run", failing)

@@ -11,7 +11,6 @@ parts runs one part after the other, each a program of its own. What a member do
 Where models look at the image through views, a member one by one is spared those of weights that break the bound.
 """
 
-import functools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +26,7 @@ from ..progress import SEARCHING, tell
 from ..schedule import StepPlan
 from ..setup import Frozen, Setup, State, StepInputs, Target
 from ..solvers import Moving
-from ..step import begin, measure
-from ..viewing import first_view, no_views, view, view_starts
+from ..viewing import first_view, no_views, view_starts
 from .choose import Layout
 from .programs import (
     States,
@@ -44,11 +42,9 @@ from .programs import (
     map_members,
     mean_of_member_views,
     measure_group,
-    memory_of,
     run_steps,
     shapes_of,
     shared_out,
-    size_of,
     stack,
     step_group,
     unroll_members,
@@ -96,11 +92,11 @@ class Chunk:
 
     def inputs(self, group: list[int], s: int) -> Any:
         """The inputs of a step; those after the last are of the evaluation of the last iterate."""
-        shared, last = self._shared_inputs(s), min(s, len(self.steps.batch) - 1)
+        shared, last = self.shared_inputs(s), min(s, len(self.steps.batch) - 1)
         noise = [self.draw(self.jobs[i], last) for i in group]
         return shared._replace(noise=stack(noise)) if self.mapped else tuple(shared._replace(noise=masks) for masks in noise)
 
-    def _sequence(self, group: list[int]) -> Any:
+    def sequence(self, group: list[int]) -> Any:
         """The inputs of all steps, with a leading axis: put on the device at once, since every transfer keeps it waiting."""
         total = len(self.steps.batch)
         coefficient, rate = jnp.asarray(self.steps.coefficient, jnp.float32), jnp.asarray(np.full(total, self.rate, np.float32))
@@ -110,7 +106,7 @@ class Chunk:
             return shared._replace(noise=jax.tree.map(lambda *masks: jnp.stack(masks, 1), *noise))
         return tuple(shared._replace(noise=masks) for masks in noise)
 
-    def _shared_inputs(self, s: int) -> StepInputs:
+    def shared_inputs(self, s: int) -> StepInputs:
         """What all members have in common."""
         total, steps = len(self.steps.batch), self.steps
         batch = steps.batch[s] if s < total else (steps.batch[-1] + 1) % self.frozen.bound.shape[0]
@@ -129,7 +125,7 @@ class Chunk:
         chosen = [self.targets_of(group) for group in self.groups]
         ends: list[Any] = [None for _ in self.groups]  # the records of the last weights
         if self.layout.steps == "loop":
-            lazy = self._lazy
+            lazy = self.lazy
 
             def run_group(g: int) -> None:
                 states[g], ends[g] = self._loop(g, chosen[g], states[g], into, row + self.groups[g][0], lazy=lazy)
@@ -144,7 +140,7 @@ class Chunk:
                     self.frozen,
                     chosen[g],
                     states[g],
-                    self._sequence(group),
+                    self.sequence(group),
                     self.advance,
                     self.layout.steps == "scan",
                 )
@@ -168,9 +164,9 @@ class Chunk:
             keeps = known is not None and float(known) <= bounds[batch]
             if keeps:
                 # in parts the gradient that is 0 is handed in: one step is compiled in place of two
-                nothing = no_parts(states[0].z, gradient=self._in_parts)[1]
+                nothing = no_parts(states[0].z, gradient=self.in_parts)[1]
                 now = (now[0]._replace(fit_loss=known, fit_gradient=nothing),)
-            elif self._in_parts:
+            elif self.in_parts:
                 now = (self._with_parts(states[0], now[0], gradient=True),)
             due, before, viewings = bool(self.setup.views) and self.measured and s > 0, None, None
             if due and (not alone or self.setup.view_all or keeps):
@@ -203,27 +199,28 @@ class Chunk:
 
     def _view_one(self, chosen: Any, z: Moving, stats: Any, s: int) -> Any:
         """What one model says, some views a program; no gradient is taken, so that more fit at once than in a step."""
-        target, sums, first = chosen[0], self._no_views(chosen[0]), first_view(self.setup, s)
+        target, sums, first = chosen[0], self.empty_sums(chosen[0]), first_view(self.setup, s)
         for start in view_starts(self.setup):
             sums = add_member_views(self.setup, self.frozen, target, z, stats, jnp.asarray(first + start), sums)
         return (mean_of_member_views(self.setup, self.frozen, target, sums),)
 
-    def _no_views(self, target: Any) -> Any:
+    def empty_sums(self, target: Any) -> Any:
+        """The sums over views of a member before the first of them."""
         viewed = self.frozen.viewed if target.viewed is None else target.viewed
         return no_views(target.points.shape[0], viewed.given.shape[-1])
 
     @property
-    def _lazy(self) -> bool:
+    def lazy(self) -> bool:
         """Whether a member that keeps the bound is spared the gradient of its fit loss."""
         return self.layout.steps == "loop" and self.layout.members == "loop" and may_skip_fit(self.setup)
 
     @property
-    def _in_parts(self) -> bool:
+    def in_parts(self) -> bool:
         """Whether the parts of a fit batch are programs of their own; mapped members take them inside the step."""
         return self.setup.micro > 0 and self.layout.members == "loop"
 
     def _fit_loss(self, state: State, inputs: StepInputs) -> Float[Array, ""]:
-        if self._in_parts:
+        if self.in_parts:
             return self._with_parts(state, inputs, gradient=False).fit_loss
         return fit_loss_of_member(self.setup, self.frozen, state, inputs)
 
@@ -237,7 +234,7 @@ class Chunk:
     def _measure_last(self, g: int, chosen: Wanted, states: States) -> Any:
         """The records of the weights after the last step."""
         now = self.inputs(self.groups[g], len(self.steps.batch))
-        if self._in_parts:
+        if self.in_parts:
             now = (self._with_parts(states[0], now[0], gradient=False),)  # type: ignore[arg-type]  # one member
         return measure_group(self.setup, self.frozen, chosen, states, now, self.advance)
 
@@ -249,73 +246,3 @@ class Chunk:
             kept = keep_mapped(states, record)
             return [jax.tree.map(lambda x, i=i: x[i], kept) for i in range(len(self.jobs))]
         return [keep_one(state, None if record is None else record[i]) for i, state in enumerate(states)]  # type: ignore[arg-type]
-
-    def memory(self) -> int:
-        """Bytes that the members of this chunk take while they run, by their compiled programs, beside the records."""
-        group = self.groups[0]
-        states, chosen = begin_group(self.setup, self.frozen, len(group), self.mapped), self.targets_of(group)
-        held = 2 * size_of(states)  # before and after a step
-        if self.layout.steps != "loop":
-            arguments = (self.setup, self.frozen, chosen, states, self._sequence(group), self.advance)
-            return held + memory_of(run_steps.lower(*arguments, self.layout.steps == "scan"))
-        now, part = self.inputs(group, 0), 0
-        if self._in_parts:
-            sums = no_parts(states[0].z, gradient=True)
-            part = memory_of(add_fit_part.lower(self.setup, self.frozen, states[0], now[0].batch, jnp.asarray(0), sums))
-            held += 2 * size_of(sums)
-            now = (now[0]._replace(fit_loss=sums[0], fit_gradient=sums[1]),)
-        step_itself = memory_of(step_group.lower(self.setup, self.frozen, chosen, states, now, self.advance))
-        return len(self.groups) * (held + max(part, step_itself, self._views_memory(chosen, states)))
-
-    def _views_memory(self, chosen: Wanted, states: States) -> int:
-        """What the views of a group take beside its states."""
-        if not self.setup.views:
-            return 0
-        if self.layout.members != "loop":
-            return memory_of(view_group.lower(self.setup, self.frozen, chosen, states, jnp.asarray(0)))
-        state, target = states[0], chosen[0]
-        sums = self._no_views(target)
-        arguments = (self.setup, self.frozen, target, state.z, state.stats, jnp.asarray(0), sums)
-        return memory_of(add_member_views.lower(*arguments)) + 2 * size_of(sums) + size_of((state.z, state.stats))
-
-    def complete(self, into: Gathered) -> int:
-        """Compile what else these members run; the bytes that they take while that runs, beside the records."""
-        group = self.groups[0]
-        states, chosen = begin_group(self.setup, self.frozen, len(group), self.mapped), self.targets_of(group)
-        known, programs = jnp.zeros(()), []
-        if self.layout.members == "loop":
-            first, state = self.inputs(group, 0)[0], states[0]
-            if self._in_parts:
-                sums = no_parts(state.z, gradient=False)
-                programs.append(add_fit_part.lower(self.setup, self.frozen, state, first.batch, jnp.asarray(0), sums))
-            elif self._lazy:
-                programs.append(fit_loss_of_member.lower(self.setup, self.frozen, state, first))
-            if self._lazy and not self._in_parts:
-                spared = (first._replace(fit_loss=known),)
-                programs.append(step_group.lower(self.setup, self.frozen, chosen, states, spared, self.advance))
-        if self.measured:
-            last = self.inputs(group, len(self.steps.batch))
-            if self._in_parts:
-                last = (last[0]._replace(fit_loss=known),)
-            programs.append(measure_group.lower(self.setup, self.frozen, chosen, states, last, self.advance))
-        if self.setup.views and self.layout.members == "loop":
-            state = states[0]
-            programs.append(mean_of_member_views.lower(self.setup, self.frozen, chosen[0], self._no_views(chosen[0])))
-            programs.append(copied.lower((state.z, state.stats)))
-        if self.layout.steps == "loop":
-            programs += into.programs(*self._record_shapes(), mapped=len(group) if self.mapped else 0)
-        taken = max(map(memory_of, programs), default=0)
-        return len(self.groups) * (2 * size_of(states) + taken)
-
-    def recorded(self) -> int:
-        """Bytes of the records of one member."""
-        return size_of(self._record_shapes()) * len(self.steps.batch)
-
-    def _record_shapes(self) -> tuple[Any, Any]:
-        """The shapes of one record, and of what its model says through views."""
-        states = jax.eval_shape(functools.partial(begin, self.setup), self.frozen)
-        target = jax.tree.map(lambda x: x[0], self.targets)
-        inputs = self._shared_inputs(0)._replace(noise=self.draw(self.jobs[0], 0))
-        record = jax.eval_shape(functools.partial(measure, self.setup), self.frozen, target, states, inputs)
-        viewed = jax.eval_shape(functools.partial(view, self.setup), self.frozen, target, states) if self.setup.views else None
-        return record, viewed

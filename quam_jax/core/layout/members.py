@@ -20,6 +20,7 @@ from .fitting import Plan, plan_search, setups_for, thriftier
 from .measuring import FEW, Candidate, Choice, candidates, choose, key_of
 from .programs import forget_programs, shapes_of
 from .records import Gathered
+from .taken import compile_rest, members_memory, records_memory
 
 _PLANS: dict[Hashable, Plan] = {}  # by kind of search: what was chosen in this process
 _CHOICES: dict[Hashable, Choice] = {}  # by kind of search: which way to run is the fastest
@@ -74,9 +75,9 @@ def run_members(
             layout,
             operations=operations,
             members=len(jobs),
-            records=len(jobs) * chunk_of(own, jobs[:1], layout).recorded(),
-            measure=lambda tried, count: chunk_of(tried, jobs[:count], layout).memory(),
-            complete=lambda tried, count: chunk_of(tried, jobs[:count], layout).complete(into),
+            records=len(jobs) * records_memory(chunk_of(own, jobs[:1], layout)),
+            measure=lambda tried, count: members_memory(chunk_of(tried, jobs[:count], layout)),
+            complete=lambda tried, count: compile_rest(chunk_of(tried, jobs[:count], layout), into),
             forget=forget_programs,
         )
         return made[way]

@@ -179,9 +179,15 @@ CASE = room(
     ),
     (
         "samples.py",
-        "rows = np.minimum(np.arange(start, start + block), targets - 1)",
-        "rows = np.arange(block)",
-        "case_samples.py::test_targets_that_are_decomposed_in_blocks_are_those_of_one_block",
+        "min(start, count - block) for",
+        "start for",
+        "case_samples.py::test_what_is_decomposed_in_blocks_is_what_it_is_as_one",
+    ),
+    (
+        "samples.py",
+        '"others": 2}',
+        '"others": 1}',
+        "case_samples.py::test_what_is_decomposed_in_blocks_is_what_it_is_as_one",
     ),
     # volumes
     (

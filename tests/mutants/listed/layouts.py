@@ -35,6 +35,12 @@ LAYOUTS = room(
         "execution.py::test_members_that_keep_the_bound_are_spared_the_gradient_of_the_fit",
     ),
     (
+        "layout/records.py",
+        "jnp.concatenate([some[1:], end[None]])",
+        "jnp.concatenate([some[:-1], end[None]])",
+        "execution.py::test_every_plan_gives_the_same_numbers",
+    ),
+    (
         "layout/members.py",
         "part + part[-1:] * (plan.way.chunk - count)",
         "part[-1:] * (plan.way.chunk - count) + part",
@@ -42,8 +48,8 @@ LAYOUTS = room(
     ),
     (
         "layout/chunk.py",
-        "elif self._in_parts:\n                now = (self._with_parts(states[0], now[0], gradient=True),)",
-        "elif self._in_parts:\n                now = (self._with_parts(states[0], now[0], gradient=False),)",
+        "elif self.in_parts:\n                now = (self._with_parts(states[0], now[0], gradient=True),)",
+        "elif self.in_parts:\n                now = (self._with_parts(states[0], now[0], gradient=False),)",
         "fitting.py::test_a_fit_batch_in_parts_gives_the_same_numbers",
     ),
     (
@@ -84,7 +90,7 @@ LAYOUTS = room(
         "fitting.py::test_ways_come_from_the_fastest_to_the_thriftiest",
     ),
     (
-        "layout/chunk.py",
+        "layout/taken.py",
         "spared = (first._replace(fit_loss=known),)",
         "spared = (first,)",
         "fitting.py::test_what_runs_was_compiled_for_the_plan",

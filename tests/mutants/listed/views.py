@@ -31,7 +31,7 @@ VIEWS = room(
         "setup.views, jnp.asarray(image, jnp.float32) * 0, key)",
         GIVEN,
     ),
-    ("layout/records.py", "kept = records.fit_loss <= records.bound", "kept = records.fit_loss > -1", SAME),
+    ("layout/records.py", "~(record.fit_loss <= record.bound)", "~(record.fit_loss > -1)", SAME),
     (
         "whole.py",
         "targets[i].weights[t], activations[i], viewed[i])",
