@@ -26,7 +26,7 @@ from quam_jax.studies.shifts import shifted
 from .record import markdown_table, write_result
 from .study_plans import SEEDS
 
-EACH = (10, 5, 4, 2)  # of ten views of a square image; the first is what the others are compared with
+EACH = (10, 5, 2, 1)  # of ten views of a square image; the first is what the others are compared with
 CONDITIONS = ("none", "noise:2", "blur:2")
 FIGURES = {"auroc": "total/auroc_image", "aurc": "total/aurc_image", "pcc": "total/pcc"}
 
