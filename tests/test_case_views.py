@@ -41,7 +41,7 @@ def found_by(config: Config, *, size: tuple[int, int] = (8, 8)) -> Quantified:
 
 
 def test_without_learning_the_pool_is_test_time_augmentation() -> None:
-    found = found_by(change(VIEWED, {"learning_rate": 0.0}))
+    found = found_by(change(VIEWED, {"learning_rate": 0.0, "views_each": 5}))  # two steps: all ten views
     own = decompose(tta(tiny_model(classes=3), tiny_image(size=(8, 8)), key=jax.random.key(0)))
     for name in MAPS:
         np.testing.assert_allclose(found.maps[name].reshape(-1), getattr(own, name)[0], rtol=1e-4, atol=2e-6)

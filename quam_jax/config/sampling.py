@@ -19,8 +19,8 @@ class SampleConfig:
     )
     views_each: int = setting(
         0,
-        "through how many of the views each recorded model looks, the next model through the next ones; 0: half of them, "
-        "rounded up",
+        "through how many of the views each recorded model looks, the next model through the next ones; 0: a fifth of "
+        "them, rounded up, and at least two",
     )
     given: Literal["half", "sample", "none"] = setting(
         "half",
@@ -54,7 +54,7 @@ class SampleConfig:
 
     def each_of(self, views: int) -> int:
         """Through how many of so many views a recorded model looks."""
-        return min(views, self.views_each or -(-views // 2))
+        return min(views, self.views_each or max(2, -(-views // 5)))
 
     @staticmethod
     def published(**changes: Any) -> "SampleConfig":
