@@ -70,9 +70,9 @@ def test_passes_by_hand() -> None:
     assert count_passes(Config(targets=TargetConfig(target="pixel")), batches=1, fit_share=2.0) is None
     mixed = dataclasses.replace(config(), samples=SampleConfig(random_directions=3))
     one = count_passes(mixed, batches=1, fit_share=2.0, views=8)
-    assert one == pytest.approx(1 + 2 * (6 * (image + fit) + 3) + 8 * (1 + 2 * 3) + 4 * 0.5 * 2 * 6)
+    assert one == pytest.approx(1 + 2 * (6 * (image + fit) + 3) + 8 * (1 + 2 * 3) + 2 * 0.5 * 2 * 6)
     tail = count_passes(config(space="head"), batches=1, fit_share=2.0, views=8)
-    assert tail == pytest.approx(2 + 8 + TAIL["head"] * (2 * (6 * (image + fit) + 3) + 8 + 4 * 0.5 * 2 * 6))
+    assert tail == pytest.approx(2 + 8 + TAIL["head"] * (2 * (6 * (image + fit) + 3) + 8 + 2 * 0.5 * 2 * 6))
     members = [count_passes(config(members=m), batches=1, fit_share=1.0) or 0 for m in (1, 2, 3)]
     assert members[2] - members[1] == pytest.approx(members[1] - members[0])
 
