@@ -51,6 +51,7 @@ def test_evaluate_reads_map_files_and_names_what_is_wrong(
     assert written["columns"]["own/pcc"]["n"] == 1
     said = words((tmp_path / "out" / "evaluation.html").read_text())
     assert "2 cases scored: own agrees best with the raters (PCC 1.00)" in said
+    assert "HD and volume errors are in mm" in said
     assert "Cases that could not be evaluated" in said and "case c: expected the masks of its raters, got none" in said
     told: list[tuple[str, int, int]] = []
     request = EvaluateRequest(maps=(f"own={tmp_path / 'maps'}",), masks=tmp_path / "masks")
@@ -141,3 +142,20 @@ def test_a_run_is_scored_again_as_its_masks_were_read(
         (tmp_path / "run.json").write_text(json.dumps({"masks": {"settings": settings}}))
         code, _, err = call(monkeypatch, capsys, "evaluate", tmp_path, "--out", tmp_path / "scores")
         assert code == 2 and "run.json: expected the settings of masks" in err
+
+
+def test_maps_of_one_rater_are_judged_by_the_errors_they_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("masks", "maps", "labels"):
+        (tmp_path / name).mkdir()
+    mask, labels = disc(0, size=SIZE), disc(1, size=SIZE)
+    Image.fromarray(mask * 255).save(tmp_path / "masks" / "a.png")
+    Image.fromarray(labels * 255).save(tmp_path / "labels" / "a.png")
+    np.savez(tmp_path / "maps" / "a.npz", data=(mask != labels).astype(np.float32))
+    folders = [f"own={tmp_path / 'maps'}", tmp_path / "labels", tmp_path / "masks", tmp_path / "out"]
+    options = ["--map", "--segmentation", "--masks", "--out"]
+    assert exit_code(monkeypatch, "evaluate", *(str(part) for pair in zip(options, folders, strict=True) for part in pair)) == 0
+    said = words((tmp_path / "out" / "evaluation.html").read_text())
+    assert (
+        "1 cases scored" not in said
+        and "1 case scored: own finds best what the prediction gets wrong (AUROC, image 1.00)" in said
+    )

@@ -53,6 +53,7 @@ def test_the_list_agrees_with_the_maps(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "review" / "ranking.json").read_text())
     assert stored["settings"]["threshold"] == 0.01 and stored["left_out"] == review.left_out
     said = words((tmp_path / "review" / "ranking.html").read_text())
+    assert "epistemic: sum of epistemic uncertainty (nats x size)" in said and "a peak is at row, column" in said
     assert f"Look first at {review.cases[0]['case']}." in said and "late" in said and "no room" in said
     assert said.index("case000") > said.index(review.cases[0]["case"]) or review.cases[0]["case"] == "case000"
     turned = rank_run(folder, tmp_path / "other", by=["relative"])

@@ -168,7 +168,7 @@ def _cases(run: Run, scales: Scales, seen: FirstLook, made: jinja2.Environment) 
             "rank": look.rank,
             "state": case_state(look),
             "failed": run.cases[look.number].failed,
-            "facts": [f"{what} {figure}" for what, figure, _ in context["five"]],
+            "facts": [f"{what}: {figure}" for what, figure, _ in context["five"]],
             "packed": packed(json.dumps(fields, separators=(",", ":"), allow_nan=False)),
             "plotted": bool(context["plots"]),
             "volume": {} if volume is None else volume.data,

@@ -63,6 +63,7 @@ _NAMES = {
     "sdice_squared": "soft Dice, squares",
     "sdice_threshold": "soft Dice, thresholds",
     "spearman": "Spearman",
+    "volume_crps_curvas": "volume CRPS (CURVAS)",
     "volume_error": "volume error",
 }
 

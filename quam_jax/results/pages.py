@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ..data.files import write_atomic
+from ..evaluation.review import CASE_CRITERIA, REGION_CRITERIA
 from ..report.table_page import Section, table_page
 from ..report.tables import (
     NONE,
     dice_column,
+    is_agreement,
     map_order,
     method_table,
     metric_label,
@@ -19,13 +21,15 @@ from ..report.tables import (
 )
 
 MOST_ROWS = 200  # of a table of cases; the file has them all
+SIZE = "Sizes are in pixels, or mm² and mm³ where images have a spacing."
+UNITS = "HD and volume errors are in mm and mm³ (mm²) where images have a spacing, else in pixels."
 DECIDING = "pcc"  # agreement is told by it, where raters differ; else the first figure that there is
 
 
 def write_evaluation(
     path: Path, rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str], summary: Mapping[str, Any], notes: Sequence[str]
 ) -> Path:
-    """evaluation.html: which map agrees best with the raters, all maps side by side, the prediction, and every case."""
+    """evaluation.html: which map agrees best with the raters, or finds errors best, all maps, the prediction, and every case."""
     metrics = metric_order(summary)
     deciding = DECIDING if DECIDING in metrics else metrics[0] if metrics else ""
     maps = map_order(summary)
@@ -44,11 +48,11 @@ def write_evaluation(
             cases,
             _rest(len(rows), "evaluation.csv"),
         ),
-        Section("The prediction", ("figure", "mean [95 % interval]"), own),
+        Section("The prediction", ("figure", "mean [95 % interval]"), own, UNITS),
     ]
     if failed:
         sections.append(Section("Cases that could not be evaluated", ("case", "why"), [list(item) for item in failed.items()]))
-    heading = f"{len(rows)} cases scored" + _best(summary, maps, deciding)
+    heading = f"{len(rows)} case{'' if len(rows) == 1 else 's'} scored" + _best(summary, maps, deciding)
     write_atomic(path, table_page(kicker="Evaluation of maps", heading=heading, sections=sections, notes=notes).encode())
     return path
 
@@ -59,7 +63,8 @@ def _best(summary: Mapping[str, Any], maps: Sequence[str], metric: str) -> str:
     if not known:
         return "."
     best = max(known, key=lambda name: known[name]["mean"])
-    said = f": {best} agrees best with the raters ({metric_label(metric)} {show(known[best]['mean'], 2)})"
+    does = "agrees best with the raters" if is_agreement(metric) else "finds best what the prediction gets wrong"
+    said = f": {best} {does} ({metric_label(metric)} {show(known[best]['mean'], 2)})"
     rest = {name: column for name, column in known.items() if name != best}
     if not rest:
         return said + "."
@@ -80,15 +85,21 @@ def write_ranking(path: Path, review: Any, settings: Mapping[str, Any]) -> Path:
     names = ", ".join(suggested[:5]) + (f" and {len(suggested) - 5} more" if len(suggested) > 5 else "")
     sections = [
         Section("Cases, the most worthwhile first", ("case", "rank", "score", *criteria), cases[:MOST_ROWS],
-                f"Ordered by {', '.join(criteria)}. " + _rest(len(cases), "cases.csv")),
-        Section("Regions of all cases", ("case and label", "rank", "at", "pixels", *own), regions[:MOST_ROWS],
-                f"Ordered by {', '.join(own)}; a label is that of CASE_desc-review_dseg. " + _rest(len(regions), "regions.csv")),
+                f"Ordered by {_meaning(criteria, CASE_CRITERIA)}. {SIZE} " + _rest(len(cases), "cases.csv")),
+        Section("Regions of all cases", ("case and label", "rank", "peak at", "pixels", *own), regions[:MOST_ROWS],
+                f"Ordered by {_meaning(own, REGION_CRITERIA)}. {SIZE} A label is that of CASE_desc-review_dseg; a peak is "
+                "at row, column of a picture, at voxel i, j, k of a volume. " + _rest(len(regions), "regions.csv")),
     ]  # fmt: skip
     if review.left_out:
         sections.append(Section("Left out", ("case", "why"), [list(item) for item in review.left_out.items()]))
     heading = f"Look first at {names}." if suggested else "No case is suggested."
     write_atomic(path, table_page(kicker="Ranking of a run", heading=heading, sections=sections).encode())
     return path
+
+
+def _meaning(names: Sequence[str], criteria: Mapping[str, str]) -> str:
+    """Criteria with what they are."""
+    return "; ".join(f"{name}: {criteria[name]}" for name in names)
 
 
 def _rest(count: int, file: str) -> str:
