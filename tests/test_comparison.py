@@ -12,6 +12,7 @@ from scipy.special import expit, ndtr, rel_entr
 
 from quam_jax.cli.commands import cli
 from quam_jax.evaluation.statistics import holm
+from quam_jax.report.comparison_page import exceeding
 from quam_jax.results.compare_runs import CompareRequest, compare_runs
 from quam_jax.results.comparison import (
     Date,
@@ -172,6 +173,9 @@ def test_two_runs_on_one_grid(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     direct = compare(date(0), date(1000, radius=7.0))
+    assert [exceeding(k, 4).split(" changes ")[1].split()[0] for k in (0, 1, 2)] == ["exceed", "exceeds", "exceed"]
+    count, more = len(record["changes"]), sum(row["exceeds"] == "yes" for row in record["changes"])
+    assert exceeding(more, count) in (tmp_path / "out" / "comparison.html").read_text() and exceeding(more, count) in done.output
     assert len(record["changes"]) == len(direct.changes) and record["changes"][0]["exceeds"] == "yes"
     assert record["changes"][0]["volume_ml"] == pytest.approx(direct.changes[0].voxels * 3e-3)
     volume = record["structures"]["organ"]

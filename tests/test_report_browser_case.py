@@ -1,10 +1,13 @@
 """A case of the report in a real headless browser: outlines, values, plots, regions, slices, and the viewer of volumes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from quam_jax.report import write_report
 from tests.browser import OPENED, PAGE_UP, RIGHT, UP, Browser, choose
-from tests.report_pages import make_case
+from tests.report_pages import make_case, make_run
 
 
 def test_opacity_outlines_and_values_of_a_case(browser: Browser, picture_page: str) -> None:
@@ -52,6 +55,24 @@ def test_plots_show_every_value(browser: Browser, picture_page: str) -> None:
     assert browser.script(counts, "[data-plot=fit_loss] g[data-mark=dot]") == [feasible, 5 - feasible] * 2
     lines = "return [...document.querySelectorAll('[data-plot=fit_loss] g[data-mark=line]')].map(g => g.getAttribute('stroke'))"
     assert browser.script(lines) == ["var(--dilated)"] * 2 + ["var(--eroded)"] * 2
+
+
+def test_plots_of_long_searches_and_without_intervals(browser: Browser, tmp_path: Path) -> None:
+    """A search of more steps than marks are drawn for, and a run whose means have no interval yet."""
+    folder = make_run(tmp_path / "out", 2, more={"status": "running"})
+    (folder / "summary.json").unlink()
+    path = folder / "report_data" / "case000.npz"
+    arrays = dict(np.load(path))
+    arrays |= {name: np.repeat(arrays[name], 20, axis=-1) for name in ("objective", "fit_loss", "bound", "penalty", "feasible")}
+    np.savez(path, **arrays)
+    browser.log("browser")
+    browser.open("about:blank")
+    browser.open(write_report(folder).as_uri() + "#case-0")
+    browser.wait(f"{OPENED} && document.querySelectorAll('[data-strips] svg').length === 3")
+    browser.script("document.querySelector('#case-0 details.more').open = true")
+    browser.wait("document.querySelectorAll('#case-0 .trace svg').length === 2")
+    assert browser.script("return document.querySelectorAll('.trace g[data-mark=line]').length") == 6  # two with their bounds
+    assert [line for line in browser.log("browser") if line["level"] == "SEVERE"] == []
 
 
 def test_a_region_is_shown_where_it_is(browser: Browser, picture_page: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from quam_jax.report import write_report
+from quam_jax.report.html import review
 from tests.report_pages import make_run, parse, read_page, words
 
 
@@ -155,3 +156,10 @@ def test_no_case_of_a_network_that_does_not_explain_its_fit_data_is_ok(tmp_path:
     page = write_report(folder).read_text()
     assert page.count(finding) == 1 and "nats a pixel, 101 % of a guess; Dice cell 0.20" in page
     assert "so these maps decide nothing." in page and ">fit check</span>" in page and 'class="state ok">ok' not in page
+
+
+def test_a_case_whose_pictures_are_damaged_is_not_ok(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "out", 2)
+    (folder / "report_data" / "case001.npz").write_bytes(b"PK damaged")
+    badges = {look.name: look.badges for look in review(folder).looks}
+    assert badges == {"case000": (), "case001": ("incomplete",)}

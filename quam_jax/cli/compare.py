@@ -31,6 +31,7 @@ def compare(context: click.Context, baseline: Path, followup: Path, **options: A
 
     BASELINE and FOLLOWUP are folders that `quam-jax run` wrote, or the CASE.json of one of their cases.
     """
+    from ..report.comparison_page import exceeding
     from ..report.tables import format_table
     from ..results.compare_runs import CompareRequest, compare_runs
 
@@ -54,7 +55,7 @@ def compare(context: click.Context, baseline: Path, followup: Path, **options: A
         click.echo(format_table(["structure", "baseline, ml", "follow-up, ml", "change, ml", "exceeds"], rows))
     changes = result.record["changes"]
     more = [row for row in changes if row["exceeds"] == "yes"]
-    click.echo(f"\n{len(more)} of {len(changes)} connected changes exceed what uncertainty explains")
+    click.echo(f"\n{exceeding(len(more), len(changes))}")
     for row in more[:10]:
         click.echo(
             f"  {row['change']}: {row['before']} to {row['after']}, {row['volume_ml']:.3f} ml, probability "

@@ -32,11 +32,7 @@ def comparison_page(
     place, picture = _picture(compared, images=images, labels=labels, spacing=spacing, orientation=orientation)
     names = [record[which]["case"] for which in ("baseline", "followup")]
     more = [row for row in record["changes"] if row["exceeds"] == "yes"]
-    verdict = (
-        f"{len(more)} of {len(record['changes'])} connected changes exceed what uncertainty explains."
-        if record["changes"]
-        else "No voxel changed its label."
-    )
+    verdict = f"{exceeding(len(more), len(record['changes']))}." if record["changes"] else "No voxel changed its label."
     return (
         environment()
         .get_template("comparison.html.j2")
@@ -50,11 +46,16 @@ def comparison_page(
             volumes=_volumes(record["structures"]),
             changes=_changes(record["changes"][:MOST_ROWS]),
             rest=max(0, len(record["changes"]) - MOST_ROWS),
-            rule=record["rule"],
+            rule=record["rule"][0].upper() + record["rule"][1:],
             level=f"{record['level']:g}",
             least=f"{record['least']:g}",
         )
     )
+
+
+def exceeding(more: int, changes: int) -> str:
+    """How many of the connected changes exceed what uncertainty explains."""
+    return f"{more} of {changes} connected changes exceed{'s' if more == 1 else ''} what uncertainty explains"
 
 
 def _volumes(structures: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

@@ -206,10 +206,10 @@ def _look(run: Run, index: int, case: Case, scales: Scales, *, stranger: bool) -
     criteria = dict.fromkeys(CASE_CRITERIA, math.nan)
     bare = Look(index, case.name, None, False, math.nan, criteria, (), None, None, "", 0, badges, None)
     layers = read_layers(case, raters=False) if case.failed is None else None
-    if layers is None or not layers.space:
-        return bare
-    if layers.problems and "incomplete" not in badges:
+    if layers is not None and layers.problems and "incomplete" not in badges:
         badges = (*badges, "incomplete")
+    if layers is None or not layers.space:
+        return bare._replace(badges=badges)
     arrays, threshold = layers.arrays, REGION_SHARE * scales.epistemic.high
     voxel = float(np.prod(layers.spacing)) if layers.unit == "mm" else float(layers.factor**2)
     searched = "epistemic" in arrays and threshold > 0
