@@ -201,6 +201,27 @@ def test_an_error_of_a_worker_ends_the_deal() -> None:
         Desk(Threads(2, {"errors": ("task5",)})).dealer.deal()
 
 
+def test_a_worker_whose_disk_is_full_leaves_and_the_others_do_its_tasks() -> None:
+    crew = Threads(2, {"seconds": 0.002, "by": {"w1": {"errors": NAMES}}})
+    desk = Desk(crew)
+    desk.dealer.deal()
+    assert list(desk.refused) == ["w1"] and desk.refused["w1"].endswith(": no space") and crew.made == 2
+    assert desk.ended == collections.Counter(NAMES) and not desk.given_up and set(desk.by) == {"w2"}
+
+
+def test_what_ended_before_an_error_is_told_first() -> None:
+    station = Station("tests.test_cluster:Counting", {"errors": ["task4"]})
+    station.begin()
+    station.enter("word")
+    answer, told = station.step(NAMES[:5], True), []
+    with pytest.raises(OSError, match="task4: no space"):
+        while True:
+            told += answer.told
+            assert not answer.idle
+            answer = station.step([], False)
+    assert [one.task for one in told] == ["task0", "task1"]
+
+
 def test_workers_that_die_while_they_load_are_told() -> None:
     class Dying(Threads):
         def _call(self, worker: str, what: str, arguments: tuple[Any, ...]) -> None:

@@ -5,6 +5,7 @@ moments, of nodes and drivers too, are `python -m benchmarks.faults`. The rest s
 """
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -24,10 +25,12 @@ from quam_jax.cluster.crew import Wanted
 from quam_jax.cluster.dealing import Refused
 from quam_jax.cluster.lock import hold, read_token
 from quam_jax.cluster.versions import versions
-from quam_jax.runs.case_worker import Greeting
+from quam_jax.config import Config, SearchConfig
+from quam_jax.runs.case_worker import CaseWorker, Greeting, Order
 from quam_jax.runs.on_ray import _Driver, run_on_ray
 from quam_jax.runs.request import RunRequest
 from tests.command_line import call
+from tests.tiny import NO_VIEWS
 
 CASES = 8
 
@@ -120,12 +123,46 @@ def test_options_that_do_not_go_together(
     assert code == 2 and words in error and len(error.splitlines()) == 1
 
 
-# with Ray
-
-
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return build(tmp_path_factory.mktemp("data"), cases=CASES, known=True)
+
+
+def test_a_worker_that_cannot_write_ends_with_the_place_and_its_case_is_not_done(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("case_worker.start_jax", "work.describe_memory"):
+        monkeypatch.setattr(f"quam_jax.runs.{name}", lambda *_: None)
+    monkeypatch.setattr("quam_jax.core.compilation.keep_choices", lambda _: None)
+    paths = {name[2:].replace("-", "_"): Path(value) for name, value in zip(options[::2], options[1::2], strict=True)}
+    out, config = tmp_path / "run", Config(search=SearchConfig(steps=1), samples=NO_VIEWS)
+    worker = CaseWorker(Order(RunRequest(out=out, config=config, **paths), Path.cwd(), 1))
+    out.mkdir()
+
+    def full(place: str, words: str) -> str:
+        def write(*_: Any, **__: Any) -> None:
+            raise OSError(errno.ENOSPC, words)
+
+        told: list[str | None] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(place, write)
+            with pytest.raises(OSError) as caught:
+                worker.work(iter(["case1", "case2"]), lambda task, value: told.append(task))
+        assert told == [] and not list(out.glob("case*"))
+        return str(caught.value)
+
+    with hold(out) as token:
+        worker.enter(token)
+        said = full("quam_jax.runs.folder.publish", "No space left on device")
+        assert said.startswith(f"{worker.host}: {out}: no space left to write to; free some, and the same command goes on")
+        said = full("quam_jax.runs.work.search_cases", "/scratch: no room for 9 bytes of maps; set TMPDIR to a larger disk")
+        assert said == f"{worker.host}: /scratch: no room for 9 bytes of maps; set TMPDIR to a larger disk"
+        told: list[str | None] = []
+        worker.work(iter(["case1", "case2"]), lambda task, value: told.append(task))
+        assert told == ["case1", "case2", None]
+
+
+# with Ray
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 A worker is asked one thing at a time. It gets a task when it waits for one, and of quick tasks about a second of them ahead, so
 that nothing piles up anywhere. A task in the hands of a worker that died goes to the front; from its second death on it is dealt
-alone, and only a task whose workers died with nothing else in their hands is given up. Knows nothing of Ray.
+alone, and only a task whose workers died with nothing else in their hands is given up. A worker that cannot go on (OSError:
+its disk is full) leaves, its tasks go to the others, and the error of the last one ends the deal. Knows nothing of Ray.
 """
 
 import time
@@ -93,7 +94,8 @@ class Dealer:
         self.todo: deque[str] = deque()
         self.shy: deque[str] = deque()  # to be dealt alone
         self.deaths: dict[str, int] = {}
-        self.left, self.total = -1, 0  # tasks that have not ended, and all; before the first greeting nobody knows
+        self.left = -1  # tasks that have not ended; before the first greeting nobody knows
+        self.begun = False  # whether any was dealt
         self.failed_starts = 0
         self.gathering: float | None = None  # since when
 
@@ -126,7 +128,7 @@ class Dealer:
         if self.gathering is None:
             return False
         ready = sum(seat.state == "at work" for seat in self.seats.values())
-        return self._has_begun() or ready >= self.crew.room() or time.monotonic() - self.gathering > GATHER
+        return self.begun or ready >= self.crew.room() or time.monotonic() - self.gathering > GATHER
 
     def _take(self, name: str, answer: Any) -> None:
         seat = self.seats[name]
@@ -134,8 +136,9 @@ class Dealer:
         if isinstance(answer, Lost):
             self._lose(name, answer.why)
         elif isinstance(answer, Exception):
-            if seat.state == "at work" or not self._has_begun():
+            if not self._can_spare_one() or (seat.state == "at work" and not isinstance(answer, OSError)):
                 raise answer
+            self.todo.extendleft(reversed(seat.hands))
             self._refuse(name, str(answer))
         elif seat.state == "loading":
             self._greet(name, seat, answer)
@@ -150,22 +153,23 @@ class Dealer:
         try:
             word = self.welcome(name, greeting)
         except Refused as error:
-            if not self._has_begun():  # somebody had better look at it
+            if not self._can_spare_one():  # somebody had better look at it
                 raise ValueError(str(error)) from None
             self._refuse(name, str(error))
             return
         if first:
             self.todo.extend(self.tasks())
-            self.left = self.total = len(self.todo)
+            self.left = len(self.todo)
             self.gathering = time.monotonic()
         seat.state, seat.asked = "entering", True
         self.crew.ask(name, "enter", word)
 
-    def _has_begun(self) -> bool:
-        return len(self.todo) < self.total
+    def _can_spare_one(self) -> bool:
+        """Whether the deal goes on with one worker less: it has begun, and there are others."""
+        return self.begun and len(self.seats) > 1
 
     def _refuse(self, name: str, why: str) -> None:
-        """Go on without a worker that came later and cannot take part."""
+        """Go on without a worker that came later and cannot take part, or that cannot go on."""
         del self.seats[name]
         self.crew.dismiss(name)
         self.refused(name, why)
@@ -198,6 +202,7 @@ class Dealer:
             return
         if tasks:
             seat.idle = seat.closed = False
+            self.begun = True
         seat.closed = seat.closed or last
         seat.hands |= dict.fromkeys(tasks)
         seat.asked = True

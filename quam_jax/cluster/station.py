@@ -90,9 +90,10 @@ class Station:
         with self._changed:
             self._changed.wait_for(lambda: self._told or self._hungry or self._thread is None, WAIT)
             told, self._told = self._told, []
-            if self._error is not None:
+            if self._error is not None and not told:  # what ended before it has its own answer
                 raise self._error
-            return Answer(told, -1 if self._hungry else self._tasks.qsize(), self._thread is None)
+            idle = self._thread is None and self._error is None
+            return Answer(told, -1 if self._hungry else self._tasks.qsize(), idle)
 
     def _work(self) -> None:
         error: BaseException | None = None

@@ -50,7 +50,7 @@ class CaseWorker:
         prepared = prepare(self.request)
         own = prepared.quantifier.own_fit
         self.token = ""
-        self.work_of = Work(prepared.lanes, self.request, prepared.digest, still=self._still)
+        self.work_of = Work(prepared.lanes, self.request, prepared.digest, still=self._still, others=True)
         self.greeting = Greeting(
             self.host,
             self.work_of.name,
@@ -67,8 +67,12 @@ class CaseWorker:
         self.token = str(word)
 
     def work(self, tasks: Iterator[str], tell: Callable[[str | None, Any], None]) -> None:
-        """Do the cases of a stream; every event is told, the last one of a case with its name."""
+        """Do the cases of a stream; every event is told, the last one of a case with its name.
+
+        OSError, with this machine and the place, where it cannot write; the case is then not done.
+        """
         from .ledger import ENDED
+        from .work import NoRoom
 
         notes: dict[str, str] = {}
         total = len(self.work_of.cases)
@@ -79,8 +83,11 @@ class CaseWorker:
 
         try:
             self.work_of.do(tasks, expected=-(-total // self.workers), heard=heard, noted=notes.__setitem__)
+        except NoRoom as error:
+            raise OSError(f"{self.host}: {error}") from None
         except OSError as error:
-            raise OSError(f"{self.host}: {run_folder.output_error(self.request.out, error)}") from None
+            told = run_folder.output_error(self.request.out, error)
+            raise OSError(f"{self.host}: {told.strerror or told}") from None
 
     def _still(self) -> bool:
         return read_token(self.request.out) == self.token

@@ -45,7 +45,7 @@ def run_on_ray(request: RunRequest, wanted: Wanted, *, progress: Callable[[str, 
             tasks=lambda: driver.names,
             heard=driver.heard,
             given_up=driver.given_up,
-            refused=lambda worker, why: tell(SAID, note=f"note: a worker takes no part: {why}"),
+            refused=lambda worker, why: tell(SAID, note=f"note: one worker less: {why}"),
             waits=driver.waits,
         )
         dealer.deal()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..core.progress import carried
+from ..data.large import FULL
 
 FAULTS = (ValueError, OSError, RuntimeError, MemoryError)  # of one item
 _END = object()
@@ -21,10 +22,11 @@ _TICK = 0.1
 
 
 class Failed(NamedTuple):
-    """An item that a step gave up, and why."""
+    """An item that a step gave up, and why; `full` where a disk of this machine had no room, which another machine may have."""
 
     item: Any
     reason: str
+    full: bool = False
 
 
 class Passed(NamedTuple):
@@ -179,7 +181,7 @@ class _Pipe:
                 try:
                     found = self.read(item)
                 except FAULTS as error:
-                    found = Failed(item, _reason(error))
+                    found = _failed(item, error)
                 with self.turn:
                     if self.reader != number:
                         return
@@ -274,12 +276,14 @@ def _through(lane: Callable[[list[Any]], list[Any]], items: list[Any]) -> list[A
         return lane(items)
     except FAULTS as error:
         if len(items) == 1:
-            return [Failed(items[0], _reason(error))]
+            return [_failed(items[0], error)]
     return [result for item in items for result in _through(lane, [item])]
 
 
-def _reason(error: BaseException) -> str:
-    return f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+def _failed(item: Any, error: Exception) -> Failed:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return Failed(item, f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}", full=True)
+    return Failed(item, f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
 
 
 def _join(thread: threading.Thread) -> None:

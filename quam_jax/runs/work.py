@@ -22,16 +22,27 @@ from .stages import Failed, Passed, Times, run_stages
 TURNS = 4  # batches of cases that a lane gets at least: so that reading and writing overlap, and all lanes get their part
 
 
+class NoRoom(OSError):
+    """A disk of this machine is full, where another worker may do what this one could not."""
+
+
 class Work:
     """The part of one process in a run: what it needs, its name, and how its devices fared so far.
 
-    `still` says whether the folder is still this run's; without it nothing is published.
+    `still` says whether the folder is still this run's; without it nothing is published. Among `others` a case fails for what is
+    wrong with the case alone.
     """
 
     def __init__(
-        self, lanes: Sequence[Quantifier], request: RunRequest, run_digest: str, *, still: Callable[[], bool] = lambda: True
+        self,
+        lanes: Sequence[Quantifier],
+        request: RunRequest,
+        run_digest: str,
+        *,
+        still: Callable[[], bool] = lambda: True,
+        others: bool = False,
     ) -> None:
-        self.lanes, self.request = lanes, request
+        self.lanes, self.request, self.others = lanes, request, others
         self.cases: dict[str, Case] = {case.name: case for case in lanes[0].cases}
         self.times = Times()
         host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60].lstrip(".-") or "host"
@@ -52,7 +63,7 @@ class Work:
         """Do every case of a stream, of which `expected` or more are to come; each event goes to `heard`.
 
         `begins(name)` is called in front of a search; `noted(name, note)`, with what came of a case in words, in front of the
-        event that ends it, in a thread of its own.
+        event that ends it, in a thread of its own. Raises NoRoom.
         """
         quantifier = self.lanes[0]
         forecast = forecast or Forecast(quantifier, self.request, None)
@@ -79,6 +90,8 @@ class Work:
             return max(quantifier.share(loaded.prepared), TURNS * len(self.lanes) / max(1, expected))
 
         def write(found: Searched | Passed | Failed) -> None:
+            if self.others and isinstance(found, Failed) and found.full:
+                raise NoRoom(found.reason)
             with about_case(name_of(found)), phases():
                 settled: Settled = self.settling.settle(found)
                 noted(name_of(found), settled.note)
