@@ -46,7 +46,16 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = " ".join(QUICK)
 
 
+# files that take longest, by measurement: first, so that no worker has one of them left when the other has nothing to do
+FIRST = (
+    "run_faults", "networks", "docs", "memory", "volumes_memory", "windows", "recomputation", "views", "head", "volumes_planned",
+    "case_assembly", "execution", "fitting", "wrap", "layers", "large_images", "case_views", "optimizers", "volumes_points",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {f"test_{name}.py": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(FIRST)))  # stable: files stay together and in order
     asked = config.getoption("-m")
     for marker, reason in (("long", "takes minutes"), ("peers", "needs an environment with the extra `peers`")):
         if config.getoption(f"--{marker}") or re.search(rf"\b{marker}\b", asked):

@@ -82,7 +82,14 @@ def options(root: Path, **changes: object) -> list[object]:
         "fit-masks": root / "fit" / "masks",
         **changes,
     }
-    return [x for name, value in paths.items() for x in (f"--{name}", value)] + ["--steps", 1, "--space", "head"]
+    return [x for name, value in paths.items() for x in (f"--{name}", value)] + [
+        "--steps",
+        1,
+        "--space",
+        "head",
+        "--views",
+        "none",
+    ]
 
 
 def bad_files(root: Path) -> Iterator[Path]:

@@ -166,7 +166,7 @@ def test_distances_by_rows_are_those_of_the_whole(spacing, monkeypatch: pytest.M
 
 
 def options(folders: dict[str, Path], **changes: object) -> list[object]:
-    paths = {**folders, "steps": 1, **changes}
+    paths = {**folders, "steps": 1, "views": "none", **changes}
     return [part for name, value in paths.items() for part in (f"--{name.replace('_', '-')}", value)]
 
 

@@ -131,7 +131,15 @@ def quick_run(folder: Path, cases: Path) -> list[object]:
     """The options of a run of `cases` with the model and the fit data of `folder`, one step of the head, into `folder/run`."""
     paths = {"model": folder / "model", "images": cases / "images", "masks": cases / "masks", "out": folder / "run"}
     paths |= {f"fit-{kind}": folder / "fit" / kind for kind in ("images", "masks")}
-    return [*(part for name, path in paths.items() for part in (f"--{name}", path)), "--steps", 1, "--space", "head"]
+    return [
+        *(part for name, path in paths.items() for part in (f"--{name}", path)),
+        "--steps",
+        1,
+        "--space",
+        "head",
+        "--views",
+        "none",
+    ]
 
 
 def test_a_run_tells_of_them_and_counts_them(

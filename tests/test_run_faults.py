@@ -30,9 +30,11 @@ from quam_jax.runs.part import Part
 from quam_jax.runs.request import RunRequest, RunResult
 from quam_jax.runs.run import run
 from tests.small_run import picture
+from tests.tiny import NO_VIEWS
 
 CASES = [f"case{n}" for n in range(8)]
-CONFIG = Config(search=SearchConfig(steps=2, learning_rate=0.01))  # as in benchmarks.processes
+CONFIG = Config(search=SearchConfig(steps=2, learning_rate=0.01), samples=NO_VIEWS)
+SETTINGS = ("--views", "none")  # beside those of benchmarks.processes: the same in words
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
@@ -72,7 +74,7 @@ def done(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> Path:
 def test_parts_make_the_whole(options: list[str], calm: dict[str, bytes], tmp_path: Path) -> None:
     """Three parts, two of them at once, one of them again; the whole is that of one process."""
     out = tmp_path / "run"
-    processes = [start(options, out, "--part", f"{number}/3") for number in (1, 3)]
+    processes = [start(options, out, *SETTINGS, "--part", f"{number}/3") for number in (1, 3)]
     assert [finish(process)[0] for process in processes] == [0, 0]
     missing = "case1, case4, case7"
     with pytest.raises(ValueError, match=rf"3 of 8 cases are missing: {missing}; parts that have ended: 1/3, 3/3"):
@@ -125,7 +127,7 @@ def test_cases_are_dealt_out_to_eight_devices(options: list[str], calm: dict[str
     out = tmp_path / "run"
     # every device compiles for itself
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    code, error = finish(start(options, out, environment={"XLA_FLAGS": flags}))
+    code, error = finish(start(options, out, *SETTINGS, environment={"XLA_FLAGS": flags}))
     assert code == 0, error
     assert json.loads((out / "run.json").read_text())["lanes"] == 8
     assert Counter(row["case"] for row in csv.DictReader((out / "timing.csv").open())) == Counter(CASES)
@@ -144,12 +146,12 @@ def test_cases_are_dealt_out_to_eight_devices(options: list[str], calm: dict[str
 def test_after_a_kill_nothing_is_missing(options: list[str], calm: dict[str, bytes], tmp_path: Path, share: float) -> None:
     """A process is killed once a share of the cases is there, and started again: its lock is nobody's."""
     out = tmp_path / "run"
-    process = start(options, out)
+    process = start(options, out, *SETTINGS)
     while len(list(out.glob("case*.json"))) < share * len(CASES) - 1 and process.poll() is None:
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    code, error = finish(start(options, out))
+    code, error = finish(start(options, out, *SETTINGS))
     assert code == 0, error
     assert difference(out, calm) == []
 
@@ -306,7 +308,7 @@ def test_the_numbers_depend_on_neither_chunk_nor_order(options: list[str], calm:
     assert difference(tmp_path / "order", calm) == []
     for member_plan, chunk in (("loop", 1), ("vmap", 2)):
         execution = ExecutionConfig(member_plan, chunk=chunk)  # type: ignore[arg-type]
-        go(member_plan, config=Config(search=CONFIG.search, execution=execution))
+        go(member_plan, config=Config(search=CONFIG.search, samples=NO_VIEWS, execution=execution))
         for name, values in maps(tmp_path / member_plan).items():
             np.testing.assert_allclose(values, np.load(tmp_path / "order" / name)["data"], atol=1e-6, rtol=0, err_msg=name)
 

@@ -18,6 +18,7 @@ from quam_jax.training import files as training_files
 from quam_jax.training.request import TrainRequest
 from tests.image_files import save_picture
 from tests.small_run import SIZE, disc, little_model, picture
+from tests.tiny import NO_VIEWS
 
 CODINGS = {
     "255 by habit": ({0: 0, 1: 1, -1: 255}, MaskSettings()),
@@ -60,7 +61,7 @@ def request_of(fit: Path, test: Path, tmp_path: Path, settings: MaskSettings) ->
         fit_images=fit / "images",
         fit_masks=fit / "masks",
         out=tmp_path / "run",
-        config=Config(fit=FitConfig(fit_crop="0")),
+        config=Config(fit=FitConfig(fit_crop="0"), samples=NO_VIEWS),
         mask_settings=settings,
     )
 

@@ -36,7 +36,7 @@ def blobs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     [
         (VIEWED, {}, 1),
         (setting(pixels="band", band_width=1), {}, 2),
-        (setting(target="region", regions="pyramid", region_size=4, pyramid_levels=2), {}, 1),
+        pytest.param(setting(target="region", regions="pyramid", region_size=4, pyramid_levels=2), {}, 1, marks=pytest.mark.long),
         (setting(pixels="uncertain", pixel_count=40), REGIONS, 1),
     ],
     ids=["mask", "band of two folds", "pyramid", "regions of labels"],

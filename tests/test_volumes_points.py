@@ -23,11 +23,13 @@ from quam_jax.models.predict import predict
 from quam_jax.runs.request import RunRequest
 from quam_jax.runs.run import run
 from tests.planned import AFFINES, REGIONS, folders_of, model_of, plan_of, quantify_file, ready, write
+from tests.tiny import NO_VIEWS
 
 BASE = Config(
     search=SearchConfig(steps=2, learning_rate=1e-2, space="head", fit_points=64),
     fit=FitConfig(fit_cases=2),
     targets=TargetConfig(target="pixel"),
+    samples=NO_VIEWS,
 )
 
 
