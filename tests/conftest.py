@@ -7,6 +7,7 @@ Every signature of the package is executed: types and shapes of arguments and re
 beartype), and JAX adds no axis to an array by itself. Processes that tests start run unchecked.
 """
 
+import gc
 import importlib.metadata
 import os
 import re
@@ -28,6 +29,7 @@ if any(name.split(".")[0] == "quam_jax" for name in sys.modules):
 # a whole number is a number too (PEP 484), as mypy has it
 jaxtyping.install_import_hook("quam_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
+MOST = 3e9  # bytes
 QUICK = ["--xla_backend_optimization_level=0"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # a flag that a version does not know ends the process
     QUICK += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
@@ -53,6 +55,11 @@ FIRST = (
 )  # fmt: skip
 
 
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end, and need not be looked through for garbage again and again."""
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     places = {f"test_{name}.py": place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path.name, len(FIRST)))  # stable: files stay together and in order
@@ -74,14 +81,25 @@ def shared(pytestconfig: pytest.Config) -> Path:
     return folder
 
 
+def held() -> int:
+    """Bytes of memory of this process, where the system tells."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if sys.platform == "linux" else 0
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _bounded_memory() -> Iterator[None]:
-    """Compiled programs of the modules before are let go of where they have become many: all of them take some 8 GB a process."""
+    """Compiled programs of the modules before are let go of where they have become many: all of them take some 8 GB a process.
+
+    Freed pages go first: they are more than half, and while they count, the programs of every further module would be let go of.
+    """
     yield
-    if "jax" in sys.modules:
-        held = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if sys.platform == "linux" else 0
-        if held > 3e9:
+    if "jax" in sys.modules and held() > MOST:
+        from quam_jax.process import trim
+
+        trim()
+        if held() > MOST:
             sys.modules["jax"].clear_caches()
+            trim()
 
 
 @pytest.fixture(scope="module")
