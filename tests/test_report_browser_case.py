@@ -237,3 +237,15 @@ def test_the_viewer_draws_anew_only_what_changed(browser: Browser, volume_page: 
     browser.wait(f"{viewer}.volumes[1].opacity === 0")
     total = make_case(0, (20, 24, 9))["total"] / np.log(2)
     assert 0 < browser.script(pixels) < 1.2 * (total > 0.1).mean() < 0.5
+
+
+@pytest.mark.long
+def test_a_ct_volume_answers_soon(browser: Browser, tmp_path: Path) -> None:
+    """512 x 512 x 100 voxels: a page under 15 MB whose viewer answers after few processor seconds, drawing included."""
+    from benchmarks.report_pages import measure, volume_run
+
+    page = write_report(volume_run(tmp_path / "out"))
+    assert page.stat().st_size < 15e6
+    browser.size(1366, 900)
+    seconds = measure(browser, page.as_uri(), volume=True)
+    assert seconds["sheet_processor_s"] < 2 and seconds["viewer_processor_s"] < 6, seconds  # two cores share them
