@@ -111,6 +111,15 @@ def device_table(result: dict[str, Any]) -> str:
     return _table(result, ["demo", "many"], header, rows)
 
 
+def dealing_table(result: dict[str, Any]) -> str:
+    """What the process that deals holds and takes."""
+    ends = (result["rows"][0], result["rows"][-1])
+    rows = [[f"{row['done']:,}", f"{row['megabytes']:.0f}", f"{row['seconds']:.2f}"] for row in ends]
+    table = _markdown(["cases dealt and recorded", "MB held", "seconds"], rows)
+    a_case = f"{result['kilobytes_a_case']:.2f} kB and {result['milliseconds_a_case']:.2f} ms a case"
+    return f"{table}\n\n{a_case}; `{result['command']}`, {result['device']['processor']}, {result['date']}."
+
+
 def bookkeeping_table(result: dict[str, Any]) -> str:
     """Seconds of digests, checks, ledger and audit, and their share of the run."""
     kinds = ("digest", "verify", "publish", "ledger", "audit")
@@ -182,6 +191,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "kills table": (PAGE, "faults", kills_table),
     "faults table": (PAGE, "faults", faults_table),
     "device table": (PAGE, "faults", device_table),
+    "dealing table": (PAGE, "dealing", dealing_table),
     "bookkeeping table": (PAGE, "faults", bookkeeping_table),
     "weak scaling table": (PAGE, "weak_scaling", scaling_table),
     "fuzz table": (PAGE, "fuzz", fuzz_table),
