@@ -209,6 +209,7 @@ SECTIONS = {
     "fit": "Fit data",
     "patches": "Patches",
     "execution": "The machine",
+    "outputs": "Outputs",
     "": "Everywhere",
 }
 

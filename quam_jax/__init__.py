@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .config import Config as Config
     from .config import ExecutionConfig as ExecutionConfig
     from .config import FitConfig as FitConfig
+    from .config import OutputConfig as OutputConfig
     from .config import PatchConfig as PatchConfig
     from .config import SampleConfig as SampleConfig
     from .config import SearchConfig as SearchConfig
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from .evaluation.scores import Scores as Scores
     from .models.description import preprocessing_of as preprocessing_of
     from .models.folder import save_model as save_model
+    from .models.kept import read_kept_models as read_kept_models
     from .models.loading import from_torch as from_torch
     from .models.loading import load_model as load_model
     from .models.model import Network as Network
@@ -90,10 +92,12 @@ _PLACES = {
     "PatchConfig": "config",
     "FitConfig": "config",
     "ExecutionConfig": "config",
+    "OutputConfig": "config",
     "Preprocessing": "data.preprocess",
     "evaluate": "evaluation.evaluate",
     "Scores": "evaluation.scores",
     "load_model": "models.loading",
+    "read_kept_models": "models.kept",
     "from_torch": "models.loading",
     "wrap": "models.wrap",
     "Network": "models.model",

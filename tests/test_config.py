@@ -9,6 +9,7 @@ from quam_jax.config import (
     Config,
     ExecutionConfig,
     FitConfig,
+    OutputConfig,
     PatchConfig,
     SampleConfig,
     SearchConfig,
@@ -89,11 +90,13 @@ def test_name_of_the_setting() -> None:
 
 
 def test_the_layout_is_all_that_numbers_do_not_depend_on() -> None:
-    # a setting that is added is compared with what it does: only what leaves every number alone may go to execution
+    # a setting that is added is compared with what it does: only what leaves every number alone may go to execution or outputs
     layout = {"member_plan": "loop", "step_plan": "scan", "chunk": 3, "together": 2, "devices": 1}
     layout |= {"memory": "8GB", "micro": 2, "recompute": "always"}
     assert set(layout) == {field.name for field in dataclasses.fields(ExecutionConfig)}
-    assert change(Config(), layout).without_layout() == Config()
+    outputs = {"keep_models": True}
+    assert set(outputs) == {field.name for field in dataclasses.fields(OutputConfig)}
+    assert change(Config(), layout | outputs).without_layout() == Config()
     for name, value in {
         "compute": "bfloat16",
         "precision": "default",
@@ -107,7 +110,7 @@ def test_the_layout_is_all_that_numbers_do_not_depend_on() -> None:
         assert change(Config(), {name: value}).without_layout() != Config()
 
 
-SECTIONS = (TargetConfig, SearchConfig, SampleConfig, FitConfig, PatchConfig, ExecutionConfig)
+SECTIONS = (TargetConfig, SearchConfig, SampleConfig, FitConfig, PatchConfig, ExecutionConfig, OutputConfig)
 
 
 def test_leaf_names_are_unique_and_have_a_help_text() -> None:

@@ -17,13 +17,14 @@ from ..config.build import build_layout
 from ..core.progress import SEARCHING, tell
 from ..core.searching import search_images
 from ..core.solvers import Moving
+from ..core.space import WeightSpace
 from ..core.types import Samples, Targets, Trajectory
 from ..core.weighting import counted
 from ..data.large import row_blocks, zeros
 from ..targets.masks import mask_targets, wanted_kind, wanted_mask
 from ..targets.millimetres import wanted_volume
 from .audit import OnWhole, SearchFacts, kept_probs
-from .patches import Ask, Found, PatchJob, Regions, Scene, volume_change
+from .patches import Ask, Found, PatchJob, Regions, Scene, Weights, volume_change
 from .samples import Moved, decompose_published, decompose_samples, decompose_sums_of, mix_samples, sum_weights
 from .shared import CaseModel
 from .views import choose_look, look_of
@@ -144,7 +145,8 @@ def wanted_in_blocks(
 
 def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config) -> Iterator[Found]:
     """What came of some patches of one shape, which are searched together."""
-    kept: list[list[Moving]] | None = None if shared.whole_fit is None else [[] for _ in jobs]
+    keeps = config.outputs.keep_models
+    kept: list[list[Moving]] | None = [[] for _ in jobs] if keeps or shared.whole_fit is not None else None
     for n, (job, trajectories) in enumerate(zip(jobs, _search(shared, jobs, config=config, kept=kept), strict=True)):
         found = _weigh(shared, job, trajectories, config=config)
         if shared.whole_fit is not None and kept is not None:
@@ -152,7 +154,16 @@ def search_masks(shared: CaseModel, jobs: Sequence[PatchJob], *, config: Config)
             images = whole.chosen(None if job.scene.alone else job.number)
             losses = whole.losses(shared.folds[0].prepared, kept[n], images)
             found = found._replace(whole=OnWhole(losses, whole.bound(images)))
+        if keeps and kept is not None:
+            found = found._replace(weights=[_weights_of(shared, z) for z in kept[n]])
         yield found
+
+
+def _weights_of(shared: CaseModel, z: Moving) -> Weights:
+    """What a kept model has in place of given weights."""
+    prepared = shared.folds[0].prepared
+    assert isinstance(prepared.procedure.space, WeightSpace)
+    return {name: np.asarray(value, np.float32) for name, value in prepared.procedure.space.moved(prepared.params, z).items()}
 
 
 def sample_masks(shared: CaseModel, job: PatchJob, *, config: Config) -> tuple[Samples, list[Trajectory]]:

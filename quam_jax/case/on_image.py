@@ -73,6 +73,7 @@ def on_image(
         adversarial_classes=None if said.channels is None else classes,
         volumes=None if grid is None else _volumes(joined, grid, said.structures(coding), levels=len(regions)),
         patches=None if scene.alone else len(scene.patches.starts),
+        adversarial_weights=tuple(joined.weights),
     )
 
 

@@ -4,7 +4,7 @@ A whole image is the case of one patch, which is the image itself, of weight 1. 
 Gaussian weights of the prediction. Samples exist for one patch at a time: what is kept of an image are maps, labels and sums.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from .views import choose_look, look_of
 
 LEAST = 1e-30  # floor of probabilities whose logarithms are averaged
 
+Weights = Mapping[str, Float[np.ndarray, "..."]]
 Ask = Callable[[int], Sequence[Targets]]  # from the number of a patch to what is asked there
 Regions = tuple[Int[np.ndarray, "*grid"], ...]
 
@@ -89,7 +90,8 @@ class Found(NamedTuple):
 
     Where it was searched there are the facts of every fold, the changed pixels of its members, and, of a model with a plan, how
     samples move the volumes of labels. What pixels and regions found stands in `placed`, and the rest is the given network's.
-    `whole` is what the kept models lose on the whole fit images, where the search had crops of them.
+    `whole` is what the kept models lose on the whole fit images, where the search had crops of them, and `weights` what each of
+    them has in place of given weights, by name, where they are asked for.
     """
 
     maps: Float[np.ndarray, "u p"]
@@ -99,6 +101,7 @@ class Found(NamedTuple):
     moved: Sequence[Moved] = ()
     placed: Sequence[Placed] = ()
     whole: OnWhole | None = None
+    weights: Sequence[Weights] = ()
 
 
 def patch_jobs(shared: CaseModel, scene: Scene, ask: Ask) -> Iterator[PatchJob]:
@@ -207,6 +210,7 @@ class Joined:
     moved: Moved | None = None
     placed: list[tuple[int, Placed]] = field(default_factory=list)
     members: int = 1  # that share an evidence
+    weights: list[Weights] = field(default_factory=list)  # of the kept models of a whole image
 
     @staticmethod
     def empty(shared: CaseModel, scene: Scene, *, config: Config) -> "Joined":
@@ -251,6 +255,7 @@ class Joined:
         for moved in found.moved:
             self.moved = moved if self.moved is None else self.moved.plus(moved)
         self.placed += [(job.number, one) for one in found.placed]
+        self.weights += found.weights
 
     def points(self) -> Iterator[tuple[Int[np.ndarray, " n"], Bool[np.ndarray, "t p"], Placed]]:
         """The pixels that were asked, as flat indices into the grid, which of the points they are, and what was found there."""

@@ -1,5 +1,6 @@
 """What is known of a case after its search: its maps, its adversarial models, and the audit."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -53,6 +54,7 @@ class Quantified(NamedTuple):
         channels: Of a model whose channels are independent regions, their probabilities `[*space k]`.
         adversarial_classes: The classes (see models/coding.py) that `adversarial` was written from, for such a model.
         volumes: Volumes of the structures under the samples, of a model with a plan.
+        adversarial_weights: With `keep_models`, what each of `adversarial` has in place of given weights, by dotted name.
         patches: Into how many patches an image was cut; None where it was not.
     """
 
@@ -76,6 +78,7 @@ class Quantified(NamedTuple):
     adversarial_classes: Int[np.ndarray, " n *space"] | None = None
     volumes: SampledVolumes | None = None
     patches: int | None = None
+    adversarial_weights: tuple[Mapping[str, Float[np.ndarray, "..."]], ...] = ()
 
     def __repr__(self) -> str:
         kept, searched = models_held(self.audit)

@@ -212,6 +212,11 @@ def _quantify_together(shared: CaseModel, views: Sequence[_View], *, together: i
     """Predict, choose targets, search `together` patches at a time, join, and back."""
     way = _way(config)
     scenes = [_look(shared, view, config=config) for view in views]
+    if config.outputs.keep_models and not all(scene.alone and scene.slice is None for scene in scenes):
+        raise ValueError(
+            "keep_models: expected images that are searched whole, which have one model a mask; in patches, as here, and in "
+            "volumes there is one a patch; leave --keep-models out, or --patch-size 0 where the memory takes it"
+        )
     asks, regions = zip(*(way.ask(shared, scene, config=config) for scene in scenes), strict=True)
     joined = [Joined.empty(shared, scene, config=config) for scene in scenes]
     jobs = ((one, job) for one, ask in zip(joined, asks, strict=True) for job in patch_jobs(shared, one.scene, ask))

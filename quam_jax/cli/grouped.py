@@ -16,7 +16,15 @@ GROUPS = {
     DATA: "what files hold, and how images and fit data are cut",
     MACHINE: "memory, devices and processes; no number depends on them",
 }
-_OF_SECTION = {"targets": QUESTION, "search": SEARCH, "samples": SEARCH, "fit": DATA, "patches": DATA, "execution": MACHINE}
+_OF_SECTION = {
+    "targets": QUESTION,
+    "search": SEARCH,
+    "samples": SEARCH,
+    "fit": DATA,
+    "patches": DATA,
+    "execution": MACHINE,
+    "outputs": DATA,
+}
 _OF_OPTION = {
     **{name: DATA for name in ("ignore_label", "mask_values", "mask_threshold", "arch", "fit_cases", "strict")},
     **{name: MACHINE for name in ("part", "engine", "address", "workers", "worker_cpus", "dashboard")},

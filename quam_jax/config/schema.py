@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..registry import kinds_in
+from .neutral import NEUTRAL, ExecutionConfig, OutputConfig
 from .sampling import SampleConfig
 from .settings import require, setting
-from .sizes import bytes_in, sides_in
+from .sizes import sides_in
 
 # name -> description, of files that are found without importing them
 WANTED_MASKS = kinds_in("targets/wanted")
@@ -213,36 +214,6 @@ class PatchConfig:
 
 
 @dataclass(frozen=True)
-class ExecutionConfig:
-    """How members and steps are laid out on the hardware.
-
-    Numbers do not depend on it, so a run goes on under another layout; what does change numbers belongs to another section.
-    """
-
-    member_plan: Literal["auto", "vmap", "unroll", "loop"] = setting("auto", "how members run together")
-    step_plan: Literal["auto", "scan", "unroll", "loop"] = setting("auto", "how steps follow each other")
-    chunk: int = setting(0, "members that run together; 0: chosen from the memory")
-    together: int = setting(
-        0, "images of one size that are searched together; 0: mapped plans take small ones together, others one at a time"
-    )
-    devices: int = setting(0, "devices of this machine that share the members of a mapped plan; 0: all")
-    memory: str = setting(
-        "", "memory that a run keeps to, such as 8GB: of the process, or of each device; without it half of what is free"
-    )
-    micro: int = setting(0, "fit cases that go through the network at once, their gradients summed; 0: chosen")
-    recompute: Literal["auto", "always", "never"] = setting(
-        "auto", "whether blocks of the network are run again in the backward pass instead of remembered; auto: if memory is short"
-    )
-
-    def __post_init__(self) -> None:
-        require(self.chunk >= 0, "chunk", "a whole number >= 0", self.chunk)
-        require(self.together >= 0, "together", "a whole number >= 0", self.together)
-        require(self.devices >= 0, "devices", "a whole number >= 0", self.devices)
-        require(self.micro >= 0, "micro", "a whole number >= 0", self.micro)
-        require(not self.memory or bytes_in(self.memory) > 0, "memory", "a size such as 8GB", self.memory)
-
-
-@dataclass(frozen=True)
 class Config:
     """All settings of a run, one section a concern."""
 
@@ -252,6 +223,7 @@ class Config:
     fit: FitConfig = FitConfig()
     patches: PatchConfig = PatchConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    outputs: OutputConfig = OutputConfig()
     seed: int = setting(0, "seed of everything random; the same seed gives the same numbers")
 
     def __post_init__(self) -> None:
@@ -263,6 +235,13 @@ class Config:
             "random_directions",
             f"0 with {self.without_views}",
             self.samples.random_directions,
+        )
+        moves_weights = self.targets.target == "mask" and not self.search.space.startswith("input")
+        require(
+            not self.outputs.keep_models or moves_weights,
+            "keep_models",
+            "false with targets other than masks and the space input, whose models differ at every place or not at all",
+            True,
         )
 
     @property
@@ -304,8 +283,8 @@ class Config:
         return next((name for name, preset in PRESETS.items() if preset() == own), "custom")
 
     def without_layout(self) -> "Config":
-        """These settings in the default layout: all of them that numbers depend on."""
-        return dataclasses.replace(self, execution=ExecutionConfig())
+        """These settings in the default layout and with the default outputs: all of them that numbers depend on."""
+        return dataclasses.replace(self, **{name: section() for name, section in NEUTRAL.items()})
 
 
 PRESETS: dict[str, Callable[[], Config]] = {

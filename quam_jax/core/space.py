@@ -42,6 +42,15 @@ class Space(Protocol):
         ...
 
 
+@runtime_checkable
+class WeightSpace(Space, Protocol):
+    """A space of weights, whose adversarial models are networks that can be kept."""
+
+    def moved(self, params: Parameters, z: Moving) -> dict[str, Array]:
+        """The weights that `z` puts in the places of given ones, by dotted name."""
+        ...
+
+
 @dataclass(frozen=True)
 class FullSpace:
     """Every weight moves: the published method."""
@@ -60,7 +69,11 @@ class FullSpace:
         self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
     ) -> tuple[Array, Parameters]:
         """One pass under `z`."""
-        return network.apply(z, stats, activation, mode)
+        return network.apply(with_leaves(params, self.moved(params, z)), stats, activation, mode)
+
+    def moved(self, params: Parameters, z: Moving) -> dict[str, Array]:
+        """All weights."""
+        return named_leaves(z)
 
 
 @dataclass(frozen=True)
@@ -79,11 +92,9 @@ class SubsetSpace(FullSpace):
             )
         return chosen
 
-    def logits(
-        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
-    ) -> tuple[Array, Parameters]:
-        """One pass under the given weights with those of `z` in their places."""
-        return network.apply(with_leaves(params, z), stats, activation, mode)
+    def moved(self, params: Parameters, z: Moving) -> dict[str, Array]:
+        """Those of `z`, which take the places of the given ones."""
+        return dict(z)
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,11 @@ class TailSpace:
         self, network: CutNetwork, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
     ) -> tuple[Array, Parameters]:
         """The tail under `z`."""
-        return network.tail(with_leaves(params, z), stats, activation, mode, cut=self.cut)
+        return network.tail(with_leaves(params, self.moved(params, z)), stats, activation, mode, cut=self.cut)
+
+    def moved(self, params: Parameters, z: Moving) -> dict[str, Array]:
+        """Those behind the cut."""
+        return dict(z)
 
 
 def check_cut(network: Any, cut: str) -> None:
@@ -139,13 +154,10 @@ class LowRankSpace(FullSpace):
                 moving[name] = {"u": jnp.zeros((rows, rank)), "v": basis.T}
         return moving
 
-    def logits(
-        self, network: Network, z: Moving, params: Parameters, stats: Parameters, activation: Activation, mode: Mode = EVAL
-    ) -> tuple[Array, Parameters]:
-        """One pass under the given weights with the changes added."""
+    def moved(self, params: Parameters, z: Moving) -> dict[str, Array]:
+        """The kernels with their changes added."""
         named = named_leaves(params)
-        moved = {n: named[n] + (uv["u"] @ uv["v"]).reshape(named[n].shape) for n, uv in z.items()}
-        return network.apply(with_leaves(params, moved), stats, activation, mode)
+        return {n: named[n] + (uv["u"] @ uv["v"]).reshape(named[n].shape) for n, uv in z.items()}
 
 
 @dataclass(frozen=True)

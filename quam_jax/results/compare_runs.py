@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Num
 
+from ..config import NEUTRAL
 from ..data.files import write_atomic
 from ..data.geometry import Geometry
 from ..data.maps import write_map
@@ -128,7 +129,7 @@ def _notes(baseline: Side, followup: Side) -> list[str]:
     notes = []
     if _model_digest(baseline) != _model_digest(followup):
         notes.append("the two runs used different models, so that differences of the models count as change")
-    settings = [{k: v for k, v in mapping(side.record, "config").items() if k != "execution"} for side in (baseline, followup)]
+    settings = [{k: v for k, v in mapping(side.record, "config").items() if k not in NEUTRAL} for side in (baseline, followup)]
     if settings[0] != settings[1]:
         notes.append("the two runs used different settings, so that their epistemic maps differ in meaning")
     notes += [

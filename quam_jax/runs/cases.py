@@ -23,6 +23,7 @@ from ..data.records import digest
 from ..data.spacing import spacing_note
 from ..data.volumes import Image, read_channels
 from ..guarantees.evidence import scores_of
+from ..models.kept import SUFFIX, write_kept_models
 from . import folder as run_folder
 from .compiling import compiling
 from .drawn import pack_drawn, whole_figures
@@ -72,6 +73,8 @@ def read_case(case: Case, quantifier: Quantifier, request: RunRequest, run_diges
     if plan is not None and (note := spacing_note(image.geometry, reorient=plan.reorient, units=plan.units)):
         notes.append(f"{case.name}: {note}")
     done, why = run_folder.verify(request.out, case.name, case_digest)
+    if done is not None and request.config.outputs.keep_models and "models" not in done["outputs"]:
+        done, why = None, "its adversarial models were not kept"
     drawn, fault = NOBODY, ""
     try:
         labels = quantifier.shared.coding.labels
@@ -165,6 +168,11 @@ def settle_case(searched: Searched, quantifier: Quantifier, request: RunRequest,
     record = guarantee(record, found, coding, request.calibration, folder, geometry)
     tell("writing")
     record["outputs"] = _write_maps(folder, loaded.case.name, quantified, image)
+    if quantified.adversarial_weights:
+        kept = folder / f"{loaded.case.name}{SUFFIX}"
+        names = quantified.adversarial_names
+        write_kept_models(kept, quantifier.shared.folds[0].model, quantified.adversarial_weights, wanted=names)
+        record["outputs"]["models"] = kept.name
     data = folder / run_folder.REPORT_DATA / f"{loaded.case.name}.npz"
     data.write_bytes(pack_drawn(quantified, image))
     return record

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import NEUTRAL
 from ..data.geometry import Geometry
 from ..data.maps import write_map
 from ..data.records import digest, mapping, read_json
@@ -50,7 +51,7 @@ def read_calibration(path: Path, *, least_dice: float | None = None) -> Calibrat
 
 def known_of(*, model: str, config: Mapping[str, Any], preprocessing: Mapping[str, Any], fit: Sequence[str]) -> dict[str, Any]:
     """What a guarantee is about: a network (digest), its settings, the preparation and the fit images (SHA-256)."""
-    settings = {name: value for name, value in config.items() if name != "execution"}  # numbers do not depend on the layout
+    settings = {name: value for name, value in config.items() if name not in NEUTRAL}
     return {
         "version": __version__,
         "model": model,

@@ -146,6 +146,11 @@ def find_quantifier(models: Sequence[SegmentationModel], request: RunRequest) ->
             raise ValueError(f"{request.model_name}: its nnU-Net plan says how images are prepared; expected no --preprocessing")
         channels = len(first.manifest["nnunet"]["channel_names"])
         cases = find_channel_cases(request.images, request.masks, channels=channels)
+        if config.outputs.keep_models:
+            raise ValueError(
+                f"{request.model_name}: keep_models: expected a network whose images are searched whole; with an nnU-Net "
+                "plan there is a model a patch"
+            )
         plan = Plan.of(first.manifest, where=request.model_name)
         require_plan_patches(config, plan.patch)
         coding = Coding.of(plan, where=request.model_name)

@@ -42,7 +42,7 @@ GUARANTEES = (
         ("guaranteeing.py", 'told.get("digest") == calibration.digest and', "bool(told) and", LATER),
         (
             "guaranteeing.py",
-            'if name != "execution"',
+            "if name not in NEUTRAL",
             'if name != "search"',
             "scoring.py::test_known_cases_and_other_runs_are_refused",
         ),
