@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Num
 
-from ..config import NEUTRAL
 from ..data.files import write_atomic
 from ..data.geometry import Geometry
 from ..data.maps import write_map
 from ..data.records import mapping, write_json, write_table
 from ..report.comparison_page import comparison_page
 from ..runs import folder as run_folder
+from ..runs.guaranteeing import decisive_settings
 from ..version import __version__
 from .comparison import LEAST, LEVEL, Compared, compare, inside_grid, volume_change
 from .dates import Side, index_map_of, label_names, onto, read_side, turned
@@ -129,7 +129,7 @@ def _notes(baseline: Side, followup: Side) -> list[str]:
     notes = []
     if _model_digest(baseline) != _model_digest(followup):
         notes.append("the two runs used different models, so that differences of the models count as change")
-    settings = [{k: v for k, v in mapping(side.record, "config").items() if k not in NEUTRAL} for side in (baseline, followup)]
+    settings = [decisive_settings(mapping(side.record, "config")) for side in (baseline, followup)]
     if settings[0] != settings[1]:
         notes.append("the two runs used different settings, so that their epistemic maps differ in meaning")
     notes += [

@@ -49,13 +49,17 @@ def read_calibration(path: Path, *, least_dice: float | None = None) -> Calibrat
     return Calibration(guarantee_of(read_json(path), where=path), str(path), least_dice)
 
 
+def decisive_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of recorded settings that numbers depend on."""
+    return {name: value for name, value in config.items() if name not in NEUTRAL}
+
+
 def known_of(*, model: str, config: Mapping[str, Any], preprocessing: Mapping[str, Any], fit: Sequence[str]) -> dict[str, Any]:
     """What a guarantee is about: a network (digest), its settings, the preparation and the fit images (SHA-256)."""
-    settings = {name: value for name, value in config.items() if name not in NEUTRAL}
     return {
         "version": __version__,
         "model": model,
-        "settings": settings,
+        "settings": decisive_settings(config),
         "preprocessing": dict(preprocessing),
         "fit": sorted(fit),
     }
