@@ -157,6 +157,7 @@ def test_prints_on_pages(browser: Browser, picture_page: str) -> None:
     assert document.startswith(b"%PDF") and document.count(b"/Type /Page\n") >= 6  # the sheet, and one a case
 
 
+@pytest.mark.long
 def test_two_hundred_cases_open_in_two_seconds(browser: Browser, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "out", 200, space=(96, 128), raters=2)
     written = write_report(folder)

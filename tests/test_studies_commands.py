@@ -88,7 +88,7 @@ def test_benchmark_methods_writes_its_tables_and_goes_on_where_it_stopped(
     assert set(written["summaries"]) == {"none", "noise:2", "blur:1", "shifted"} and not written["failed"]
     assert set(written["summaries"]["shifted"]["methods"]) == {"softmax", "quam"}
     quam = written["summaries"]["none"]["methods"]["quam"]["figures"]
-    looked = 10 + 5 * 2 * 6  # ten views of the given network, and half of them of every model
+    looked = 10 + 2 * 2 * 6  # ten views of the given network, and a fifth of them of every model
     assert quam["forward"]["mean"] == 1 + 2 * 6 * 3 + 2 * 3 + looked and quam["backward"]["mean"] == 2 * 6 * 3  # two fit cases
     rows = (out / "methods.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 2 * (7 + 2 * 2)  # networks, cases, methods in distribution and under two shifts
