@@ -17,6 +17,7 @@ LABELS = {
     "quam": "**QUAM-SM, default**",
     "quam_thorough": "**QUAM-SM, thorough**",
     "quam_fast": "**QUAM-SM, fast**",
+    "quam_blur": "**QUAM-SM, displaced**",
     "quam_plain": "QUAM-SM, no views",
     "quam_tuned": "**QUAM-SM, tuned**",
     "quam_published": "QUAM-SM, published",

@@ -72,6 +72,7 @@ SHORT = (
     "quam",
     "quam_thorough",
     "quam_fast",
+    "quam_blur",
     "quam_plain",
     "quam_tuned",
     "quam_published",

@@ -11,7 +11,7 @@ from .evidence_names import LABELS, QUESTIONS, Question, label
 from .record import markdown_table
 from .study_plans import STUDIES
 
-SEARCHES = ("quam", "quam_thorough", "quam_fast", "quam_tuned", "tta_quam_ranks")
+SEARCHES = ("quam", "quam_thorough", "quam_fast", "quam_blur", "quam_tuned", "tta_quam_ranks")
 GLANCE = {
     "methods": ("softmax", "temperature", "tta", "ensemble", "mc_dropout", "laplace", "evidential", "prob_unet"),
     "controls": (

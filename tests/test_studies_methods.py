@@ -48,7 +48,7 @@ def test_grids_begin_with_the_default_and_hold_nothing_twice() -> None:
 def test_rows_stand_in_the_order_of_the_tables() -> None:
     known = methods(inject_dropout=0.2, configs={"own": Config()})
     first = "softmax temperature tta ensemble mc_dropout laplace evidential prob_unet"
-    searches = "quam quam_thorough quam_fast quam_plain quam_tuned quam_published quam_regions quam_pixels"
+    searches = "quam quam_thorough quam_fast quam_blur quam_plain quam_tuned quam_published quam_regions quam_pixels"
     controls = (
         "boundary blur blurred_mask random_directions tta_ensemble tta_blur random_views random_views_pooled mc_dropout_views "
         "quam_no_search quam_thorough_no_search quam_published_no_search"

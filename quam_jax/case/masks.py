@@ -215,10 +215,11 @@ def _weigh(shared: CaseModel, job: PatchJob, trajectories: Sequence[Trajectory],
     kept = [kept_probs(trajectory, own.kept)[0] for trajectory, own in zip(trajectories, facts, strict=True)]
     if config.samples == SampleConfig.published():
         maps = [u[0] for u in decompose_published(trajectories)]
-    elif job.scene.alone:  # decomposing the samples at hand is the faster way; those of a patch in three axes are too many for it
+    elif job.scene.alone and not config.samples.blur:  # the faster way, for which samples in three axes are too many
         maps = [u[0] for u in decompose_samples(trajectories, [r[None] for r in job.references], samples=config.samples)]
     else:
-        maps = list(decompose_sums_of(trajectories, job.references, samples=config.samples))
+        shape = job.scene.patches.patch
+        maps = list(decompose_sums_of(trajectories, job.references, samples=config.samples, shape=shape))
     inside = np.asarray(job.asked[0].weights)[0] > 0
     own = [np.asarray(reference).argmax(-1) for reference in job.references]
     changed = [(inside & (probs.argmax(-1) != labels)).sum(-1) for probs, labels in zip(kept, own, strict=True)]

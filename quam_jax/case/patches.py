@@ -125,7 +125,8 @@ def leave_patch(shared: CaseModel, job: PatchJob, *, config: Config) -> Found:
     if look.views:
         key = jax.random.fold_in(job.scene.key, job.number)
         given = [view_image(fold.prepared, job.image, look_of(fold, look), key=key) for fold in shared.folds]
-    maps = decompose_sums_of((), job.references, samples=config.samples, given=given)
+    shape = job.scene.patches.patch
+    maps = decompose_sums_of((), job.references, samples=config.samples, shape=shape, given=given)
     references = [np.asarray(reference) for reference in job.references]
     kept = [r for r in references for _ in range(own_evidence(config))]
     moved = (move_given(shared, job, given, config=config),) if given and shared.plan is not None else ()

@@ -30,6 +30,7 @@ from ..core.types import Samples, Trajectory, Uncertainty, ViewMean
 from ..core.weighting import given_share, log_weights, others_share, to_samples, trajectory_weights
 from ..published.combination import published_uncertainty
 from .audit import LOSSES
+from .displacement import displaced
 
 BLOCK = 2**22  # probabilities that are decomposed at a time
 POINTS = {"probs": 3, "viewed": 3, "given": 1, "others": 2}  # the axis of the points in parts of a trajectory
@@ -138,11 +139,13 @@ def decompose_sums_of(
     references: Sequence[Float[Array, "p c"]],
     *,
     samples: SampleConfig,
+    shape: tuple[int, ...] = (),
     given: Sequence[tuple[ViewMean, ViewMean | None]] = (),
 ) -> Uncertainty:
     """Uncertainty `[p]` of the only target of some searches by running sums; without trajectories that of the references alone.
 
-    `given` is what the given networks, and models of another origin, say through views where no search told.
+    `given` is what the given networks, and models of another origin, say through views where no search told, `shape` that of the
+    image or patch, for predictions that may be displaced.
 
     Beside the samples themselves this holds a few maps.
     """
@@ -158,7 +161,9 @@ def decompose_sums_of(
                 seen = None if found.viewed is None else jax.tree.map(lambda x, m=member: x[0, m], found.viewed)
                 sums = add_samples(sums, found.probs[0, member], weights[0, member], anchor, seen)
         closed.append(close_sums(sums, reference, anchor, given=samples.given, viewed=own, others=others))
-    return decompose_sums(mix(closed), anchor, setting=samples.decomposition)
+    mixed = mix(closed)
+    plain = decompose_sums(mixed, anchor, setting=samples.decomposition)
+    return displaced(plain, mixed.probs, width=samples.blur, shape=shape) if samples.blur else plain
 
 
 def _rule(samples: SampleConfig) -> dict[str, Any]:

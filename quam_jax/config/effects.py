@@ -29,6 +29,7 @@ EFFECTS = {
     "together": "more: faster where images are small, more memory",
     "devices": "more: faster, in proportion at best",
     "micro": "more: faster, more memory",
+    "blur": "higher: wider along contours, nearer to what raters disagree about",
     "views_each": "higher: slower, errors found hardly better",
     "random_directions": "more: more samples, two passes each",
     "seed": "another number: other draws, none better",

@@ -31,6 +31,11 @@ class SampleConfig:
         "random directions in weight space, both ways as far as the slack allows, whose models are a third group of samples "
         "beside the given network and the models found; each is two more models to run",
     )
+    blur: float = setting(
+        0.0,
+        "pixels by which predictions may be displaced: the width of a Gaussian that blurs their mean, and the entropy that they "
+        "have by themselves; 0: none",
+    )
     weighting: Literal["all", "last", "best", "softmax", "mis"] = setting(
         "all", "weights of the recorded samples: uniform, the last, the best feasible, exp(-L/T), or importance weights"
     )
@@ -46,6 +51,8 @@ class SampleConfig:
         require(self.temperature > 0, "temperature", "a number > 0", self.temperature)
         require(self.effective_size > 0, "effective_size", "a number > 0", self.effective_size)
         require(self.views_each >= 0, "views_each", "a whole number >= 0", self.views_each)
+        require(0 <= self.blur < float("inf"), "blur", "a number >= 0", self.blur)
+        require(self.blur == 0 or self.decomposition == "mutual_information", "blur", "0 with cross_entropy", self.blur)
         require(self.random_directions >= 0, "random_directions", "a whole number >= 0", self.random_directions)
         if self.views != "auto":
             from ..core.views import Symmetry, named_views  # only where it is asked for: commands start without JAX

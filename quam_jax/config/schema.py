@@ -236,6 +236,9 @@ class Config:
             f"0 with {self.without_views}",
             self.samples.random_directions,
         )
+        require(
+            self.samples.blur == 0 or self.targets.target == "mask", "blur", "0 with other targets than masks", self.samples.blur
+        )
         moves_weights = self.targets.target == "mask" and not self.search.space.startswith("input")
         require(
             not self.outputs.keep_models or moves_weights,

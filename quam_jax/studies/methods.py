@@ -14,6 +14,7 @@ from jaxtyping import Array, Key
 
 from ..baselines import BASELINES
 from ..baselines.method import Method, MethodOptions, Outcome, Run, Settings, Subject, fit_of, outcome_of, slack_grid
+from ..case.displacement import displaced_samples
 from ..case.quantify import quantify_images, sample_image
 from ..case.shared import find_directions, whole_image_model
 from ..case.views import try_views, view_passes
@@ -61,6 +62,9 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
         looked = view_passes(shared, trajectory, image.shape[:-1], config=config)
         passes = (forward + looked, members * steps * each) if whole else (np.nan, np.nan)
         outcome = outcome_of(samples, image.shape[:-1], forward=passes[0], backward=passes[1])
+        if config.samples.blur:
+            moved = displaced_samples(samples, width=config.samples.blur, shape=image.shape[:-1])
+            return outcome._replace(maps={n: np.asarray(v).reshape(image.shape[:-1]) for n, v in moved._asdict().items()})
         if config.samples == SampleConfig.published():
             maps = published_uncertainty(trajectory)._asdict()
             return outcome._replace(maps={n: np.asarray(v).reshape(image.shape[:-1]) for n, v in maps.items()})
@@ -146,6 +150,7 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
         search_method("quam", default),
         search_method("quam_thorough", Config.thorough()),
         search_method("quam_fast", Config.fast()),
+        search_method("quam_blur", default, grid=tuple({"blur": width} for width in (0.75, 0.5, 1.0, 1.5))),
         search_method("quam_plain", change(default, {"views": "none"})),
         search_method("quam_tuned", default, grid=quam_grid()),
         search_method("quam_published", published),
