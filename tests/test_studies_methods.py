@@ -8,8 +8,10 @@ import numpy as np
 from benchmarks import study_plans
 from quam_jax.baselines.method import Method, MethodOptions, Outcome, Subject
 from quam_jax.config import Config, change
+from quam_jax.studies.cases import StudyCase
 from quam_jax.studies.methods import memo_key, methods, rank_mean
 from tests.small_run import little_model
+from tests.tiny import tiny_image, tiny_model, tiny_network
 
 
 def test_ranks_of_several_maps_are_averaged_and_computed_once() -> None:
@@ -62,6 +64,19 @@ def test_rows_stand_in_the_order_of_the_tables() -> None:
     assert methods()["mc_dropout"].grid == ({},)
     assert [row["width"] for row in known["blur"].grid] == [1.0, 0.25, 0.5, 0.75, 1.5, 2.0, 3.0]
     assert [row["slack"] for row in known["random_directions"].grid] == [1.0, 0.2, 5.0, 20.0]
+
+
+def test_the_twin_without_a_search_is_test_time_augmentation() -> None:
+    """Its only step looks through all views, or the control would have less than what the default is compared with."""
+    rng, key = np.random.default_rng(0), jax.random.key(0)
+    with tiny_network():
+        model, image = tiny_model(), tiny_image(size=(8, 8))
+        known = StudyCase(None, image, rng.integers(0, 2, (1, 8, 8)), (1.0, 1.0), image, "")  # type: ignore[arg-type]  # nobody asks
+        subject, rows = Subject(model, [known], [], [model], {}, 0), methods()
+        own, tta = rows["quam_no_search"].start(subject, {}), rows["tta"].start(subject, {"views": "standard"})
+        assert own is not None and tta is not None
+        for name, values in own(image, key).maps.items():
+            np.testing.assert_allclose(values, tta(image, key).maps[name], rtol=1e-3, atol=1e-5)
 
 
 def test_only_networks_with_dropout_serve_mc_dropout_unless_it_is_injected() -> None:

@@ -24,6 +24,7 @@ from ..evaluation.agreement import average_ranks
 from ..published.combination import published_uncertainty
 
 REGIONS = {"target": "region", "regions": "segments", "region_size": 8, "space": "last_block", "learning_rate": 1e-3}
+MOST_VIEWS = 99  # more than there are
 PIXELS = {"target": "pixel", "pixels": "all", "space": "head", "members": 1, "solver": "line_search"}
 
 
@@ -137,9 +138,9 @@ def methods(*, inject_dropout: float | None = None, configs: Mapping[str, Config
     `configs` adds searches with other settings, such as region or pixel targets.
     """
     default, published = Config(), Config.published()
-    # without dropout and batch statistics every step at rate 0 is the same one, so one is enough
-    still = dataclasses.replace(default, search=dataclasses.replace(default.search, learning_rate=0.0, steps=1))
-    thorough_still = change(Config.thorough(), {"learning_rate": 0.0, "steps": 1})
+    # without dropout and batch statistics every step at rate 0 is the same one, so one is enough, which has all views then
+    twin = {"learning_rate": 0.0, "steps": 1, "views_each": MOST_VIEWS}
+    still, thorough_still = change(default, twin), change(Config.thorough(), twin)
     published_still = dataclasses.replace(published, search=dataclasses.replace(published.search, learning_rate=0.0))
     options = MethodOptions(inject_dropout)
     baselines = [
