@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -200,3 +201,35 @@ def test_times_tell_waiting_from_working() -> None:
     # one of some attempts, because a machine with other things to do may stop any of the threads for a while
     assert any(tells(times_of(read=slow), waiting=True) for _ in range(5))
     assert any(tells(times_of(lanes=[each(slow)]), waiting=False) for _ in range(5))
+
+
+def test_short_of_memory_nothing_is_begun_before_the_last_is_written() -> None:
+    order: list[tuple[str, int]] = []
+
+    def lane(items: list[int]) -> list[int]:
+        order.extend(("search", item) for item in items)
+        return items
+
+    def write(item: int) -> None:
+        time.sleep(0.01)
+        order.append(("write", item))
+
+    run_stages(iter(range(4)), read=lambda item: item, lanes=[lane], write=write, alone=True)
+    assert order == [(kind, item) for item in range(4) for kind in ("search", "write")]
+
+
+def test_a_case_that_is_written_is_not_held_beside_the_next_search() -> None:
+    class Result:
+        pass
+
+    alive: list[weakref.ref[Result]] = []
+    held: list[int] = []
+
+    def lane(items: list[int]) -> list[Result]:
+        held.append(sum(one() is not None for one in alive))
+        found = [Result() for _ in items]
+        alive.extend(weakref.ref(one) for one in found)
+        return found
+
+    run_stages(iter(range(4)), read=lambda item: item, lanes=[lane], write=lambda found: None, alone=True)
+    assert held == [0, 0, 0, 0]

@@ -70,6 +70,7 @@ def run_stages(
     size: Callable[[Any], float] = lambda item: 1.0,
     ahead: int = 2,
     stall: float = 600.0,
+    alone: bool = False,
     times: Times | None = None,
 ) -> Times:
     """Take every item through `read`, one of the `lanes` and `write`, which gets what came of it: a result, Passed or Failed.
@@ -78,11 +79,11 @@ def run_stages(
     them is tried alone. `read` may return Passed for what needs no work. Order is kept with one lane. Items whose sizes
     reach `ahead` wait before a lane and as many behind it. An item whose reading does not answer for `stall` seconds fails,
     and reading goes on with the next one in a new thread. Errors of `items` and `write`, and those of other kinds than FAULTS,
-    stop everything and are raised.
+    stop everything and are raised. Where memory is short a lane goes `alone`: it begins nothing before what it found is written.
     """
     times = times or Times()
     times.lanes = len(lanes)
-    pipe = _Pipe(items, read, write, size, ahead, stall, times)
+    pipe = _Pipe(items, read, write, size, ahead, stall, alone, times)
     began = time.perf_counter()
     threads = [threading.Thread(target=carried(pipe.guard), args=(pipe.work, lane), daemon=True) for lane in lanes[1:]]
     writer = threading.Thread(target=carried(pipe.guard), args=(pipe.write_all,), daemon=True)
@@ -121,6 +122,12 @@ class _Room:
             self.used += size
         return not self.stop.is_set()
 
+    def wait_empty(self) -> None:
+        """Wait until nothing takes room any more, or everything stops."""
+        with self.changed:
+            while self.used > 1e-6 and not self.stop.is_set():
+                self.changed.wait(_TICK)
+
     def free(self, size: float) -> None:
         with self.changed:
             self.used -= size
@@ -136,9 +143,11 @@ class _Pipe:
         size: Callable[[Any], float],
         ahead: int,
         stall: float,
+        alone: bool,
         times: Times,
     ) -> None:
         self.items, self.read, self.write, self.size_of, self.stall, self.times = items, read, write, size, stall, times
+        self.alone = alone
         self.loaded: queue.Queue[Any] = queue.Queue()
         self.results: queue.Queue[Any] = queue.Queue()
         self.stop = threading.Event()
@@ -257,6 +266,9 @@ class _Pipe:
                 if not self.behind.take(self.size(found)):
                     return
                 self.results.put((found if isinstance(found, Failed | Passed) else next(results), self.size(found)))
+            del batch, items, results, found  # a case held here would lie beside the next one's search
+            if self.alone:
+                self.behind.wait_empty()
             self.times.add(blocked=time.perf_counter() - start)
 
     def write_all(self) -> None:
@@ -264,8 +276,8 @@ class _Pipe:
         while (result := self.results.get()) is not _END:
             if self.stop.is_set():
                 continue
-            found, size = result
-            self.write(found)
+            self.write(result[0])
+            size, result = result[1], None  # held here it would stay until the next one has come
             self.behind.free(size)
 
 

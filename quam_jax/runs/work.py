@@ -101,7 +101,16 @@ class Work:
         dealt = (self.cases[name] for name in names)
         searches = [lane(of) for of in self.lanes]
         try:
-            run_stages(dealt, read=read, lanes=searches, write=write, size=size, stall=self.request.stall, times=self.times)
+            run_stages(
+                dealt,
+                read=read,
+                lanes=searches,
+                write=write,
+                size=size,
+                stall=self.request.stall,
+                alone=bool(self.request.config.execution.memory),  # a budget is for search and writing together
+                times=self.times,
+            )
         finally:
             forecast.keep()
         figures = {name: getattr(self.times, name) for name in (*FIGURES, "first", "wall")}
