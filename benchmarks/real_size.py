@@ -48,21 +48,10 @@ def main() -> None:
             results.add(part, globals()[f"_{part}"](Path(folder), options))
 
 
-def measured(command: Sequence[str], *, limit: int = 0) -> tuple[float, int, str]:
-    """Seconds and peak bytes of a process, and what it printed; RuntimeError with its words where it fails.
-
-    `limit` is a limit on its data in bytes.
-    """
-    import resource
-
-    def prepare() -> None:
-        if limit:
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
+def measured(command: Sequence[str]) -> tuple[float, int, str]:
+    """Seconds and peak bytes of a process, and what it printed; RuntimeError with its words where it fails."""
     start = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, preexec_fn=prepare if limit else None
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     assert process.stdout is not None
     said = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from quam_jax.case.displacement import displaced_samples
+from quam_jax.case.displacement import displaced
 from quam_jax.case.quantify import quantify
 from quam_jax.config import Config, SearchConfig, change
 from quam_jax.core.decomposition import decompose
-from quam_jax.core.types import Samples
+from quam_jax.core.types import Samples, Uncertainty
 from tests.tiny import NO_VIEWS, tiny_fit, tiny_image, tiny_model, tiny_network
 
 MAPS = ("total", "aleatoric", "epistemic")
@@ -19,6 +19,12 @@ def samples_of(shape: tuple[int, ...], *, seed: int = 0) -> Samples:
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.full(3, 0.4), (1, 4, int(np.prod(shape)))).astype(np.float32)
     return Samples(probs, rng.dirichlet(np.ones(4), 1).astype(np.float32))
+
+
+def displaced_samples(samples: Samples, *, width: float, shape: tuple[int, ...]) -> Uncertainty:
+    mean = np.einsum("n,npc->pc", samples.weights[0], samples.probs[0]).reshape(*shape, -1)
+    found = displaced(decompose(samples).aleatoric[0].reshape(shape), mean, width=width)
+    return Uncertainty(*(part.reshape(-1) for part in found))
 
 
 @pytest.mark.parametrize("shape", [(9, 7), (5, 6, 4)])

@@ -6,8 +6,8 @@ validation cases.
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
-from scipy import ndimage
 
+from ..case import displacement
 from ..core.types import Samples
 from ..models.model import SegmentationModel
 from .method import Method, in_one_pass
@@ -32,8 +32,7 @@ def blurred(probs: Float[np.ndarray, "*space c"], width: float) -> Float[np.ndar
         raise ValueError(f"blur: expected a width >= 0, got {width}")
     if width == 0:
         return probs
-    smooth = ndimage.gaussian_filter(probs.astype(np.float64), (*(width,) * (probs.ndim - 1), 0), mode="nearest")
-    return (smooth / smooth.sum(-1, keepdims=True)).astype(np.float32)
+    return displacement.blurred(probs, width).astype(np.float32)
 
 
 WIDTHS = tuple({"width": width} for width in (1.0, 0.25, 0.5, 0.75, 1.5, 2.0, 3.0))

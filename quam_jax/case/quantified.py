@@ -54,8 +54,8 @@ class Quantified(NamedTuple):
         channels: Of a model whose channels are independent regions, their probabilities `[*space k]`.
         adversarial_classes: The classes (see models/coding.py) that `adversarial` was written from, for such a model.
         volumes: Volumes of the structures under the samples, of a model with a plan.
-        adversarial_weights: With `keep_models`, what each of `adversarial` has in place of given weights, by dotted name.
         patches: Into how many patches an image was cut; None where it was not.
+        adversarial_weights: With `keep_models`, what each of `adversarial` has in place of given weights, by dotted name.
     """
 
     reference: Float[np.ndarray, "*space c"]

@@ -175,6 +175,11 @@ def _quantify_views(shared: CaseModel, views: Iterable[_View], *, config: Config
         together = _together(config, pixels=math.prod(patch))
         whole = patches is not None and len(patches.starts) == 1
         while some := list(itertools.islice(alike, together if whole else 1)):
+            if config.outputs.keep_models and not (whole and all(view.slice is None for view in some)):
+                raise ValueError(
+                    "keep_models: expected images that are searched whole, which have one model a mask; in patches, as here, and "
+                    "in volumes there is one a patch; leave --keep-models out, or --patch-size 0 where the memory takes it"
+                )
             yield from _quantify_together(shared, some, together=together, config=config)
 
 
@@ -212,11 +217,6 @@ def _quantify_together(shared: CaseModel, views: Sequence[_View], *, together: i
     """Predict, choose targets, search `together` patches at a time, join, and back."""
     way = _way(config)
     scenes = [_look(shared, view, config=config) for view in views]
-    if config.outputs.keep_models and not all(scene.alone and scene.slice is None for scene in scenes):
-        raise ValueError(
-            "keep_models: expected images that are searched whole, which have one model a mask; in patches, as here, and in "
-            "volumes there is one a patch; leave --keep-models out, or --patch-size 0 where the memory takes it"
-        )
     asks, regions = zip(*(way.ask(shared, scene, config=config) for scene in scenes), strict=True)
     joined = [Joined.empty(shared, scene, config=config) for scene in scenes]
     jobs = ((one, job) for one, ask in zip(joined, asks, strict=True) for job in patch_jobs(shared, one.scene, ask))

@@ -163,7 +163,10 @@ def decompose_sums_of(
         closed.append(close_sums(sums, reference, anchor, given=samples.given, viewed=own, others=others))
     mixed = mix(closed)
     plain = decompose_sums(mixed, anchor, setting=samples.decomposition)
-    return displaced(plain, mixed.probs, width=samples.blur, shape=shape) if samples.blur else plain
+    if not samples.blur:
+        return plain
+    moved = displaced(plain.aleatoric.reshape(shape), mixed.probs.reshape(*shape, -1), width=samples.blur)
+    return Uncertainty(*(part.reshape(-1) for part in moved))
 
 
 def _rule(samples: SampleConfig) -> dict[str, Any]:

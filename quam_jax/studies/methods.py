@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 
 from ..baselines import BASELINES
 from ..baselines.method import Method, MethodOptions, Outcome, Run, Settings, Subject, fit_of, outcome_of, slack_grid
-from ..case.displacement import displaced_samples
+from ..case.displacement import displaced
 from ..case.quantify import quantify_images, sample_image
 from ..case.shared import find_directions, whole_image_model
 from ..case.views import try_views, view_passes
@@ -64,8 +64,9 @@ def _quam(base: Config, subject: Subject, settings: Settings) -> Run:
         passes = (forward + looked, members * steps * each) if whole else (np.nan, np.nan)
         outcome = outcome_of(samples, image.shape[:-1], forward=passes[0], backward=passes[1])
         if config.samples.blur:
-            moved = displaced_samples(samples, width=config.samples.blur, shape=image.shape[:-1])
-            return outcome._replace(maps={n: np.asarray(v).reshape(image.shape[:-1]) for n, v in moved._asdict().items()})
+            assert outcome.probabilities is not None
+            moved = displaced(outcome.maps["aleatoric"], outcome.probabilities, width=config.samples.blur)
+            return outcome._replace(maps={name: np.asarray(values) for name, values in moved._asdict().items()})
         if config.samples == SampleConfig.published():
             maps = published_uncertainty(trajectory)._asdict()
             return outcome._replace(maps={n: np.asarray(v).reshape(image.shape[:-1]) for n, v in maps.items()})
